@@ -1,0 +1,3 @@
+"""Run, measure and compare parameter-efficient fine-tuning methods."""
+
+__version__ = "0.1.0"

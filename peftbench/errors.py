@@ -1,0 +1,29 @@
+"""The errors a user sees: one line that says what, where and what to do; no traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PeftbenchError(Exception):
+    """A run failed: the command prints the message and exits with 1."""
+
+    exit_code = 1
+
+
+class UserError(PeftbenchError):
+    """The user's mistake (a bad value, a missing file): the command exits with 2."""
+
+    exit_code = 2
+
+
+class NonFiniteLossError(PeftbenchError):
+    """The loss became NaN or infinite; training stopped at that step."""
+
+
+def nearest(word: str, choices: Iterable[str], most: int = 3) -> str:
+    """Return `` Did you mean …?`` for the closest of `choices`, or all of them where none is close."""
+    names = sorted(choices)
+    close = difflib.get_close_matches(word, names, n=most, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"Choose from: {', '.join(names)}." if names else ""
