@@ -1,0 +1,25 @@
+"""Shared by all tests: where the data and the reference tensors lie, and tiny random backbones."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def _shared(variable: str, folder: str) -> Path:
+    path = Path(os.environ.get(variable) or ROOT.parent / "shared" / folder)
+    if not path.is_dir():
+        pytest.skip(f"no folder {path}: set {variable}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    return _shared("PEFTBENCH_DATA", "data")
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    return _shared("PEFTBENCH_GOLDEN", "golden")

@@ -1,0 +1,115 @@
+"""Every method on every architecture: acts, trains, detaches without a trace, counts what it says."""
+
+import pytest
+import torch
+from tiny import ARCHITECTURES, tiny_batch, tiny_model
+
+from peftbench.methods import METHODS, build, find_sites
+from peftbench.methods.adapter import POSITIONS, AdapterConfig
+from peftbench.methods.lora import LoraConfig
+from peftbench.methods.prefix import PrefixConfig
+from peftbench.methods.prompt import PromptConfig
+
+CONFIGS = {name: cls.config_class() for name, cls in METHODS.items()} | {
+    **{f"adapter-{position}": AdapterConfig(bottleneck=4, position=position) for position in POSITIONS},
+    "adapter-alone": AdapterConfig(bottleneck=4, train_layer_norm=False),
+    "lora-all": LoraConfig(rank=2, targets=["all"]),
+    "dora": LoraConfig(rank=2, targets=["all"], dora=True),
+    "rslora": LoraConfig(rank=4, rslora=True),
+    "prefix-short": PrefixConfig(length=3),
+    "prefix-network": PrefixConfig(length=3, reparametrize=True, mid_dim=6),
+    "prompt-front": PromptConfig(length=3, insert="front"),
+    "prompt-uniform": PromptConfig(length=3, init="uniform"),
+}
+
+
+def _shake(method):
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+
+
+def _snapshot(model):
+    return {name: p.clone() for name, p in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_method_on_architecture(architecture, name):
+    model = tiny_model(architecture)
+    sites = find_sites(model)
+    before, weights, names = model(**tiny_batch()).logits, _snapshot(model), list(model.state_dict())
+    implementation = model.config._attn_implementation
+
+    method = build(CONFIGS[name], sites)
+    assert sum(p.numel() for p in method.parameters()) == method.count(CONFIGS[name], sites)
+    _shake(method)
+    method.attach(sites)
+    logits = model(**tiny_batch()).logits
+    assert list(model.state_dict()) == names, "the backbone's names stay"
+    if name != "head":
+        assert (logits - before).abs().max() > 1e-4, "the method acts"
+        logits.sum().backward()
+        unused = [n for n, p in method.named_parameters() if p.grad is None]
+        assert not [n for n in unused if not _outside_of_the_graph(n)], unused
+
+    method.detach()
+    assert torch.equal(model(**tiny_batch()).logits, before)
+    assert all(torch.equal(p, weights[n]) for n, p in model.state_dict().items())
+    assert model.config._attn_implementation == implementation
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def _outside_of_the_graph(name: str) -> bool:
+    """A pooler that the classifier does not read, and query biases where attention cancels them, get none."""
+    return "pooler" in name
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_padding_does_not_change_a_row(architecture):
+    """A row alone, without padding or mask, scores as it does inside a padded batch."""
+    model = tiny_model(architecture)
+    sites = find_sites(model)
+    batch = tiny_batch()
+    for config in (PrefixConfig(length=3), PromptConfig(length=3), PromptConfig(length=3, insert="front")):
+        method = build(config, sites)
+        _shake(method)
+        with method.on(sites), torch.no_grad():
+            together = model(**batch).logits
+            alone = model(input_ids=batch["input_ids"][1:2, :5]).logits
+        torch.testing.assert_close(alone[0], together[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dora", [False, True])
+def test_merge_and_unmerge(architecture, dora):
+    model = tiny_model(architecture)
+    sites = find_sites(model)
+    before = _snapshot(model)
+    method = build(LoraConfig(rank=3, targets=["all"], dora=dora), sites)
+    _shake(method)
+    with method.on(sites), torch.no_grad():
+        apart = model(**tiny_batch()).logits
+        method.merge()
+        merged = model(**tiny_batch()).logits
+        method.merge()
+        assert torch.equal(model(**tiny_batch()).logits, merged), "merging twice is merging once"
+        method.unmerge()
+        assert torch.equal(model(**tiny_batch()).logits, apart)
+        method.merge()
+    torch.testing.assert_close(merged, apart, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(p, before[n]) for n, p in model.state_dict().items())
+
+
+def test_methods_are_switched_on_one_backbone():
+    model = tiny_model("bert")
+    sites = find_sites(model)
+    methods = [build(config, sites) for config in (LoraConfig(), PrefixConfig(), CONFIGS["bitfit"])]
+    first = []
+    for method in methods:
+        _shake(method)
+        with method.on(sites):
+            first.append(model(**tiny_batch()).logits)
+    for method, expected in reversed(list(zip(methods, first, strict=True))):
+        with method.on(sites):
+            assert torch.equal(model(**tiny_batch()).logits, expected)

@@ -1,0 +1,57 @@
+"""Tiny random classifiers of every supported architecture."""
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+_BERT = {
+    "vocab_size": 120,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 66,
+    "initializer_range": 0.2,
+}
+ARCHITECTURES: dict[str, dict] = {
+    "bert": _BERT,
+    "roberta": {**_BERT, "pad_token_id": 1},
+    "xlm-roberta": {**_BERT, "pad_token_id": 1},
+    "electra": {**_BERT, "embedding_size": 16},
+    "mpnet": {**_BERT, "pad_token_id": 1},
+    "distilbert": {
+        "vocab_size": 120,
+        "dim": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "hidden_dim": 48,
+        "max_position_embeddings": 66,
+        "initializer_range": 0.2,
+    },
+    "deberta-v2": {
+        **_BERT,
+        "relative_attention": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+    },
+    "camembert": {**_BERT, "pad_token_id": 1},  # no entry of its own: recognised by its structure
+}
+
+
+def tiny_model(architecture: str, num_labels: int = 2, seed: int = 0) -> PreTrainedModel:
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture], num_labels=num_labels)
+    return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+def tiny_batch(padded: bool = True, vocabulary: int = 120) -> dict[str, torch.Tensor]:
+    """Three rows of lengths 9, 5 and 12, as token ids from 5 on; padding is token 1 and masked."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, vocabulary, (3, 12), generator=generator)
+    if not padded:
+        return {"input_ids": ids}
+    mask = (torch.arange(12)[None] < torch.tensor([9, 5, 12])[:, None]).long()
+    return {"input_ids": ids.where(mask.bool(), torch.tensor(1)), "attention_mask": mask}
