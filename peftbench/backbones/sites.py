@@ -4,7 +4,7 @@ A layout is recognised by the exact module paths of one layer, never by substrin
 so a relative of a known architecture (CamemBERT, ERNIE, ...) works without an entry of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,8 +116,8 @@ LAYOUTS = (
 class Sites:
     """The sites of one model: where methods attach, and the sizes they need."""
 
-    model: nn.Module
-    base: nn.Module
+    model: Any
+    base: Any
     layout: Layout
     layers: tuple[nn.Module, ...]
     hidden: int
@@ -126,6 +126,7 @@ class Sites:
     positions: int
     head_modules: tuple[nn.Module, ...] = ()
     tokenizer: Any = None
+    fresh: frozenset[str] = frozenset()
 
     def at(self, site: str) -> list[nn.Module]:
         """Return the modules of a site, one a layer in order (`final`: the head's first module alone).
@@ -156,8 +157,8 @@ class Sites:
         return bool(getattr(self.base, "_supports_attention_backend", False))
 
     def backbone_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield name and parameter of the backbone, the head's modules left out."""
-        return self.base.named_parameters()
+        """Yield name and parameter of the backbone; what the checkpoint lacked (`fresh`) is the head's."""
+        return ((name, p) for name, p in self.base.named_parameters() if name not in self.fresh)
 
     def parameters_outside_layers(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the backbone's parameters that belong to no layer (embeddings, pooler)."""
@@ -170,10 +171,13 @@ class Sites:
         return next(self.base.parameters()).device
 
 
-def find_sites(model: nn.Module, tokenizer: Any = None) -> Sites:
+def find_sites(model: Any, tokenizer: Any = None, fresh: Iterable[str] = ()) -> Sites:
     """Map a transformers model (`AutoModel` or `AutoModelFor…`) to its sites.
 
-    The tokenizer is only needed by methods that start from a text (`PromptConfig(init="text")`).
+    Args:
+        model: the model.
+        tokenizer: only needed by methods that start from a text (`PromptConfig(init="text")`).
+        fresh: names of encoder parameters that no checkpoint filled (a new pooler): the head trains them.
 
     Raises UserError for an unknown architecture: it lists the modules of one layer and what an entry needs.
     """
@@ -184,8 +188,8 @@ def find_sites(model: nn.Module, tokenizer: Any = None) -> Sites:
             continue
         paths = (*layout.sites.values(), layout.self_attention)
         if all(_submodule(layer, path) is not None for layer in layers for path in paths):
-            up = layers[0].get_submodule(layout.sites["ffn.up"])
-            config: Any = base.config
+            up: Any = layers[0].get_submodule(layout.sites["ffn.up"])
+            config = base.config
             head = () if base is model else tuple(_head_modules(model, base))
             return Sites(
                 model=model,
@@ -198,6 +202,7 @@ def find_sites(model: nn.Module, tokenizer: Any = None) -> Sites:
                 positions=_positions(config),
                 head_modules=head,
                 tokenizer=tokenizer,
+                fresh=frozenset(fresh),
             )
     raise UserError(_unknown(base))
 
@@ -227,7 +232,9 @@ def _unknown(base: nn.Module) -> str:
     if not lists:
         return f"{type(base).__name__} has no list of layers, so no site to attach a method to."
     name, layers = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
-    found = ", ".join(path for path, module in layers[0].named_modules() if path and not list(module.children()))
+    found = ", ".join(
+        path for path, module in layers[0].named_modules() if path and not list(module.children())
+    )
     needed = ", ".join((*LINEAR_SITES, *RESIDUAL_SITES, *NORM_SITES))
     return (
         f"unknown architecture {type(base).__name__}: no layout in peftbench/backbones/sites.py fits it. "

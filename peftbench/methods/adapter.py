@@ -8,6 +8,7 @@ the pooler frozen.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -111,8 +112,8 @@ class Adapter(Method, name="adapter"):
         """Pass each placement's tensor through its adapter."""
         activation = ACTIVATIONS[self.config.activation]
         for site in POSITIONS[self.config.position]:
-            blocks = self.bottlenecks[site.replace(".", "_")]
-            for module, block in zip(sites.at(site), blocks, strict=True):  # type: ignore[arg-type]
+            blocks: Any = self.bottlenecks[site.replace(".", "_")]
+            for module, block in zip(sites.at(site), blocks, strict=True):
 
                 def adapt(x: torch.Tensor, block: Bottleneck = block) -> torch.Tensor:
                     return bottleneck_adapter(

@@ -18,7 +18,6 @@ from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 
 
-
 class Handle(Protocol):
     """What takes one attachment back."""
 

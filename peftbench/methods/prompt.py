@@ -129,7 +129,7 @@ class Prompt(Method, name="prompt"):
 
 def _token_ids(config: PromptConfig, sites: Sites) -> torch.Tensor:
     if config.init == "vocab":
-        vocabulary = sites.base.config.vocab_size  # type: ignore[union-attr]
+        vocabulary = sites.base.config.vocab_size
         return torch.randint(vocabulary, (config.length,))
     if sites.tokenizer is None:
         raise UserError("method.init=text needs a tokenizer: find_sites(model, tokenizer)")

@@ -1,0 +1,1 @@
+"""Run records: what a run leaves behind, found again and never half-written."""

@@ -1,0 +1,1 @@
+"""Trained adapters: storing them, loading them back onto a backbone, predicting."""

@@ -1,0 +1,53 @@
+# `make` lists what there is to make. Everything runs in .venv, which the first target that needs it makes.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TORCH_VERSION := 2.13.0
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+# on Linux the package index's torch brings gigabytes of CUDA: a machine without a GPU takes the CPU build
+HAS_GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow test-gpu lint types check clean
+
+help:  ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make the environment in .venv
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+ifeq ($(shell uname)$(HAS_GPU),Linux)
+	$(BIN)/pip install -q torch==$(TORCH_VERSION)+cpu \
+	  || $(BIN)/pip install -q --extra-index-url $(TORCH_CPU_INDEX) torch==$(TORCH_VERSION)+cpu
+else
+	$(BIN)/pip install -q torch==$(TORCH_VERSION)
+endif
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+train: $(READY)  ## train the default: adapters on all-MiniLM-L6-v2, paraphrase detection
+	$(BIN)/peftbench train method=adapter $(ARGS)
+
+test: $(READY)  ## the tests that run in minutes
+	$(BIN)/pytest -q $(ARGS)
+
+test-slow: $(READY)  ## the tests that take longer
+	$(BIN)/pytest -q -m slow $(ARGS)
+
+test-gpu: $(READY)  ## the tests that need a CUDA device
+	$(BIN)/pytest -q -m gpu $(ARGS)
+
+lint: $(READY)  ## style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## types of the package
+	$(BIN)/mypy
+
+check: lint types test  ## what CI runs, in its order
+
+clean:  ## remove the environment and caches; outputs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,7 @@
+"""`python -m peftbench`."""
+
+import sys
+
+from peftbench.cli import main
+
+sys.exit(main())

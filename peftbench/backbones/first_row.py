@@ -1,0 +1,67 @@
+"""Spares the last layer what nobody reads: a head on the first token needs only row 0 of it.
+
+Behind its keys and values the last layer works row by row, so its query, output projection, feed-forward
+part and norms are run on row 0 alone; the logits stay the same up to rounding.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from peftbench.backbones.sites import Sites
+
+
+class FirstRow:
+    """Hooks on the last layer that keep row 0 only. Attach behind any method, remove before it."""
+
+    def __init__(self, sites: Sites) -> None:
+        query, output, norm = (
+            sites.at(site)[-1] for site in ("attention.query", "attention.output", "attention.norm")
+        )
+        rows = [0]
+
+        def shorten_query(module: nn.Module, args: tuple) -> tuple:
+            rows[0] = args[0].shape[1]
+            return _first(module, args)
+
+        def lengthen(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
+            # the attention code views the query by the sequence's length: repeat the row without copying it
+            return output.expand(-1, rows[0], -1) if output.shape[1] == 1 else None
+
+        self._handles: list[RemovableHandle] = [
+            query.register_forward_pre_hook(shorten_query),
+            query.register_forward_hook(lengthen),
+            output.register_forward_pre_hook(_first),
+            norm.register_forward_pre_hook(_first),
+        ]
+
+    def remove(self) -> None:
+        """Let the last layer compute every row again."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def _first(module: nn.Module, args: tuple) -> tuple:
+    return (args[0][:, :1], *args[1:])
+
+
+@torch.no_grad()
+def reads_first_row(sites: Sites) -> bool:
+    """Tell, by trying it on a small input, whether the head's output stays the same with `FirstRow`."""
+    model: Any = sites.model
+    if not sites.head_modules or sites.device.type == "meta":
+        return False
+    training = model.training
+    model.eval()
+    ids = torch.arange(2, 14, device=sites.device).view(2, 6)
+    whole = model(input_ids=ids).logits
+    first = FirstRow(sites)
+    try:
+        return bool(torch.allclose(model(input_ids=ids).logits, whole, rtol=1e-3, atol=1e-5))
+    except RuntimeError:  # a layer that mixes rows behind its attention does not fit the shortened one
+        return False
+    finally:
+        first.remove()
+        model.train(training)

@@ -1,0 +1,121 @@
+"""Load a pretrained encoder with a fresh head for a task, or build it without weights."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftbench.backbones.sites import Sites, find_sites
+from peftbench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A classifier on a pretrained encoder.
+
+    Attributes:
+        model: transformers' `AutoModelForSequenceClassification`; all of it frozen but the head.
+        sites: where methods attach; holds the tokenizer.
+        head: the head's parameters by name: the classifier, and what the checkpoint did not carry.
+    """
+
+    model: nn.Module
+    sites: Sites
+    head: dict[str, nn.Parameter]
+
+    @property
+    def size(self) -> int:
+        """Number of the backbone's parameters, the head left out."""
+        return sum(p.numel() for _, p in self.sites.backbone_parameters())
+
+
+def load_backbone(folder: Path, num_outputs: int, dropout: float | None = None) -> Backbone:
+    """Load weights and tokenizer from a folder in transformers' format.
+
+    Args:
+        folder: holds config.json, weights and the tokenizer's files.
+        num_outputs: number of classes; 1 for regression.
+        dropout: rate for all dropout layers; None keeps the model's own.
+
+    Raises UserError where the folder holds no such model, its weights are cut short, or nothing fits the
+    architecture.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    with _quiet():
+        try:
+            config = AutoConfig.from_pretrained(folder, num_labels=num_outputs)
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                folder, config=config, dtype=torch.float32, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"cannot load a model from {folder}: {reason}") from error
+    return _backbone(model, set(info["missing_keys"]), dropout, tokenizer)
+
+
+def blank_backbone(architecture: dict[str, Any], num_outputs: int) -> Backbone:
+    """Build the model that `architecture` (`model_type` and its numbers) describes on the meta device.
+
+    It has shapes and no weights: nothing is downloaded and nothing but counting is possible.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    if "model_type" not in architecture:
+        raise UserError(
+            "this model's config names no architecture: add architecture.model_type and its numbers"
+        )
+    try:
+        config = AutoConfig.for_model(**architecture, num_labels=num_outputs)
+        with torch.device("meta"), _quiet():
+            model = AutoModelForSequenceClassification.from_config(config)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"model.architecture does not describe a model: {str(error).splitlines()[0]}"
+        ) from error
+    return _backbone(model, set(), None, None)
+
+
+def _backbone(model: Any, missing: set[str], dropout: float | None, tokenizer: Any) -> Backbone:
+    inside = model.base_model_prefix + "."
+    fresh = {name.removeprefix(inside) for name in missing if name.startswith(inside)}
+    sites = find_sites(model, tokenizer, fresh)
+    if lacking := [name for name in fresh if name.startswith(sites.layout.layers)]:
+        raise UserError(
+            f"the checkpoint lacks {len(lacking)} weights of the encoder's layers ({lacking[0]}, …):"
+            " it is of another architecture"
+        )
+    backbone = {id(p) for _, p in sites.backbone_parameters()}
+    head = {name: p for name, p in model.named_parameters() if id(p) not in backbone}
+    model.requires_grad_(False)
+    for parameter in head.values():
+        parameter.requires_grad_(True)
+    if dropout is not None:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = dropout
+    model.eval()
+    return Backbone(model, sites, head)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own progress bars and load reports off the terminal."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,330 @@
+"""`peftbench train`: config → backbone → method attached → trainer → measured → record."""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from peftbench.commands import progress
+from peftbench.config import RunConfig, resolve
+from peftbench.errors import PeftbenchError, UserError
+from peftbench.records.lock import RunLock
+from peftbench.records.record import Predictions, Record, Status, run_id
+from peftbench.records.wandb_run import wandb_run
+
+_OOM_HINT = "lower trainer.batch_size (trainer.accumulate keeps the effective size) or task.max_length"
+_INTERRUPTED = 130
+
+_exit_codes: list[int] = []
+
+
+def main(argv: list[str]) -> int:
+    """Compose the config with Hydra and train, once or (with -m) once for each combination.
+
+    Returns 0, 1 where a run failed, 2 for a mistake in the config, 130 where it was interrupted.
+    """
+    import hydra
+
+    from peftbench.compose import CONFIG_PATH, translate
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    sys.argv = [sys.argv[0], *argv]
+    _exit_codes.clear()
+    compose_and_train = hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")(_job)
+    signal.signal(signal.SIGTERM, _interrupt)  # a cluster's preemption is recorded like Ctrl-C
+    try:
+        compose_and_train()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except PeftbenchError:
+        raise
+    except Exception as error:
+        raise translate(error, argv) from error
+    return 1 if 1 in _exit_codes else max(_exit_codes, default=0)
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _job(composed: DictConfig) -> None:
+    """Train one composed config; a failure is told and remembered, so that a multirun goes on."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
+    if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
+        progress.tell_job(int(hydra_config.job.num) + 1, overrides)
+    try:
+        train(resolve(composed), overrides)
+        _exit_codes.append(0)
+    except PeftbenchError as error:
+        progress.tell_error(error)
+        _exit_codes.append(error.exit_code)
+
+
+def train(config: RunConfig, overrides: list[str]) -> dict[str, Any]:
+    """Train, measure and record one run; a finished one is not trained again unless forced.
+
+    Returns what its result.json holds. Raises UserError for what the user can mend, PeftbenchError for a run
+    that failed; the record then says why.
+    """
+    plain = config.plain()
+    record = Record(Path(config.output_dir) / config.experiment / run_id(plain))
+    if not config.force and _is_finished(record):
+        progress.tell_finished(record)
+        return record.read()
+    prepared = prepare(config)
+    with RunLock(record.folder) as lock:
+        if record.checkpoint_path.exists() and not config.force:
+            record.reopen()
+        else:
+            record.create(record.folder, plain, overrides)
+        with _failure_recorded(record), wandb_run(config, record) as mirrors:
+            observers = [progress.RecordHistory(record, lock), *mirrors]
+            record.finish(**_train_and_measure(prepared, config, record, observers))
+            for mirror in mirrors:
+                mirror.on_result(record.read())
+    record.checkpoint_path.unlink(missing_ok=True)
+    progress.tell_result(record)
+    return record.read()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs before it can train: all the user's mistakes show while this is made."""
+
+    device: Any
+    task: Any
+    backbone: Any
+    method: Any
+    first_row: bool
+    splits: dict[str, Any]
+    parameters: dict[str, Any]
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Read the task, load the backbone, build the method; nothing is written yet."""
+    import torch
+
+    from peftbench.assets import fetch
+    from peftbench.backbones.first_row import reads_first_row
+    from peftbench.backbones.load import load_backbone
+    from peftbench.measuring.parameters import count_parameters
+    from peftbench.methods import build
+    from peftbench.tasks import load_task
+    from peftbench.tasks.batching import encode
+    from peftbench.training.devices import choose_device
+
+    device = choose_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    task = load_task(config.task)
+    folder = fetch(config.model)
+    torch.manual_seed(config.seed)
+    backbone = load_backbone(folder, task.num_outputs, config.model.dropout)
+    method = build(config.method, backbone.sites)
+    check_length(config, backbone.sites.positions, method.extra_tokens)
+    return Prepared(
+        device=device,
+        task=task,
+        backbone=backbone,
+        method=method,
+        first_row=reads_first_row(backbone.sites),
+        splits={
+            name: encode(split.texts, split.labels, backbone.sites.tokenizer, config.task.max_length)
+            for name, split in task.splits.items()
+        },
+        parameters=count_parameters(method, backbone),
+    )
+
+
+def check_length(config: RunConfig, positions: int, extra: int) -> None:
+    """Raise UserError where the task's longest row and what the method adds exceed the model's positions."""
+    if config.task.max_length + extra > positions:
+        added = f" plus the method's {extra}" if extra else ""
+        raise UserError(
+            f"task.max_length={config.task.max_length}{added} tokens do not fit {config.model.name}, which takes"
+            f" {positions}: lower {'method.length or ' if extra else ''}task.max_length"
+        )
+
+
+def _train_and_measure(
+    prepared: Prepared, config: RunConfig, record: Record, observers: list[Any]
+) -> dict[str, Any]:
+    """Train, score and measure; return the fields of result.json."""
+    import torch
+
+    from peftbench.measuring.latency import measure_latency
+    from peftbench.measuring.memory import peak_memory, reset_peak
+    from peftbench.serving.adapter import save_adapter
+    from peftbench.training.loop import fit
+
+    started = time.perf_counter()
+    device, task, backbone, method = prepared.device, prepared.task, prepared.backbone, prepared.method
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    backbone.model.to(device)
+    method.to(device)
+    reset_peak(device)
+    trained = {f"method.{name}": parameter for name, parameter in method.named_parameters()}
+    trained |= {f"head.{name}": parameter for name, parameter in backbone.head.items()}
+    with progress.Terminal(config, task.metrics) as terminal, _attached(prepared):
+        fitted = fit(
+            model=backbone.model,
+            trained=trained,
+            data=prepared.splits["train"],
+            evaluate=lambda: _score(prepared, config, "validation")[0],
+            primary=task.metrics[0],
+            config=config.trainer,
+            seed=config.seed,
+            device=device,
+            checkpoint=record.checkpoint_path,
+            observers=[terminal, *observers],
+        )
+        scored = {name: _score(prepared, config, name) for name in _reported(prepared)}
+        memory = peak_memory(device)
+    record.write_predictions({name: predictions for name, (_, predictions) in scored.items()})
+    plain = config.plain()
+    save_adapter(record.adapter_dir, method, backbone, plain["model"], plain["task"], list(task.labels))
+    method.requires_grad_(False)
+    latency = measure_latency(method, backbone, config.measure) if config.measure.latency else None
+    seconds = sum(fitted.seconds)
+    rows = len(prepared.splits["train"])
+    return {
+        "metrics": {name: metrics for name, (metrics, _) in scored.items()},
+        "best": {"epoch": fitted.best["epoch"], "validation": fitted.best["validation"]},
+        "primary": task.metrics[0],
+        "examples": {name: len(split) for name, split in prepared.splits.items()},
+        "parameters": prepared.parameters,
+        "time": {
+            "total": time.perf_counter() - started,
+            "train": seconds,
+            "per_epoch": fitted.seconds,
+            "examples_per_second": rows * len(fitted.seconds) / seconds,
+            "startup": progress.since_start(fitted.first_step),
+        },
+        "memory": memory,
+        "latency": latency,
+        **_environment(prepared),
+    }
+
+
+def _reported(prepared: Prepared) -> list[str]:
+    """Splits that are scored at the end: validation, and test where its labels are public."""
+    return [
+        name
+        for name in ("validation", "test")
+        if name in prepared.splits and prepared.splits[name].labels is not None
+    ]
+
+
+def _score(prepared: Prepared, config: RunConfig, split: str) -> tuple[dict[str, float], Predictions]:
+    from peftbench.training.inference import logits_of, read_out, scores_of
+
+    data, task = prepared.splits[split], prepared.task
+    logits = logits_of(
+        prepared.backbone.model,
+        data,
+        config.trainer.eval_batch_size,
+        config.trainer.precision,
+        prepared.device,
+    )
+    predictions, probabilities = read_out(logits, task.regression)
+    metrics = scores_of(logits, data.labels, task.metrics, task.regression)
+    return metrics, Predictions(data.labels, predictions, probabilities)
+
+
+@contextmanager
+def _attached(prepared: Prepared) -> Iterator[None]:
+    """Attach the method, and around it what spares computing and leaves the mathematics as it is."""
+    from peftbench.backbones.cpu import cheap_dropout
+    from peftbench.backbones.first_row import FirstRow
+
+    sites = prepared.backbone.sites
+    with ExitStack() as stack:
+        if prepared.device.type == "cpu":
+            stack.enter_context(cheap_dropout(sites))
+        stack.enter_context(prepared.method.on(sites))
+        if prepared.first_row and prepared.method.keeps_first_row:
+            stack.callback(FirstRow(sites).remove)
+        yield
+
+
+def _is_finished(record: Record) -> bool:
+    return record.result_path.exists() and record.read()["status"] == Status.FINISHED
+
+
+@contextmanager
+def _failure_recorded(record: Record) -> Iterator[None]:
+    """Write into the record how a run ended badly, and its traceback into train.log."""
+    from peftbench.training.devices import is_out_of_memory
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = (
+            "continue with the same command" if record.checkpoint_path.exists() else "no epoch was complete"
+        )
+        record.fail(Status.INTERRUPTED, f"interrupted; {kept}")
+        progress.tell_interrupted(record)
+        raise
+    except PeftbenchError as error:
+        _record_failure(record, Status.FAILED, str(error))
+        raise
+    except Exception as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if is_out_of_memory(error):
+            status, reason = Status.OOM, f"out of memory: {_OOM_HINT} ({first_line})"
+        else:
+            status, reason = Status.FAILED, f"{type(error).__name__}: {first_line} (see {record.log_path})"
+        with record.log_path.open("a", encoding="utf-8") as log:
+            log.write(traceback.format_exc())
+        _record_failure(record, status, reason)
+        raise PeftbenchError(reason) from error
+
+
+def _record_failure(record: Record, status: Status, reason: str) -> None:
+    try:
+        record.fail(status, reason)
+    except UserError as second:  # a full disk cannot take the record of its own failure
+        progress.tell_error(second)
+
+
+def _environment(prepared: Prepared) -> dict[str, Any]:
+    """Return versions, device, threads and dtype: what a figure may depend on besides the config."""
+    import platform
+
+    import torch
+    import transformers
+
+    from peftbench import __version__
+    from peftbench.records.origin import git_commit
+
+    device = prepared.device
+    return {
+        "versions": {
+            "peftbench": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "git_commit": git_commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "dtype": "bfloat16" if device.type == "cuda" else "float32",
+    }
+
+
+def _processor() -> str:
+    import platform
+
+    return f"cpu ({platform.machine()})"

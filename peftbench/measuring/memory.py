@@ -1,0 +1,26 @@
+"""Peak memory of the device and of this process, in bytes."""
+
+import resource
+import sys
+
+import torch
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start the device's peak anew. The host's cannot be reset: it covers the whole life of the process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> dict[str, int | None]:
+    """Return the peak memory so far, in bytes.
+
+    Returns:
+        device_peak: most that tensors took on the CUDA device since `reset_peak`; None on other devices.
+        host_peak: largest resident set of this process.
+    """
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "device_peak": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        "host_peak": resident if sys.platform == "darwin" else resident * 1024,  # Linux counts in KiB
+    }

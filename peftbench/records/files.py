@@ -1,0 +1,104 @@
+"""Writing files so that a reader sees the old content or the new, never half of it."""
+
+import errno
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from peftbench.errors import UserError
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_WRITE_FAILED = _DISK_FULL | {errno.EIO, errno.EROFS}
+
+
+@contextmanager
+def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """Yield a file that becomes `path` when the block ends, all at once and safely on disk.
+
+    If the block raises, or the process dies, `path` keeps what it held. Text is UTF-8 with `\\n` line ends.
+    Raises UserError where the system refuses the write (full disk, no permission, no such folder).
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        # Not tempfile: its files are readable by their owner alone, and a record is often shared by a group.
+        with _open(temporary, binary) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        refused = _refused_write(error, temporary)
+        if refused is None:
+            raise
+        raise write_error(path, refused) from error
+
+
+def _open(path: Path, binary: bool) -> IO[Any]:
+    return path.open("wb") if binary else path.open("w", encoding="utf-8", newline="\n")
+
+
+def _refused_write(error: BaseException, temporary: Path) -> OSError | None:
+    """Find the refused write behind `error`; torch.save hides it behind a RuntimeError of its own."""
+    link: BaseException | None = error
+    while link is not None:
+        # An OSError that names another file comes from the caller's block and is not about this write.
+        ours = isinstance(link, OSError) and str(link.filename) in ("None", str(temporary))
+        if isinstance(link, OSError) and ours and (link is error or link.errno in _WRITE_FAILED):
+            return link
+        link = link.__cause__ or link.__context__
+    return None
+
+
+def write_error(path: Path, error: OSError) -> UserError:
+    """Say in one line which path could not be written, why, and what to do."""
+    reason = error.strerror or str(error)
+    room = "Free some space, or choose" if error.errno in _DISK_FULL else "Choose"
+    return UserError(f"Cannot write {path}: {reason}. {room} another folder with output_dir=….")
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and its parents; raises UserError where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers left in `folder`; only for the one who holds the run's lock."""
+    for path in folder.rglob(".*.tmp"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically; NaN and infinity become null."""
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write(text + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Turn `value` into what JSON can hold: arrays to lists, paths to text, NaN and infinity to None."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, set | frozenset):
+        return sorted(plain(entry) for entry in value)
+    if hasattr(value, "tolist"):  # numpy and torch, scalars and arrays, without importing either
+        return plain(value.tolist())
+    return str(value)

@@ -1,0 +1,87 @@
+"""The `adapter/` folder of a run: the trained tensors, and a JSON that says how to attach them."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from peftbench import __version__
+from peftbench.backbones.load import Backbone
+from peftbench.config import fill
+from peftbench.errors import UserError
+from peftbench.methods import Method, build, method_class
+from peftbench.records.files import atomic_write, make_folder, write_json
+
+_TENSORS, _DESCRIPTION = "adapter.safetensors", "adapter.json"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What adapter.json says; `model` and `task` are the run's config groups."""
+
+    method: dict[str, Any]
+    model: dict[str, Any]
+    task: dict[str, Any]
+    labels: list[str]
+    peftbench: str = __version__
+
+
+def save_adapter(
+    folder: Path, method: Method, backbone: Backbone, model: dict, task: dict, labels: list[str]
+) -> None:
+    """Write the method's tensors (in the form inference needs) and the head's."""
+    config, tensors = method.exported()
+    description = Description({"name": method.name, **asdict(config)}, model, task, labels)
+    kept = {f"method.{name}": tensor for name, tensor in tensors.items()}
+    kept |= {f"head.{name}": parameter.detach() for name, parameter in backbone.head.items()}
+    make_folder(folder)
+    with atomic_write(folder / _TENSORS, binary=True) as file:
+        file.write(save({name: tensor.cpu().contiguous() for name, tensor in kept.items()}))
+    write_json(folder / _DESCRIPTION, asdict(description))
+
+
+def read_description(folder: Path) -> Description:
+    """Read adapter.json. Raises UserError where it is missing or damaged."""
+    path = folder / _DESCRIPTION
+    try:
+        return Description(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"no trained adapter in {folder}: the run has not finished; train it first"
+        ) from error
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged: train the run again with force=true") from error
+
+
+def load_adapter(folder: Path, backbone: Backbone) -> Method:
+    """Build the stored method on a backbone, fill its tensors and the head's, and attach it.
+
+    Raises UserError where the file is cut short or of another model.
+    """
+    description = read_description(folder)
+    path = folder / _TENSORS
+    try:
+        tensors = load_file(path)
+    except Exception as error:  # safetensors raises its own kind for a file cut short
+        raise UserError(f"{path} is cut short or damaged: train the run again with force=true") from error
+    settings = dict(description.method)
+    config = fill(method_class(settings.pop("name")).config_class, settings, "method")
+    method = build(config, backbone.sites)
+    targets = {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
+    targets |= {f"head.{name}": parameter.data for name, parameter in backbone.head.items()}
+    wrong = sorted(set(targets) ^ set(tensors)) or [
+        n for n in targets if targets[n].shape != tensors[n].shape
+    ]
+    if wrong:
+        raise UserError(f"{path} is of another model: it differs in {wrong[0].partition('.')[2]}")
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(tensors[name])
+    method.requires_grad_(False)
+    method.to(backbone.sites.device)
+    method.eval()
+    method.attach(backbone.sites)
+    return method

@@ -1,0 +1,158 @@
+"""Rows of a CSV, TSV or JSONL file, with every fault named by file, line and column."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peftbench.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Chosen columns of a file or of a hub split; the labels' column comes last."""
+
+    origin: str
+    items: list[tuple[int, tuple[str, ...]]]
+    unit: str = "line"
+
+    def at(self, number: int) -> str:
+        """Return where a row stands, as errors name it."""
+        return f"{self.origin}, {self.unit} {number}"
+
+
+def read_columns(path: Path, columns: Sequence[str], *fallbacks: Sequence[str]) -> Rows:
+    """Return the cells of `columns`, or of the first of `fallbacks` that the file has complete.
+
+    Args:
+        path: `.csv` (quoted as csv does), `.tsv` (never quoted) or `.jsonl` (an object a line), UTF-8 with
+            or without a byte order mark, the first two with a header.
+        columns: names of the wanted columns.
+        fallbacks: other sets of names, tried in turn.
+
+    Raises:
+        UserError: no such file, empty, not UTF-8, a missing column, a row of another length.
+    """
+    if path.suffix.lower() not in READERS:
+        raise UserError(f"{path}: cannot tell the format; name the file {', '.join(READERS)}")
+    choices = [columns, *fallbacks]
+    items = list(READERS[path.suffix.lower()](path, read_text(path), choices))
+    if not items:
+        raise UserError(f"{path}: only a header, no rows; give a file with examples")
+    return Rows(str(path), items)
+
+
+def read_text(path: Path) -> str:
+    """Return a UTF-8 file's text without its byte order mark; UserError where there is none."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        data = error.object  # the decoder's own view, without the byte order mark
+        line_start = data.rfind(b"\n", 0, error.start) + 1
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}, byte {error.start - line_start + 1}: not UTF-8 "
+            f"(0x{data[error.start]:02x}); save the file as UTF-8"
+        ) from None
+    if not text.strip():
+        raise UserError(f"{path}: the file is empty; give a file with examples")
+    return text
+
+
+def tsv_records(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells) of every line that is not blank; a quote is a character like any other."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if line:
+            yield number, line.split("\t")
+
+
+def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    start = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield start, cells
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {start}: {error}; check the quotes of this row") from None
+
+
+Choices = Sequence[Sequence[str]]
+
+
+def _read_csv(path: Path, text: str, choices: Choices) -> Iterator[tuple[int, tuple[str, ...]]]:
+    return _with_header(path, _csv_records(path, text), choices)
+
+
+def _read_tsv(path: Path, text: str, choices: Choices) -> Iterator[tuple[int, tuple[str, ...]]]:
+    return _with_header(path, tsv_records(text), choices)
+
+
+def _with_header(
+    path: Path, records: Iterator[tuple[int, list[str]]], choices: Choices
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    line, header = next(records)
+    header = [name.strip() for name in header]
+    places = [header.index(name) for name in _choose(f"{path}, line {line}", choices, header)]
+    for number, cells in records:
+        if len(cells) != len(header):
+            raise UserError(
+                f"{path}, line {number}: {len(cells)} cells where the header has {len(header)} "
+                f"({', '.join(header)}); correct this row"
+            )
+        yield number, tuple(cells[place] for place in places)
+
+
+def _read_jsonl(path: Path, text: str, choices: Choices) -> Iterator[tuple[int, tuple[str, ...]]]:
+    names: Sequence[str] | None = None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{where}: not JSON ({error}); write one JSON object a line") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: not a JSON object; write one JSON object a line")
+        names = _choose(where, choices if names is None else [names], list(row))
+        yield number, tuple(_json_cell(where, name, row[name]) for name in names)
+
+
+def _json_cell(where: str, name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise UserError(f"{where}, column {name!r}: {json.dumps(value)[:40]} is neither text nor a number")
+
+
+def _choose(where: str, choices: Choices, found: list[str]) -> Sequence[str]:
+    for names in choices:
+        if all(name in found for name in names):
+            return names
+    missing = next(name for name in choices[0] if name not in found)
+    raise UserError(
+        f"{where}: no column {missing!r} among {', '.join(map(repr, found))}. "
+        f"{_nearest_column(missing, found)}Name the columns with task.text and task.label"
+    )
+
+
+def _nearest_column(missing: str, found: list[str]) -> str:
+    hint = nearest(missing, found)
+    return f"{hint} " if hint.startswith("Did you mean") else ""  # all columns are in the message already
+
+
+Reader = Callable[[Path, str, Choices], Iterator[tuple[int, tuple[str, ...]]]]
+READERS: dict[str, Reader] = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl}

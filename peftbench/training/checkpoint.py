@@ -1,0 +1,48 @@
+"""Checkpoints between epochs: all that an interrupted run needs to end as an undisturbed one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from peftbench.errors import UserError
+from peftbench.records.files import atomic_write
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of the random generators that training draws from."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Set the generators to what `random_state` returned."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write `state` (tensors and plain data) so that the file is the old one or the new, never half of it."""
+    with atomic_write(path, binary=True) as file:
+        torch.save(dict(state), file)
+
+
+def load_checkpoint(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
+    """Read a checkpoint whose trained tensors must have these names and shapes.
+
+    Raises UserError for a file cut short and for one of another model.
+    """
+    remedy = "delete it, or start over with force=true"
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found = {name: tensor.shape for name, tensor in state["trained"].items()}
+    except Exception as error:  # a damaged file fails in many ways: zip, pickle, missing keys
+        raise UserError(f"the checkpoint {path} is cut short or damaged: {remedy}") from error
+    if found != dict(shapes):
+        other = sorted(set(found) ^ set(shapes)) or [n for n in found if found[n] != shapes[n]]
+        raise UserError(f"the checkpoint {path} is of another model (it differs in {other[0]}): {remedy}")
+    return state

@@ -1,0 +1,251 @@
+"""The training loop: a module, what trains of it, batches; one row of history every few steps and epochs."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from peftbench.config import TrainerConfig
+from peftbench.errors import NonFiniteLossError
+from peftbench.tasks.batching import Batch, Encoded
+from peftbench.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
+from peftbench.training.optimizer import build_optimizer, build_schedule
+
+# steps between two looks at the loss: each look waits for the device
+_LOOK_EVERY = 10
+
+Row = dict[str, Any]
+
+
+class Observer(Protocol):
+    """Whoever follows a run while it trains: the terminal, the record, wandb."""
+
+    def on_resume(self, step: int) -> None:
+        """Take the step a checkpoint was written at: training goes on behind it."""
+
+    def on_steps(self, row: Row) -> None:
+        """Take step, steps, epoch, loss (mean since the last row), lr and examples_per_second."""
+
+    def on_epoch(self, row: Row) -> None:
+        """Take step, epoch, loss (mean over the epoch), seconds and the validation metrics."""
+
+
+@dataclass
+class Fitted:
+    """What training came to; `best` is the epoch row with the highest primary score."""
+
+    steps: int = 0
+    rows: list[Row] = field(default_factory=list)
+    best: Row = field(default_factory=dict)
+    first_step: float | None = None
+
+    @property
+    def seconds(self) -> list[float]:
+        """Training time of each epoch, evaluation left out."""
+        return [row["seconds"] for row in self.rows]
+
+
+def fit(
+    model: nn.Module,
+    trained: Mapping[str, nn.Parameter],
+    data: Encoded,
+    evaluate: Callable[[], dict[str, float]],
+    primary: str,
+    config: TrainerConfig,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    observers: Sequence[Observer] = (),
+) -> Fitted:
+    """Train `trained` and leave the last epoch's values in it.
+
+    Args:
+        model: called with a batch's columns, returns an object with `.logits`, (batch, outputs).
+        trained: the parameters to train by name; all on `device`.
+        data: the training split, with labels: integers for cross-entropy, floats for squared error.
+        evaluate: called after each epoch, returns the validation metrics.
+        primary: the metric that patience watches; higher is better.
+        config: epochs, batch size, optimizer and schedule.
+        seed: decides the order of the batches.
+        device: where the batches go.
+        checkpoint: written after each epoch; where it exists, training goes on from it.
+        observers: told of every few steps and of every epoch.
+
+    Raises NonFiniteLossError at a NaN or infinite loss, and what torch raises when memory runs out.
+    """
+    batches_an_epoch = -(-len(data) // config.batch_size)
+    steps_an_epoch = -(-batches_an_epoch // config.accumulate)
+    steps = steps_an_epoch * config.epochs
+    parameters = list(trained.values())
+    optimizer = build_optimizer(parameters, config.lr, config.betas, config.weight_decay)
+    schedule = build_schedule(optimizer, config.schedule, steps, config.warmup)
+    autocast = autocasting(config.precision, device)
+    forward = torch.compile(model, dynamic=True) if config.compile else model
+    fitted = Fitted()
+    if checkpoint is not None and checkpoint.exists():
+        _restore(checkpoint, trained, optimizer, schedule, fitted)
+        for observer in observers:
+            observer.on_resume(fitted.steps)
+
+    for epoch in range(len(fitted.rows), config.epochs):
+        if _out_of_patience(fitted, config.patience):
+            break
+        model.train()
+        losses = _Losses(steps, epoch, observers)
+        started = time.perf_counter()
+        order = data.shuffled(config.batch_size, seed, epoch)
+        for first in range(0, len(order), config.accumulate):
+            group = order[first : first + config.accumulate]
+            examples = sum(map(len, group))
+            mean = torch.zeros((), device=device)
+            for indices in group:
+                batch = to_device(data.batch(indices), device)
+                with autocast:
+                    loss = _loss(forward, batch) * (len(indices) / examples)
+                loss.backward()
+                mean += loss.detach()
+            if config.clip is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            lr = float(schedule.get_last_lr()[0])
+            schedule.step()
+            fitted.steps += 1
+            if fitted.first_step is None:
+                fitted.first_step = time.time()
+            losses.add(fitted.steps, mean, examples, lr)
+        losses.look()
+        seconds = time.perf_counter() - started
+        row: Row = {
+            "step": fitted.steps,
+            "epoch": epoch + 1,
+            "loss": losses.mean,
+            "seconds": seconds,
+            "validation": evaluate(),
+        }
+        fitted.rows.append(row)
+        if not fitted.best or row["validation"][primary] > fitted.best["validation"][primary]:
+            fitted.best = row
+        if checkpoint is not None:
+            _save(checkpoint, trained, optimizer, schedule, fitted)
+        for observer in observers:
+            observer.on_epoch(row)
+    model.eval()
+    return fitted
+
+
+def autocasting(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context a forward pass runs in: bf16 where asked for or, on CUDA, by default."""
+    if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch's columns; on CUDA from pinned memory, so that the copy does not hold the host up."""
+    if device.type == "cuda":
+        return {name: column.pin_memory().to(device, non_blocking=True) for name, column in batch.items()}
+    return batch
+
+
+def _loss(forward: Callable[..., Any], batch: Batch) -> torch.Tensor:
+    labels = batch["labels"]
+    logits = forward(**{name: column for name, column in batch.items() if name != "labels"}).logits.float()
+    if labels.is_floating_point():
+        return F.mse_loss(logits.squeeze(-1), labels)
+    return F.cross_entropy(logits, labels)
+
+
+class _Losses:
+    """Collects losses without waiting for the device at each step, and tells the observers their means."""
+
+    def __init__(self, steps: int, epoch: int, observers: Sequence[Observer]) -> None:
+        self.steps, self.epoch, self.observers = steps, epoch, observers
+        self.pending: list[tuple[int, torch.Tensor, int]] = []
+        self.total = self.examples = 0.0
+        self.lr = 0.0
+        self.since = time.perf_counter()
+
+    def add(self, step: int, loss: torch.Tensor, examples: int, lr: float) -> None:
+        self.pending.append((step, loss, examples))
+        self.lr = lr
+        if len(self.pending) == _LOOK_EVERY:
+            self.look()
+
+    def look(self) -> None:
+        if not self.pending:
+            return
+        values = torch.stack([loss for _, loss, _ in self.pending]).tolist()
+        sum_, examples = 0.0, 0
+        for (step, _, count), value in zip(self.pending, values, strict=True):
+            if not abs(value) < float("inf"):
+                raise NonFiniteLossError(
+                    f"the loss became {value} at step {step}: lower trainer.lr, or set trainer.precision=fp32"
+                )
+            sum_ += value * count
+            examples += count
+        now = time.perf_counter()
+        row = {
+            "step": self.pending[-1][0],
+            "steps": self.steps,
+            "epoch": self.epoch + 1,
+            "loss": sum_ / examples,
+            "lr": self.lr,
+            "examples_per_second": examples / (now - self.since),
+        }
+        self.since = now
+        self.total += sum_
+        self.examples += examples
+        self.pending.clear()
+        for observer in self.observers:
+            observer.on_steps(row)
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.examples
+
+
+def _out_of_patience(fitted: Fitted, patience: int) -> bool:
+    return bool(patience and fitted.rows and len(fitted.rows) - fitted.best["epoch"] >= patience)
+
+
+def _save(
+    path: Path,
+    trained: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    fitted: Fitted,
+) -> None:
+    state = {
+        "trained": {name: parameter.detach().cpu() for name, parameter in trained.items()},
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "random": random_state(),
+        "steps": fitted.steps,
+        "rows": fitted.rows,
+        "best": fitted.best,
+    }
+    save_checkpoint(path, state)
+
+
+def _restore(
+    path: Path,
+    trained: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    fitted: Fitted,
+) -> None:
+    state = load_checkpoint(path, {name: parameter.shape for name, parameter in trained.items()})
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(state["trained"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    set_random_state(state["random"])
+    fitted.steps, fitted.rows, fitted.best = state["steps"], state["rows"], state["best"]

