@@ -130,10 +130,10 @@ def _group_choices(overrides: list[Override], loader: ConfigLoader) -> list[str]
 def _unreadable(override: str) -> str:
     line = f"cannot read {override!r}: "
     if "=" not in override:
-        return line + f"write key=value, e.g. {override.strip().split(' ')[0].lstrip('-') or 'seed'}=…"
+        return line + "write key=value"
     key, _, value = override.partition("=")
     quoted = value.replace("'", "").replace('"', "")
-    return line + f"write key=value, and quote a value with special characters twice: {key}='\"{quoted}\"'"
+    return line + f"write key=value; a value with special characters needs both quotes: {key}='\"{quoted}\"'"
 
 
 def _several_values(overrides: list[Override], loader: ConfigLoader) -> str:
@@ -166,7 +166,7 @@ def _unknown_key(overrides: list[Override], loader: ConfigLoader) -> UnknownKeyE
             return UnknownKeyError(f"{line}: {where} is a single value and has no key {missing!r}", line)
         text = f"{line}: {shown} has no key {missing!r}"
         if where in chosen and (owners := _owners(where, path, loader)):
-            return UnknownKeyError(f"{text}; {' and '.join(f'{where}={owner}' for owner in owners)} has", line)
+            return UnknownKeyError(f"{text}; it belongs to {where}={f' or {where}='.join(owners)}", line)
         names = [str(name) for name in node if name != "hydra"]
         if len(path) == 1 and (deeper := [f"{name}.{missing}" for name in names if _has(node[name], missing)]):
             return UnknownKeyError(f"{text}. Did you mean {' or '.join(deeper)}?", line)

@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# tiny tensors gain nothing from threads, and tests that run side by side lose by them
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).parent.parent
 

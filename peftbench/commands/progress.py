@@ -87,7 +87,7 @@ def tell_result(record: Record) -> None:
     table.add_row(
         "time",
         f"{times['train']:.0f} s training ({times['examples_per_second']:.0f} examples/s),"
-        f" {times['startup']:.1f} s to the first step, {times['total']:.0f} s in all",
+        f" {times['total']:.0f} s in all",
     )
     table.add_row("memory", _memory(result["memory"]))
     table.add_row("record", str(record.folder))

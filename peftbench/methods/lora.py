@@ -143,7 +143,7 @@ class Lora(Method, name="lora"):
                     assert isinstance(linear, nn.Linear)
                     return F.linear(x, self._merged_weight(linear, update), linear.bias)
                 if self.config.dropout:
-                    x = F.dropout(x, self.config.dropout, self.training)
+                    x = F.dropout(x, self.config.dropout, linear.training)  # the backbone's mode, not our own
                 return lora(output, x, update.a, update.b, self.config.scale)
 
             yield linear.register_forward_hook(apply)

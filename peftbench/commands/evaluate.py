@@ -1,0 +1,161 @@
+"""`peftbench evaluate`: score a finished run again, on any split of its task."""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
+from peftbench.errors import UserError
+from peftbench.records.files import atomic_write, plain
+from peftbench.records.record import Predictions, Record
+
+if TYPE_CHECKING:
+    from peftbench.serving.adapter import Description
+    from peftbench.tasks import Task
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's argument parser."""
+    parser = argparse.ArgumentParser(
+        prog="peftbench evaluate", description="Score a finished run again, on any split of its task."
+    )
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--split",
+        default="validation",
+        help="validation, test, train or another that the task has (default: validation)",
+    )
+    parser.add_argument(
+        "--task-dir", metavar="DIR", help="where train.tsv, dev.tsv and test.tsv lie now, if they have moved"
+    )
+    add_inference_arguments(parser)
+    parser.add_argument(
+        "--latency", action="store_true", help="also measure the latency beside the bare backbone's"
+    )
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE.csv",
+        help="write each example's label, prediction and probabilities",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Score the run on the split and print its metrics; returns the exit code.
+
+    Raises UserError where the run, its model, the split or its labels cannot be had.
+    """
+    arguments = build_parser().parse_args(argv)
+    result = _evaluate(chosen_run(arguments), arguments)
+    if arguments.json:
+        print(json.dumps(plain(result), indent=2, ensure_ascii=False))
+    else:
+        _print(result)
+    return 0
+
+
+def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return run, split, examples, metrics (None where hidden), device, merged, latency, predictions' file."""
+    import torch
+
+    from peftbench.config import MeasureConfig, TrainerConfig, fill
+    from peftbench.measuring.latency import measure_latency
+    from peftbench.serving.load import check_mergeable, describe_run, inference, load_run_model
+    from peftbench.tasks.batching import encode
+    from peftbench.training.devices import choose_device
+    from peftbench.training.inference import logits_of, read_out, scores_of
+
+    device = choose_device(arguments.device)
+    description = describe_run(record)
+    if arguments.merged:
+        check_mergeable(description.method["name"])
+    config = record.config()
+    if config["threads"] is not None:
+        torch.set_num_threads(config["threads"])
+    trainer = fill(TrainerConfig, config["trainer"], "trainer")
+    task = _read_task(description, arguments)
+    split = task.splits[arguments.split]
+    if split.labels is None and arguments.write is None:
+        raise UserError(
+            f"the labels of {task.name}'s {arguments.split} split are hidden: there is nothing to score;"
+            " --write FILE.csv writes the predictions, `peftbench predict` answers any text"
+        )
+    with working("loading the model"):
+        model = load_run_model(record, device)
+        data = encode(
+            split.texts, split.labels, model.backbone.sites.tokenizer, description.task["max_length"]
+        )
+    size = arguments.batch_size or trainer.eval_batch_size
+    with working(f"scoring {len(split):,} examples"), inference(model, arguments.merged):
+        logits = logits_of(model.backbone.model, data, size, trainer.precision, device)
+    if arguments.write is not None:
+        _write(arguments.write, task, Predictions(split.labels, *read_out(logits, task.regression)))
+    latency = None
+    if arguments.latency:
+        measure = fill(MeasureConfig, config["measure"], "measure")
+        with working("measuring the latency"):
+            latency = measure_latency(model.method, model.backbone, measure)
+    return {
+        "run": record.folder.name,
+        "split": arguments.split,
+        "examples": len(split),
+        "metrics": (
+            None if data.labels is None else scores_of(logits, data.labels, task.metrics, task.regression)
+        ),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "merged": arguments.merged,
+        "latency": latency,
+        "predictions": arguments.write,
+    }
+
+
+def _read_task(description: "Description", arguments: argparse.Namespace) -> "Task":
+    """Read the one split, with the classes as the run knew them."""
+    from peftbench.config import TaskConfig, fill
+    from peftbench.tasks import load_task
+
+    settings = {**description.task, "labels": description.labels}
+    if arguments.task_dir is not None:
+        if settings["source"] == "local":
+            raise UserError("--task-dir: this run's task is made of files of your own, not of a folder")
+        settings["dir"] = arguments.task_dir
+    return load_task(fill(TaskConfig, settings, "task"), [arguments.split])
+
+
+def _write(path: Path, task: "Task", told: Predictions) -> None:
+    """Write index, label, prediction by name, and one column of probabilities a class."""
+    def named(value: Any) -> Any:
+        return task.labels[value] if task.labels else value
+
+    labels = ["" if told.labels is None else named(label) for label in told.labels or told.predictions]
+    probabilities = [[]] * len(labels) if told.probabilities is None else told.probabilities
+    with atomic_write(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["index", "label", "prediction", *task.labels])
+        for index, prediction in enumerate(told.predictions):
+            writer.writerow([index, labels[index], named(prediction), *probabilities[index]])
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from peftbench.commands.progress import _latency, _name, console, format_metric
+
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    merged = ", merged" if result["merged"] else ""
+    count = f"[dim]{result['split']}, {result['examples']:,} examples{merged}[/dim]"
+    for name, value in (result["metrics"] or {}).items():
+        if name != "loss":
+            table.add_row(_name(name), f"[bold]{format_metric(name, value)}[/bold]  {count}")
+    for setting in (result["latency"] or {}).get("settings", []):
+        table.add_row("latency", _latency(setting))
+    if result["predictions"] is not None:
+        table.add_row("predictions", f"{result['predictions']}  {count}")
+    table.add_row("run", result["run"])
+    console.print(table)

@@ -1,0 +1,114 @@
+"""`peftbench list`: the methods, models and tasks there are, read from the config files alone."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from peftbench.errors import UserError, nearest
+
+Config = dict[str, Any]
+
+_SOURCES = {"hub": "hub", "pypi": "package index", "local": "your own", "glue": "hub"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's argument parser."""
+    parser = argparse.ArgumentParser(
+        prog="peftbench list", description="List what `peftbench train` can be given: method=…, model=…, task=…."
+    )
+    parser.add_argument("what", nargs="?", metavar="WHAT", help=f"{', '.join(_GROUPS)} (default: all three)")
+    parser.add_argument("--json", action="store_true", help="print JSON: the config files with their descriptions")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Print one list, or all; returns the exit code. Raises UserError for a list there is not."""
+    arguments = build_parser().parse_args(argv)
+    if arguments.what is not None and arguments.what not in _GROUPS:
+        raise UserError(f"no list of {arguments.what!r}. {nearest(arguments.what, _GROUPS)}")
+    wanted = [arguments.what] if arguments.what else list(_GROUPS)
+    lists = {name: read_group(name.removesuffix("s")) for name in wanted}
+    if arguments.json:
+        chosen: Any = lists[arguments.what] if arguments.what else lists
+        print(json.dumps(chosen, indent=2, ensure_ascii=False))
+    else:
+        _print(lists)
+    return 0
+
+
+def read_group(group: str) -> list[Config]:
+    """Return the options of a config group by name: what each file says, and its first line as description."""
+    from omegaconf import OmegaConf
+
+    from peftbench.compose import CONFIG_PATH
+
+    options = []
+    for path in sorted(Path(CONFIG_PATH, group).glob("*.yaml")):
+        config = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(config, dict)
+        first, _, _ = path.read_text(encoding="utf-8").partition("\n")
+        named = {"name": path.stem, "description": first.removeprefix("#").strip()}
+        options.append({**named, **{str(key): value for key, value in config.items() if key != "name"}})
+    return options
+
+
+def _method(config: Config) -> dict[str, str]:
+    recipe = config.get("recipe", {})
+    own = {key: value for key, value in config.items() if key not in ("name", "description", "recipe")}
+    return {"settings": _settings(own), "recipe": _settings(recipe)}
+
+
+def _model(config: Config) -> dict[str, str]:
+    name = config.get("id") if config["source"] == "hub" else None
+    return {"from": " ".join([_SOURCES[config["source"]], *([name] if name not in (None, "???") else [])])}
+
+
+def _task(config: Config) -> dict[str, str]:
+    return {
+        "text": ", ".join(config["text"]),
+        "metrics": ", ".join(config["metrics"]),
+        "from": "package index" if config.get("packages") else _SOURCES[config["source"]],
+    }
+
+
+# list → the columns it shows beside name and description
+_GROUPS: dict[str, Callable[[Config], dict[str, str]]] = {"methods": _method, "models": _model, "tasks": _task}
+
+
+def _settings(values: Config) -> str:
+    return " ".join(f"{key}={_value(value)}" for key, value in values.items())
+
+
+def _value(value: Any) -> str:
+    """Write a value as it is typed on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_value, value))}]"
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return str(value) if value != "" else "''"
+
+
+def _print(lists: dict[str, list[Config]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 10_000  # another program reads it: nothing is folded or cut
+    for number, (name, configs) in enumerate(lists.items()):
+        rows = [
+            {"name": config["name"], **_GROUPS[name](config), "description": config["description"]}
+            for config in configs
+        ]
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for column in rows[0]:
+            title = name.removesuffix("s") if column == "name" else column
+            table.add_column(title, overflow="fold", no_wrap=column not in ("settings", "description"))
+        for row in rows:
+            table.add_row(*map(Text, row.values()))
+        if number:
+            console.print()
+        console.print(table)

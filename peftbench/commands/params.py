@@ -1,0 +1,206 @@
+"""`peftbench params`: parameter counts and shares from a config alone; no weights are loaded or downloaded."""
+
+import argparse
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftbench.errors import UserError
+
+if TYPE_CHECKING:
+    from peftbench.config import ModelConfig, RunConfig, TaskConfig
+
+# of a saved config, what describes its own head and file, not the architecture
+_NOT_ARCHITECTURE = ("num_labels", "id2label", "label2id", "problem_type", "architectures", "dtype", "torch_dtype")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One combination of overrides and its counts (see `peftbench.measuring.parameters.count_parameters`)."""
+
+    method: str
+    model: str
+    task: str
+    overrides: list[str]
+    parameters: dict[str, int | float]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's argument parser."""
+    parser = argparse.ArgumentParser(
+        prog="peftbench params",
+        description="Count what a method trains, exactly, from the config alone: no weights are loaded.",
+        epilog="Example: peftbench params model=bert_base method=adapter,lora,prefix",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="as for `peftbench train`; several values with commas give one row for each combination,"
+        " and a setting that only some of the methods have is left out for the others",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Print one row of counts for each combination of the overrides; returns the exit code.
+
+    Raises UserError for a mistake in the overrides, or where a model's architecture cannot be had.
+    """
+    arguments = build_parser().parse_intermixed_args(argv)
+    rows = _count(_combinations(arguments.overrides))
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        _print(rows)
+    return 0
+
+
+def _combinations(overrides: list[str]) -> list[tuple[list[str], "RunConfig"]]:
+    """Return the config of each combination, without the settings that only the other methods have."""
+    from omegaconf import OmegaConf
+
+    from peftbench.compose import UnknownKeyError, compose, expand
+    from peftbench.config import resolve
+
+    configs: dict[tuple[str, ...], RunConfig] = {}
+    refused: dict[str, UserError] = {}
+    absent: set[tuple[tuple[str, ...], str]] = set()
+    accepted: set[str] = set()
+    for combination in expand(overrides):
+        choices = tuple(override for override in combination if "." not in _key(override))
+        while True:
+            combination = [o for o in combination if (choices, _key(o)) not in absent]
+            try:
+                composed = compose(combination)
+            except UnknownKeyError as error:
+                refused.setdefault(_key(error.override), error)
+                absent.add((choices, _key(error.override)))
+            else:
+                break
+        accepted.update(map(_key, combination))
+        for key in OmegaConf.missing_keys(composed):
+            if key.startswith("task."):  # where the data lie does not matter here
+                OmegaConf.update(composed, key, None)
+        if tuple(combination) not in configs:
+            configs[tuple(combination)] = resolve(composed)
+    for key, error in refused.items():
+        if key not in accepted:
+            raise error
+    return [(list(combination), config) for combination, config in configs.items()]
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0]
+
+
+def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[Row]:
+    import torch
+
+    from peftbench.backbones.load import Backbone, blank_backbone
+    from peftbench.measuring.parameters import count_parameters
+    from peftbench.methods import build
+    from peftbench.methods.prompt import PromptConfig
+
+    backbones: dict[str, Backbone] = {}
+    rows = []
+    for overrides, config in combinations:
+        outputs = _num_outputs(config.task)
+        model = json.dumps([asdict(config.model), outputs], sort_keys=True, default=str)
+        if model not in backbones:
+            backbones[model] = blank_backbone(_architecture(config.model), outputs)
+        settings = config.method
+        if isinstance(settings, PromptConfig):  # its other starts read the embeddings or the tokenizer
+            settings = replace(settings, init="uniform", text="")
+        with torch.device("meta"):
+            method = build(settings, backbones[model].sites)
+        counts = count_parameters(method, backbones[model])
+        rows.append(Row(config.method_name, config.model.name, config.task.name, overrides, counts))
+    return rows
+
+
+def _num_outputs(task: "TaskConfig") -> int:
+    """Return the width of the head: one a class, 1 for scores, 2 where the classes are only in the data."""
+    from peftbench.tasks.metrics import SCORE_METRICS
+
+    if task.labels:
+        return len(task.labels)
+    return 1 if set(task.metrics) <= set(SCORE_METRICS) else 2
+
+
+def _architecture(model: "ModelConfig") -> dict[str, Any]:
+    """Return the architecture's numbers: the config's own, else those in the folder's or the hub's config.json."""
+    if model.architecture:
+        return model.architecture
+    path = _hub_config(model) if model.source == "hub" else _local_config(model)
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the model's config {path}: {error}") from error
+    if not isinstance(saved, dict):
+        raise UserError(f"{path} is no model's config: it holds no JSON object")
+    return {key: value for key, value in saved.items() if key not in _NOT_ARCHITECTURE}
+
+
+def _local_config(model: "ModelConfig") -> Path:
+    from peftbench.assets import fetch
+
+    return fetch(model) / "config.json"
+
+
+def _hub_config(model: "ModelConfig") -> Path:
+    import huggingface_hub
+
+    from peftbench.assets import HUB_TIMEOUT_SECONDS, hub_reason
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            str(model.id),
+            revision=model.revision,
+            allow_patterns=["config.json"],
+            etag_timeout=HUB_TIMEOUT_SECONDS,
+        )
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise UserError(
+            f"cannot read the architecture of {model.id} from the hub: {hub_reason(error)}. Other ways: a folder"
+            " (model=local model.path=FOLDER), or a model that carries its numbers (model=bert_base)"
+        ) from error
+    return Path(folder) / "config.json"
+
+
+def _print(rows: list[Row]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 10_000  # another program reads it: nothing is folded or cut
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown_apart = {"method", "model"} | ({"task"} if len({row.task for row in rows}) == 1 else set())
+    settings = [[o for o in row.overrides if _key(o) not in shown_apart] for row in rows]
+    table.add_column("method", no_wrap=True)
+    if any(settings):
+        table.add_column("settings", overflow="fold")
+    if several_models := len({row.model for row in rows}) > 1:
+        table.add_column("model", no_wrap=True)
+    for title in ("trained", "closed form", "head", "backbone", "trained / backbone", "with head / total"):
+        table.add_column(title, justify="right")
+    for row, own in zip(rows, settings, strict=True):
+        counts = row.parameters
+        numbers = [f"{counts[key]:,}" for key in ("method", "closed_form", "head", "backbone")]
+        shares = [_percent(counts[key]) for key in ("share_method", "share_trained")]
+        texts = [row.method, *([" ".join(own)] if any(settings) else [])]
+        table.add_row(*texts, *([row.model] if several_models else []), *numbers, *shares)
+    console.print(table, end="")
+    if not several_models:
+        console.print(f"backbone {rows[0].model}, task {rows[0].task}")
+
+
+def _percent(share: float) -> str:
+    """Return a share in per cent with four significant digits, never as a power of ten."""
+    digits = 0 if share == 0 else max(0, 3 - math.floor(math.log10(100 * share)))
+    return f"{100 * share:.{digits}f} %"

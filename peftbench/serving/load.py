@@ -1,0 +1,92 @@
+"""From a finished run's record to its model, ready to be scored, asked or timed."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from peftbench.assets import fetch
+from peftbench.backbones.cpu import cheap_dropout
+from peftbench.backbones.first_row import FirstRow, reads_first_row
+from peftbench.backbones.load import Backbone, load_backbone
+from peftbench.config import ModelConfig, fill
+from peftbench.errors import UserError
+from peftbench.methods import METHODS, Method, method_class
+from peftbench.records.find import inspect_run
+from peftbench.records.record import Record, Status
+from peftbench.serving.adapter import Description, load_adapter, read_description
+
+
+class RunModel(NamedTuple):
+    """A run's backbone, its trained method (attached to it) and what its adapter says of both."""
+
+    backbone: Backbone
+    method: Method
+    description: Description
+
+
+def describe_run(record: Record) -> Description:
+    """Read what a run trained and on what; UserError where it has not finished or its adapter is damaged."""
+    if not record.adapter_dir.exists():
+        status = inspect_run(record).status
+        remedy = "wait for it" if status == Status.RUNNING else "the same `peftbench train` command trains it"
+        raise UserError(f"run {record.folder.name} has no trained adapter, its status is {status}: {remedy}")
+    return read_description(record.adapter_dir)
+
+
+def load_run_model(record: Record, device: torch.device) -> RunModel:
+    """Fetch a run's backbone, fill in what the run trained and attach it, on `device` and in evaluation mode.
+
+    Raises UserError where the run has not finished, where its model is gone, or where the adapter's file is
+    damaged or does not fit the model.
+    """
+    description = describe_run(record)
+    config = fill(ModelConfig, description.model, "model")
+    if config.source == "local" and not Path(config.path or "").expanduser().is_dir():
+        raise UserError(
+            f"the model of run {record.folder.name} is gone: there is no folder {config.path}; put it back,"
+            " or train again on another model"
+        )
+    backbone = load_backbone(fetch(config), len(description.labels) or 1, config.dropout)
+    backbone.model.to(device)
+    method = load_adapter(record.adapter_dir, backbone)
+    return RunModel(backbone, method, description)
+
+
+@contextmanager
+def inference(model: RunModel, merged: bool = False) -> Iterator[None]:
+    """Within the block the model computes as it did in training, so that it gives the figures of the record.
+
+    Args:
+        model: is left with its method attached, unmerged.
+        merged: fold the method into the backbone's weights.
+
+    Raises UserError where `merged` is asked of a method that cannot be merged.
+    """
+    backbone, method = model.backbone, model.method
+    if merged:
+        check_mergeable(method.name)
+    method.detach()
+    first_row = method.keeps_first_row and reads_first_row(backbone.sites)
+    try:
+        with ExitStack() as stack:
+            if backbone.sites.device.type == "cpu":
+                stack.enter_context(cheap_dropout(backbone.sites))  # its attention function, at inference
+            stack.enter_context(method.on(backbone.sites))
+            if merged:
+                mergeable: Any = method
+                mergeable.merge()
+            if first_row:
+                stack.callback(FirstRow(backbone.sites).remove)
+            yield
+    finally:
+        method.attach(backbone.sites)
+
+
+def check_mergeable(method: str) -> None:
+    """Raise UserError, naming those that can, where a method cannot be merged into the backbone's weights."""
+    if not method_class(method).mergeable:
+        others = ", ".join(sorted(name for name, cls in METHODS.items() if cls.mergeable))
+        raise UserError(f"--merged: {method} cannot be merged into the backbone's weights, only {others}")

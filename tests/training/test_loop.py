@@ -1,0 +1,218 @@
+"""The training loop on a tiny model: it learns, repeats itself, goes on where it stopped, and notices NaN."""
+
+import pytest
+import torch
+from tiny import tiny_model
+
+from peftbench.config import TrainerConfig
+from peftbench.errors import NonFiniteLossError, UserError
+from peftbench.methods import build, find_sites
+from peftbench.methods.lora import LoraConfig
+from peftbench.tasks.batching import Encoded
+from peftbench.training.inference import logits_of, scores_of
+from peftbench.training.loop import fit
+
+CPU = torch.device("cpu")
+
+
+def _config(**changes) -> TrainerConfig:
+    settings = {
+        "epochs": 3, "lr": 5e-3, "batch_size": 8, "eval_batch_size": 16, "accumulate": 1, "weight_decay": 0.01,
+        "betas": [0.9, 0.999], "schedule": "linear", "warmup": 0.1, "clip": 1.0, "patience": 0,
+        "precision": "auto", "compile": False,
+    }  # fmt: skip
+    return TrainerConfig(**(settings | changes))
+
+
+def _data(rows: int = 60, seed: int = 0) -> Encoded:
+    """Rows of 4 to 11 tokens; the label says whether token 7 or token 8 stands behind the first."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 2, (rows,), generator=generator)
+    encoded = []
+    for label in labels.tolist():
+        length = int(torch.randint(4, 12, (1,), generator=generator))
+        tail = torch.randint(10, 120, (length - 2,), generator=generator).tolist()
+        encoded.append({"input_ids": [2, 7 + label, *tail]})
+    return Encoded(encoded, labels, {"input_ids": 0})
+
+
+class Run:
+    """A tiny LoRA run with dropout, so that repeating it needs every random state."""
+
+    def __init__(self):
+        self.model = tiny_model("bert", seed=3)
+        self.model.requires_grad_(False)
+        torch.manual_seed(0)
+        self.method = build(LoraConfig(rank=4, targets=["all"], dropout=0.1), find_sites(self.model))
+        head = {f"head.{n}": p.requires_grad_() for n, p in self.model.classifier.named_parameters()}
+        self.trained = dict(self.method.named_parameters()) | head
+        self.validation = _data(40, seed=9)
+        self.rows = []
+        self.resumed_at = None
+
+    def on_resume(self, step):
+        self.resumed_at = step
+
+    def on_steps(self, row):
+        self.rows.append(row)
+
+    def on_epoch(self, row):
+        self.rows.append(row)
+
+    def evaluate(self):
+        logits = logits_of(self.model, self.validation, 16, "auto", CPU)
+        return scores_of(logits, self.validation.labels, ["accuracy", "f1"], regression=False)
+
+    def fit(self, config=None, checkpoint=None, observers=None, data=None):
+        torch.manual_seed(7)
+        with self.method.on(find_sites(self.model)):
+            return fit(
+                self.model, self.trained, data or _data(), self.evaluate, "accuracy", config or _config(),
+                seed=5, device=CPU, checkpoint=checkpoint, observers=observers or [self],
+            )  # fmt: skip
+
+    def state(self):
+        return {name: p.detach().clone() for name, p in self.trained.items()}
+
+
+def _without_times(rows):
+    return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in rows]
+
+
+def _assert_same_state(one: Run, two: Run):
+    assert all(torch.equal(p, two.state()[name]) for name, p in one.state().items())
+
+
+def test_it_learns_and_leaves_the_rest_alone():
+    run = Run()
+    frozen = {n: p.clone() for n, p in run.model.named_parameters() if not p.requires_grad}
+    fitted = run.fit(_config(epochs=12, lr=1e-2))
+    assert fitted.rows[-1]["validation"]["accuracy"] > 0.9
+    assert fitted.rows[-1]["loss"] < fitted.rows[0]["loss"]
+    assert all(torch.equal(p, frozen[n]) for n, p in run.model.named_parameters() if n in frozen)
+    assert not run.model.training
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit():
+    one, two = Run(), Run()
+    one.fit(), two.fit()
+    assert _without_times(one.rows) == _without_times(two.rows)
+    _assert_same_state(one, two)
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt:
+    def __init__(self, step):
+        self.step = step
+
+    def on_resume(self, step):
+        pass
+
+    def on_steps(self, row):
+        if row["step"] >= self.step:
+            raise Stop
+
+    def on_epoch(self, row):
+        pass
+
+
+@pytest.mark.parametrize("step", [10, 16, 20])
+def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path, step):
+    whole = Run()
+    expected = whole.fit()
+    broken, path = Run(), tmp_path / "checkpoint.pt"
+    with pytest.raises(Stop):
+        broken.fit(checkpoint=path, observers=[StopAt(step)])
+    again = Run()
+    fitted = again.fit(checkpoint=path)
+    assert again.resumed_at == 8 * ((step - 1) // 8)
+    assert _without_times(fitted.rows) == _without_times(expected.rows)
+    assert _without_times([fitted.best]) == _without_times([expected.best])
+    _assert_same_state(whole, again)
+
+
+def test_a_finished_checkpoint_trains_no_further(tmp_path):
+    run, path = Run(), tmp_path / "checkpoint.pt"
+    expected = run.fit(checkpoint=path)
+    again = Run()
+    fitted = again.fit(checkpoint=path)
+    assert fitted.rows == expected.rows and fitted.first_step is None
+    _assert_same_state(run, again)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5, 0.99])
+def test_a_checkpoint_cut_short_is_named(tmp_path, keep):
+    path = tmp_path / "checkpoint.pt"
+    Run().fit(_config(epochs=1), checkpoint=path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep if keep > 1 else keep * len(content))])
+    with pytest.raises(UserError, match="cut short.*force=true"):
+        Run().fit(checkpoint=path)
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    Run().fit(_config(epochs=1), checkpoint=path)
+    other = Run()
+    other.trained.pop("head.bias")
+    with pytest.raises(UserError, match="another model.*head.bias"):
+        other.fit(checkpoint=path)
+
+
+def test_a_loss_that_is_not_a_number_stops_at_its_step():
+    run = Run()
+
+    class Poison(StopAt):
+        def on_steps(self, row):
+            with torch.no_grad():
+                next(iter(run.trained.values())).fill_(float("nan"))
+
+    with pytest.raises(NonFiniteLossError, match=r"nan at step 9:.*trainer\.lr"):
+        run.fit(observers=[Poison(0)])
+
+
+def test_accumulated_gradients_equal_those_of_a_large_batch():
+    """Two batches of 8 in one step train as one batch of 16 with the same rows."""
+    data, order = _data(32), [list(range(16)), list(range(16, 32))]
+
+    class Ordered(Encoded):
+        def shuffled(self, size, seed, epoch):
+            return [group[i : i + size] for group in order for i in range(0, 16, size)]
+
+    ordered = Ordered(data.rows, data.labels, data.padding)
+    one, two = Run(), Run()
+    for run in (one, two):
+        run.model.config.hidden_dropout_prob = 0
+        for module in run.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        object.__setattr__(run.method.config, "dropout", 0.0)
+    one.fit(_config(epochs=1, batch_size=16), data=ordered)
+    two.fit(_config(epochs=1, batch_size=8, accumulate=2), data=ordered)
+    for name, parameter in one.state().items():
+        torch.testing.assert_close(parameter, two.state()[name], rtol=1e-4, atol=1e-6)
+
+
+def test_patience_stops_and_the_best_epoch_is_kept():
+    run = Run()
+    scores = iter([0.5, 0.7, 0.6, 0.7, 0.9])
+    run.evaluate = lambda: {"accuracy": next(scores)}
+    fitted = run.fit(_config(epochs=5, patience=2))
+    assert [row["epoch"] for row in fitted.rows] == [1, 2, 3, 4]
+    assert fitted.best["epoch"] == 2
+
+
+def test_lora_dropout_is_off_outside_of_training():
+    run = Run()
+    object.__setattr__(run.method.config, "dropout", 0.9)
+    with torch.no_grad():
+        for parameter in run.method.parameters():
+            parameter.normal_()
+    with run.method.on(find_sites(run.model)):
+        assert run.evaluate() == run.evaluate()
+        run.model.train()
+        ids = torch.arange(10, 18)[None]
+        assert not torch.equal(run.model(input_ids=ids).logits, run.model(input_ids=ids).logits)
