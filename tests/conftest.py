@@ -1,10 +1,15 @@
 """Shared by all tests: where the data and the reference tensors lie, and tiny random backbones."""
 
+import io
 import os
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
+
+from peftbench.records.record import Record
 
 # tiny tensors gain nothing from threads, and tests that run side by side lose by them
 torch.set_num_threads(1)
@@ -27,3 +32,87 @@ def data_dir() -> Path:
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
     return _shared("PEFTBENCH_GOLDEN", "golden")
+
+
+WORDS = ("good", "fine", "bad", "dull", "the", "a", "film", "plot", "was", "is", "and", "but")
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `save_pretrained` writes it: a tiny random BERT and a tokenizer of a dozen words and letters."""
+    from tiny import tiny_model
+    from transformers import BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("model") / "tiny-bert"
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters, *(f"##{x}" for x in letters)]
+    BertTokenizerFast(vocab={word: i for i, word in enumerate(vocabulary)}).save_pretrained(folder)
+    tiny_model("bert").base_model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`opinions/*.csv` with text and label, bad or good; `pairs/*.tsv` like GLUE's, the test labels hidden."""
+    folder = tmp_path_factory.mktemp("data")
+    opinions, pairs = folder / "opinions", folder / "pairs"
+    opinions.mkdir()
+    pairs.mkdir()
+    for split, size in (("train", 48), ("validation", 21), ("test", 9)):
+        texts = [" ".join(WORDS[(3 * i + i * i * j) % 12] for j in range(3 + i % 4)) for i in range(size)]
+        kinds = ["good" if i % 5 < 3 else "bad" for i in range(size)]
+        rows = [f'"{kind}, {text}",{kind}' for kind, text in zip(kinds, texts, strict=True)]
+        (opinions / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+        labels = [-1] * size if split == "test" else [int(kind == "good") for kind in kinds]
+        rows = [
+            f"the film\t{kind} {text}\t{label}"
+            for kind, text, label in zip(kinds, texts, labels, strict=True)
+        ]
+        (pairs / f"{split.replace('validation', 'dev')}.tsv").write_text("\n".join(["sentence1\tsentence2\tlabel", *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train_tiny(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tiny_data_dir: Path
+) -> Callable[..., Record]:
+    """A function that trains on the tiny model with the overrides given and returns the record."""
+    outputs = tmp_path_factory.mktemp("outputs")
+
+    def train(task: str, *overrides: str) -> Record:
+        from peftbench.commands.train import train
+        from peftbench.compose import compose
+        from peftbench.config import resolve
+
+        files = {name: tiny_data_dir / "opinions" / f"{name}.csv" for name in ("train", "validation", "test")}
+        data = {
+            "opinions": ["task=text_file", *(f"task.splits.{name}={path}" for name, path in files.items())],
+            "pairs": ["task=mrpc", f"task.dir={tiny_data_dir / 'pairs'}"],
+            "scores": ["task=stsb", f"task.dir={tiny_data_dir / 'pairs'}"],
+        }[task]
+        lines = [f"output_dir={outputs}", f"experiment={task}", "model=local", f"model.path={tiny_model_dir}"]
+        lines += [*data, "task.max_length=32", "trainer.epochs=2", "trainer.batch_size=8"]
+        lines += ["device=cpu", "threads=1", "measure.latency=false", *overrides]
+        with redirect_stdout(io.StringIO()):
+            result = train(resolve(compose(lines)), lines)
+        return Record(outputs / task / result["id"])
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def tiny_run(train_tiny: Callable[..., Record]) -> Record:
+    """A finished LoRA run on single texts with two classes, bad and good."""
+    return train_tiny("opinions", "method=lora", "trainer.lr=0.01")
+
+
+@pytest.fixture(scope="session")
+def tiny_pair_run(train_tiny: Callable[..., Record]) -> Record:
+    """A finished adapter run on pairs of texts whose test labels are hidden."""
+    return train_tiny("pairs", "method=adapter", "method.bottleneck=8")
+
+
+@pytest.fixture(scope="session")
+def tiny_score_run(train_tiny: Callable[..., Record]) -> Record:
+    """A finished prefix run that predicts a score for pairs of texts."""
+    return train_tiny("scores", "method=prefix", "method.length=4")

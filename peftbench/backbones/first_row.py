@@ -20,10 +20,15 @@ class FirstRow:
         query, output, norm = (
             sites.at(site)[-1] for site in ("attention.query", "attention.output", "attention.norm")
         )
-        rows = [0]
+        rows: list[int] = []
 
-        def shorten_query(module: nn.Module, args: tuple) -> tuple:
-            rows[0] = args[0].shape[1]
+        def enter(module: nn.Module, args: tuple) -> None:
+            rows.clear()
+
+        def shorten_query(module: nn.Module, args: tuple) -> tuple | None:
+            if rows:  # DeBERTa sends its relative embeddings through the same map behind the hidden states
+                return None
+            rows.append(args[0].shape[1])
             return _first(module, args)
 
         def lengthen(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
@@ -31,6 +36,7 @@ class FirstRow:
             return output.expand(-1, rows[0], -1) if output.shape[1] == 1 else None
 
         self._handles: list[RemovableHandle] = [
+            sites.layers[-1].register_forward_pre_hook(enter),
             query.register_forward_pre_hook(shorten_query),
             query.register_forward_hook(lengthen),
             output.register_forward_pre_hook(_first),

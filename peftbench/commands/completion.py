@@ -1,13 +1,14 @@
-"""TAB completion: what the shell's completion function, installed by `peftbench -sc install=bash`, asks for.
+"""TAB completion: what the function that `peftbench -sc install=bash` gives the shell asks for.
 
-Hydra completes the overrides behind `train` and `params`; the command word before them, and the other
-commands, are completed here.
+Hydra completes the overrides behind `train` and `params`; the command word in front of them, which Hydra knows
+nothing of, and the other commands are completed here.
 """
 
 import argparse
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
@@ -16,34 +17,149 @@ from pathlib import Path
 from peftbench.cli import COMMANDS
 from peftbench.errors import UserError
 
-_PROGRAM = "peftbench"
 _SHELLS = ("bash", "zsh", "fish")
 _WITH_OVERRIDES = ("train", "params")
 _WITH_RUN = ("evaluate", "predict", "runs")
 
-# bash: a complete word is followed by a space; what goes on behind = . / is not
-_BASH_SPACE = """
-hydra_bash_completion_peftbench()
+# Hydra's function never puts a space behind a word, for an override may go on; a whole word is to have one.
+_BASH = """
+peftbench_completion()
 {
     hydra_bash_completion
     if [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} != *[=./] ]]; then
-        compopt +o nospace
+        compopt +o nospace 2> /dev/null
     fi
 }
-"""
+complete -o nospace -o default -F peftbench_completion peftbench"""
+_BASH_UNINSTALL = "complete -r peftbench 2> /dev/null\nunset -f peftbench_completion"
 
 
 def main(argv: list[str]) -> int:
-    """Answer `install=SHELL`, `uninstall=SHELL` (a script to evaluate) or `query=SHELL` (the candidates).
+    """Print the script for `install=SHELL` or `uninstall=SHELL`, or the candidates for `query=SHELL`.
 
-    A query reads the line from COMP_LINE, up to COMP_POINT where that is set. Returns the exit code; raises
-    UserError for anything else than these three.
+    A query is about the line in COMP_LINE, up to the cursor where COMP_POINT tells it. Returns the exit code;
+    raises UserError for anything but these three.
     """
-    action, _, shell = argv[0].partition("=") if len(argv) == 1 else ("", "", "")
+    action, _, shell = " ".join(argv).partition("=")
     if action not in ("install", "uninstall", "query") or shell not in _SHELLS:
-        raise UserError(f"-sc takes install=SHELL or uninstall=SHELL, SHELL being {', '.join(_SHELLS)}")
+        raise UserError(f"-sc takes install=SHELL or uninstall=SHELL with SHELL one of {', '.join(_SHELLS)}")
     if action == "query":
         print(("\n" if shell == "fish" else " ").join(candidates(_line())))
-    else:
-        print(_hydra(f"{action}={shell}"))
+        return 0
+    print(_hydra(f"{action}={shell}").rstrip())
+    if shell == "bash":
+        print(_BASH if action == "install" else _BASH_UNINSTALL)
     return 0
+
+
+def candidates(line: str) -> list[str]:
+    """Return the words that can stand at the end of a command line, sorted."""
+    words = line.split()
+    word = "" if not words or line[-1].isspace() else words.pop()
+    words = words[1:]  # without `peftbench`
+    if not line.split() or line.split() == [word]:
+        return []
+    if not words:
+        return _matching(word, COMMANDS, ["--help", "--version"])
+    command, *rest = words
+    if command not in COMMANDS:
+        return []
+    parser = _parser(command)
+    if rest and (option := _takes_value(parser, rest[-1])):
+        return _matching(word, option.choices or [])
+    if command in _WITH_OVERRIDES and not word.startswith("-"):
+        return _overrides(rest, word)
+    return _matching(word, _positionals(command, parser, rest, word), parser._option_string_actions)
+
+
+def _line() -> str:
+    line = os.environ.get("COMP_LINE", "")
+    point = os.environ.get("COMP_POINT", "")
+    return line[: int(point)] if point.isdecimal() else line
+
+
+def _matching(word: str, names: Iterable[str], options: Iterable[str] = ()) -> list[str]:
+    """Return the names that begin so; options only where a dash asks for them."""
+    return sorted(name for name in (options if word.startswith("-") else names) if name.startswith(word))
+
+
+# ---- overrides -------------------------------------------------------------------------------------------
+
+
+def _overrides(rest: list[str], word: str) -> list[str]:
+    """Let Hydra complete a word behind `train` or `params`; in `a,b` (several values, with -m) the last."""
+    flags = {"-m", "--multirun"}
+    known = [other for other in rest if not other.startswith("-") or other in flags]
+    key, equals, value = word.partition("=")
+    done, comma, last = value.rpartition(",")
+    asked = f"{key}{equals}{last}"
+    os.environ["COMP_LINE"] = " ".join(["peftbench", *known, asked])
+    found = _hydra("query=bash").split()
+    return [f"{key}={done},{name.removeprefix(f'{key}=')}" for name in found] if comma else found
+
+
+def _hydra(request: str) -> str:
+    """Return what Hydra's own completion prints; nothing where it cannot make sense of the line."""
+    import hydra
+
+    from peftbench.compose import CONFIG_NAME, CONFIG_PATH, VERSION_BASE
+
+    sys.argv = ["peftbench", "-sc", request]
+    complete = hydra.main(version_base=VERSION_BASE, config_path=CONFIG_PATH, config_name=CONFIG_NAME)(_nothing)
+    answer = io.StringIO()
+    try:
+        with redirect_stdout(answer), redirect_stderr(io.StringIO()):
+            complete()
+    except (Exception, SystemExit):  # a line half written has many ways to be wrong
+        return ""
+    return answer.getvalue()
+
+
+def _nothing(config: object) -> None:
+    """Stand in for the function that Hydra would run."""
+
+
+# ---- the other commands ----------------------------------------------------------------------------------
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
+    if command == "train":
+        from hydra._internal.utils import get_args_parser
+
+        parser: argparse.ArgumentParser = get_args_parser()
+        return parser
+    parser = import_module(f"peftbench.commands.{command}").build_parser()
+    return parser
+
+
+def _takes_value(parser: argparse.ArgumentParser, word: str) -> argparse.Action | None:
+    option = parser._option_string_actions.get(word)
+    return option if option is not None and option.nargs is None else None
+
+
+def _positionals(command: str, parser: argparse.ArgumentParser, rest: list[str], word: str) -> list[str]:
+    if command == "list":
+        from peftbench.commands.list import GROUPS
+
+        return [] if any(other in GROUPS for other in rest) else list(GROUPS)
+    given = [
+        other
+        for previous, other in zip(["", *rest], rest, strict=False)
+        if not other.startswith("-") and not _takes_value(parser, previous)
+    ]
+    return _runs(command, rest, word) if command in _WITH_RUN and not given else []
+
+
+def _runs(command: str, rest: list[str], word: str) -> list[str]:
+    """Return the runs that the command can take, by their ids; with their experiment where that is asked for."""
+    from peftbench.records.find import find_runs
+
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--output-dir", type=Path, default=Path("outputs"))
+    parser.add_argument("--experiment", default="")
+    where, _ = parser.parse_known_args(rest)
+    folder = where.output_dir / where.experiment
+    runs = find_runs(folder, status=None if command == "runs" else "finished")
+    paths = [run.record.folder.relative_to(folder) for run in runs]
+    times = Counter(path.name for path in paths)
+    return [path.as_posix() if "/" in word or times[path.name] > 1 else path.name for path in paths]

@@ -141,10 +141,15 @@ def _write(path: Path, task: "Task", told: Predictions) -> None:
 
 
 def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    from peftbench.commands.progress import _latency, _name, console, format_metric
+    from peftbench.commands.progress import _latency, _name, format_metric
 
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 10_000  # another program reads it: nothing is folded or cut
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -156,6 +161,6 @@ def _print(result: dict[str, Any]) -> None:
     for setting in (result["latency"] or {}).get("settings", []):
         table.add_row("latency", _latency(setting))
     if result["predictions"] is not None:
-        table.add_row("predictions", f"{result['predictions']}  {count}")
+        table.add_row("predictions", f"{escape(str(result['predictions']))}  {count}")
     table.add_row("run", result["run"])
     console.print(table)

@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="peftbench list", description="List what `peftbench train` can be given: method=…, model=…, task=…."
     )
-    parser.add_argument("what", nargs="?", metavar="WHAT", help=f"{', '.join(_GROUPS)} (default: all three)")
+    parser.add_argument("what", nargs="?", metavar="WHAT", help=f"{', '.join(GROUPS)} (default: all three)")
     parser.add_argument("--json", action="store_true", help="print JSON: the config files with their descriptions")
     return parser
 
@@ -26,9 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Print one list, or all; returns the exit code. Raises UserError for a list there is not."""
     arguments = build_parser().parse_args(argv)
-    if arguments.what is not None and arguments.what not in _GROUPS:
-        raise UserError(f"no list of {arguments.what!r}. {nearest(arguments.what, _GROUPS)}")
-    wanted = [arguments.what] if arguments.what else list(_GROUPS)
+    if arguments.what is not None and arguments.what not in GROUPS:
+        raise UserError(f"no list of {arguments.what!r}. {nearest(arguments.what, GROUPS)}")
+    wanted = [arguments.what] if arguments.what else list(GROUPS)
     lists = {name: read_group(name.removesuffix("s")) for name in wanted}
     if arguments.json:
         chosen: Any = lists[arguments.what] if arguments.what else lists
@@ -74,7 +74,7 @@ def _task(config: Config) -> dict[str, str]:
 
 
 # list → the columns it shows beside name and description
-_GROUPS: dict[str, Callable[[Config], dict[str, str]]] = {"methods": _method, "models": _model, "tasks": _task}
+GROUPS: dict[str, Callable[[Config], dict[str, str]]] = {"methods": _method, "models": _model, "tasks": _task}
 
 
 def _settings(values: Config) -> str:
@@ -100,7 +100,7 @@ def _print(lists: dict[str, list[Config]]) -> None:
         console.width = 10_000  # another program reads it: nothing is folded or cut
     for number, (name, configs) in enumerate(lists.items()):
         rows = [
-            {"name": config["name"], **_GROUPS[name](config), "description": config["description"]}
+            {"name": config["name"], **GROUPS[name](config), "description": config["description"]}
             for config in configs
         ]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")

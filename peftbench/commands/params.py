@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from peftbench.config import ModelConfig, RunConfig, TaskConfig
 
 # of a saved config, what describes its own head and file, not the architecture
-_NOT_ARCHITECTURE = ("num_labels", "id2label", "label2id", "problem_type", "architectures", "dtype", "torch_dtype")
+_NOT_ARCHITECTURE = (
+    "num_labels",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+)
 
 
 @dataclass(frozen=True)

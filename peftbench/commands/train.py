@@ -36,7 +36,8 @@ def main(argv: list[str]) -> int:
     from peftbench.compose import CONFIG_PATH, translate
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
-    sys.argv = [sys.argv[0], *argv]
+    # Hydra's parser takes its flags only before the overrides
+    sys.argv = [sys.argv[0], *sorted(argv, key=lambda word: word not in ("-m", "--multirun"))]
     _exit_codes.clear()
     compose_and_train = hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")(_job)
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's preemption is recorded like Ctrl-C

@@ -1,0 +1,297 @@
+"""Measures peftbench against transformers' `Trainer` with Hugging Face `peft`, side by side in one run.
+
+    pip install "peft>=0.21" "accelerate>=1.15"
+    python scripts/benchmark_peers.py --markdown peers.md
+    python scripts/benchmark_peers.py --task-dir data/glue/mrpc --only training,inference --threads 2
+
+Sections, each with a table; about 10 minutes for the first two on 2 CPU cores, 15 for all:
+
+training   LoRA, examples/s. A unit is one pass over the same random rows of the training split; the variants
+           take turns, the median over the rounds counts. Timed from the begin of the epoch to its end, after
+           set-up, warm-up and tokenizing, without evaluation.
+inference  Latency of the model alone over that of the bare backbone: batch 1, eager, the attention that the
+           model loads with, every variant once a round on the same token ids.
+startup    Seconds from the first line of the program to the end of the first training step, and the time of
+           the help pages. Sequences are cut to 16 tokens here, for the step itself to weigh little.
+memory     Peak of a process that trains LoRA on the same rows.
+
+The `adapters` library is left out: it needs transformers 4 and cannot share an environment with peftbench.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import peers
+import peft
+import torch
+import transformers
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+
+from peftbench.assets import fetch
+from peftbench.commands.train import Prepared, _attached, prepare
+from peftbench.compose import compose
+from peftbench.config import RunConfig, resolve
+from peftbench.measuring.latency import compare, ratio_with_interval, synchroniser
+from peftbench.methods import build
+from peftbench.training.loop import fit
+
+SECTIONS = ("training", "inference", "startup", "memory")
+LORA = ["method=lora", "method.rank=8", "method.alpha=16", "method.targets=[query,value]", "method.dropout=0"]
+WARM_UP_STEPS = 2
+LENGTH = 64
+# trains for as many steps as it is told and returns the seconds they took
+Unit = Callable[[int], float]
+
+
+def main() -> None:
+    args = parse()
+    base = [f"model={args.model}", f"task={args.task}", f"device={args.device}"]
+    base += [f"task.dir={args.task_dir.resolve()}"] if args.task_dir else []
+    base += [f"threads={args.threads}"] if args.threads else []
+    config = resolve(compose([*base, *LORA]))
+    prepared = prepare(config)
+    if prepared.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    args.steps = args.steps or (100 if prepared.device.type == "cuda" else 20)
+    args.steps = min(args.steps, len(prepared.splits["train"]) // config.trainer.batch_size)
+    device = torch.cuda.get_device_name() if prepared.device.type == "cuda" else "CPU"
+    header = (
+        f"{args.model} on {args.task}; {device}, {torch.get_num_threads()} CPU threads; torch"
+        f" {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}"
+    )
+    print(header)
+    sections = {"training": training, "inference": inference, "startup": startup, "memory": memory}
+    tables = [sections[name](args, base, config, prepared) for name in args.only]
+    if args.markdown:
+        args.markdown.write_text("\n".join([header, "", *tables]), encoding="utf-8")
+
+
+def parse() -> argparse.Namespace:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--model", default="minilm", help="as in peftbench train model=…")
+    parser.add_argument("--task", default="mrpc", help="as in peftbench train task=…")
+    parser.add_argument("--task-dir", type=Path, help="folder of train.tsv and dev.tsv")
+    parser.add_argument("--steps", type=int, help="batches a training unit (default 20, on a GPU 100)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each training and start-up is timed")
+    parser.add_argument("--seconds", type=float, default=60, help="for the inference section")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--threads", type=int, help="CPU threads of both sides; default: torch's own choice")
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
+    parser.add_argument("--markdown", type=Path, help="file for the tables")
+    args = parser.parse_args()
+    args.only = args.only.split(",")
+    if wrong := set(args.only) - set(SECTIONS):
+        parser.error(f"no section {', '.join(sorted(wrong))}: choose from {', '.join(SECTIONS)}")
+    return args
+
+
+def training(args: argparse.Namespace, base: list[str], config: RunConfig, prepared: Prepared) -> str:
+    batch, whole = config.trainer.batch_size, len(prepared.splits["train"])
+    chosen = chosen_rows(args, config, prepared)
+    bare = resolve(compose([*base, *LORA, "model.dropout=0"]))
+    ours, trainer = "peftbench", "Trainer + peft"
+    units: dict[str, Unit] = {ours: our_unit(config, prepared, chosen)}
+    for padding, words in padding_words(config).items():
+        units[f"{trainer}, {words}"] = peer_unit(config, prepared, chosen, padding)
+    units[f"{ours}, no dropout"] = our_unit(bare, prepare(bare), chosen)
+    units[f"{trainer}, grouped by length, no dropout"] = peer_unit(bare, prepared, chosen, "sorted")
+    for unit in units.values():
+        unit(WARM_UP_STEPS)
+    times: dict[str, list[float]] = {name: [] for name in units}
+    for _ in range(args.rounds):
+        for name, unit in units.items():
+            times[name].append(unit(args.steps))
+    rows = []
+    for name, seconds in times.items():
+        against = f"{ours}, no dropout" if name.endswith("no dropout") else ours
+        faster = median(s / o for s, o in zip(seconds, times[against], strict=True))
+        rows.append([name, *spread([len(chosen) / s for s in seconds], 1), f"{faster:.2f}"])
+    note = (
+        f"Batch {batch}, {args.steps} steps ({len(chosen)} rows of {whole}, the same for all), median of"
+        f" {args.rounds} interleaved rounds. With the model's own dropout unless the name says none; compared with"
+        " peftbench likewise."
+    )
+    header = ["", "examples/s", "range", "peftbench is × as fast"]
+    return peers.show("Training LoRA (rank 8, query and value)", note, header, rows)
+
+
+def padding_words(config: RunConfig) -> dict[str, str]:
+    fixed = f"padded to {config.task.max_length}"
+    return {"max_length": fixed, "longest": "dynamic padding", "sorted": "grouped by length"}
+
+
+def chosen_rows(args: argparse.Namespace, config: RunConfig, prepared: Prepared) -> list[int]:
+    order = np.random.default_rng(0).permutation(len(prepared.splits["train"]))
+    return order[: args.steps * config.trainer.batch_size].tolist()
+
+
+def our_unit(config: RunConfig, prepared: Prepared, chosen: list[int]) -> Unit:
+    """Train as `peftbench train` does, on the chosen rows."""
+    split, model, method = prepared.splits["train"], prepared.backbone.model, prepared.method
+    model.to(prepared.device)
+    method.to(prepared.device)
+    trained = {f"method.{name}": p for name, p in method.named_parameters()}
+    trained |= {f"head.{name}": p for name, p in prepared.backbone.head.items()}
+
+    def unit(steps: int) -> float:
+        rows = chosen[: steps * config.trainer.batch_size]
+        data = replace(split, rows=[split.rows[i] for i in rows], labels=split.labels[rows])
+        with _attached(prepared):
+            fitted = fit(
+                model=model,
+                trained=trained,
+                data=data,
+                evaluate=lambda: {prepared.task.metrics[0]: 0.0},
+                primary=prepared.task.metrics[0],
+                config=replace(config.trainer, epochs=1),
+                seed=config.seed,
+                device=prepared.device,
+            )
+        return sum(fitted.seconds)
+
+    return unit
+
+
+def peer_unit(config: RunConfig, prepared: Prepared, chosen: list[int], padding: str) -> Unit:
+    peer = peers.peer_of(config, prepared, padding)
+    trainer = peers.peer_trainer(peer, peers.rows_of(prepared.task.splits["train"], chosen))
+    clock = peers.Clock()
+    trainer.add_callback(clock)
+    if padding == "sorted":
+        rows: Any = trainer.train_dataset
+        order = peers.grouped_order(rows, config.trainer.batch_size, len(prepared.splits["train"]))
+        trainer.train_dataset = rows.select(order)
+
+    def unit(steps: int) -> float:
+        trainer.args.max_steps = steps
+        trainer.train()
+        return clock.seconds
+
+    return unit
+
+
+def inference(args: argparse.Namespace, base: list[str], config: RunConfig, prepared: Prepared) -> str:
+    backbone, device = prepared.backbone, prepared.device
+    folder, outputs = str(fetch(config.model)), prepared.task.num_outputs
+    backbone.model.to(device)
+    ids = torch.randint(5, backbone.sites.base.config.vocab_size, (1, LENGTH), device=device)
+    bare, bare_again, merged = "bare backbone", "bare backbone again (A/A)", "peftbench LoRA, merged"
+    methods = {
+        name: build(resolve(compose([*base, *overrides])).method, backbone.sites).to(device).eval()
+        for name, overrides in {
+            "peftbench LoRA": LORA,
+            merged: LORA,
+            "peftbench adapter 64, one a layer": ["method=adapter", "method.position=ffn"],
+            "peftbench adapter 64, two a layer": ["method=adapter"],
+            "peftbench prefix 20": ["method=prefix"],
+            "peftbench prompt 20": ["method=prompt"],
+        }.items()
+    }
+    models = dict.fromkeys((bare, bare_again, *methods), backbone.model.eval())
+    models["bare backbone, another copy"] = peers.bare_model(folder, outputs).to(device).eval()
+    for name, settings in {
+        "peft LoRA": LoraConfig(**peers.lora_settings(config.method, backbone.sites)),
+        "peft prefix 20": PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=20),
+        "peft prompt 20": PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=20),
+    }.items():
+        models[name] = get_peft_model(peers.bare_model(folder, outputs), settings).to(device).eval()
+    attached: list[Any] = []
+
+    def switch(name: str) -> None:
+        while attached:
+            attached.pop().detach()
+        if name in methods:
+            methods[name].attach(backbone.sites)
+            attached.append(methods[name])
+        if name == merged:
+            methods[name].merge()
+
+    calls = {name: lambda model=model: model(input_ids=ids) for name, model in models.items()}
+    with torch.inference_mode():
+        times = compare(calls, args.seconds, 5, synchroniser(device), before=switch)
+    switch(bare)
+    rows = []
+    for name, seconds in times.items():
+        ratio, low, high = ratio_with_interval(seconds, times[bare])
+        rows.append([name, f"{1000 * median(seconds):.2f}", f"{ratio:.3f}", f"{low:.3f} … {high:.3f}"])
+    note = (
+        f"Batch 1, {LENGTH} tokens, eager, {backbone.sites.base.config._attn_implementation} attention,"
+        f" float32, no mask; {len(times[bare])} interleaved rounds; the median of the paired ratios to the"
+        " bare backbone and its 95 % interval."
+    )
+    return peers.show("Inference", note, ["", "ms (median)", "× bare backbone", "95 % interval"], rows)
+
+
+def startup(args: argparse.Namespace, base: list[str], config: RunConfig, prepared: Prepared) -> str:
+    short = ["task.max_length=16", "trainer.epochs=1", "measure.latency=false"]
+    peer = replace(peers.peer_of(config, prepared, "longest"), max_length=16)
+    pages = {"peftbench --help": ["--help"], "peftbench train --help": ["train", "--help"]}
+    seconds: dict[str, list[float]] = {name: [] for name in ("peftbench train", "Trainer + peft", *pages)}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        peers.rows_of(prepared.task.splits["train"]).to_json(folder / "train.jsonl")
+        for _ in range(args.rounds):
+            times = train_in_process([*base, *LORA, *short], folder)["time"]
+            seconds["peftbench train"].append(times["startup"])
+            told = peers.run_peer(peer, folder / "train.jsonl", 1, folder)
+            seconds["Trainer + peft"].append(told["startup"])
+            for name, words in pages.items():
+                started = time.perf_counter()
+                peers.run(["-m", "peftbench", *words], folder)
+                seconds[name].append(time.perf_counter() - started)
+    rows = [[name, *spread(found, 2)] for name, found in seconds.items()]
+    note = (
+        f"Median of {args.rounds} alternating processes. Training: to the end of the first step, all"
+        f" {len(prepared.splits['train'])} rows tokenized. Help pages: the whole process."
+    )
+    return peers.show("Start-up", note, ["", "seconds", "range"], rows)
+
+
+def memory(args: argparse.Namespace, base: list[str], config: RunConfig, prepared: Prepared) -> str:
+    texts = ",".join(f"text{i}" for i in range(len(config.task.text)))
+    own = [part for part in base if not part.startswith("task")] + LORA + ["trainer.epochs=1"]
+    own += ["measure.latency=false", "task=text_file", f"task.text=[{texts}]"]
+    own.append(f"task.metrics=[{','.join(config.task.metrics)}]")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name, rows in (("train", chosen_rows(args, config, prepared)), ("validation", range(64))):
+            peers.rows_of(prepared.task.splits[name], rows).to_json(folder / f"{name}.jsonl")
+            own.append(f"task.splits.{name}={folder / name}.jsonl")
+        peaks = {"peftbench train": train_in_process(own, folder)["memory"]}
+        for padding in ("longest", "max_length"):
+            peer = peers.peer_of(config, prepared, padding)
+            peak = peers.run_peer(peer, folder / "train.jsonl", args.steps, folder)
+            peaks[f"Trainer + peft, {padding_words(config)[padding]}"] = peak
+    table = [[name, mib(peak["host_peak"]), mib(peak["device_peak"])] for name, peak in peaks.items()]
+    note = f"A process each, {args.steps} steps of batch {config.trainer.batch_size} over the same rows."
+    return peers.show("Peak memory", note, ["", "resident, MiB", "on the GPU, MiB"], table)
+
+
+def train_in_process(overrides: list[str], folder: Path) -> dict[str, Any]:
+    """Run `peftbench train` and return what its result.json holds."""
+    output = Path(tempfile.mkdtemp(dir=folder))
+    peers.run(["-m", "peftbench", "train", *overrides, f"output_dir={output}"], folder)
+    (result,) = output.rglob("result.json")
+    return json.loads(result.read_text(encoding="utf-8"))
+
+
+def spread(values: list[float], digits: int) -> list[str]:
+    """Write the median, and the smallest and largest value."""
+    return [f"{median(values):.{digits}f}", f"{min(values):.{digits}f} … {max(values):.{digits}f}"]
+
+
+def mib(size: int | None) -> str:
+    return "–" if size is None else f"{size / 2**20:,.0f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Killed or interrupted, the same command goes on and ends with the record of an undisturbed run."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+EPOCHS = 40
+
+
+@pytest.fixture
+def command(tiny_model_dir, tiny_data_dir):
+    def build(outputs: Path) -> list[str]:
+        opinions = tiny_data_dir / "opinions"
+        return [
+            sys.executable, "-m", "peftbench", "train", "method=adapter", "method.bottleneck=4",
+            f"output_dir={outputs}", "model=local", f"model.path={tiny_model_dir}", "task=text_file",
+            f"task.splits.train={opinions / 'train.csv'}", f"task.splits.validation={opinions / 'validation.csv'}",
+            "task.max_length=32", "trainer.batch_size=4", f"trainer.epochs={EPOCHS}", "device=cpu", "threads=1",
+            "measure.latency=false",
+        ]  # fmt: skip
+
+    return build
+
+
+def _start(command: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _wait_for_epochs(outputs: Path, epochs: int, process: subprocess.Popen) -> None:
+    """Wait until that many epochs stand in the history."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        for history in outputs.rglob("history.jsonl"):
+            if history.read_text().count('"validation"') >= epochs:
+                return
+        time.sleep(0.01)
+    raise AssertionError(process.communicate())
+
+
+def _record(outputs: Path) -> dict:
+    (result,) = outputs.rglob("result.json")
+    return json.loads(result.read_text())
+
+
+def _lasting(outputs: Path) -> dict:
+    """What must not depend on interruptions: scores, curve, predictions, trained tensors."""
+    (result,) = outputs.rglob("result.json")
+    folder = result.parent
+    record = json.loads(result.read_text())
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    for row in history:
+        row.pop("seconds", None), row.pop("examples_per_second", None)
+    tensors = load_file(folder / "adapter" / "adapter.safetensors")
+    return {
+        "record": {key: record[key] for key in ("status", "metrics", "best", "parameters", "examples", "id")},
+        "history": history,
+        "predictions": list(csv.reader((folder / "predictions.csv").open())),
+        "tensors": {name: tensor.tobytes() for name, tensor in tensors.items()},
+        "files": sorted(os.listdir(folder)),
+    }
+
+
+def test_killed_and_interrupted_runs_end_as_an_undisturbed_one(command, tmp_path):
+    undisturbed, broken = tmp_path / "undisturbed", tmp_path / "broken"
+    subprocess.run(command(undisturbed), check=True, capture_output=True)
+
+    process = _start(command(broken))
+    _wait_for_epochs(broken, 3, process)
+    process.kill()
+    process.wait()
+    assert _record(broken)["status"] == "running"
+
+    process = _start(command(broken))
+    _wait_for_epochs(broken, 9, process)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in error
+    record = _record(broken)
+    assert record["status"] == "interrupted" and "same command" in record["error"]
+
+    process = _start(command(broken))
+    _wait_for_epochs(broken, 15, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert _record(broken)["status"] == "interrupted"
+
+    finished = subprocess.run(command(broken), check=True, capture_output=True, text=True)
+    assert "continuing behind step" in finished.stdout
+    assert _lasting(broken) == _lasting(undisturbed)
+
+
+def test_a_finished_run_is_not_trained_again_unless_forced(command, tmp_path):
+    line = [*command(tmp_path)]
+    line[line.index(f"trainer.epochs={EPOCHS}")] = "trainer.epochs=1"
+    subprocess.run(line, check=True, capture_output=True)
+    first = _record(tmp_path)
+    again = subprocess.run(line, check=True, capture_output=True, text=True)
+    assert "finished already" in again.stdout and _record(tmp_path) == first
+    subprocess.run([*line, "force=true"], check=True, capture_output=True)
+    forced = _record(tmp_path)
+    assert forced["started"] > first["started"] and forced["metrics"] == first["metrics"]

@@ -1,0 +1,170 @@
+"""What a user does wrong gets one line and exit code 2; a run that fails gets one line, a record and exit code 1."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from peftbench import cli
+from peftbench.records.find import find_runs
+
+
+@pytest.fixture
+def train(tmp_path, tiny_model_dir, tiny_data_dir, capsys):
+    """Run `peftbench train` on the tiny model and data in this process; return exit code and standard error."""
+
+    def run(*overrides: str, word: str = "train") -> tuple[int, str]:
+        opinions = tiny_data_dir / "opinions"
+        base = {
+            "output_dir": tmp_path / "outputs", "model": "local", "model.path": tiny_model_dir, "task": "text_file",
+            "task.splits.train": opinions / "train.csv", "task.splits.validation": opinions / "validation.csv",
+            "task.max_length": 32, "trainer.epochs": 2, "device": "cpu", "measure.latency": "false",
+        }  # fmt: skip
+        given = {override.partition("=")[0] for override in overrides}
+        if "model" in given or "task" in given:
+            base = {k: v for k, v in base.items() if not k.startswith(tuple(given & {"model", "task"}))}
+        argv = [f"{key}={value}" for key, value in base.items() if key not in given]
+        code = cli.main([word, *argv, *overrides])
+        return code, capsys.readouterr().err
+
+    return run
+
+
+MISTAKES = {
+    "group": (["methd=lora"], "Did you mean method"),
+    "option": (["method=lorra"], "Did you mean lora"),
+    "key": (["method.bottlneck=8"], "Did you mean bottleneck"),
+    "type": (["method.bottleneck=many"], "method.bottleneck=many is not of type int"),
+    "bottleneck 0": (["method.bottleneck=0"], "method.bottleneck=0 must be 1 or more"),
+    "bottleneck below 0": (["method.bottleneck=-3"], "method.bottleneck=-3 must be 1 or more"),
+    "rank 0": (["method=lora", "method.rank=0"], "method.rank=0 must be 1 or more"),
+    "rank": (["method=lora", "method.rank=33"], "larger than the dimension 32 of attention.query"),
+    "rank of ffn": (
+        ["method=lora", "method.rank=40", "method.targets=[up]"],
+        "larger than the dimension 32 of ffn.up",
+    ),
+    "target": (["method=lora", "method.targets=[quary]"], "Did you mean query.*attention.output, ffn.up, ffn.down"),
+    "position": (["method.position=ff"], "choose from attention, ffn, both, every, output"),
+    "activation": (["method.activation=gelo"], "choose from gelu, relu"),
+    "long prompt": (["method=prompt", "method.length=50"], "do not fit local, which takes 66.*method.length"),
+    "endless prompt": (["method=prompt", "method.length=500"], "leaves no room for text: the model takes 66"),
+    "long prefix": (["method=prefix", "method.length=40"], "do not fit local.*lower method.length"),
+    "long rows": (["task.max_length=100"], "task.max_length=100 tokens do not fit local"),
+    "no such model folder": (["model.path=nowhere/at_all"], "nowhere/at_all"),
+    "no such file": (["task.splits.train=nowhere.csv"], "nowhere.csv"),
+    "no column": (["task.text=[txt]"], "txt.*text"),
+    "label outside the set": (["task.labels=[bad,worse]"], "good.*bad, worse"),
+    "metric": (["task.metrics=[acuracy]"], "accuracy"),
+    "device": (["device=gpu"], "choose auto, cpu, cuda"),
+    "schedule": (["trainer.schedule=linnear"], "choose from linear, cosine, constant"),
+    "batch size": (["trainer.batch_size=0"], "trainer.batch_size=0 must be 1 or more"),
+    "several values without -m": (["seed=0,1"], "-m"),
+    "unreadable override": (["method.bottleneck"], "method.bottleneck"),
+    "missing value": (["model=local", "model.path=???"], "model.path"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_gets_one_line_and_exit_code_2(train, name, tmp_path):
+    import re
+
+    overrides, expected = MISTAKES[name]
+    code, error = train(*overrides)
+    assert code == 2, error
+    lines = error.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("peftbench: "), error
+    assert re.search(expected, lines[0]), error
+    assert not find_runs(tmp_path / "outputs"), "a mistake leaves no record"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_cuda_without_one(train):
+    code, error = train("device=cuda")
+    assert code == 2 and "no CUDA device" in error
+
+
+def test_no_such_command():
+    assert cli.main(["trian"]) == 2
+
+
+def test_an_output_folder_that_cannot_be_written(train, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, error = train(f"output_dir={tmp_path / 'file'}")
+    assert code == 2 and len(error.strip().splitlines()) == 1 and "output_dir" in error
+
+
+def _only_record(folder: Path) -> dict:
+    (result,) = folder.rglob("result.json")
+    return json.loads(result.read_text())
+
+
+def test_a_loss_that_is_not_a_number(train, tmp_path):
+    code, error = train("method=full", "trainer.lr=1e38", "trainer.clip=null", "trainer.batch_size=4")
+    record = _only_record(tmp_path)
+    assert code == 1 and record["status"] == "failed"
+    assert "at step" in record["error"] and record["error"] in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_out_of_memory_is_recorded_with_a_hint(train, tmp_path, monkeypatch):
+    from peftbench.training import loop
+
+    monkeypatch.setattr(loop, "_loss", lambda *_: torch.empty(2**60))
+    code, error = train()
+    record = _only_record(tmp_path)
+    assert code == 1 and record["status"] == "oom"
+    assert "trainer.batch_size" in record["error"] and len(error.strip().splitlines()) == 1
+
+
+def test_an_unforeseen_error_leaves_its_traceback_in_the_log(train, tmp_path, monkeypatch):
+    from peftbench.training import loop
+
+    def broken(*_):
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(loop, "_loss", broken)
+    code, error = train()
+    record = _only_record(tmp_path)
+    assert code == 1 and record["status"] == "failed" and "ZeroDivisionError: oh" in record["error"]
+    assert len(error.strip().splitlines()) == 1
+    (log,) = tmp_path.rglob("train.log")
+    assert "Traceback" in log.read_text() and str(log) in record["error"]
+
+
+def test_a_damaged_checkpoint_is_named(train, tmp_path, monkeypatch):
+    from peftbench.training import loop
+
+    monkeypatch.setattr(loop, "_loss", lambda *_: torch.empty(2**60))
+    train()
+    monkeypatch.undo()
+    (result,) = tmp_path.rglob("result.json")
+    checkpoint = result.with_name("checkpoint.pt")
+    checkpoint.write_bytes(b"half of it")
+    code, error = train()
+    assert code == 2 and "checkpoint" in error and "force=true" in error
+    code, _ = train("force=true")
+    assert code == 0 and _only_record(tmp_path)["status"] == "finished"
+
+
+def test_in_a_multirun_the_others_go_on(train, tmp_path):
+    code, error = train("-m", "method=lora", "method.rank=2,99", "method.targets=[query]")
+    assert code == 2 and "method.rank=99" in error
+    assert [run.status for run in find_runs(tmp_path / "outputs")] == ["finished"]
+
+
+def test_a_failed_run_of_a_multirun_gives_exit_code_1(train, tmp_path):
+    code, _ = train("-m", "method=full", "trainer.lr=1e38,1e-4", "trainer.clip=null", "trainer.batch_size=4")
+    assert code == 1
+    assert sorted(run.status for run in find_runs(tmp_path / "outputs")) == ["failed", "finished"]
+
+
+def test_nothing_but_the_record_is_written(train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train()[0] == 0
+    assert os.listdir(tmp_path) == ["outputs"]
+    (result,) = tmp_path.rglob("result.json")
+    assert sorted(os.listdir(result.parent)) == [
+        "adapter", "config.yaml", "history.jsonl", "predictions.csv", "result.json",
+    ]  # fmt: skip

@@ -1,0 +1,150 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from peftbench.commands import evaluate
+from peftbench.errors import UserError
+from peftbench.records.record import Record
+
+
+def evaluated(capsys: pytest.CaptureFixture, record: Record, *argv: object) -> dict:
+    assert evaluate.main([str(record.folder), "--device", "cpu", "--json", *map(str, argv)]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "split"),
+    [
+        ("tiny_run", "validation"),
+        ("tiny_run", "test"),
+        ("tiny_pair_run", "validation"),
+        ("tiny_score_run", "validation"),
+    ],
+)
+def test_gives_the_figures_of_the_record(
+    fixture: str, split: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture
+) -> None:
+    record: Record = request.getfixturevalue(fixture)
+    result = evaluated(capsys, record, "--split", split)
+    assert result["metrics"] == pytest.approx(record.read()["metrics"][split], rel=1e-5, abs=1e-6)
+    assert result["examples"] == record.read()["examples"][split]
+    assert (result["run"], result["split"], result["latency"]) == (record.folder.name, split, None)
+
+
+def test_another_split_and_batch_size(tiny_run: Record, capsys: pytest.CaptureFixture) -> None:
+    whole = evaluated(capsys, tiny_run, "--split", "train")
+    assert whole["examples"] == 48
+    one_by_one = evaluated(capsys, tiny_run, "--split", "train", "--batch-size", 1)
+    assert one_by_one["metrics"] == pytest.approx(whole["metrics"], rel=1e-4)
+
+
+def test_merged_with_latency(
+    tiny_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    record = Record(shutil.copytree(tiny_run.folder, tmp_path / "copy"))
+    text = record.config_path.read_text()
+    record.config_path.write_text(text.replace("seconds: 2.5", "seconds: 0.01"))
+    plain = evaluated(capsys, tiny_run)
+    merged = evaluated(capsys, record, "--merged", "--latency")
+    assert merged["merged"]
+    assert merged["metrics"] == pytest.approx(plain["metrics"], rel=1e-4)
+    settings = merged["latency"]["settings"]
+    assert {(setting["batch"], setting["length"]) for setting in settings} == {(1, 32), (32, 32)}
+    assert merged["latency"]["merge_difference"] < 1e-3
+    assert evaluate.main([str(record.folder), "--latency", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["accuracy", "F1", "latency", "latency", "run"]
+    assert "ms at batch 1 of 32 tokens" in lines[2]
+
+
+def test_what_a_reader_sees(tiny_run: Record, capsys: pytest.CaptureFixture) -> None:
+    assert evaluate.main([str(tiny_run.folder)]) == 0
+    accuracy, f1, run = capsys.readouterr().out.splitlines()
+    score = tiny_run.read()["metrics"]["validation"]
+    assert accuracy.split() == ["accuracy", f"{100 * score['accuracy']:.1f}", "%", "validation,", "21", "examples"]
+    assert f1.split()[:2] == ["F1", f"{100 * score['f1']:.1f}"]
+    assert run.split() == ["run", tiny_run.folder.name]
+
+
+def test_finds_the_run_by_id_and_experiment(tiny_run: Record, capsys: pytest.CaptureFixture) -> None:
+    outputs = tiny_run.folder.parents[1]
+    assert evaluate.main(["lora", "--output-dir", str(outputs), "--experiment", "opinions", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == tiny_run.folder.name
+    with pytest.raises(UserError, match="there are no runs under"):
+        evaluate.main(["lora", "--output-dir", str(outputs), "--experiment", "none"])
+
+
+def test_writes_predictions(tiny_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "told.csv"
+    assert evaluated(capsys, tiny_run, "--write", path)["predictions"] == str(path)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    told = tiny_run.read_predictions()["validation"]
+    names = ("bad", "good")
+    assert [row["label"] for row in rows] == [names[label] for label in told.labels]
+    assert [row["prediction"] for row in rows] == [names[label] for label in told.predictions]
+    assert [[float(row[name]) for name in names] for row in rows] == pytest.approx(
+        [pytest.approx(row, abs=1e-6) for row in told.probabilities]
+    )
+
+
+def test_hidden_labels(tiny_pair_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(UserError, match="labels of mrpc's test split are hidden.*--write.*peftbench predict"):
+        evaluate.main([str(tiny_pair_run.folder), "--split", "test"])
+    path = tmp_path / "told.csv"
+    result = evaluated(capsys, tiny_pair_run, "--split", "test", "--write", path)
+    assert (result["metrics"], result["examples"]) == (None, 9)
+    header, *rows = csv.reader(path.read_text().splitlines())
+    assert header == ["index", "label", "prediction", "not_equivalent", "equivalent"]
+    assert len(rows) == 9
+    assert {row[1] for row in rows} == {""}
+    assert {row[2] for row in rows} <= {"not_equivalent", "equivalent"}
+
+
+def test_scores_are_written_as_numbers(
+    tiny_score_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "told.csv"
+    evaluated(capsys, tiny_score_run, "--write", path)
+    header, first, *_ = csv.reader(path.read_text().splitlines())
+    assert header == ["index", "label", "prediction"]
+    told = tiny_score_run.read_predictions()["validation"]
+    assert [float(cell) for cell in first[1:]] == pytest.approx([told.labels[0], told.predictions[0]], rel=1e-5)
+
+
+def test_the_task_has_moved(
+    tiny_pair_run: Record, tiny_data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    lines = (tiny_data_dir / "pairs" / "dev.tsv").read_text().splitlines()
+    (moved / "dev.tsv").write_text("\n".join(lines[:6]) + "\n")
+    assert evaluated(capsys, tiny_pair_run, "--task-dir", moved)["examples"] == 5
+
+
+@pytest.mark.parametrize(
+    ("fixture", "argv", "message"),
+    [
+        ("tiny_run", ["--split", "validaton"], "unknown split 'validaton'. Did you mean validation?"),
+        ("tiny_run", ["--task-dir", "x"], "--task-dir: this run's task is made of files of your own"),
+        ("tiny_pair_run", ["--task-dir", "nowhere"], "no such task folder: nowhere"),
+        ("tiny_pair_run", ["--merged"], "--merged: adapter cannot be merged"),
+        ("tiny_pair_run", ["--device", "tpu"], "device=tpu is unknown"),
+        ("tiny_run", ["--write", "/nowhere/told.csv"], "Cannot write /nowhere/told.csv"),
+    ],
+)
+def test_bad_input(fixture: str, argv: list[str], message: str, request: pytest.FixtureRequest) -> None:
+    with pytest.raises(UserError) as caught:
+        evaluate.main([str(request.getfixturevalue(fixture).folder), *argv])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("argv", [[], ["x", "--batch-size", "0"], ["x", "--batch-size", "many"]])
+def test_bad_arguments(argv: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main(argv)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err

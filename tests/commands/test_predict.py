@@ -1,0 +1,200 @@
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification  # noqa: F401 - before a test counts its time
+
+from peftbench.commands import predict
+from peftbench.errors import UserError
+from peftbench.records.record import Record
+
+ROOT = Path(predict.__file__).parents[2]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """A function that puts bytes on standard input."""
+    return lambda data: monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+
+def predicted(capsys: pytest.CaptureFixture, record: Record, *argv: object) -> list[dict]:
+    assert predict.main([str(record.folder), *map(str, argv), "--device", "cpu", "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_gives_what_training_recorded(
+    tiny_run: Record, tiny_data_dir: Path, capsys: pytest.CaptureFixture
+) -> None:
+    answers = predicted(capsys, tiny_run, "--file", tiny_data_dir / "opinions" / "validation.csv")
+    told = tiny_run.read_predictions()["validation"]
+    assert [answer["prediction"] for answer in answers] == [("bad", "good")[index] for index in told.predictions]
+    found = [[answer["probabilities"][name] for name in ("bad", "good")] for answer in answers]
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(told.probabilities), rtol=1e-5, atol=1e-6)
+    assert answers[0]["text"].startswith("good, ")
+
+
+def test_the_same_text_from_everywhere(
+    tiny_run: Record, tmp_path: Path, typed: Callable[[bytes], None], capsys: pytest.CaptureFixture
+) -> None:
+    texts = ["the film was good", "a dull – and bad – plot"]
+    on_line = predicted(capsys, tiny_run, *texts)
+    assert [answer["text"] for answer in on_line] == texts
+    (tmp_path / "lines.txt").write_text("﻿" + "\n\n".join(texts) + "\n \n", encoding="utf-8")
+    (tmp_path / "rows.tsv").write_text("id\ttext\n" + "".join(f"{i}\t{t}\n" for i, t in enumerate(texts)))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    for file in ("lines.txt", "rows.tsv", "rows.jsonl"):
+        assert predicted(capsys, tiny_run, "--file", tmp_path / file) == on_line
+    for end in ("\n", "\r\n"):
+        typed("".join(text + end for text in texts).encode())
+        assert predicted(capsys, tiny_run) == on_line
+    one_by_one = predicted(capsys, tiny_run, *texts, "--batch-size", 1)
+    for answer, other in zip(one_by_one, on_line, strict=True):
+        assert answer["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+    merged = predicted(capsys, tiny_run, *texts, "--merged")
+    assert merged[0]["probabilities"] == pytest.approx(on_line[0]["probabilities"], abs=1e-4)
+
+
+def test_pairs(
+    tiny_pair_run: Record, tmp_path: Path, typed: Callable[[bytes], None], capsys: pytest.CaptureFixture
+) -> None:
+    answers = predicted(capsys, tiny_pair_run, "the film", "a plot", "the film", "was fine")
+    assert [answer["text"] for answer in answers] == [["the film", "a plot"], ["the film", "was fine"]]
+    typed(b"the film\ta plot\nthe film\twas fine\n")
+    assert predicted(capsys, tiny_pair_run) == answers
+    (tmp_path / "glue.tsv").write_text("sentence1\tsentence2\nthe film\ta plot\nthe film\twas fine\n")
+    assert predicted(capsys, tiny_pair_run, "--file", tmp_path / "glue.tsv") == answers
+
+
+def test_scores(
+    tiny_score_run: Record, tiny_data_dir: Path, capsys: pytest.CaptureFixture
+) -> None:
+    answers = predicted(capsys, tiny_score_run, "--file", tiny_data_dir / "pairs" / "dev.tsv")
+    told = tiny_score_run.read_predictions()["validation"]
+    assert [answer["prediction"] for answer in answers] == pytest.approx(told.predictions, abs=1e-5)
+    assert "probabilities" not in answers[0]
+
+
+def test_a_pipe_gets_columns(tiny_run: Record, tiny_score_run: Record, capsys: pytest.CaptureFixture) -> None:
+    assert predict.main([str(tiny_run.folder), "good  film", "[bold] plot"]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["prediction", "bad", "good", "text"]
+    assert [row[3] for row in rows[1:]] == ["good film", "[bold] plot"]
+    for row in rows[1:]:
+        bad, good = map(float, row[1:3])
+        assert bad + good == pytest.approx(1, abs=1e-5)
+        assert row[0] == ("bad", "good")[good > bad]
+    assert predict.main([str(tiny_score_run.folder), "the film", "a plot"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header == "prediction\tsentence1\tsentence2"
+    assert float(row.split("\t")[0]) == pytest.approx(float(row.split("\t")[0]))
+
+
+def test_a_terminal_gets_a_table(
+    tiny_run: Record, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    argv = [str(tiny_run.folder), "good film", "[red] plot", "a plot", "--batch-size", "2"]
+    assert predict.main(argv) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["prediction", "bad", "good", "text"]
+    assert len(rows) == 3
+    assert "[red] plot" in rows[1]
+    assert rows[0].split()[2] == rows[0].split()[4] == "%"
+
+
+def test_standard_input_is_answered_batch_by_batch(tiny_run: Record) -> None:
+    command = [sys.executable, "-m", "peftbench", "predict", str(tiny_run.folder), "--json", "--batch-size", "2"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for text in (b"good film", b"bad plot"):
+            process.stdin.write(text + b"\n")
+        process.stdin.flush()
+        answers = [json.loads(process.stdout.readline())["text"] for _ in range(2)]  # its input is still open
+        process.stdin.write(b"a plot\n")
+        process.stdin.close()
+        answers += [json.loads(line)["text"] for line in process.stdout]
+    assert answers == ["good film", "bad plot", "a plot"]
+    assert process.returncode == 0
+
+
+def test_answers_before_a_bad_line_are_given(
+    tiny_pair_run: Record, typed: Callable[[bytes], None], capsys: pytest.CaptureFixture
+) -> None:
+    typed(b"the film\ta plot\nalone\n")
+    with pytest.raises(UserError, match="standard input, line 2: .*pairs of texts.*tab"):
+        predict.main([str(tiny_pair_run.folder), "--json"])
+    assert json.loads(capsys.readouterr().out)["text"] == ["the film", "a plot"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "standard input holds no text"),
+        (b"\n \n", "standard input holds no text"),
+        (b"good\nfi\xe9lm\n", "standard input, line 2, byte 3: not UTF-8 (0xe9)"),
+    ],
+)
+def test_bad_standard_input(
+    data: bytes, message: str, tiny_run: Record, typed: Callable[[bytes], None]
+) -> None:
+    typed(data)
+    with pytest.raises(UserError) as caught:
+        predict.main([str(tiny_run.folder), "--batch-size", "1"])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "argv", "message"),
+    [
+        ("tiny_pair_run", ["alone"], "pairs of texts: give two, not 1"),
+        ("tiny_pair_run", ["one", "two", "three"], "pairs of texts: give two, not 3"),
+        ("tiny_run", ["good", " "], "text 2 is empty"),
+        ("tiny_run", ["--file", "{tmp}/none.txt"], "no such file: {tmp}/none.txt"),
+        ("tiny_run", ["--file", "{tmp}/empty.txt"], "{tmp}/empty.txt: the file is empty"),
+        ("tiny_run", ["--file", "{tmp}/latin.txt"], "{tmp}/latin.txt, line 2, byte 3: not UTF-8 (0xe9)"),
+        ("tiny_run", ["--file", "{tmp}/other.csv"], "no column 'text' among 'texts'. Did you mean texts?"),
+        ("tiny_pair_run", ["--file", "{tmp}/latin.csv"], "{tmp}/latin.csv, line 1"),
+        ("tiny_run", ["good", "--file", "{tmp}/empty.txt"], "on the line or with --file, not both"),
+        ("tiny_pair_run", ["one", "two", "--merged"], "--merged: adapter cannot be merged"),
+        ("tiny_run", ["good", "--device", "cuda:99"], "device=cuda:99, but"),
+    ],
+)
+def test_bad_input(
+    fixture: str, argv: list[str], message: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "latin.txt").write_bytes(b"good\nfi\xe9lm\n")
+    (tmp_path / "latin.csv").write_bytes(b"sentence1,sentenc\xe92\n")
+    (tmp_path / "other.csv").write_text("texts\ngood\n")
+    with pytest.raises(UserError) as caught:
+        predict.main(
+            [str(request.getfixturevalue(fixture).folder), *(word.format(tmp=tmp_path) for word in argv)]
+        )
+    assert message.format(tmp=tmp_path) in str(caught.value)
+
+
+def test_someone_typing_is_answered_line_by_line(tiny_run: Record) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "peftbench", "predict", str(tiny_run.folder), "--json"]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        os.close(theirs)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for text in (b"good film", b"bad plot"):
+            os.write(ours, text + b"\n")
+            assert json.loads(process.stdout.readline())["text"] == text.decode()
+        os.write(ours, b"\x04")  # Ctrl-D
+        assert process.stdout.read() == b""
+        assert process.stderr.read() == b"reading standard input, one text a line; Ctrl-D ends it\n"
+    os.close(ours)
+    assert process.returncode == 0

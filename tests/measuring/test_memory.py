@@ -1,0 +1,44 @@
+import shlex
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from peftbench.measuring.memory import peak_memory, reset_peak
+
+CPU = torch.device("cpu")
+
+
+def test_cpu_has_no_device_peak():
+    reset_peak(CPU)
+    peak = peak_memory(CPU)
+    assert peak["device_peak"] is None
+    assert peak["host_peak"] > 50 * 2**20, "bytes: a process with torch takes more than 50 MiB"
+
+
+def test_host_peak_holds_what_was_freed():
+    """300 MB that come and go raise the peak by about as much, in a process that starts from a low one."""
+    script = """
+import torch
+from peftbench.measuring.memory import peak_memory
+cpu = torch.device("cpu")
+before = peak_memory(cpu)["host_peak"]
+block = torch.ones(300_000_000, dtype=torch.uint8)
+del block
+print(peak_memory(cpu)["host_peak"] - before)
+"""
+    # Linux counts what the parent held at fork towards the child's peak, so a small shell starts it
+    command = shlex.join([sys.executable, "-c", script]) + "; exit $?"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert 250e6 < int(done.stdout) < 350e6
+
+
+@pytest.mark.gpu
+def test_device_peak_counts_tensors_since_the_reset():
+    device = torch.device("cuda")
+    torch.empty(100_000_000, dtype=torch.uint8, device=device)
+    reset_peak(device)
+    block = torch.empty(10_000_000, dtype=torch.uint8, device=device)
+    del block
+    assert 10_000_000 <= peak_memory(device)["device_peak"] < 50_000_000
