@@ -1,5 +1,6 @@
 """The dispatch table: the first word of the command line → the module that does it. Imports nothing heavy."""
 
+import os
 import sys
 import time
 
@@ -18,7 +19,17 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 for a failed run, 2 for the user's mistake."""
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        code = _answer(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()  # a reader that has gone is to show here, not when Python shuts down
+        return code
+    except BrokenPipeError:
+        # the reader has gone (`peftbench --help | head`): nothing is wrong, and nothing is left to be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _answer(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
         return 0
@@ -50,9 +61,6 @@ def _dispatch(command: str, rest: list[str]) -> int:
     except KeyboardInterrupt:
         print("peftbench: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone (`peftbench runs | head`): nothing is left to say
-        return 0
 
 
 def _usage() -> str:

@@ -26,10 +26,10 @@ VERSION_BASE = "1.3"
 def _config_path() -> Path:
     """Return the folder of the config groups: the installed package's, or the repository's `conf`."""
     spec = find_spec("peftbench.conf")
-    installed = spec.submodule_search_locations if spec else None
-    for folder in [*(installed or []), Path(__file__).resolve().parents[1] / "conf"]:
-        if (Path(folder) / f"{CONFIG_NAME}.yaml").is_file():
-            return Path(folder).resolve()
+    installed = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+    for folder in [*installed, Path(__file__).resolve().parents[1] / "conf"]:
+        if (folder / f"{CONFIG_NAME}.yaml").is_file():
+            return folder.resolve()
     raise UserError("peftbench's config files are missing: install it again")
 
 

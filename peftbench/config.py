@@ -5,6 +5,7 @@ needs no torch.
 """
 
 from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -38,6 +39,7 @@ class ModelConfig(AssetConfig):
 
     def __post_init__(self) -> None:
         _one_of("model.source", self.source, ("hub", "pypi", "local"))
+        self.path = _absolute(self.path)
         if self.dropout is not None:
             _between("model.dropout", self.dropout, 0, 0.99)
 
@@ -58,6 +60,9 @@ class TaskConfig(AssetConfig):
     def __post_init__(self) -> None:
         _one_of("task.source", self.source, ("glue", "hub", "pypi", "local"))
         _at_least("task.max_length", self.max_length, 4)
+        self.dir = _absolute(self.dir)
+        if self.source == "local":
+            self.splits = {name: _absolute(path) for name, path in self.splits.items()}
         if not self.metrics:
             raise UserError("task.metrics is empty: name at least one, e.g. task.metrics=[accuracy]")
 
@@ -169,6 +174,10 @@ def resolve(composed: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a value"
         raise UserError(f"{key} has no value: set it, e.g. {key}=…") from error
+    known = {"method", *RunConfig.__dataclass_fields__} - {"method_name"}
+    for key in raw:
+        if key not in known:
+            raise UserError(f"there is no setting {key!r}. {nearest(key, known)}")
     method = dict(raw["method"])
     method.pop("recipe", None)
     name = method.pop("name")
@@ -211,6 +220,11 @@ def _typed(cls: type, key: str, value: Any, shown: str) -> Any:
         wanted = getattr(wanted, "__name__", str(wanted))
         raise UserError(f"{shown}={value} is not of type {wanted}") from error
     return OmegaConf.to_container(typed) if OmegaConf.is_config(typed) else typed
+
+
+def _absolute(path: str | None) -> str | None:
+    """Write a path so that a later command finds it from any folder."""
+    return None if path is None else str(Path(path).expanduser().absolute())
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -6,9 +6,8 @@
 
 Sections, each with a table; about 10 minutes for the first two on 2 CPU cores, 15 for all:
 
-training   LoRA, examples/s. A unit is one pass over the same random rows of the training split; the variants
-           take turns, the median over the rounds counts. Timed from the begin of the epoch to its end, after
-           set-up, warm-up and tokenizing, without evaluation.
+training   LoRA, examples/s over one pass through the same random rows of the training split, taken in turns.
+           Timed from the begin of the epoch to its end: set-up, tokenizing and evaluation are left out.
 inference  Latency of the model alone over that of the bare backbone: batch 1, eager, the attention that the
            model loads with, every variant once a round on the same token ids.
 startup    Seconds from the first line of the program to the end of the first training step, and the time of
@@ -20,6 +19,7 @@ The `adapters` library is left out: it needs transformers 4 and cannot share an 
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -39,14 +39,14 @@ from peftbench.assets import fetch
 from peftbench.commands.train import Prepared, _attached, prepare
 from peftbench.compose import compose
 from peftbench.config import RunConfig, resolve
+from peftbench.errors import PeftbenchError
 from peftbench.measuring.latency import compare, ratio_with_interval, synchroniser
 from peftbench.methods import build
 from peftbench.training.loop import fit
 
 SECTIONS = ("training", "inference", "startup", "memory")
 LORA = ["method=lora", "method.rank=8", "method.alpha=16", "method.targets=[query,value]", "method.dropout=0"]
-WARM_UP_STEPS = 2
-LENGTH = 64
+WARM_UP_STEPS, LENGTH = 2, 64
 # trains for as many steps as it is told and returns the seconds they took
 Unit = Callable[[int], float]
 
@@ -75,8 +75,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="minilm", help="as in peftbench train model=…")
     parser.add_argument("--task", default="mrpc", help="as in peftbench train task=…")
     parser.add_argument("--task-dir", type=Path, help="folder of train.tsv and dev.tsv")
@@ -117,8 +116,8 @@ def training(args: argparse.Namespace, base: list[str], config: RunConfig, prepa
         rows.append([name, *spread([len(chosen) / s for s in seconds], 1), f"{faster:.2f}"])
     note = (
         f"Batch {batch}, {args.steps} steps ({len(chosen)} rows of {whole}, the same for all), median of"
-        f" {args.rounds} interleaved rounds. With the model's own dropout unless the name says none; compared with"
-        " peftbench likewise."
+        f" {args.rounds} interleaved rounds. With the model's own dropout unless the name says none; compared"
+        " with peftbench likewise."
     )
     header = ["", "examples/s", "range", "peftbench is × as fast"]
     return peers.show("Training LoRA (rank 8, query and value)", note, header, rows)
@@ -173,6 +172,7 @@ def peer_unit(config: RunConfig, prepared: Prepared, chosen: list[int], padding:
 
     def unit(steps: int) -> float:
         trainer.args.max_steps = steps
+        trainer.optimizer = None  # as ours, each unit begins anew
         trainer.train()
         return clock.seconds
 
@@ -240,8 +240,8 @@ def startup(args: argparse.Namespace, base: list[str], config: RunConfig, prepar
         folder = Path(temporary)
         peers.rows_of(prepared.task.splits["train"]).to_json(folder / "train.jsonl")
         for _ in range(args.rounds):
-            times = train_in_process([*base, *LORA, *short], folder)["time"]
-            seconds["peftbench train"].append(times["startup"])
+            ours = train_in_process([*base, *LORA, *short], folder)
+            seconds["peftbench train"].append(ours["time"]["startup"])
             told = peers.run_peer(peer, folder / "train.jsonl", 1, folder)
             seconds["Trainer + peft"].append(told["startup"])
             for name, words in pages.items():
@@ -294,4 +294,7 @@ def mib(size: int | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PeftbenchError as error:
+        sys.exit(str(error))

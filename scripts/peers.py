@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ PADDINGS = {
 # PyTorch's own schedules under the Trainer's names
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
+warnings.filterwarnings("ignore", category=FutureWarning)
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 datasets.disable_progress_bars()
@@ -120,9 +122,7 @@ def rows_of(split: "Split", chosen: Iterable[int] | None = None) -> datasets.Dat
 
 
 def bare_model(folder: str, num_outputs: int, dropout: float | None = None) -> Any:
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=num_outputs, dtype=torch.float32
-    )
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=num_outputs, dtype=torch.float32)
     for module in model.modules():
         if dropout is not None and isinstance(module, nn.Dropout):
             module.p = dropout
@@ -212,9 +212,7 @@ def run(command: list[str], folder: Path) -> str:
     """Run Python without the hub, its data cache in `folder`; return the output, or exit with the errors."""
     paths = filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH")))
     more = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder), "PYTHONPATH": os.pathsep.join(paths)}
-    ran = subprocess.run(
-        [sys.executable, *command], env={**os.environ, **more}, capture_output=True, text=True
-    )
+    ran = subprocess.run([sys.executable, *command], env={**os.environ, **more}, capture_output=True, text=True)
     if ran.returncode:
         raise SystemExit(f"{' '.join(command)}\n{ran.stderr}")
     return ran.stdout

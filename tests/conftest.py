@@ -39,13 +39,22 @@ WORDS = ("good", "fine", "bad", "dull", "the", "a", "film", "plot", "was", "is",
 
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as `save_pretrained` writes it: a tiny random BERT and a tokenizer of a dozen words and letters."""
+    """A folder as `save_pretrained` writes it: a tiny random BERT and its tokenizer."""
     from tiny import tiny_model
     from transformers import BertTokenizerFast
 
     folder = tmp_path_factory.mktemp("model") / "tiny-bert"
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters, *(f"##{x}" for x in letters)]
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *WORDS,
+        *letters,
+        *(f"##{x}" for x in letters),
+    ]
     BertTokenizerFast(vocab={word: i for i, word in enumerate(vocabulary)}).save_pretrained(folder)
     tiny_model("bert").base_model.save_pretrained(folder)
     return folder
@@ -53,7 +62,7 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`opinions/*.csv` with text and label, bad or good; `pairs/*.tsv` like GLUE's, the test labels hidden."""
+    """`opinions/*.csv` with text and label, bad or good; `pairs/*.tsv` like GLUE's, test labels hidden."""
     folder = tmp_path_factory.mktemp("data")
     opinions, pairs = folder / "opinions", folder / "pairs"
     opinions.mkdir()
@@ -68,7 +77,9 @@ def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"the film\t{kind} {text}\t{label}"
             for kind, text, label in zip(kinds, texts, labels, strict=True)
         ]
-        (pairs / f"{split.replace('validation', 'dev')}.tsv").write_text("\n".join(["sentence1\tsentence2\tlabel", *rows]) + "\n")
+        (pairs / f"{split.replace('validation', 'dev')}.tsv").write_text(
+            "\n".join(["sentence1\tsentence2\tlabel", *rows]) + "\n"
+        )
     return folder
 
 

@@ -43,7 +43,7 @@ MISTAKES = [
     (["task=mrcp"], "task=mrcp: there is no such task. Did you mean mrpc?"),
     (
         ["method=xyz"],
-        "method=xyz: there is no such method. Choose from: adapter, bitfit, full, head, lora, prefix, prompt.",
+        "method=xyz: there is no such method. Choose from: adapter, bitfit, ",
     ),
     (["hydra/launcher=bsic"], "hydra/launcher=bsic: there is no such hydra/launcher. Did you mean basic?"),
     (

@@ -39,7 +39,7 @@ def load_backbone(folder: Path, num_outputs: int, dropout: float | None = None) 
 
     Args:
         folder: holds config.json, weights and the tokenizer's files.
-        num_outputs: number of classes; 1 for regression.
+        num_outputs: number of classes; 1 for regression. A saved head of that size is where training starts.
         dropout: rate for all dropout layers; None keeps the model's own.
 
     Raises UserError where the folder holds no such model, its weights are cut short, or nothing fits the
@@ -51,13 +51,18 @@ def load_backbone(folder: Path, num_outputs: int, dropout: float | None = None) 
         try:
             config = AutoConfig.from_pretrained(folder, num_labels=num_outputs)
             model, info = AutoModelForSequenceClassification.from_pretrained(
-                folder, config=config, dtype=torch.float32, output_loading_info=True
+                folder,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # a saved head of another task
             )
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"cannot load a model from {folder}: {reason}") from error
-    return _backbone(model, set(info["missing_keys"]), dropout, tokenizer)
+    missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    return _backbone(model, missing, dropout, tokenizer)
 
 
 def blank_backbone(architecture: dict[str, Any], num_outputs: int) -> Backbone:

@@ -1,7 +1,7 @@
 """TAB completion: what the function that `peftbench -sc install=bash` gives the shell asks for.
 
-Hydra completes the overrides behind `train` and `params`; the command word in front of them, which Hydra knows
-nothing of, and the other commands are completed here.
+Hydra completes the overrides behind `train` and `params`; the command word in front of them, of which Hydra
+knows nothing, and the other commands are completed here.
 """
 
 import argparse
@@ -105,7 +105,9 @@ def _hydra(request: str) -> str:
     from peftbench.compose import CONFIG_NAME, CONFIG_PATH, VERSION_BASE
 
     sys.argv = ["peftbench", "-sc", request]
-    complete = hydra.main(version_base=VERSION_BASE, config_path=CONFIG_PATH, config_name=CONFIG_NAME)(_nothing)
+    complete = hydra.main(version_base=VERSION_BASE, config_path=CONFIG_PATH, config_name=CONFIG_NAME)(
+        _nothing
+    )
     answer = io.StringIO()
     try:
         with redirect_stdout(answer), redirect_stderr(io.StringIO()):
@@ -128,8 +130,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
         parser: argparse.ArgumentParser = get_args_parser()
         return parser
-    parser = import_module(f"peftbench.commands.{command}").build_parser()
-    return parser
+    return import_module(f"peftbench.commands.{command}").build_parser()
 
 
 def _takes_value(parser: argparse.ArgumentParser, word: str) -> argparse.Action | None:
@@ -151,7 +152,7 @@ def _positionals(command: str, parser: argparse.ArgumentParser, rest: list[str],
 
 
 def _runs(command: str, rest: list[str], word: str) -> list[str]:
-    """Return the runs that the command can take, by their ids; with their experiment where that is asked for."""
+    """Return the runs that the command can take, by id; with the experiment where that is asked for."""
     from peftbench.records.find import find_runs
 
     parser = argparse.ArgumentParser(add_help=False)

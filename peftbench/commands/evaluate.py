@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
 
 
 def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return run, split, examples, metrics (None where hidden), device, merged, latency, predictions' file."""
+    """Return run, split, examples, metrics (None: hidden labels), device, merged, latency, predictions."""
     import torch
 
     from peftbench.config import MeasureConfig, TrainerConfig, fill
@@ -128,6 +128,7 @@ def _read_task(description: "Description", arguments: argparse.Namespace) -> "Ta
 
 def _write(path: Path, task: "Task", told: Predictions) -> None:
     """Write index, label, prediction by name, and one column of probabilities a class."""
+
     def named(value: Any) -> Any:
         return task.labels[value] if task.labels else value
 
@@ -145,7 +146,7 @@ def _print(result: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from peftbench.commands.progress import _latency, _name, format_metric
+    from peftbench.commands.progress import format_latency, format_metric, metric_name
 
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -157,9 +158,9 @@ def _print(result: dict[str, Any]) -> None:
     count = f"[dim]{result['split']}, {result['examples']:,} examples{merged}[/dim]"
     for name, value in (result["metrics"] or {}).items():
         if name != "loss":
-            table.add_row(_name(name), f"[bold]{format_metric(name, value)}[/bold]  {count}")
+            table.add_row(metric_name(name), f"[bold]{format_metric(name, value)}[/bold]  {count}")
     for setting in (result["latency"] or {}).get("settings", []):
-        table.add_row("latency", _latency(setting))
+        table.add_row("latency", format_latency(setting))
     if result["predictions"] is not None:
         table.add_row("predictions", f"{escape(str(result['predictions']))}  {count}")
     table.add_row("run", result["run"])

@@ -16,10 +16,13 @@ _SOURCES = {"hub": "hub", "pypi": "package index", "local": "your own", "glue": 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = argparse.ArgumentParser(
-        prog="peftbench list", description="List what `peftbench train` can be given: method=…, model=…, task=…."
+        prog="peftbench list",
+        description="List what `peftbench train` can be given: method=…, model=…, task=….",
     )
     parser.add_argument("what", nargs="?", metavar="WHAT", help=f"{', '.join(GROUPS)} (default: all three)")
-    parser.add_argument("--json", action="store_true", help="print JSON: the config files with their descriptions")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON: the config files with their descriptions"
+    )
     return parser
 
 
@@ -39,7 +42,7 @@ def main(argv: list[str]) -> int:
 
 
 def read_group(group: str) -> list[Config]:
-    """Return the options of a config group by name: what each file says, and its first line as description."""
+    """Return the options of a config group by name: what each file says, its first line as description."""
     from omegaconf import OmegaConf
 
     from peftbench.compose import CONFIG_PATH

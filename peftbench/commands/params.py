@@ -1,9 +1,9 @@
-"""`peftbench params`: parameter counts and shares from a config alone; no weights are loaded or downloaded."""
+"""`peftbench params`: parameter counts and shares from a config alone; no weights are loaded."""
 
 import argparse
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +95,9 @@ def _combinations(overrides: list[str]) -> list[tuple[list[str], "RunConfig"]]:
                 OmegaConf.update(composed, key, None)
         if tuple(combination) not in configs:
             configs[tuple(combination)] = resolve(composed)
-    for key, error in refused.items():
+    for key, refusal in refused.items():
         if key not in accepted:
-            raise error
+            raise refusal
     return [(list(combination), config) for combination, config in configs.items()]
 
 
@@ -111,7 +111,6 @@ def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[Row]:
     from peftbench.backbones.load import Backbone, blank_backbone
     from peftbench.measuring.parameters import count_parameters
     from peftbench.methods import build
-    from peftbench.methods.prompt import PromptConfig
 
     backbones: dict[str, Backbone] = {}
     rows = []
@@ -120,11 +119,8 @@ def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[Row]:
         model = json.dumps([asdict(config.model), outputs], sort_keys=True, default=str)
         if model not in backbones:
             backbones[model] = blank_backbone(_architecture(config.model), outputs)
-        settings = config.method
-        if isinstance(settings, PromptConfig):  # its other starts read the embeddings or the tokenizer
-            settings = replace(settings, init="uniform", text="")
         with torch.device("meta"):
-            method = build(settings, backbones[model].sites)
+            method = build(config.method, backbones[model].sites)
         counts = count_parameters(method, backbones[model])
         rows.append(Row(config.method_name, config.model.name, config.task.name, overrides, counts))
     return rows
@@ -140,7 +136,7 @@ def _num_outputs(task: "TaskConfig") -> int:
 
 
 def _architecture(model: "ModelConfig") -> dict[str, Any]:
-    """Return the architecture's numbers: the config's own, else those in the folder's or the hub's config.json."""
+    """Return the architecture's numbers: the config's own, else those in the model's config.json."""
     if model.architecture:
         return model.architecture
     path = _hub_config(model) if model.source == "hub" else _local_config(model)
@@ -173,8 +169,8 @@ def _hub_config(model: "ModelConfig") -> Path:
         )
     except Exception as error:  # the hub's client raises errors of several libraries
         raise UserError(
-            f"cannot read the architecture of {model.id} from the hub: {hub_reason(error)}. Other ways: a folder"
-            " (model=local model.path=FOLDER), or a model that carries its numbers (model=bert_base)"
+            f"cannot read the architecture of {model.id} from the hub: {hub_reason(error)}. Other ways:"
+            " a folder (model=local model.path=FOLDER), or a model that carries its numbers (model=bert_base)"
         ) from error
     return Path(folder) / "config.json"
 

@@ -37,8 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="peftbench predict",
         description="Label text with a finished run: text on the line, in a file or on standard input.",
-        epilog="A task of pairs takes its texts two by two on the line, and a tab between the two in lines of a"
-        " file or of standard input.",
+        epilog="A task of pairs takes its texts two by two on the line; in a file or on standard input a tab"
+        " stands between the two.",
     )
     add_run_arguments(parser)
     parser.add_argument(
@@ -175,12 +175,13 @@ def _standard_input() -> Iterator[str]:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise UserError(
-                f"standard input, line {number}, byte {error.start + 1}: not UTF-8 (0x{line[error.start]:02x})"
+                f"standard input, line {number}, byte {error.start + 1}: not UTF-8"
+                f" (0x{error.object[error.start]:02x})"
             ) from None
 
 
 def _batches(examples: Iterable[Texts], size: int) -> Iterator[list[Texts]]:
-    """Cut into lists of `size`; what stands in front of a bad line is passed on before its error is raised."""
+    """Cut into lists of `size`; what stands in front of a bad line is passed on before its error."""
     batch: list[Texts] = []
     try:
         for example in examples:

@@ -15,6 +15,8 @@ from peftbench.records.lock import RunLock
 from peftbench.records.record import Record
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 10_000  # a pipe or a log file folds no line
 _errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 # how each metric is written: its name, and whether as a percentage
@@ -60,7 +62,8 @@ def format_metric(name: str, value: float | None) -> str:
     return f"{100 * value:.1f} %" if _METRICS.get(name, ("", ""))[1] else f"{value:.3f}"
 
 
-def _name(metric: str) -> str:
+def metric_name(metric: str) -> str:
+    """Return the name that readers know a metric by."""
     return _METRICS.get(metric, (metric, ""))[0]
 
 
@@ -74,7 +77,7 @@ def tell_result(record: Record) -> None:
         for name, value in metrics.items():
             if name != "loss":
                 count = f"[dim]{split}, {result['examples'][split]:,} examples[/dim]"
-                table.add_row(_name(name), f"[bold]{format_metric(name, value)}[/bold]  {count}")
+                table.add_row(metric_name(name), f"[bold]{format_metric(name, value)}[/bold]  {count}")
     counts = result["parameters"]
     table.add_row(
         "trained",
@@ -82,7 +85,7 @@ def tell_result(record: Record) -> None:
         f" {counts['backbone']:,}; head {counts['head']:,}",
     )
     for setting in (result["latency"] or {}).get("settings", []):
-        table.add_row("latency", _latency(setting))
+        table.add_row("latency", format_latency(setting))
     times = result["time"]
     table.add_row(
         "time",
@@ -94,7 +97,8 @@ def tell_result(record: Record) -> None:
     console.print(table)
 
 
-def _latency(setting: dict[str, Any]) -> str:
+def format_latency(setting: dict[str, Any]) -> str:
+    """Write one latency setting as a sentence."""
     merged = f", merged {setting['merged_ratio']:.2f} ×" if setting.get("merged_ratio") else ""
     return (
         f"{setting['method_ms']['median']:.1f} ms at batch {setting['batch']} of {setting['length']} tokens,"
@@ -177,7 +181,7 @@ class Terminal:
     def on_epoch(self, row: dict[str, Any]) -> None:
         """Print the epoch's line."""
         validation = row["validation"]
-        score = "  ".join(f"{_name(name)} {format_metric(name, validation[name])}" for name in self._metrics)
+        score = "  ".join(f"{metric_name(name)} {format_metric(name, validation[name])}" for name in self._metrics)
         self._progress.update(self._bar, score=score)
         console.print(
             f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.3f}  {score}  {row['seconds']:.0f} s"

@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def train(config: RunConfig, overrides: list[str]) -> dict[str, Any]:
         if record.checkpoint_path.exists() and not config.force:
             record.reopen()
         else:
-            record.create(record.folder, plain, overrides)
+            Record.create(record.folder, plain, overrides)
         with _failure_recorded(record), wandb_run(config, record) as mirrors:
             observers = [progress.RecordHistory(record, lock), *mirrors]
             record.finish(**_train_and_measure(prepared, config, record, observers))
@@ -164,6 +164,7 @@ def _train_and_measure(
     """Train, score and measure; return the fields of result.json."""
     import torch
 
+    from peftbench.backbones.economy import economical
     from peftbench.measuring.latency import measure_latency
     from peftbench.measuring.memory import peak_memory, reset_peak
     from peftbench.serving.adapter import save_adapter
@@ -178,7 +179,8 @@ def _train_and_measure(
     reset_peak(device)
     trained = {f"method.{name}": parameter for name, parameter in method.named_parameters()}
     trained |= {f"head.{name}": parameter for name, parameter in backbone.head.items()}
-    with progress.Terminal(config, task.metrics) as terminal, _attached(prepared):
+    attached = economical(backbone.sites, method, prepared.first_row)
+    with progress.Terminal(config, task.metrics) as terminal, attached:
         fitted = fit(
             model=backbone.model,
             trained=trained,
@@ -244,22 +246,6 @@ def _score(prepared: Prepared, config: RunConfig, split: str) -> tuple[dict[str,
     return metrics, Predictions(data.labels, predictions, probabilities)
 
 
-@contextmanager
-def _attached(prepared: Prepared) -> Iterator[None]:
-    """Attach the method, and around it what spares computing and leaves the mathematics as it is."""
-    from peftbench.backbones.cpu import cheap_dropout
-    from peftbench.backbones.first_row import FirstRow
-
-    sites = prepared.backbone.sites
-    with ExitStack() as stack:
-        if prepared.device.type == "cpu":
-            stack.enter_context(cheap_dropout(sites))
-        stack.enter_context(prepared.method.on(sites))
-        if prepared.first_row and prepared.method.keeps_first_row:
-            stack.callback(FirstRow(sites).remove)
-        yield
-
-
 def _is_finished(record: Record) -> bool:
     return record.result_path.exists() and record.read()["status"] == Status.FINISHED
 
@@ -271,7 +257,7 @@ def _failure_recorded(record: Record) -> Iterator[None]:
 
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # rich exits where the reader of its output has gone
         kept = (
             "continue with the same command" if record.checkpoint_path.exists() else "no epoch was complete"
         )

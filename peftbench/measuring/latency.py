@@ -1,9 +1,9 @@
 """Inference latency of an adapted model against its bare backbone, by paired and interleaved timing.
 
-Each round times every variant once, on the same input and in rotating order, so that drift of the machine hits
-all alike; a ratio is the median over rounds of the paired ratios. The backbone is in it twice: the ratio of its
-two series (A/A) is what a difference must exceed to mean anything. What is timed is the model alone, from token
-ids to logits, eager, without padding or mask; tokenizer and transfers are left out.
+Each round times every variant once, on the same input and in rotating order, so that drift of the machine
+hits all alike; a ratio is the median over rounds of the paired ratios. The backbone is in it twice: the ratio
+of its two series (A/A) is what a difference must exceed to mean anything. What is timed is the model alone,
+from token ids to logits, eager, without padding or mask; tokenizer and transfers are left out.
 """
 
 import gc
@@ -32,7 +32,7 @@ def measure_latency(method: Method, backbone: Backbone, config: MeasureConfig) -
     Args:
         method: attached to the backbone or not, merged or not; it is left as it was found.
         backbone: with weights; nothing else may be attached to it.
-        config: `seconds` is the time for one setting, warm-up apart; at least `LEAST_ROUNDS` rounds are taken.
+        config: `seconds` is the time for one setting, warm-up apart; `LEAST_ROUNDS` rounds are the least.
 
     Returns:
         settings: one entry for each batch and length the model can take beside `method.extra_tokens`:
@@ -119,7 +119,7 @@ def ratio_with_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
 
 
 def synchroniser(device: torch.device) -> Callable[[], None]:
-    """Return the function that waits until the device has finished; on the CPU there is nothing to wait for."""
+    """Return the function that waits until the device has finished (nothing to wait for on a CPU)."""
     if device.type == "cpu":
         return lambda: None
     return lambda: torch.accelerator.synchronize(device)
@@ -207,8 +207,7 @@ def _switch(method: Any, backbone: Backbone, variant: str) -> None:
 @contextmanager
 def _bare_and_evaluating(method: Any, backbone: Backbone) -> Iterator[None]:
     """Detach the method and switch to evaluation mode inside the block; restore both behind it."""
-    merged = method.mergeable and bool(method._unmerged)
-    found = "merged" if merged else "method" if method.attached else "base"
+    found = "merged" if method.merged else "method" if method.attached else "base"
     modes = [(module, module.training) for part in (backbone.model, method) for module in part.modules()]
     backbone.model.eval()
     method.eval()

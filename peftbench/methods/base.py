@@ -94,6 +94,11 @@ class Method(nn.Module, ABC):
         """Whether the method acts on a backbone now."""
         return bool(self._sites)
 
+    @property
+    def merged(self) -> bool:
+        """Whether the method is folded into the backbone's weights now."""
+        return False
+
     def attach(self, sites: Sites) -> None:
         """Act on the backbone from now on. Raises UserError where the method is attached already."""
         if self.attached:

@@ -157,12 +157,17 @@ class Lora(Method, name="lora"):
             return dora_weight(linear.weight, update.a, update.b, update.magnitude, self.config.scale)
         return linear.weight + self.config.scale * (update.b @ update.a)
 
+    @property
+    def merged(self) -> bool:
+        """Whether the updates are folded into the backbone's weights now."""
+        return bool(self._unmerged)
+
     @torch.no_grad()
     def merge(self) -> None:
         """Fold the updates into the backbone's weights: no cost at inference from then on."""
         if not self.attached:
             raise UserError("attach the method before merging it")
-        if self._unmerged:
+        if self.merged:
             return
         unmerged = []
         for sites in self._sites:
@@ -174,7 +179,7 @@ class Lora(Method, name="lora"):
 
     def unmerge(self) -> None:
         """Put the backbone's own weights back, bit for bit."""
-        if not self._unmerged:
+        if not self.merged:
             return
         for linear, weight in self._unmerged:
             linear.weight.data = weight

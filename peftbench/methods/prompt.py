@@ -80,7 +80,7 @@ class Prompt(Method, name="prompt"):
             raise UserError(
                 f"method.length={config.length} leaves no room for text: the model takes {sites.positions} tokens"
             )
-        if config.init == "uniform":
+        if config.init == "uniform" or sites.device.type == "meta":  # without weights there is nothing to embed
             vectors = torch.rand(config.length, sites.hidden) / 2
         else:
             vectors = _embedded(sites, _token_ids(config, sites))

@@ -50,7 +50,7 @@ def wandb_run(config: RunConfig, record: Record) -> Iterator[list[Mirror]]:
 
     mode: Any = config.logger.mode
     if mode == "auto":
-        mode = "online" if wandb.api.api_key else "offline"
+        mode = "online" if wandb.login(prompt=False) else "offline"
     plain = config.plain()
     started = record.read()["started"]
     try:

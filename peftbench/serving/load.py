@@ -1,15 +1,15 @@
 """From a finished run's record to its model, ready to be scored, asked or timed."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from peftbench.assets import fetch
-from peftbench.backbones.cpu import cheap_dropout
-from peftbench.backbones.first_row import FirstRow, reads_first_row
+from peftbench.backbones.economy import economical
+from peftbench.backbones.first_row import reads_first_row
 from peftbench.backbones.load import Backbone, load_backbone
 from peftbench.config import ModelConfig, fill
 from peftbench.errors import UserError
@@ -69,17 +69,11 @@ def inference(model: RunModel, merged: bool = False) -> Iterator[None]:
     if merged:
         check_mergeable(method.name)
     method.detach()
-    first_row = method.keeps_first_row and reads_first_row(backbone.sites)
     try:
-        with ExitStack() as stack:
-            if backbone.sites.device.type == "cpu":
-                stack.enter_context(cheap_dropout(backbone.sites))  # its attention function, at inference
-            stack.enter_context(method.on(backbone.sites))
+        with economical(backbone.sites, method, reads_first_row(backbone.sites)):
             if merged:
                 mergeable: Any = method
                 mergeable.merge()
-            if first_row:
-                stack.callback(FirstRow(backbone.sites).remove)
             yield
     finally:
         method.attach(backbone.sites)

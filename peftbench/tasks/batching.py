@@ -11,6 +11,8 @@ Batch = dict[str, torch.Tensor]
 
 # batches are cut from sorted stretches of this many batches, so that they differ from epoch to epoch
 _STRETCH = 25
+# tokenizers keep what they cut off, too, until a call's result is dropped
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,12 @@ def encode(
     max_length: int,
 ) -> Encoded:
     """Tokenize texts (pairs or single ones), cut to `max_length` tokens; labels: ints are classes, floats scores."""
-    columns = list(zip(*texts, strict=True))
-    encoded = tokenizer(*map(list, columns), truncation=True, max_length=max_length)
-    wanted = [name for name in tokenizer.model_input_names if name != "attention_mask" and name in encoded]
-    padding = {name: tokenizer.pad_token_id if name == "input_ids" else 0 for name in wanted}
-    if "token_type_ids" in padding:
+    padding = {"input_ids": tokenizer.pad_token_id}
+    if "token_type_ids" in tokenizer.model_input_names:
         padding["token_type_ids"] = tokenizer.pad_token_type_id
-    rows = [{name: encoded[name][i] for name in wanted} for i in range(len(texts))]
+    rows: list[dict[str, list[int]]] = []
+    for start in range(0, len(texts), _AT_ONCE):
+        columns = zip(*texts[start : start + _AT_ONCE], strict=True)
+        encoded = tokenizer(*map(list, columns), truncation=True, max_length=max_length)
+        rows += [dict(zip(padding, row, strict=True)) for row in zip(*(encoded[n] for n in padding), strict=True)]
     return Encoded(rows, None if labels is None else torch.tensor(labels), padding)

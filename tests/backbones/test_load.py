@@ -73,3 +73,13 @@ def test_a_blank_backbone_has_the_counts_of_a_real_one():
     assert all(p.device.type == "meta" for p in blank.model.parameters())
     with pytest.raises(UserError, match="model_type"):
         blank_backbone({}, 2)
+
+
+def test_a_saved_classifier_of_another_task_gets_a_new_head(tmp_path, tiny_model_dir):
+    saved = load_backbone(tiny_model_dir, 5)
+    saved.model.save_pretrained(tmp_path)
+    saved.sites.tokenizer.save_pretrained(tmp_path)
+    backbone = load_backbone(tmp_path, 2)
+    assert backbone.head["classifier.weight"].shape == (2, 32)
+    encoder = dict(backbone.sites.backbone_parameters())
+    assert all(torch.equal(p, encoder[name]) for name, p in saved.sites.backbone_parameters())

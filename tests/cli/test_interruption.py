@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -64,7 +63,7 @@ def _lasting(outputs: Path) -> dict:
         "history": history,
         "predictions": list(csv.reader((folder / "predictions.csv").open())),
         "tensors": {name: tensor.tobytes() for name, tensor in tensors.items()},
-        "files": sorted(os.listdir(folder)),
+        "files": sorted(file.name for file in folder.iterdir()),
     }
 
 

@@ -1,7 +1,6 @@
 """What a user does wrong gets one line and exit code 2; a run that fails gets one line, a record and exit code 1."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -163,8 +162,8 @@ def test_a_failed_run_of_a_multirun_gives_exit_code_1(train, tmp_path):
 def test_nothing_but_the_record_is_written(train, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert train()[0] == 0
-    assert os.listdir(tmp_path) == ["outputs"]
+    assert [file.name for file in tmp_path.iterdir()] == ["outputs"]
     (result,) = tmp_path.rglob("result.json")
-    assert sorted(os.listdir(result.parent)) == [
+    assert sorted(file.name for file in result.parent.iterdir()) == [
         "adapter", "config.yaml", "history.jsonl", "predictions.csv", "result.json",
     ]  # fmt: skip

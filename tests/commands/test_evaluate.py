@@ -41,9 +41,7 @@ def test_another_split_and_batch_size(tiny_run: Record, capsys: pytest.CaptureFi
     assert one_by_one["metrics"] == pytest.approx(whole["metrics"], rel=1e-4)
 
 
-def test_merged_with_latency(
-    tiny_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_merged_with_latency(tiny_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     record = Record(shutil.copytree(tiny_run.folder, tmp_path / "copy"))
     text = record.config_path.read_text()
     record.config_path.write_text(text.replace("seconds: 2.5", "seconds: 0.01"))
@@ -64,7 +62,14 @@ def test_what_a_reader_sees(tiny_run: Record, capsys: pytest.CaptureFixture) -> 
     assert evaluate.main([str(tiny_run.folder)]) == 0
     accuracy, f1, run = capsys.readouterr().out.splitlines()
     score = tiny_run.read()["metrics"]["validation"]
-    assert accuracy.split() == ["accuracy", f"{100 * score['accuracy']:.1f}", "%", "validation,", "21", "examples"]
+    assert accuracy.split() == [
+        "accuracy",
+        f"{100 * score['accuracy']:.1f}",
+        "%",
+        "validation,",
+        "21",
+        "examples",
+    ]
     assert f1.split()[:2] == ["F1", f"{100 * score['f1']:.1f}"]
     assert run.split() == ["run", tiny_run.folder.name]
 
@@ -112,7 +117,9 @@ def test_scores_are_written_as_numbers(
     header, first, *_ = csv.reader(path.read_text().splitlines())
     assert header == ["index", "label", "prediction"]
     told = tiny_score_run.read_predictions()["validation"]
-    assert [float(cell) for cell in first[1:]] == pytest.approx([told.labels[0], told.predictions[0]], rel=1e-5)
+    assert [float(cell) for cell in first[1:]] == pytest.approx(
+        [told.labels[0], told.predictions[0]], rel=1e-5
+    )
 
 
 def test_the_task_has_moved(
@@ -130,7 +137,7 @@ def test_the_task_has_moved(
     [
         ("tiny_run", ["--split", "validaton"], "unknown split 'validaton'. Did you mean validation?"),
         ("tiny_run", ["--task-dir", "x"], "--task-dir: this run's task is made of files of your own"),
-        ("tiny_pair_run", ["--task-dir", "nowhere"], "no such task folder: nowhere"),
+        ("tiny_pair_run", ["--task-dir", "nowhere"], "nowhere; set task.dir"),
         ("tiny_pair_run", ["--merged"], "--merged: adapter cannot be merged"),
         ("tiny_pair_run", ["--device", "tpu"], "device=tpu is unknown"),
         ("tiny_run", ["--write", "/nowhere/told.csv"], "Cannot write /nowhere/told.csv"),

@@ -91,7 +91,7 @@ def test_every_method_on_every_kind_of_model(capsys, model):
 
 @pytest.mark.parametrize("architecture", ["bert", "deberta-v2"])
 def test_a_local_folder(capsys, tmp_path, architecture):
-    """The architecture comes from its config.json, whatever head was saved with it; weights are not needed."""
+    """The architecture comes from its config.json, whatever head was saved with it; no weights needed."""
     model = tiny_model(architecture, num_labels=5)
     model.config.save_pretrained(tmp_path)
     (row,) = rows(capsys, "model=local", f"model.path={tmp_path}", "method=full")

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification  # noqa: F401 - before a test counts its time
 
 from peftbench.commands import predict
 from peftbench.errors import UserError
@@ -21,7 +21,9 @@ ROOT = Path(predict.__file__).parents[2]
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
     """A function that puts bytes on standard input."""
-    return lambda data: monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+    return lambda data: monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")
+    )
 
 
 def predicted(capsys: pytest.CaptureFixture, record: Record, *argv: object) -> list[dict]:
@@ -34,7 +36,9 @@ def test_gives_what_training_recorded(
 ) -> None:
     answers = predicted(capsys, tiny_run, "--file", tiny_data_dir / "opinions" / "validation.csv")
     told = tiny_run.read_predictions()["validation"]
-    assert [answer["prediction"] for answer in answers] == [("bad", "good")[index] for index in told.predictions]
+    assert [answer["prediction"] for answer in answers] == [
+        ("bad", "good")[index] for index in told.predictions
+    ]
     found = [[answer["probabilities"][name] for name in ("bad", "good")] for answer in answers]
     torch.testing.assert_close(torch.tensor(found), torch.tensor(told.probabilities), rtol=1e-5, atol=1e-6)
     assert answers[0]["text"].startswith("good, ")
@@ -72,9 +76,7 @@ def test_pairs(
     assert predicted(capsys, tiny_pair_run, "--file", tmp_path / "glue.tsv") == answers
 
 
-def test_scores(
-    tiny_score_run: Record, tiny_data_dir: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_scores(tiny_score_run: Record, tiny_data_dir: Path, capsys: pytest.CaptureFixture) -> None:
     answers = predicted(capsys, tiny_score_run, "--file", tiny_data_dir / "pairs" / "dev.tsv")
     told = tiny_score_run.read_predictions()["validation"]
     assert [answer["prediction"] for answer in answers] == pytest.approx(told.predictions, abs=1e-5)
@@ -102,7 +104,7 @@ def test_a_terminal_gets_a_table(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     argv = [str(tiny_run.folder), "good film", "[red] plot", "a plot", "--batch-size", "2"]
     assert predict.main(argv) == 0
-    header, *rows = capsys.readouterr().out.splitlines()
+    header, *rows = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert header.split() == ["prediction", "bad", "good", "text"]
     assert len(rows) == 3
     assert "[red] plot" in rows[1]
@@ -110,7 +112,16 @@ def test_a_terminal_gets_a_table(
 
 
 def test_standard_input_is_answered_batch_by_batch(tiny_run: Record) -> None:
-    command = [sys.executable, "-m", "peftbench", "predict", str(tiny_run.folder), "--json", "--batch-size", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "peftbench",
+        "predict",
+        str(tiny_run.folder),
+        "--json",
+        "--batch-size",
+        "2",
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -43,7 +43,7 @@ def percent(share: float) -> float:
     return round(100 * share, 4)
 
 
-# position → m → adapters, their share of the backbone in %, with the head in % of all, with 25 norms in % of all
+# position → m → adapters, their % of the backbone, with the head in % of all, with 25 norms in % of all
 PLACEMENTS = {
     ("attention", "ffn"): {
         8: (156_768, 0.1432, 0.1444, 0.1794),

@@ -100,7 +100,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit():
     _assert_same_state(one, two)
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
@@ -113,7 +113,7 @@ class StopAt:
 
     def on_steps(self, row):
         if row["step"] >= self.step:
-            raise Stop
+            raise StopError
 
     def on_epoch(self, row):
         pass
@@ -124,7 +124,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path, step):
     whole = Run()
     expected = whole.fit()
     broken, path = Run(), tmp_path / "checkpoint.pt"
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         broken.fit(checkpoint=path, observers=[StopAt(step)])
     again = Run()
     fitted = again.fit(checkpoint=path)
