@@ -106,7 +106,7 @@ def train_tiny(
         lines += ["device=cpu", "threads=1", "measure.latency=false", *overrides]
         with redirect_stdout(io.StringIO()):
             result = train(resolve(compose(lines)), lines)
-        return Record(outputs / task / result["id"])
+        return Record(outputs / result["experiment"] / result["id"])
 
     return train
 

@@ -10,7 +10,6 @@ from rich.table import Table
 
 from peftbench import cli
 from peftbench.config import RunConfig
-from peftbench.errors import PeftbenchError
 from peftbench.records.lock import RunLock
 from peftbench.records.record import Record
 
@@ -39,7 +38,7 @@ def tell_job(number: int, overrides: list[str]) -> None:
     console.print(f"\n[bold]run {number}[/bold]  {' '.join(overrides)}")
 
 
-def tell_error(error: PeftbenchError) -> None:
+def tell_error(error: Exception) -> None:
     """Print an error's one line."""
     _errors.print(f"peftbench: {error}", markup=False)
 

@@ -167,8 +167,9 @@ def _train_and_measure(
     from peftbench.backbones.economy import economical
     from peftbench.measuring.latency import measure_latency
     from peftbench.measuring.memory import peak_memory, reset_peak
+    from peftbench.records.origin import environment
     from peftbench.serving.adapter import save_adapter
-    from peftbench.training.loop import fit
+    from peftbench.training.loop import compute_dtype, fit
 
     started = time.perf_counter()
     device, task, backbone, method = prepared.device, prepared.task, prepared.backbone, prepared.method
@@ -217,7 +218,7 @@ def _train_and_measure(
         },
         "memory": memory,
         "latency": latency,
-        **_environment(prepared),
+        **environment(device, compute_dtype(config.trainer.precision, device)),
     }
 
 
@@ -252,16 +253,15 @@ def _is_finished(record: Record) -> bool:
 
 @contextmanager
 def _failure_recorded(record: Record) -> Iterator[None]:
-    """Write into the record how a run ended badly, and its traceback into train.log."""
+    """Write into the record how a run ended badly, and the traceback of what nobody foresaw into train.log."""
     from peftbench.training.devices import is_out_of_memory
 
     try:
         yield
     except (KeyboardInterrupt, SystemExit):  # rich exits where the reader of its output has gone
-        kept = (
-            "continue with the same command" if record.checkpoint_path.exists() else "no epoch was complete"
-        )
-        record.fail(Status.INTERRUPTED, f"interrupted; {kept}")
+        resumable = record.checkpoint_path.exists()
+        kept = "continue with the same command" if resumable else "no epoch was complete"
+        _record_failure(record, Status.INTERRUPTED, f"interrupted; {kept}")
         progress.tell_interrupted(record)
         raise
     except PeftbenchError as error:
@@ -273,45 +273,15 @@ def _failure_recorded(record: Record) -> Iterator[None]:
             status, reason = Status.OOM, f"out of memory: {_OOM_HINT} ({first_line})"
         else:
             status, reason = Status.FAILED, f"{type(error).__name__}: {first_line} (see {record.log_path})"
-        with record.log_path.open("a", encoding="utf-8") as log:
-            log.write(traceback.format_exc())
-        _record_failure(record, status, reason)
+        _record_failure(record, status, reason, traceback.format_exc())
         raise PeftbenchError(reason) from error
 
 
-def _record_failure(record: Record, status: Status, reason: str) -> None:
+def _record_failure(record: Record, status: Status, reason: str, details: str = "") -> None:
     try:
         record.fail(status, reason)
-    except UserError as second:  # a full disk cannot take the record of its own failure
+        if details:
+            with record.log_path.open("a", encoding="utf-8") as log:
+                log.write(details)
+    except (UserError, OSError) as second:  # a full disk cannot take the record of its own failure
         progress.tell_error(second)
-
-
-def _environment(prepared: Prepared) -> dict[str, Any]:
-    """Return versions, device, threads and dtype: what a figure may depend on besides the config."""
-    import platform
-
-    import torch
-    import transformers
-
-    from peftbench import __version__
-    from peftbench.records.origin import git_commit
-
-    device = prepared.device
-    return {
-        "versions": {
-            "peftbench": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-        "git_commit": git_commit(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "threads": torch.get_num_threads(),
-        "dtype": "bfloat16" if device.type == "cuda" else "float32",
-    }
-
-
-def _processor() -> str:
-    import platform
-
-    return f"cpu ({platform.machine()})"

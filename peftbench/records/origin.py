@@ -1,7 +1,39 @@
-"""Where the running code comes from."""
+"""What a figure may depend on besides the config: code, versions, device."""
 
+import platform
 import subprocess
 from pathlib import Path
+from typing import Any
+
+from peftbench import __version__
+
+
+def environment(device: Any, dtype: Any) -> dict[str, Any]:
+    """Return versions, commit, device, threads and dtype of a run on a torch device."""
+    import torch
+    import transformers
+
+    return {
+        "versions": {
+            "peftbench": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "git_commit": git_commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def processor() -> str:
+    """Return the name of the machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # not Linux, or a processor that gives no name
+        return platform.processor() or platform.machine()
 
 
 def git_commit() -> str | None:

@@ -140,11 +140,16 @@ def fit(
     return fitted
 
 
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return what a forward pass computes in: bf16 where asked for or, with auto, on CUDA; else fp32."""
+    bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.bfloat16 if bf16 else torch.float32
+
+
 def autocasting(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context a forward pass runs in: bf16 where asked for or, on CUDA, by default."""
-    if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
+    """Return the context a forward pass runs in."""
+    dtype = compute_dtype(precision, device)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

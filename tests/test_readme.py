@@ -1,0 +1,43 @@
+"""What the README tells people to type is right: overrides compose, options parse, commands exist."""
+
+import importlib
+import re
+import shlex
+
+import pytest
+from conftest import ROOT
+
+from peftbench import cli
+from peftbench.compose import compose, expand
+from peftbench.config import resolve
+
+README = (ROOT / "README.md").read_text()
+LINES = [
+    line.removeprefix("$ ").partition(" #")[0].strip()
+    for block in re.findall(r"```(?:bash|console)\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+COMMANDS = [line for line in LINES if line.startswith("peftbench ")]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_command(line, capsys):
+    _, command, *rest = shlex.split(line)
+    assert command in cli.COMMANDS
+    if command == "train":
+        multirun = "-m" in rest
+        overrides = [word for word in rest if word != "-m"]
+        for combination in expand(overrides) if multirun else [overrides]:
+            assert resolve(compose(combination)).method_name
+    elif command in ("list", "params"):
+        assert cli.main([command, *rest]) == 0
+    else:
+        module = importlib.import_module(f"peftbench.commands.{command}")
+        module.build_parser().parse_args(rest)
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert {"train", "test", "check"} <= targets
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
