@@ -1,6 +1,6 @@
 """Measures peftbench against transformers' `Trainer` with Hugging Face `peft`, side by side in one run.
 
-    pip install "peft>=0.21" "accelerate>=1.15"
+    pip install -e '.[peers]'
     python scripts/benchmark_peers.py --markdown peers.md
     python scripts/benchmark_peers.py --task-dir data/glue/mrpc --only training,inference --threads 2
 
@@ -30,19 +30,19 @@ from typing import Any
 
 import numpy as np
 import peers
-import peft
 import torch
-import transformers
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
 from peftbench.assets import fetch
-from peftbench.commands.train import Prepared, _attached, prepare
+from peftbench.backbones.economy import economical
+from peftbench.commands.train import Prepared, prepare
 from peftbench.compose import compose
 from peftbench.config import RunConfig, resolve
 from peftbench.errors import PeftbenchError
 from peftbench.measuring.latency import compare, ratio_with_interval, synchroniser
 from peftbench.methods import build
-from peftbench.training.loop import fit
+from peftbench.records.origin import environment
+from peftbench.training.loop import compute_dtype, fit
 
 SECTIONS = ("training", "inference", "startup", "memory")
 LORA = ["method=lora", "method.rank=8", "method.alpha=16", "method.targets=[query,value]", "method.dropout=0"]
@@ -62,11 +62,9 @@ def main() -> None:
         torch.set_float32_matmul_precision("high")
     args.steps = args.steps or (100 if prepared.device.type == "cuda" else 20)
     args.steps = min(args.steps, len(prepared.splits["train"]) // config.trainer.batch_size)
-    device = torch.cuda.get_device_name() if prepared.device.type == "cuda" else "CPU"
-    header = (
-        f"{args.model} on {args.task}; {device}, {torch.get_num_threads()} CPU threads; torch"
-        f" {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}"
-    )
+    facts = environment(prepared.device, compute_dtype(config.trainer.precision, prepared.device))
+    versions = ", ".join(f"{name} {version}" for name, version in {**facts["versions"], **peers.VERSIONS}.items())
+    header = f"{args.model} on {args.task}; {facts['device']}, {facts['threads']} CPU threads; {versions}"
     print(header)
     sections = {"training": training, "inference": inference, "startup": startup, "memory": memory}
     tables = [sections[name](args, base, config, prepared) for name in args.only]
@@ -144,7 +142,7 @@ def our_unit(config: RunConfig, prepared: Prepared, chosen: list[int]) -> Unit:
     def unit(steps: int) -> float:
         rows = chosen[: steps * config.trainer.batch_size]
         data = replace(split, rows=[split.rows[i] for i in rows], labels=split.labels[rows])
-        with _attached(prepared):
+        with economical(prepared.backbone.sites, prepared.method, prepared.first_row):
             fitted = fit(
                 model=model,
                 trained=trained,
@@ -277,7 +275,6 @@ def memory(args: argparse.Namespace, base: list[str], config: RunConfig, prepare
 
 
 def train_in_process(overrides: list[str], folder: Path) -> dict[str, Any]:
-    """Run `peftbench train` and return what its result.json holds."""
     output = Path(tempfile.mkdtemp(dir=folder))
     peers.run(["-m", "peftbench", "train", *overrides, f"output_dir={output}"], folder)
     (result,) = output.rglob("result.json")

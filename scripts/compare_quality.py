@@ -1,6 +1,6 @@
 """Compares what peftbench trains with what transformers' `Trainer` and Hugging Face `peft` train.
 
-    pip install "peft>=0.21" "accelerate>=1.15"
+    pip install -e '.[peers]'
     python scripts/compare_quality.py --markdown quality.md
     python scripts/compare_quality.py --task-dir data/glue/mrpc --only peer --methods full --seeds 0
 
@@ -21,15 +21,12 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import peers
-import peft
-import torch
-import transformers
 
 from peftbench.commands.train import prepare
 from peftbench.compose import compose
@@ -37,7 +34,9 @@ from peftbench.config import RunConfig, resolve
 from peftbench.errors import PeftbenchError
 from peftbench.records.files import make_folder, write_json
 from peftbench.records.find import inspect_run
+from peftbench.records.origin import environment
 from peftbench.records.record import Record, Status, run_id
+from peftbench.training.loop import compute_dtype
 
 EXPERIMENT = "compare_quality"
 METHODS = {
@@ -79,8 +78,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="minilm", help="as in peftbench train model=…")
     parser.add_argument("--task", default="mrpc", help="as in peftbench train task=…")
     parser.add_argument("--task-dir", type=Path, help="folder of train.tsv and dev.tsv")
@@ -124,16 +122,14 @@ def train_peer(pair: Pair) -> None:
     trainer.train()
     seconds = time.perf_counter() - started
     validation = peers.rows_of(prepared.task.splits["validation"])
+    facts = environment(prepared.device, compute_dtype(pair.config.trainer.precision, prepared.device))
     result = {
         "metrics": {"validation": peers.peer_scores(trainer, peer, validation, pair.config.task.metrics)},
         "examples": {"validation": len(validation)},
         "time": {"train": seconds},
-        "peer": vars(peer),
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "peft": peft.__version__,
-        },
+        "peer": asdict(peer),
+        **facts,
+        "versions": {**facts["versions"], **peers.VERSIONS},
     }
     make_folder(pair.peer_path.parent)
     write_json(pair.peer_path, result)
@@ -144,7 +140,8 @@ def table(pairs: list[Pair]) -> str:
     for method in dict.fromkeys(pair.method for pair in pairs):
         same = [pair for pair in pairs if pair.method == method]
         trainer, metrics = same[0].config.trainer, same[0].config.task.metrics
-        for side, name in SIDES.items():
+        for side in SIDES:
+            name = SIDES[side] if method == "lora" else SIDES[side].removesuffix(" + peft")
             results = [result for pair in same if (result := pair.result(side))]
             examples |= {result["examples"]["validation"] for result in results}
             scores = [result["metrics"]["validation"] for result in results]

@@ -6,7 +6,7 @@ clipping. On CUDA they train in bf16, as peftbench does; they log, save and eval
 
 The `adapters` library is left out: it needs transformers 4 and cannot share an environment with peftbench.
 
-Needs: pip install "peft>=0.21" "accelerate>=1.15". Not run by itself: benchmark_peers.py and
+Needs: pip install -e '.[peers]'. Not run by itself: benchmark_peers.py and
 compare_quality.py use it.
 """
 
@@ -22,8 +22,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import accelerate
 import datasets
 import numpy as np
+import peft
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from peftbench.config import RunConfig
     from peftbench.tasks import Split
 
+VERSIONS = {"peft": peft.__version__, "accelerate": accelerate.__version__}
 # padding → what the tokenizer pads to, and the Trainer's sampler
 PADDINGS = {
     "max_length": ("max_length", "random"),
@@ -74,6 +77,7 @@ class Peer:
     padding: str
     seed: int
     cpu: bool
+    bf16: bool
     threads: int
     trainer: dict[str, Any]
 
@@ -81,6 +85,7 @@ class Peer:
 def peer_of(config: "RunConfig", prepared: "Prepared", padding: str) -> Peer:
     """Describe the Trainer's counterpart of a peftbench run."""
     from peftbench.assets import fetch
+    from peftbench.training.loop import compute_dtype
 
     if config.method_name not in ("lora", "full"):
         raise SystemExit(f"method={config.method_name}: the peers here train lora and full")
@@ -94,6 +99,7 @@ def peer_of(config: "RunConfig", prepared: "Prepared", padding: str) -> Peer:
         padding=padding,
         seed=config.seed,
         cpu=prepared.device.type == "cpu",
+        bf16=compute_dtype(config.trainer.precision, prepared.device) == torch.bfloat16,
         threads=torch.get_num_threads(),
         trainer=asdict(config.trainer),
     )
@@ -261,7 +267,6 @@ def show(title: str, note: str, header: list[str], rows: list[list[str]]) -> str
 
 def _arguments(peer: Peer) -> TrainingArguments:
     trainer = peer.trainer
-    bf16 = trainer["precision"] == "bf16" or (trainer["precision"] == "auto" and not peer.cpu)
     sampling = PADDINGS[peer.padding][1] if peer.padding in PADDINGS else "sequential"
     return TrainingArguments(
         output_dir=tempfile.gettempdir(),
@@ -279,7 +284,7 @@ def _arguments(peer: Peer) -> TrainingArguments:
         train_sampling_strategy=sampling,
         seed=peer.seed,
         use_cpu=peer.cpu,
-        bf16=bf16,
+        bf16=peer.bf16,
         save_strategy="no",
         eval_strategy="no",
         logging_strategy="no",
