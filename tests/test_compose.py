@@ -129,9 +129,7 @@ def test_an_option_from_the_users_own_folder(tmp_path):
     (tmp_path / "method" / "mine.yaml").write_text("name: lora\nrank: 3\n")
     search = f"hydra.searchpath=[file://{tmp_path}]"
     assert compose([search, "method=mine"]).method.rank == 3
-    assert line_of(search, "method=mien").startswith(
-        "method=mien: there is no such method. Did you mean mine"
-    )
+    assert line_of(search, "method=mien").startswith("method=mien: there is no such method. Did you mean mine")
     assert line_of(search, "method=mine", "method.rnk=1") == (
         "method.rnk=1: method=mine has no key 'rnk'. Did you mean rank?"
     )

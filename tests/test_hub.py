@@ -66,9 +66,7 @@ class Hub(BaseHTTPRequestHandler):
         if not inside.exists():
             return self.answer(404, X_Error_Code="EntryNotFound")
         deep = "recursive=true" in self.path.lower()
-        return self.json(
-            [entry(base, path) for path in sorted(inside.rglob("*") if deep else inside.iterdir())]
-        )
+        return self.json([entry(base, path) for path in sorted(inside.rglob("*") if deep else inside.iterdir())])
 
     def json(self, value):
         self.answer(200, json.dumps(value).encode(), Content_Type="application/json")
@@ -103,8 +101,7 @@ def hub(tmp_path):
         keep = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("HF_", "HUGGINGFACE_", "PEFTBENCH_"))
-            and not name.lower().endswith("_proxy")
+            if not name.startswith(("HF_", "HUGGINGFACE_", "PEFTBENCH_")) and not name.lower().endswith("_proxy")
         }
         result = subprocess.run(
             [sys.executable, "-c", PREAMBLE + code],
@@ -169,9 +166,7 @@ def test_a_model_needs_few_of_its_repository_s_files(hub):
     assert out[0] == "config.json model.safetensors tokenizer.json"
     assert out[1] == "config.json pytorch_model.bin tokenizer.json"
     assert "neither model.safetensors nor pytorch_model.bin" in out[2]
-    assert out[3].startswith(
-        "cannot fetch acme/gone from the hub: there is no such repository, or it is private"
-    )
+    assert out[3].startswith("cannot fetch acme/gone from the hub: there is no such repository, or it is private")
     assert "model=minilm" in out[3] and "model=local model.path=FOLDER" in out[3]
     assert "it has no such revision" in out[4]
     # Fetched once, it is there without a network too.
@@ -209,9 +204,7 @@ def test_a_task(hub):
 
 def test_no_network_fails_fast_with_the_other_ways(hub):
     _, run = hub
-    code = (
-        'import time; start = time.time(); model("acme/both"); task("mrpc"); assert time.time() - start < 10'
-    )
+    code = 'import time; start = time.time(); model("acme/both"); task("mrpc"); assert time.time() - start < 10'
     model, task = run(code, HF_ENDPOINT="http://127.0.0.1:9").splitlines()
     for line in (model, task):
         assert line.startswith("cannot fetch ") and "refused" in line and "Other ways: " in line

@@ -1,23 +1,49 @@
-"""Cheaper dropout for training on a CPU, where drawing its random numbers costs a fifth of a step.
+"""What makes training on an x86 CPU cheaper and leaves its mathematics as it is.
 
-One 64-bit draw serves four elements with 16 bits each, so the rate p is rounded to a multiple of 2⁻¹⁶
-(0.1 becomes 0.100006) and the scale 1 / (1 − p) uses the rounded rate: the output stays unbiased.
+Matrix products go through oneDNN instead of MKL, which runs at half speed or less on processors that are not
+Intel's. Dropout draws its random numbers cheaply: one 64-bit draw serves four elements with 16 bits each, so
+the rate p is rounded to a multiple of 2⁻¹⁶ (0.1 becomes 0.100006) and the scale 1 / (1 − p) uses the rounded
+rate: the output stays unbiased.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-
-from peftbench.backbones.sites import Sites
+from torch.overrides import TorchFunctionMode
 
 _LEVELS = 2**16
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Return x·weightᵀ + bias; x (..., d_in), weight (d_out, d_in), both float32, transposed views welcome."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        for_x, for_weight, for_bias = ctx.needs_input_grad
+        flat = grad.reshape(-1, grad.shape[-1])
+        return (
+            _product(grad, weight.t()) if for_x else None,
+            _product(flat.t(), x.reshape(-1, x.shape[-1]).t()) if for_weight else None,
+            flat.sum(0) if for_bias else None,
+        )
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Return x·weightᵀ + bias like `torch.nn.functional.linear`; float32 goes through oneDNN."""
+    if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
+    return _Linear.apply(x, weight, bias)
 
 
 class _Dropout(torch.autograd.Function):
@@ -37,52 +63,50 @@ class _Dropout(torch.autograd.Function):
         return torch.ops.aten.native_dropout_backward(grad, keep, ctx.scale), None
 
 
-def dropout(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+def dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
     """Zero each element of x with probability p (to 2⁻¹⁶) and scale the others by 1 / (1 − p)."""
-    return _Dropout.apply(x, p) if training and round(p * _LEVELS) else x
+    if not training or not 0 < round(p * _LEVELS) < _LEVELS:
+        return F.dropout(x, p, training, inplace)
+    return _Dropout.apply(x, p)
 
 
-def _attention(
-    module: nn.Module,
+def attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
     **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """softmax(q·kᵀ·scaling + mask)·v, all (batch, heads, sequence, head_dim), as transformers' registry asks."""
-    scores = (query * (scaling or query.shape[-1] ** -0.5)) @ key.transpose(2, 3)
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = _drop(F.softmax(scores, dim=-1), dropout, module.training)
-    return (weights @ value).transpose(1, 2), None
+) -> torch.Tensor:
+    """softmax(q·kᵀ·scale + mask)·v like `scaled_dot_product_attention`, for training: with the dropout above.
+
+    query, key, value: (batch, heads, sequence, head_dim); the mask is boolean (True = seen) or added.
+    """
+    if is_causal or kwargs.get("enable_gqa") or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **kwargs)
+    scores = (query * (scale or query.shape[-1] ** -0.5)) @ key.transpose(2, 3)
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            lowest = torch.finfo(scores.dtype).min
+            attn_mask = torch.zeros_like(attn_mask, dtype=scores.dtype).masked_fill_(~attn_mask, lowest)
+        scores = scores + attn_mask
+    return dropout(F.softmax(scores, dim=-1), dropout_p, dropout_p > 0) @ value
 
 
-_drop = dropout
-_NAME = "peftbench_cpu"
-AttentionInterface.register(_NAME, _attention)
-AttentionMaskInterface.register(_NAME, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+_REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {
+    F.dropout: dropout,
+    F.scaled_dot_product_attention: attention,
+}
+if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    _REPLACED[F.linear] = linear
 
 
-@contextmanager
-def cheap_dropout(sites: Sites) -> Iterator[None]:
-    """Train with this module's dropout inside the block; needs a backbone on the CPU without a method on it."""
-    config: Any = sites.base.config
-    implementation = config._attn_implementation
-    modules = [m for m in sites.model.modules() if type(m) is nn.Dropout]
-    for module in modules:
-        module.forward = partial(_forward, module)  # type: ignore[method-assign]
-    if sites.attention_interface:
-        config._attn_implementation = _NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = implementation
-        for module in modules:
-            del module.forward
+class CheapOnCpu(TorchFunctionMode):
+    """Inside `with CheapOnCpu():` models call this module's functions in place of torch's own."""
 
-
-def _forward(module: nn.Dropout, x: torch.Tensor) -> torch.Tensor:
-    return dropout(x, module.p, module.training)
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return _REPLACED.get(func, func)(*args, **(kwargs or {}))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
 
-from peftbench.backbones.cpu import cheap_dropout
+from peftbench.backbones.cpu import CheapOnCpu
 from peftbench.backbones.first_row import FirstRow
 from peftbench.backbones.sites import Sites
 
@@ -22,16 +22,16 @@ class Attachable(Protocol):
 
 @contextmanager
 def economical(sites: Sites, method: Attachable, first_row: bool) -> Iterator[None]:
-    """Attach `method` to the backbone inside the block: cheap dropout on a CPU, no row that nobody reads.
+    """Attach `method` to the backbone inside the block: cheap kernels on a CPU, no row that nobody reads.
 
     Args:
-        sites: of a backbone with nothing attached.
+        sites: of the backbone.
         method: detached.
         first_row: whether the head reads the first token alone (`reads_first_row`).
     """
     with ExitStack() as stack:
         if sites.device.type == "cpu":
-            stack.enter_context(cheap_dropout(sites))
+            stack.enter_context(CheapOnCpu())
         stack.enter_context(method.on(sites))
         if first_row and method.keeps_first_row:
             stack.callback(FirstRow(sites).remove)

@@ -17,9 +17,7 @@ class FirstRow:
     """Hooks on the last layer that keep row 0 only. Attach behind any method, remove before it."""
 
     def __init__(self, sites: Sites) -> None:
-        query, output, norm = (
-            sites.at(site)[-1] for site in ("attention.query", "attention.output", "attention.norm")
-        )
+        query, output, norm = (sites.at(site)[-1] for site in ("attention.query", "attention.output", "attention.norm"))
         rows: list[int] = []
 
         def enter(module: nn.Module, args: tuple) -> None:

@@ -73,17 +73,13 @@ def blank_backbone(architecture: dict[str, Any], num_outputs: int) -> Backbone:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     if "model_type" not in architecture:
-        raise UserError(
-            "this model's config names no architecture: add architecture.model_type and its numbers"
-        )
+        raise UserError("this model's config names no architecture: add architecture.model_type and its numbers")
     try:
         config = AutoConfig.for_model(**architecture, num_labels=num_outputs)
         with torch.device("meta"), _quiet():
             model = AutoModelForSequenceClassification.from_config(config)
     except (ValueError, TypeError) as error:
-        raise UserError(
-            f"model.architecture does not describe a model: {str(error).splitlines()[0]}"
-        ) from error
+        raise UserError(f"model.architecture does not describe a model: {str(error).splitlines()[0]}") from error
     return _backbone(model, set(), None, None)
 
 

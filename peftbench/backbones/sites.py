@@ -232,9 +232,7 @@ def _unknown(base: nn.Module) -> str:
     if not lists:
         return f"{type(base).__name__} has no list of layers, so no site to attach a method to."
     name, layers = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
-    found = ", ".join(
-        path for path, module in layers[0].named_modules() if path and not list(module.children())
-    )
+    found = ", ".join(path for path, module in layers[0].named_modules() if path and not list(module.children()))
     needed = ", ".join((*LINEAR_SITES, *RESIDUAL_SITES, *NORM_SITES))
     return (
         f"unknown architecture {type(base).__name__}: no layout in peftbench/backbones/sites.py fits it. "

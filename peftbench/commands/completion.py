@@ -105,9 +105,7 @@ def _hydra(request: str) -> str:
     from peftbench.compose import CONFIG_NAME, CONFIG_PATH, VERSION_BASE
 
     sys.argv = ["peftbench", "-sc", request]
-    complete = hydra.main(version_base=VERSION_BASE, config_path=CONFIG_PATH, config_name=CONFIG_NAME)(
-        _nothing
-    )
+    complete = hydra.main(version_base=VERSION_BASE, config_path=CONFIG_PATH, config_name=CONFIG_NAME)(_nothing)
     answer = io.StringIO()
     try:
         with redirect_stdout(answer), redirect_stderr(io.StringIO()):

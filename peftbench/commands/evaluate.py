@@ -31,9 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--task-dir", metavar="DIR", help="where train.tsv, dev.tsv and test.tsv lie now, if they have moved"
     )
     add_inference_arguments(parser)
-    parser.add_argument(
-        "--latency", action="store_true", help="also measure the latency beside the bare backbone's"
-    )
+    parser.add_argument("--latency", action="store_true", help="also measure the latency beside the bare backbone's")
     parser.add_argument(
         "--write",
         type=Path,
@@ -86,9 +84,7 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
         )
     with working("loading the model"):
         model = load_run_model(record, device)
-        data = encode(
-            split.texts, split.labels, model.backbone.sites.tokenizer, description.task["max_length"]
-        )
+        data = encode(split.texts, split.labels, model.backbone.sites.tokenizer, description.task["max_length"])
     size = arguments.batch_size or trainer.eval_batch_size
     with working(f"scoring {len(split):,} examples"), inference(model, arguments.merged):
         logits = logits_of(model.backbone.model, data, size, trainer.precision, device)
@@ -103,9 +99,7 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
         "run": record.folder.name,
         "split": arguments.split,
         "examples": len(split),
-        "metrics": (
-            None if data.labels is None else scores_of(logits, data.labels, task.metrics, task.regression)
-        ),
+        "metrics": (None if data.labels is None else scores_of(logits, data.labels, task.metrics, task.regression)),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "merged": arguments.merged,
         "latency": latency,

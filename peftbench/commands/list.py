@@ -20,9 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="List what `peftbench train` can be given: method=…, model=…, task=….",
     )
     parser.add_argument("what", nargs="?", metavar="WHAT", help=f"{', '.join(GROUPS)} (default: all three)")
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON: the config files with their descriptions"
-    )
+    parser.add_argument("--json", action="store_true", help="print JSON: the config files with their descriptions")
     return parser
 
 
@@ -103,8 +101,7 @@ def _print(lists: dict[str, list[Config]]) -> None:
         console.width = 10_000  # another program reads it: nothing is folded or cut
     for number, (name, configs) in enumerate(lists.items()):
         rows = [
-            {"name": config["name"], **GROUPS[name](config), "description": config["description"]}
-            for config in configs
+            {"name": config["name"], **GROUPS[name](config), "description": config["description"]} for config in configs
         ]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for column in rows[0]:

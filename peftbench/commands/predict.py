@@ -41,9 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         " stands between the two.",
     )
     add_run_arguments(parser)
-    parser.add_argument(
-        "texts", nargs="*", metavar="TEXT", help="text to label; without any, standard input is read"
-    )
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="text to label; without any, standard input is read")
     parser.add_argument(
         "--file",
         type=Path,
@@ -102,9 +100,7 @@ def _answers(record: Record, arguments: argparse.Namespace, columns: list[str]) 
             yield _answer(model, batch, trainer.precision, device)
 
 
-def _answer(
-    model: "RunModel", texts: Sequence[Texts], precision: str, device: "torch.device"
-) -> list[Answer]:
+def _answer(model: "RunModel", texts: Sequence[Texts], precision: str, device: "torch.device") -> list[Answer]:
     from peftbench.tasks.batching import encode
     from peftbench.training.inference import logits_of, read_out
 
@@ -175,8 +171,7 @@ def _standard_input() -> Iterator[str]:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise UserError(
-                f"standard input, line {number}, byte {error.start + 1}: not UTF-8"
-                f" (0x{error.object[error.start]:02x})"
+                f"standard input, line {number}, byte {error.start + 1}: not UTF-8 (0x{error.object[error.start]:02x})"
             ) from None
 
 

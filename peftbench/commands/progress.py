@@ -182,6 +182,4 @@ class Terminal:
         validation = row["validation"]
         score = "  ".join(f"{metric_name(name)} {format_metric(name, validation[name])}" for name in self._metrics)
         self._progress.update(self._bar, score=score)
-        console.print(
-            f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.3f}  {score}  {row['seconds']:.0f} s"
-        )
+        console.print(f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.3f}  {score}  {row['seconds']:.0f} s")

@@ -25,9 +25,7 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:N (default: auto)"
     )
-    parser.add_argument(
-        "--batch-size", type=_positive, metavar="N", help="rows in one pass (default: the run's own)"
-    )
+    parser.add_argument("--batch-size", type=_positive, metavar="N", help="rows in one pass (default: the run's own)")
     parser.add_argument(
         "--merged", action="store_true", help="fold the method into the backbone's weights first (lora)"
     )

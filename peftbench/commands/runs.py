@@ -36,9 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "run", nargs="?", metavar="RUN", help="a run's folder, its id, the start of the id, or its hash"
     )
-    parser.add_argument(
-        "--status", choices=[*map(str, Status), UNREADABLE], help="only runs that ended (or stand) so"
-    )
+    parser.add_argument("--status", choices=[*map(str, Status), UNREADABLE], help="only runs that ended (or stand) so")
     parser.add_argument("--experiment", help="only runs of this experiment")
     parser.add_argument("--method", help="only runs of this method")
     parser.add_argument("--task", help="only runs on this task")

@@ -158,9 +158,7 @@ def check_length(config: RunConfig, positions: int, extra: int) -> None:
         )
 
 
-def _train_and_measure(
-    prepared: Prepared, config: RunConfig, record: Record, observers: list[Any]
-) -> dict[str, Any]:
+def _train_and_measure(prepared: Prepared, config: RunConfig, record: Record, observers: list[Any]) -> dict[str, Any]:
     """Train, score and measure; return the fields of result.json."""
     import torch
 
@@ -225,9 +223,7 @@ def _train_and_measure(
 def _reported(prepared: Prepared) -> list[str]:
     """Splits that are scored at the end: validation, and test where its labels are public."""
     return [
-        name
-        for name in ("validation", "test")
-        if name in prepared.splits and prepared.splits[name].labels is not None
+        name for name in ("validation", "test") if name in prepared.splits and prepared.splits[name].labels is not None
     ]
 
 

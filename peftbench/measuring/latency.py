@@ -142,9 +142,7 @@ def _time(function: Callable[[], Any], synchronise: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _measure_setting(
-    method: Method, backbone: Backbone, batch: int, length: int, seconds: float
-) -> dict[str, Any]:
+def _measure_setting(method: Method, backbone: Backbone, batch: int, length: int, seconds: float) -> dict[str, Any]:
     ids = _token_ids(backbone, batch, length)
     variants = ["base", "method", "base again", *(["merged"] if method.mergeable else [])]
     times = compare(

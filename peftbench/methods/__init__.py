@@ -37,9 +37,7 @@ def build(config: Any, sites: Sites) -> Method:
     for cls in METHODS.values():
         if cls.config_class is type(config):
             return cls(config, sites)
-    raise UserError(
-        f"{type(config).__name__} is no method's config. Choose from: {', '.join(sorted(METHODS))}."
-    )
+    raise UserError(f"{type(config).__name__} is no method's config. Choose from: {', '.join(sorted(METHODS))}.")
 
 
 __all__ = ["METHODS", "Method", "Sites", "build", "find_sites", "method_class"]

@@ -69,9 +69,7 @@ class LoraConfig:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
-def lora(
-    output: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float
-) -> torch.Tensor:
+def lora(output: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
     """Return output + scale·B·A·x.
 
     Args:

@@ -50,9 +50,7 @@ class PrefixConfig:
         check_at_least("init_std", self.init_std, 0)
 
 
-def prepend(
-    prefix: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def prepend(prefix: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return keys and values with the prefix before them.
 
     Args:

@@ -343,9 +343,7 @@ def _prediction_rows(split: str, labels: Any, predictions: Any, probabilities: A
             f"{len(probabilities)} rows of probabilities"
         )
     examples = zip(labels, predictions, probabilities, strict=True)
-    return [
-        [split, index, label, prediction, *row] for index, (label, prediction, row) in enumerate(examples)
-    ]
+    return [[split, index, label, prediction, *row] for index, (label, prediction, row) in enumerate(examples)]
 
 
 def _parse_predictions(cells: list[list[str]]) -> Predictions:

@@ -29,9 +29,7 @@ class Description:
     peftbench: str = __version__
 
 
-def save_adapter(
-    folder: Path, method: Method, backbone: Backbone, model: dict, task: dict, labels: list[str]
-) -> None:
+def save_adapter(folder: Path, method: Method, backbone: Backbone, model: dict, task: dict, labels: list[str]) -> None:
     """Write the method's tensors (in the form inference needs) and the head's."""
     config, tensors = method.exported()
     description = Description({"name": method.name, **asdict(config)}, model, task, labels)
@@ -49,9 +47,7 @@ def read_description(folder: Path) -> Description:
     try:
         return Description(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise UserError(
-            f"no trained adapter in {folder}: the run has not finished; train it first"
-        ) from error
+        raise UserError(f"no trained adapter in {folder}: the run has not finished; train it first") from error
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged: train the run again with force=true") from error
 
@@ -72,9 +68,7 @@ def load_adapter(folder: Path, backbone: Backbone) -> Method:
     method = build(config, backbone.sites)
     targets = {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
     targets |= {f"head.{name}": parameter.data for name, parameter in backbone.head.items()}
-    wrong = sorted(set(targets) ^ set(tensors)) or [
-        n for n in targets if targets[n].shape != tensors[n].shape
-    ]
+    wrong = sorted(set(targets) ^ set(tensors)) or [n for n in targets if targets[n].shape != tensors[n].shape]
     if wrong:
         raise UserError(f"{path} is of another model: it differs in {wrong[0].partition('.')[2]}")
     with torch.no_grad():

@@ -25,9 +25,7 @@ def score(
     check_metrics(metrics)
     predictions, labels = np.asarray(predictions), np.asarray(labels)
     if predictions.shape != labels.shape or labels.ndim != 1:
-        raise ValueError(
-            f"predictions {predictions.shape} and labels {labels.shape} must be equally long vectors"
-        )
+        raise ValueError(f"predictions {predictions.shape} and labels {labels.shape} must be equally long vectors")
     if not len(labels):
         return dict.fromkeys(metrics, 0.0)
     values = {}

@@ -142,9 +142,7 @@ def _check_kind(config: TaskConfig, labels: Sequence[str]) -> None:
     wrong = [name for name in config.metrics if (name in SCORE_METRICS) == bool(labels)]
     if wrong:
         kind = "classes" if labels else "scores"
-        raise UserError(
-            f"task {config.name}: its labels are {kind}, which {wrong[0]} cannot judge; set task.metrics"
-        )
+        raise UserError(f"task {config.name}: its labels are {kind}, which {wrong[0]} cannot judge; set task.metrics")
 
 
 # ---- sources ---------------------------------------------------------------------------------------------
@@ -158,9 +156,7 @@ def _open(config: TaskConfig) -> _Source:
     if config.dir:
         folder = Path(config.dir).expanduser()
         if not folder.is_dir():
-            raise UserError(
-                f"no such task folder: {folder}; set task.dir to a folder of train.tsv and dev.tsv"
-            )
+            raise UserError(f"no such task folder: {folder}; set task.dir to a folder of train.tsv and dev.tsv")
         return _glue_folder(config, folder)
     data = os.environ.get("PEFTBENCH_DATA")
     if config.source == "glue" and data:
@@ -213,9 +209,7 @@ def _sts_package(config: TaskConfig) -> _Source:
         items: list[tuple[int, tuple[str, ...]]] = []
         for number, cells in tsv_records(read_text(path)):
             if len(cells) <= STS_SECOND:
-                raise UserError(
-                    f"{path}, line {number}: {len(cells)} cells, at least {STS_SECOND + 1} expected"
-                )
+                raise UserError(f"{path}, line {number}: {len(cells)} cells, at least {STS_SECOND + 1} expected")
             items.append((number, (cells[STS_FIRST], cells[STS_SECOND], cells[STS_SCORE])))
         return Rows(str(path), items)
 
@@ -288,8 +282,7 @@ def _find_classes(rows: Rows, column: str) -> tuple[str, ...]:
     found = {cells[-1].strip() for _, cells in rows.items}
     if len(found) < 2:
         raise UserError(
-            f"{rows.origin}, column {column!r}: every label is {min(found)!r}; "
-            "training needs at least two classes"
+            f"{rows.origin}, column {column!r}: every label is {min(found)!r}; training needs at least two classes"
         )
     if all(name.removeprefix("-").isdecimal() for name in found):
         return tuple(sorted(found, key=int))

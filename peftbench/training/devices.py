@@ -21,9 +21,7 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if not count:
-            raise UserError(
-                f"device={name}, but this machine shows no CUDA device: use device=auto or device=cpu"
-            )
+            raise UserError(f"device={name}, but this machine shows no CUDA device: use device=auto or device=cpu")
         if device.index is not None and device.index >= count:
             raise UserError(f"device={name}, but there are only cuda:0 … cuda:{count - 1}")
     return device

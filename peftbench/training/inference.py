@@ -12,9 +12,7 @@ from peftbench.training.loop import autocasting, to_device
 
 
 @torch.inference_mode()
-def logits_of(
-    model: nn.Module, data: Encoded, batch_size: int, precision: str, device: torch.device
-) -> torch.Tensor:
+def logits_of(model: nn.Module, data: Encoded, batch_size: int, precision: str, device: torch.device) -> torch.Tensor:
     """Return the logits of a split in the order of its rows, (rows, outputs), float32 on the CPU."""
     training = model.training
     model.eval()
@@ -40,9 +38,7 @@ def read_out(logits: torch.Tensor, regression: bool) -> tuple[np.ndarray, np.nda
     return logits.argmax(-1).numpy(), logits.softmax(-1).numpy()
 
 
-def scores_of(
-    logits: torch.Tensor, labels: torch.Tensor, metrics: Sequence[str], regression: bool
-) -> dict[str, float]:
+def scores_of(logits: torch.Tensor, labels: torch.Tensor, metrics: Sequence[str], regression: bool) -> dict[str, float]:
     """Return the metrics and the loss of a split."""
     predictions, _ = read_out(logits, regression)
     if regression:

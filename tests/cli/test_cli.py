@@ -24,9 +24,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def typed(*argv: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(*argv), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run(command(*argv), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("argv", [(), ("-h",), ("--help",)])
@@ -106,9 +104,7 @@ def test_a_reader_that_has_gone(argv: list[str], tmp_path: Path) -> None:
         (["-sc", "query=bash"], 0.8),
     ],
 )
-def test_light_commands_are_quick_and_import_no_torch(
-    argv: list[str], seconds: float, tmp_path: Path
-) -> None:
+def test_light_commands_are_quick_and_import_no_torch(argv: list[str], seconds: float, tmp_path: Path) -> None:
     used = []
     for _ in range(2):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

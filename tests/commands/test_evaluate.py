@@ -109,17 +109,13 @@ def test_hidden_labels(tiny_pair_run: Record, tmp_path: Path, capsys: pytest.Cap
     assert {row[2] for row in rows} <= {"not_equivalent", "equivalent"}
 
 
-def test_scores_are_written_as_numbers(
-    tiny_score_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_scores_are_written_as_numbers(tiny_score_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "told.csv"
     evaluated(capsys, tiny_score_run, "--write", path)
     header, first, *_ = csv.reader(path.read_text().splitlines())
     assert header == ["index", "label", "prediction"]
     told = tiny_score_run.read_predictions()["validation"]
-    assert [float(cell) for cell in first[1:]] == pytest.approx(
-        [told.labels[0], told.predictions[0]], rel=1e-5
-    )
+    assert [float(cell) for cell in first[1:]] == pytest.approx([told.labels[0], told.predictions[0]], rel=1e-5)
 
 
 def test_the_task_has_moved(

@@ -21,9 +21,7 @@ ROOT = Path(predict.__file__).parents[2]
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
     """A function that puts bytes on standard input."""
-    return lambda data: monkeypatch.setattr(
-        sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")
-    )
+    return lambda data: monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
 
 
 def predicted(capsys: pytest.CaptureFixture, record: Record, *argv: object) -> list[dict]:
@@ -31,14 +29,10 @@ def predicted(capsys: pytest.CaptureFixture, record: Record, *argv: object) -> l
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_gives_what_training_recorded(
-    tiny_run: Record, tiny_data_dir: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_gives_what_training_recorded(tiny_run: Record, tiny_data_dir: Path, capsys: pytest.CaptureFixture) -> None:
     answers = predicted(capsys, tiny_run, "--file", tiny_data_dir / "opinions" / "validation.csv")
     told = tiny_run.read_predictions()["validation"]
-    assert [answer["prediction"] for answer in answers] == [
-        ("bad", "good")[index] for index in told.predictions
-    ]
+    assert [answer["prediction"] for answer in answers] == [("bad", "good")[index] for index in told.predictions]
     found = [[answer["probabilities"][name] for name in ("bad", "good")] for answer in answers]
     torch.testing.assert_close(torch.tensor(found), torch.tensor(told.probabilities), rtol=1e-5, atol=1e-6)
     assert answers[0]["text"].startswith("good, ")
@@ -153,9 +147,7 @@ def test_answers_before_a_bad_line_are_given(
         (b"good\nfi\xe9lm\n", "standard input, line 2, byte 3: not UTF-8 (0xe9)"),
     ],
 )
-def test_bad_standard_input(
-    data: bytes, message: str, tiny_run: Record, typed: Callable[[bytes], None]
-) -> None:
+def test_bad_standard_input(data: bytes, message: str, tiny_run: Record, typed: Callable[[bytes], None]) -> None:
     typed(data)
     with pytest.raises(UserError) as caught:
         predict.main([str(tiny_run.folder), "--batch-size", "1"])
@@ -178,26 +170,20 @@ def test_bad_standard_input(
         ("tiny_run", ["good", "--device", "cuda:99"], "device=cuda:99, but"),
     ],
 )
-def test_bad_input(
-    fixture: str, argv: list[str], message: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_bad_input(fixture: str, argv: list[str], message: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "latin.txt").write_bytes(b"good\nfi\xe9lm\n")
     (tmp_path / "latin.csv").write_bytes(b"sentence1,sentenc\xe92\n")
     (tmp_path / "other.csv").write_text("texts\ngood\n")
     with pytest.raises(UserError) as caught:
-        predict.main(
-            [str(request.getfixturevalue(fixture).folder), *(word.format(tmp=tmp_path) for word in argv)]
-        )
+        predict.main([str(request.getfixturevalue(fixture).folder), *(word.format(tmp=tmp_path) for word in argv)])
     assert message.format(tmp=tmp_path) in str(caught.value)
 
 
 def test_someone_typing_is_answered_line_by_line(tiny_run: Record) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "peftbench", "predict", str(tiny_run.folder), "--json"]
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
-    ) as process:
+    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         os.close(theirs)
         assert process.stdout is not None
         assert process.stderr is not None

@@ -56,9 +56,7 @@ def test_overview(outputs: Path, capsys: pytest.CaptureFixture) -> None:
     assert error == f"{bad.split()[0]}: no site [query, value]: nothing fits"
 
 
-def test_overview_names_experiments_where_there_are_several(
-    outputs: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_overview_names_experiments_where_there_are_several(outputs: Path, capsys: pytest.CaptureFixture) -> None:
     make(outputs, "prefix", experiment="lab/methods").finish()
     header, *_, last, _ = printed(capsys, "--output-dir", outputs).splitlines()
     assert header.split()[0] == "experiment"

@@ -85,9 +85,7 @@ def test_adapter_by_placement(position, m, adapters, of_backbone, with_head, wit
     bare = count(AdapterConfig(bottleneck=m, position=position, train_layer_norm=False))
     assert (bare["method"], bare["head"], bare["backbone"]) == (adapters, HEAD, BERT_BASE)
     assert bare["total"] == BERT_BASE + adapters + HEAD
-    assert percent(bare["share_method"]) == pytest.approx(
-        of_backbone, abs=5e-4 if position == "every" else 1e-9
-    )
+    assert percent(bare["share_method"]) == pytest.approx(of_backbone, abs=5e-4 if position == "every" else 1e-9)
     normed = count(AdapterConfig(bottleneck=m, position=position))
     assert normed["method"] == adapters + NORMS
     assert normed["total"] == bare["total"], "a layer norm that trains is no new parameter"
@@ -149,9 +147,7 @@ def test_prefix_by_length(length, flat, flat_share, network, network_share):
     assert (through["method"], round(100 * through["share_method"], 3)) == (network, network_share)
 
 
-@pytest.mark.parametrize(
-    ("length", "size", "share"), [(5, 3840, 0.0035), (20, 15360, 0.014), (100, 76800, 0.0701)]
-)
+@pytest.mark.parametrize(("length", "size", "share"), [(5, 3840, 0.0035), (20, 15360, 0.014), (100, 76800, 0.0701)])
 def test_prompt_by_length(length, size, share):
     counts = count(PromptConfig(length=length, init="uniform"))
     assert (counts["method"], percent(counts["share_method"])) == (size, share)

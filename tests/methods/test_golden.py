@@ -171,9 +171,7 @@ def test_reparametrised_prefix_and_its_folded_form(golden):
     method = _build(PrefixConfig(length=5, reparametrize=True, mid_dim=16), g.sites, g.dtype)
     theirs = "encoder.layer.0.attention.self.prefix_tuning.pool.prefix_tunings.a.self_prefix"
     names = {"embedding": f"{theirs}.wte.weight"} | {
-        f"network.{i}.{leaf}": f"{theirs}.control_trans.{i}.{leaf}"
-        for i in (0, 2)
-        for leaf in ("weight", "bias")
+        f"network.{i}.{leaf}": f"{theirs}.control_trans.{i}.{leaf}" for i in (0, 2) for leaf in ("weight", "bias")
     }
     _check(g, method, names)
     config, tensors = method.exported()

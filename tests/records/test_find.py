@@ -8,9 +8,7 @@ from peftbench.records.lock import RunLock
 from peftbench.records.record import Record, Status, run_id
 
 
-def make(
-    output_dir: Path, method: str = "adapter", seed: int = 0, experiment: str = "demo", **more
-) -> Record:
+def make(output_dir: Path, method: str = "adapter", seed: int = 0, experiment: str = "demo", **more) -> Record:
     config = {
         "experiment": experiment,
         "seed": seed,

@@ -215,9 +215,7 @@ def test_of_racing_processes_exactly_one_wins(tmp_path: Path, state: str) -> Non
             racer.communicate(timeout=10)
 
 
-def test_a_slow_breaker_cannot_break_the_lock_that_came_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_breaker_cannot_break_the_lock_that_came_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stale = plant(tmp_path, age=1000)
     seen = locks._owner(tmp_path)
     with RunLock(tmp_path):

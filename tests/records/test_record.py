@@ -214,9 +214,7 @@ class TestRecord:
             "n": 2,
         }
 
-    @pytest.mark.parametrize(
-        "content", ["", '{"status": "fini', "[]", '{"status": "odd", "schema": 1}', "\xff"]
-    )
+    @pytest.mark.parametrize("content", ["", '{"status": "fini', "[]", '{"status": "odd", "schema": 1}', "\xff"])
     def test_damaged_result_is_one_clear_line(self, record: Record, content: str) -> None:
         record.result_path.write_text(content, encoding="latin-1")
         with pytest.raises(UserError, match="damaged") as caught:

@@ -64,9 +64,7 @@ def test_merged(tiny_run: Record) -> None:
     weights = {name: p.clone() for name, p in model.backbone.model.named_parameters()}
     plain = logits(model)
     with inference(model, merged=True):
-        changed = [
-            name for name, p in model.backbone.model.named_parameters() if not torch.equal(p, weights[name])
-        ]
+        changed = [name for name, p in model.backbone.model.named_parameters() if not torch.equal(p, weights[name])]
         torch.testing.assert_close(logits(model), plain, rtol=1e-4, atol=1e-4)
     assert len(changed) == 4  # query and value of two layers
     assert all(torch.equal(p, weights[name]) for name, p in model.backbone.model.named_parameters())
@@ -113,9 +111,7 @@ def test_another_model(copied: Record, tmp_path: Path) -> None:
     folder = tmp_path / "wider"
     shutil.copytree(describe_run(copied).model["path"], folder)
     settings = {**ARCHITECTURES["bert"], "hidden_size": 64}
-    AutoModelForSequenceClassification.from_config(AutoConfig.for_model("bert", **settings)).save_pretrained(
-        folder
-    )
+    AutoModelForSequenceClassification.from_config(AutoConfig.for_model("bert", **settings)).save_pretrained(folder)
     path = copied.adapter_dir / "adapter.json"
     path.write_text(path.read_text().replace(describe_run(copied).model["path"], str(folder)))
     with pytest.raises(UserError, match=r"adapter\.safetensors is of another model"):

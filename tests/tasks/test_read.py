@@ -26,9 +26,7 @@ def task_config(preset, **fields):
         "splits": {},
         "max_length": 128,
     }
-    return SimpleNamespace(
-        **defaults | yaml.safe_load((CONF / "task" / f"{preset}.yaml").read_text()) | fields
-    )
+    return SimpleNamespace(**defaults | yaml.safe_load((CONF / "task" / f"{preset}.yaml").read_text()) | fields)
 
 
 @pytest.fixture
@@ -76,9 +74,7 @@ def test_hidden_labels(glue):
 
 def test_one_hidden_label_among_others_is_an_error(glue):
     folder = glue("dev.tsv", *PAIRS, "e\tf\t-1")
-    with pytest.raises(
-        UserError, match=r"dev\.tsv, line 4, column 'label': label '-1' is not one of entailment"
-    ):
+    with pytest.raises(UserError, match=r"dev\.tsv, line 4, column 'label': label '-1' is not one of entailment"):
         load_task(task_config("rte", dir=folder), ["validation"])
 
 
@@ -100,18 +96,14 @@ def test_scores_from_a_folder(glue):
 
 def test_single_sentences_with_the_plain_header(glue):
     folder = glue("dev.tsv", "sentence\tlabel", "it sings\t1")
-    assert load_task(task_config("sst2", dir=folder), ["validation"]).splits["validation"].texts == [
-        ("it sings",)
-    ]
+    assert load_task(task_config("sst2", dir=folder), ["validation"]).splits["validation"].texts == [("it sings",)]
 
 
 @pytest.mark.parametrize("header", ["sentence1\tsentence2\tlabel", "idx\tquestion\tsentence\tlabel"])
 def test_pairs_with_the_plain_or_the_hub_s_header(glue, header):
     row = "why?\tso.\t1" if header.startswith("sentence1") else "9\twhy?\tso.\t1"
     folder = glue("dev.tsv", header, row)
-    assert load_task(task_config("qnli", dir=folder), ["validation"]).splits["validation"].texts == [
-        ("why?", "so.")
-    ]
+    assert load_task(task_config("qnli", dir=folder), ["validation"]).splits["validation"].texts == [("why?", "so.")]
 
 
 def test_mnli_matched_is_the_plain_split(glue):
@@ -222,9 +214,7 @@ def test_real_stsb():
     assert [len(split) for split in task.splits.values()] == [5749, 1500, 1379]
     assert all(0 <= value <= 5 for split in task.splits.values() for value in split.labels)
     binary = load_task(task_config("stsb_binary", dir=real("stsb")))
-    assert 1 - sum(binary.splits["validation"].labels) / 1500 == pytest.approx(
-        0.58, abs=0.005
-    )  # majority class
+    assert 1 - sum(binary.splits["validation"].labels) / 1500 == pytest.approx(0.58, abs=0.005)  # majority class
 
 
 @pytest.mark.slow

@@ -17,9 +17,7 @@ CONF = Path(__file__).parents[2] / "conf"
 def text_file(**fields):
     names = ["id", "subset", "revision", "folder", "archive", "path", "dir", "threshold"]
     defaults = dict.fromkeys(names) | {"packages": [], "files": {}, "max_length": 128}
-    return SimpleNamespace(
-        **defaults | yaml.safe_load((CONF / "task" / "text_file.yaml").read_text()) | fields
-    )
+    return SimpleNamespace(**defaults | yaml.safe_load((CONF / "task" / "text_file.yaml").read_text()) | fields)
 
 
 @pytest.fixture
@@ -122,9 +120,7 @@ def test_a_missing_column_lists_those_there_are(write):
     path = write("a.csv", "id,txt,label\n1,x,a\n")
     with pytest.raises(UserError) as caught:
         load_task(text_file(splits={"train": path, "validation": path}))
-    assert "a.csv, line 1: no column 'text' among 'id', 'txt', 'label'. Did you mean txt?" in str(
-        caught.value
-    )
+    assert "a.csv, line 1: no column 'text' among 'id', 'txt', 'label'. Did you mean txt?" in str(caught.value)
     assert "task.text" in str(caught.value)
 
 

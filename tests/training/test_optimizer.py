@@ -15,9 +15,7 @@ KINDS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warm
 def test_schedule_is_the_one_transformers_has(kind, warmup):
     optimizers = [torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0) for _ in range(2)]
     ours = build_schedule(optimizers[0], kind, 20, warmup)
-    theirs = get_scheduler(
-        KINDS[kind], optimizers[1], num_warmup_steps=int(20 * warmup), num_training_steps=20
-    )
+    theirs = get_scheduler(KINDS[kind], optimizers[1], num_warmup_steps=int(20 * warmup), num_training_steps=20)
     for _ in range(20):
         assert ours.get_last_lr() == pytest.approx(theirs.get_last_lr())
         for optimizer, schedule in zip(optimizers, (ours, theirs), strict=True):
