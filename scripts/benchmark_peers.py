@@ -136,8 +136,6 @@ def our_unit(config: RunConfig, prepared: Prepared, chosen: list[int]) -> Unit:
     split, model, method = prepared.splits["train"], prepared.backbone.model, prepared.method
     model.to(prepared.device)
     method.to(prepared.device)
-    trained = {f"method.{name}": p for name, p in method.named_parameters()}
-    trained |= {f"head.{name}": p for name, p in prepared.backbone.head.items()}
 
     def unit(steps: int) -> float:
         rows = chosen[: steps * config.trainer.batch_size]
@@ -145,7 +143,7 @@ def our_unit(config: RunConfig, prepared: Prepared, chosen: list[int]) -> Unit:
         with economical(prepared.backbone.sites, prepared.method, prepared.first_row):
             fitted = fit(
                 model=model,
-                trained=trained,
+                trained=prepared.trained,
                 data=data,
                 evaluate=lambda: {prepared.task.metrics[0]: 0.0},
                 primary=prepared.task.metrics[0],

@@ -7,7 +7,7 @@
 LoRA (rank 8, alpha 16, query and value) and full fine-tuning, on the same rows from the same model, with the
 same epochs, batch size, learning rate, schedule, warm-up, dropout, weight decay and clipping: peftbench's
 defaults for the method. Scores are those on validation after the last epoch, computed by peftbench for both.
-The Trainer pads its random batches dynamically, peftbench forms its batches by length.
+Both form their batches by length.
 
 Nothing is done twice: peftbench's runs are records of `peftbench train` and the peer's are small JSON files,
 all under outputs/compare_quality. Several calls may share the work (--only, --methods, --seeds); each ends
@@ -116,7 +116,7 @@ def train_ours(pair: Pair) -> None:
 
 def train_peer(pair: Pair) -> None:
     prepared = prepare(pair.config)
-    peer = peers.peer_of(pair.config, prepared, "longest")
+    peer = peers.peer_of(pair.config, prepared, "grouped")
     trainer = peers.peer_trainer(peer, peers.rows_of(prepared.task.splits["train"]))
     started = time.perf_counter()
     trainer.train()

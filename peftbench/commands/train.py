@@ -111,6 +111,12 @@ class Prepared:
     splits: dict[str, Any]
     parameters: dict[str, Any]
 
+    @property
+    def trained(self) -> dict[str, Any]:
+        """Every parameter that trains, the method's and the head's, by name."""
+        method = {f"method.{name}": parameter for name, parameter in self.method.named_parameters()}
+        return method | {f"head.{name}": parameter for name, parameter in self.backbone.head.items()}
+
 
 def prepare(config: RunConfig) -> Prepared:
     """Read the task, load the backbone, build the method; nothing is written yet."""
@@ -176,13 +182,11 @@ def _train_and_measure(prepared: Prepared, config: RunConfig, record: Record, ob
     backbone.model.to(device)
     method.to(device)
     reset_peak(device)
-    trained = {f"method.{name}": parameter for name, parameter in method.named_parameters()}
-    trained |= {f"head.{name}": parameter for name, parameter in backbone.head.items()}
     attached = economical(backbone.sites, method, prepared.first_row)
     with progress.Terminal(config, task.metrics) as terminal, attached:
         fitted = fit(
             model=backbone.model,
-            trained=trained,
+            trained=prepared.trained,
             data=prepared.splits["train"],
             evaluate=lambda: _score(prepared, config, "validation")[0],
             primary=task.metrics[0],

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -19,8 +20,17 @@ def peak_memory(device: torch.device) -> dict[str, int | None]:
         device_peak: most that tensors took on the CUDA device since `reset_peak`; None on other devices.
         host_peak: largest resident set of this process.
     """
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "device_peak": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-        "host_peak": resident if sys.platform == "darwin" else resident * 1024,  # Linux counts in KiB
+        "host_peak": _host_peak(),
     }
+
+
+def _host_peak() -> int:
+    if sys.platform != "linux":
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    # ru_maxrss survives fork and exec there: it would tell the size of a large parent
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
