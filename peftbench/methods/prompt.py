@@ -101,15 +101,15 @@ class Prompt(Method, name="prompt"):
                 call["attention_mask"] = widen_mask(call["attention_mask"], self.config.length, self._at)
             return args[2:], call
 
-        def drop_front(module: nn.Module, args: tuple, output: Any) -> Any:
-            output.last_hidden_state = output.last_hidden_state[:, self.config.length :]
-            if output.hidden_states is not None:  # DeBERTa reads its last hidden state from this list
-                output.hidden_states = tuple(h[:, self.config.length :] for h in output.hidden_states)
-            return output
+        def leave_out(module: nn.Module, args: tuple) -> tuple:
+            x, at = args[0], self._at
+            own = x[:, self.config.length :] if at == 0 else torch.cat([x[:, :at], x[:, at + self.config.length :]], 1)
+            return (own, *args[1:])
 
         yield encoder.register_forward_pre_hook(insert, with_kwargs=True)
-        if self.config.insert == "front":
-            yield encoder.register_forward_hook(drop_front)
+        if self.config.insert == "front" or sites.head_modules:
+            # no head reads the prompt's rows: behind the last attention only the text's go on
+            yield sites.at("attention.norm")[-1].register_forward_pre_hook(leave_out)
 
     @property
     def extra_tokens(self) -> int:

@@ -113,3 +113,19 @@ def test_methods_are_switched_on_one_backbone():
     for method, expected in reversed(list(zip(methods, first, strict=True))):
         with method.on(sites):
             assert torch.equal(model(**tiny_batch()).logits, expected)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_leaving_the_prompt_s_last_rows_out_changes_no_logit(architecture):
+    """Under a head the prompt's rows end behind the last attention; the bare encoder returns them all."""
+    model = tiny_model(architecture)
+    sites, bare = find_sites(model), find_sites(model.base_model)
+    prompt = build(PromptConfig(length=3), sites)
+    _shake(prompt)
+    with torch.no_grad():
+        with prompt.on(sites):
+            spared = model(**tiny_batch(), output_hidden_states=True)
+        with prompt.on(bare):
+            whole = model(**tiny_batch(), output_hidden_states=True)
+    assert (spared.hidden_states[-1].shape[1], whole.hidden_states[-1].shape[1]) == (12, 15)
+    torch.testing.assert_close(spared.logits, whole.logits, rtol=1e-4, atol=1e-5)
