@@ -1,6 +1,6 @@
 # `make` lists what there is to make. Everything runs in .venv, which the first target that needs it makes.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -1,0 +1,55 @@
+"""The promised command on the real model: a short piece of it always, the whole of it as a slow test."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from peftbench.assets import fetch
+from peftbench.compose import compose
+from peftbench.config import resolve
+from peftbench.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def real_assets():
+    """Fetch the default model and data, from the cache where they are there."""
+    from peftbench.tasks import load_task
+
+    config = resolve(compose([]))
+    try:
+        fetch(config.model)
+        load_task(config.task)
+    except UserError as error:
+        pytest.skip(f"the default model and data cannot be had here: {error}")
+
+
+def _train(folder, *overrides) -> dict:
+    command = [sys.executable, "-m", "peftbench", "train", "method=adapter", f"output_dir={folder}", *overrides]
+    subprocess.run(command, check=True, capture_output=True)
+    (result,) = folder.rglob("result.json")
+    return json.loads(result.read_text())
+
+
+def test_a_short_run_on_the_real_model_repeats_itself_bit_for_bit(real_assets, data_dir, tmp_path):
+    """Two processes, 640 pairs of MRPC, one epoch: the same metrics and the same curve."""
+    mrpc = tmp_path / "mrpc"
+    mrpc.mkdir()
+    for name, rows in (("train", 641), ("dev", 101)):
+        lines = (data_dir / "glue" / "mrpc" / f"{name}.tsv").read_text(encoding="utf-8").splitlines()[:rows]
+        (mrpc / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    short = ["task=mrpc", f"task.dir={mrpc}", "trainer.epochs=1", "measure.seconds=0.2", "measure.lengths=[32]"]
+    one, two = (_train(tmp_path / name, *short) for name in ("one", "two"))
+    assert one["metrics"] == two["metrics"]
+    assert one["metrics"]["validation"]["loss"] < 0.68
+    assert one["parameters"]["backbone"] == 22_713_216 and one["parameters"]["closed_form"] == 605_184
+    assert 0.9 < one["latency"]["settings"][0]["ratio"] < 2
+
+
+@pytest.mark.slow
+def test_the_default_run_keeps_its_promise(real_assets, tmp_path):
+    """85 % or better on validation, within 5 minutes on two cores."""
+    result = _train(tmp_path)
+    assert result["metrics"]["validation"]["accuracy"] >= 0.85
+    assert result["time"]["total"] < 300
