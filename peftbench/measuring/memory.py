@@ -2,15 +2,18 @@
 
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start the device's peak anew. The host's cannot be reset: it covers the whole life of the process."""
+    """Start the peaks of the device and, on Linux, of the host anew, so that a run of a multirun has its own."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # elsewhere the host's peak covers the whole life of the process
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory(device: torch.device) -> dict[str, int | None]:
@@ -18,7 +21,7 @@ def peak_memory(device: torch.device) -> dict[str, int | None]:
 
     Returns:
         device_peak: most that tensors took on the CUDA device since `reset_peak`; None on other devices.
-        host_peak: largest resident set of this process.
+        host_peak: largest resident set of this process since then.
     """
     return {
         "device_peak": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,

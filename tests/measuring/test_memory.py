@@ -33,6 +33,15 @@ print(peak_memory(cpu)["host_peak"] - before)
     assert 250e6 < int(done.stdout) < 350e6
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process reset its peak")
+def test_host_peak_starts_anew_at_a_reset():
+    block = torch.ones(600_000_000, dtype=torch.uint8)
+    high = peak_memory(CPU)["host_peak"]
+    del block
+    reset_peak(CPU)
+    assert peak_memory(CPU)["host_peak"] < high - 400e6
+
+
 @pytest.mark.gpu
 def test_device_peak_counts_tensors_since_the_reset():
     device = torch.device("cuda")
