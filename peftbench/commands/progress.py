@@ -1,6 +1,7 @@
 """What `peftbench train` shows while it runs and when it is done."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -36,6 +37,11 @@ def since_start(moment: float | None) -> float | None:
 def tell_job(number: int, overrides: list[str]) -> None:
     """Head one run of a multirun."""
     console.print(f"\n[bold]run {number}[/bold]  {' '.join(overrides)}")
+
+
+def working(what: str) -> AbstractContextManager[Any]:
+    """Show on a terminal what takes its time inside the block."""
+    return console.status(what) if console.is_terminal else nullcontext()
 
 
 def tell_error(error: Exception) -> None:

@@ -202,7 +202,8 @@ def _train_and_measure(prepared: Prepared, config: RunConfig, record: Record, ob
     plain = config.plain()
     save_adapter(record.adapter_dir, method, backbone, plain["model"], plain["task"], list(task.labels))
     method.requires_grad_(False)
-    latency = measure_latency(method, backbone, config.measure) if config.measure.latency else None
+    with progress.working("measuring latency"):
+        latency = measure_latency(method, backbone, config.measure) if config.measure.latency else None
     seconds = sum(fitted.seconds)
     rows = len(prepared.splits["train"])
     return {
