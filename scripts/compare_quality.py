@@ -7,7 +7,8 @@
 LoRA (rank 8, alpha 16, query and value) and full fine-tuning, on the same rows from the same model, with the
 same epochs, batch size, learning rate, schedule, warm-up, dropout, weight decay and clipping: peftbench's
 defaults for the method. Scores are those on validation after the last epoch, computed by peftbench for both.
-Both form their batches by length.
+The Trainer pads its random batches dynamically, peftbench forms its batches by length. On a CPU both run
+on peftbench's kernels (backbones/cpu.py): this is about scores, benchmark_peers.py is about speed.
 
 Nothing is done twice: peftbench's runs are records of `peftbench train` and the peer's are small JSON files,
 all under outputs/compare_quality. Several calls may share the work (--only, --methods, --seeds); each ends
@@ -21,6 +22,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -28,6 +30,7 @@ from typing import Any
 
 import peers
 
+from peftbench.backbones.cpu import CheapOnCpu
 from peftbench.commands.train import prepare
 from peftbench.compose import compose
 from peftbench.config import RunConfig, resolve
@@ -116,10 +119,11 @@ def train_ours(pair: Pair) -> None:
 
 def train_peer(pair: Pair) -> None:
     prepared = prepare(pair.config)
-    peer = peers.peer_of(pair.config, prepared, "grouped")
+    peer = peers.peer_of(pair.config, prepared, "longest")
     trainer = peers.peer_trainer(peer, peers.rows_of(prepared.task.splits["train"]))
     started = time.perf_counter()
-    trainer.train()
+    with CheapOnCpu() if peer.cpu else nullcontext():
+        trainer.train()
     seconds = time.perf_counter() - started
     validation = peers.rows_of(prepared.task.splits["validation"])
     facts = environment(prepared.device, compute_dtype(pair.config.trainer.precision, prepared.device))
