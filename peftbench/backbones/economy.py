@@ -21,16 +21,17 @@ class Attachable(Protocol):
 
 
 @contextmanager
-def economical(sites: Sites, method: Attachable, first_row: bool) -> Iterator[None]:
+def economical(sites: Sites, method: Attachable, first_row: bool, compiled: bool = False) -> Iterator[None]:
     """Attach `method` to the backbone inside the block: cheap kernels on a CPU, no row that nobody reads.
 
     Args:
         sites: of the backbone.
         method: detached.
         first_row: whether the head reads the first token alone (`reads_first_row`).
+        compiled: the model will go through torch.compile, which brings kernels of its own.
     """
     with ExitStack() as stack:
-        if sites.device.type == "cpu":
+        if sites.device.type == "cpu" and not compiled:
             stack.enter_context(CheapOnCpu())
         stack.enter_context(method.on(sites))
         if first_row and method.keeps_first_row:

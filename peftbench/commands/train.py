@@ -182,7 +182,7 @@ def _train_and_measure(prepared: Prepared, config: RunConfig, record: Record, ob
     backbone.model.to(device)
     method.to(device)
     reset_peak(device)
-    attached = economical(backbone.sites, method, prepared.first_row)
+    attached = economical(backbone.sites, method, prepared.first_row, config.trainer.compile)
     with progress.Terminal(config, task.metrics) as terminal, attached:
         fitted = fit(
             model=backbone.model,

@@ -1,0 +1,32 @@
+"""Settings of a training run that change how it computes, not what."""
+
+import pytest
+
+
+def test_bf16_and_fp32_agree(train_tiny):
+    changes = ("method=lora", "model.dropout=0.0", "seed=31")
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        result = train_tiny("opinions", *changes, f"trainer.precision={precision}").read()
+        losses[precision] = result["metrics"]["validation"]["loss"]
+        assert result["dtype"] == {"fp32": "float32", "bf16": "bfloat16"}[precision]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "adapter", "lora", "prefix", "prompt", "bitfit"])
+def test_compiled_and_eager_agree(train_tiny, method):
+    changes = (f"method={method}", "model.dropout=0.0", "seed=32", "trainer.epochs=1")
+    losses = [
+        train_tiny("opinions", *changes, f"trainer.compile={value}").read()["metrics"]["validation"]["loss"]
+        for value in ("false", "true")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_the_record_says_under_what_it_was_made(tiny_run):
+    result = tiny_run.read()
+    assert result["versions"]["torch"] and result["device"] and result["threads"] == 1
+    assert result["time"]["startup"] > 0 and len(result["time"]["per_epoch"]) == 2
+    assert result["memory"]["host_peak"] > 0
+    assert result["parameters"]["method"] == result["parameters"]["closed_form"]
