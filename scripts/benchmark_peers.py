@@ -35,12 +35,12 @@ from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_mo
 
 from peftbench.assets import fetch
 from peftbench.backbones.economy import economical
-from peftbench.commands.train import Prepared, prepare
 from peftbench.compose import compose
 from peftbench.config import RunConfig, resolve
 from peftbench.errors import PeftbenchError
 from peftbench.measuring.latency import compare, ratio_with_interval, synchroniser
 from peftbench.methods import build
+from peftbench.preparation import Prepared, prepare
 from peftbench.records.origin import environment
 from peftbench.training.loop import compute_dtype, fit
 

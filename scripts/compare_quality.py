@@ -31,10 +31,10 @@ from typing import Any
 import peers
 
 from peftbench.backbones.cpu import CheapOnCpu
-from peftbench.commands.train import prepare
 from peftbench.compose import compose
 from peftbench.config import RunConfig, resolve
 from peftbench.errors import PeftbenchError
+from peftbench.preparation import prepare
 from peftbench.records.files import make_folder, write_json
 from peftbench.records.find import inspect_run
 from peftbench.records.origin import environment

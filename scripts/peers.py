@@ -36,8 +36,8 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 if TYPE_CHECKING:
     from peftbench.backbones.sites import Sites
-    from peftbench.commands.train import Prepared
     from peftbench.config import RunConfig
+    from peftbench.preparation import Prepared
     from peftbench.tasks import Split
 
 VERSIONS = {"peft": peft.__version__, "accelerate": accelerate.__version__}

@@ -7,9 +7,8 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -19,6 +18,10 @@ from peftbench.errors import PeftbenchError, UserError
 from peftbench.records.lock import RunLock
 from peftbench.records.record import Predictions, Record, Status, run_id
 from peftbench.records.wandb_run import wandb_run
+
+if TYPE_CHECKING:
+    from peftbench.preparation import Prepared
+    from peftbench.tasks import Task
 
 _OOM_HINT = "lower trainer.batch_size (trainer.accumulate keeps the effective size) or task.max_length"
 _INTERRUPTED = 130
@@ -78,17 +81,27 @@ def train(config: RunConfig, overrides: list[str]) -> dict[str, Any]:
     Returns what its result.json holds. Raises UserError for what the user can mend, PeftbenchError for a run
     that failed; the record then says why.
     """
+    from peftbench.preparation import prepare
+    from peftbench.tasks import load_task
+
     plain = config.plain()
     record = Record(Path(config.output_dir) / config.experiment / run_id(plain))
     if not config.force and _is_finished(record):
+        if config.task.dir or config.task.source == "local":
+            check_data(record, load_task(config.task))
         progress.tell_finished(record)
         return record.read()
     prepared = prepare(config)
     with RunLock(record.folder) as lock:
-        if record.checkpoint_path.exists() and not config.force:
+        if not config.force and _is_finished(record):  # by another process, while this one prepared
+            progress.tell_finished(record)
+            return record.read()
+        if not config.force and record.checkpoint_path.exists():
+            check_data(record, prepared.task)
             record.reopen()
         else:
             Record.create(record.folder, plain, overrides)
+            record.update(data=prepared.task.checksum)
         with _failure_recorded(record), wandb_run(config, record) as mirrors:
             observers = [progress.RecordHistory(record, lock), *mirrors]
             record.finish(**_train_and_measure(prepared, config, record, observers))
@@ -99,72 +112,16 @@ def train(config: RunConfig, overrides: list[str]) -> dict[str, Any]:
     return record.read()
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a run needs before it can train: all the user's mistakes show while this is made."""
-
-    device: Any
-    task: Any
-    backbone: Any
-    method: Any
-    first_row: bool
-    splits: dict[str, Any]
-    parameters: dict[str, Any]
-
-    @property
-    def trained(self) -> dict[str, Any]:
-        """Every parameter that trains, the method's and the head's, by name."""
-        method = {f"method.{name}": parameter for name, parameter in self.method.named_parameters()}
-        return method | {f"head.{name}": parameter for name, parameter in self.backbone.head.items()}
-
-
-def prepare(config: RunConfig) -> Prepared:
-    """Read the task, load the backbone, build the method; nothing is written yet."""
-    import torch
-
-    from peftbench.assets import fetch
-    from peftbench.backbones.first_row import reads_first_row
-    from peftbench.backbones.load import load_backbone
-    from peftbench.measuring.parameters import count_parameters
-    from peftbench.methods import build
-    from peftbench.tasks import load_task
-    from peftbench.tasks.batching import encode
-    from peftbench.training.devices import choose_device
-
-    device = choose_device(config.device)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    task = load_task(config.task)
-    folder = fetch(config.model)
-    torch.manual_seed(config.seed)
-    backbone = load_backbone(folder, task.num_outputs, config.model.dropout)
-    method = build(config.method, backbone.sites)
-    check_length(config, backbone.sites.positions, method.extra_tokens)
-    return Prepared(
-        device=device,
-        task=task,
-        backbone=backbone,
-        method=method,
-        first_row=reads_first_row(backbone.sites),
-        splits={
-            name: encode(split.texts, split.labels, backbone.sites.tokenizer, config.task.max_length)
-            for name, split in task.splits.items()
-        },
-        parameters=count_parameters(method, backbone),
-    )
-
-
-def check_length(config: RunConfig, positions: int, extra: int) -> None:
-    """Raise UserError where the task's longest row and what the method adds exceed the model's positions."""
-    if config.task.max_length + extra > positions:
-        added = f" plus the method's {extra}" if extra else ""
+def check_data(record: Record, task: "Task") -> None:
+    """Raise UserError where the record is of other data than `task` holds: a run's id does not cover it."""
+    if record.read()["data"] != task.checksum:
         raise UserError(
-            f"task.max_length={config.task.max_length}{added} tokens do not fit {config.model.name}, which takes"
-            f" {positions}: lower {'method.length or ' if extra else ''}task.max_length"
+            f"{record.folder} was trained on other data than {task.source} holds now:"
+            " set another experiment=…, or train again with force=true"
         )
 
 
-def _train_and_measure(prepared: Prepared, config: RunConfig, record: Record, observers: list[Any]) -> dict[str, Any]:
+def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, observers: list[Any]) -> dict[str, Any]:
     """Train, score and measure; return the fields of result.json."""
     import torch
 
@@ -225,17 +182,18 @@ def _train_and_measure(prepared: Prepared, config: RunConfig, record: Record, ob
     }
 
 
-def _reported(prepared: Prepared) -> list[str]:
+def _reported(prepared: "Prepared") -> list[str]:
     """Splits that are scored at the end: validation, and test where its labels are public."""
     return [
         name for name in ("validation", "test") if name in prepared.splits and prepared.splits[name].labels is not None
     ]
 
 
-def _score(prepared: Prepared, config: RunConfig, split: str) -> tuple[dict[str, float], Predictions]:
+def _score(prepared: "Prepared", config: RunConfig, split: str) -> tuple[dict[str, float], Predictions]:
     from peftbench.training.inference import logits_of, read_out, scores_of
 
     data, task = prepared.splits[split], prepared.task
+    assert data.labels is not None
     logits = logits_of(
         prepared.backbone.model,
         data,

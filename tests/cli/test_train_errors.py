@@ -167,3 +167,19 @@ def test_nothing_but_the_record_is_written(train, tmp_path, monkeypatch):
     assert sorted(file.name for file in result.parent.iterdir()) == [
         "adapter", "config.yaml", "history.jsonl", "predictions.csv", "result.json",
     ]  # fmt: skip
+
+
+def test_other_data_under_the_same_name_are_noticed(train, tmp_path, tiny_data_dir):
+    """Two folders of one task have one run id: the second is not taken for the first."""
+    pairs = ["task=mrpc", "task.max_length=32", "trainer.epochs=1"]
+    assert train(*pairs, f"task.dir={tiny_data_dir / 'pairs'}")[0] == 0
+    copy, other = tmp_path / "copy", tmp_path / "other"
+    for folder, rows in ((copy, None), (other, -1)):
+        folder.mkdir()
+        for file in (tiny_data_dir / "pairs").iterdir():
+            lines = file.read_text().splitlines()[:rows]
+            (folder / file.name).write_text("\n".join(lines) + "\n")
+    assert train(*pairs, f"task.dir={copy}")[0] == 0
+    code, error = train(*pairs, f"task.dir={other}")
+    assert code == 2 and "other data" in error and "force=true" in error
+    assert train(*pairs, f"task.dir={other}", "force=true")[0] == 0
