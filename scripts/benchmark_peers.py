@@ -11,7 +11,7 @@ training   LoRA, examples/s over one pass through the same random rows of the tr
 inference  Latency of the model alone over that of the bare backbone: batch 1, eager, the attention that the
            model loads with, every variant once a round on the same token ids.
 startup    Seconds from the first line of the program to the end of the first training step, and the time of
-           the help pages. Sequences are cut to 16 tokens here, for the step itself to weigh little.
+           the help pages. The peer's tokenized rows come from its cache on disk from the second round on.
 memory     Peak of a process that trains LoRA on the same rows.
 
 The `adapters` library is left out: it needs transformers 4 and cannot share an environment with peftbench.
@@ -228,8 +228,8 @@ def inference(args: argparse.Namespace, base: list[str], config: RunConfig, prep
 
 
 def startup(args: argparse.Namespace, base: list[str], config: RunConfig, prepared: Prepared) -> str:
-    short = ["task.max_length=16", "trainer.epochs=1", "measure.latency=false"]
-    peer = replace(peers.peer_of(config, prepared, "longest"), max_length=16)
+    short = ["trainer.epochs=1", "measure.latency=false"]
+    peer = peers.peer_of(config, prepared, "longest")
     pages = {"peftbench --help": ["--help"], "peftbench train --help": ["train", "--help"]}
     seconds: dict[str, list[float]] = {name: [] for name in ("peftbench train", "Trainer + peft", *pages)}
     with tempfile.TemporaryDirectory() as temporary:
