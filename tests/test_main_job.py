@@ -39,7 +39,14 @@ def test_a_short_run_on_the_real_model_repeats_itself_bit_for_bit(real_assets, d
     for name, rows in (("train", 641), ("dev", 101)):
         lines = (data_dir / "glue" / "mrpc" / f"{name}.tsv").read_text(encoding="utf-8").splitlines()[:rows]
         (mrpc / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    short = ["task=mrpc", f"task.dir={mrpc}", "trainer.epochs=1", "measure.seconds=0.2", "measure.lengths=[32]"]
+    short = [
+        "task=mrpc",
+        f"task.dir={mrpc}",
+        "threads=1",
+        "trainer.epochs=1",
+        "measure.seconds=0.2",
+        "measure.lengths=[32]",
+    ]
     one, two = (_train(tmp_path / name, *short) for name in ("one", "two"))
     assert one["metrics"] == two["metrics"]
     assert one["metrics"]["validation"]["loss"] < 0.68

@@ -132,10 +132,11 @@ def fit(
         fitted.rows.append(row)
         if not fitted.best or row["validation"][primary] > fitted.best["validation"][primary]:
             fitted.best = row
-        if checkpoint is not None:
-            _save(checkpoint, trained, optimizer, schedule, fitted)
         for observer in observers:
             observer.on_epoch(row)
+        # last: what stands behind the checkpoint is trained and told again
+        if checkpoint is not None:
+            _save(checkpoint, trained, optimizer, schedule, fitted)
     model.eval()
     return fitted
 

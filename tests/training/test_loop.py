@@ -134,6 +134,24 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path, step):
     _assert_same_state(whole, again)
 
 
+def test_an_epoch_that_was_not_told_to_the_end_is_told_again(tmp_path):
+    """Stopped between an epoch's last step and its checkpoint, a run goes on from the epoch before."""
+    broken, path = Run(), tmp_path / "checkpoint.pt"
+    told = iter([None, StopError])
+
+    class StopAtSecondEpoch(StopAt):
+        def on_epoch(self, row):
+            if (error := next(told)) is not None:
+                raise error
+
+    with pytest.raises(StopError):
+        broken.fit(checkpoint=path, observers=[StopAtSecondEpoch(1000)])
+    again = Run()
+    again.fit(checkpoint=path)
+    assert again.resumed_at == 8
+    assert [row["epoch"] for row in again.rows if "validation" in row] == [2, 3]
+
+
 def test_a_finished_checkpoint_trains_no_further(tmp_path):
     run, path = Run(), tmp_path / "checkpoint.pt"
     expected = run.fit(checkpoint=path)
