@@ -1,6 +1,8 @@
 """From a config to all that a run trains with; nothing is written, and the user's mistakes show here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,8 +39,14 @@ class Prepared:
         return method | {f"head.{name}": parameter for name, parameter in self.backbone.head.items()}
 
 
-def prepare(config: RunConfig) -> Prepared:
-    """Read the task, load the backbone, build the method; nothing is written yet."""
+def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
+    """Read the task, load the backbone, build the method; nothing is written yet.
+
+    With `reuse` the backbone and the tokenized data of the last such call are used again where they are the
+    same, made as new: what that call prepared is spent. The runs of a sweep so load them once in a process.
+    """
+    if not reuse:
+        _kept.clear()
     device = choose_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -48,7 +56,7 @@ def prepare(config: RunConfig) -> Prepared:
             raise UserError(f"task {task.name}: the labels of its {name} split ({task.source}) are all hidden (-1)")
     folder = fetch(config.model)
     torch.manual_seed(config.seed)
-    backbone = load_backbone(folder, task.num_outputs, config.model.dropout)
+    backbone = _backbone(folder, task.num_outputs, config.model.dropout)
     method = build(config.method, backbone.sites)
     check_length(config, backbone.sites.positions, method.extra_tokens)
     return Prepared(
@@ -57,12 +65,38 @@ def prepare(config: RunConfig) -> Prepared:
         backbone=backbone,
         method=method,
         first_row=reads_first_row(backbone.sites),
-        splits={
-            name: encode(split.texts, split.labels, backbone.sites.tokenizer, config.task.max_length)
-            for name, split in task.splits.items()
-        },
+        splits=_splits(task, backbone, folder, config.task.max_length),
         parameters=count_parameters(method, backbone),
     )
+
+
+_kept: dict[str, tuple[object, Any]] = {}
+
+
+def _keep(name: str, key: object, make: Callable[[], Any]) -> tuple[Any, bool]:
+    """Return (what `make` gave for this key, whether it was kept from before); another key drops the old value."""
+    if name in _kept and _kept[name][0] == key:
+        return _kept[name][1], True
+    _kept.pop(name, None)  # first: two backbones may not fit
+    _kept[name] = key, make()
+    return _kept[name][1], False
+
+
+def _backbone(folder: Path, num_outputs: int, dropout: float | None) -> Backbone:
+    key = (folder, num_outputs, dropout)
+    backbone, used = _keep("backbone", key, lambda: load_backbone(folder, num_outputs, dropout))
+    if used:
+        backbone.renew()
+    return backbone
+
+
+def _splits(task: Task, backbone: Backbone, folder: Path, max_length: int) -> dict[str, Encoded]:
+    def tokenize() -> dict[str, Encoded]:
+        tokenizer = backbone.sites.tokenizer
+        return {name: encode(split.texts, split.labels, tokenizer, max_length) for name, split in task.splits.items()}
+
+    splits, _ = _keep("splits", (task.name, task.checksum, folder, max_length), tokenize)
+    return splits
 
 
 def check_length(config: RunConfig, positions: int, extra: int) -> None:

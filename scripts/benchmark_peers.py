@@ -62,7 +62,7 @@ def main() -> None:
         torch.set_float32_matmul_precision("high")
     args.steps = args.steps or (100 if prepared.device.type == "cuda" else 20)
     args.steps = min(args.steps, len(prepared.splits["train"]) // config.trainer.batch_size)
-    facts = environment(prepared.device, compute_dtype(config.trainer.precision, prepared.device))
+    facts = environment(prepared.device, compute_dtype(config.trainer.precision, prepared.device), config.method_name)
     versions = ", ".join(f"{name} {version}" for name, version in {**facts["versions"], **peers.VERSIONS}.items())
     header = f"{args.model} on {args.task}; {facts['device']}, {facts['threads']} CPU threads; {versions}"
     print(header)

@@ -126,7 +126,7 @@ def train_peer(pair: Pair) -> None:
         trainer.train()
     seconds = time.perf_counter() - started
     validation = peers.rows_of(prepared.task.splits["validation"])
-    facts = environment(prepared.device, compute_dtype(pair.config.trainer.precision, prepared.device))
+    facts = environment(prepared.device, compute_dtype(pair.config.trainer.precision, prepared.device), pair.method)
     result = {
         "metrics": {"validation": peers.peer_scores(trainer, peer, validation, pair.config.task.metrics)},
         "examples": {"validation": len(validation)},

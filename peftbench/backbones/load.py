@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,40 @@ class Backbone:
         model: transformers' `AutoModelForSequenceClassification`; all of it frozen but the head.
         sites: where methods attach; holds the tokenizer.
         head: the head's parameters by name: the classifier, and what the checkpoint did not carry.
+        saved_head: values of those head parameters that the checkpoint did carry; the others start at random.
     """
 
     model: nn.Module
     sites: Sites
     head: dict[str, nn.Parameter]
+    saved_head: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Number of the backbone's parameters, the head left out."""
         return sum(p.numel() for _, p in self.sites.backbone_parameters())
+
+    @torch.no_grad()
+    def renew(self) -> None:
+        """Bring a used backbone, with nothing attached, back to what loading it now would give.
+
+        The head's random start is drawn from torch's generator exactly as `load_backbone` draws it.
+        """
+        model: Any = self.model
+        model.cpu().eval()  # a GPU's generator draws other numbers
+        for name, parameter in self.head.items():
+            if name in self.saved_head:
+                parameter.copy_(self.saved_head[name])
+        drawn = [parameter for name, parameter in self.head.items() if name not in self.saved_head]
+        for parameter in model.parameters():
+            # the mark by which transformers leaves alone what a checkpoint carried
+            parameter._is_hf_initialized = not any(parameter is other for other in drawn)
+        for module in model.modules():
+            own = module.parameters(recurse=False)
+            module._is_hf_initialized = all(parameter._is_hf_initialized for parameter in own)
+        model.initialize_weights()
+        for parameter in self.head.values():
+            parameter.grad = None
 
 
 def load_backbone(folder: Path, num_outputs: int, dropout: float | None = None) -> Backbone:
@@ -101,7 +125,8 @@ def _backbone(model: Any, missing: set[str], dropout: float | None, tokenizer: A
             if isinstance(module, nn.Dropout):
                 module.p = dropout
     model.eval()
-    return Backbone(model, sites, head)
+    saved = {name: p.detach().clone() for name, p in head.items() if name not in missing}
+    return Backbone(model, sites, head, saved)
 
 
 @contextmanager

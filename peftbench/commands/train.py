@@ -91,7 +91,7 @@ def train(config: RunConfig, overrides: list[str]) -> dict[str, Any]:
             check_data(record, load_task(config.task))
         progress.tell_finished(record)
         return record.read()
-    prepared = prepare(config)
+    prepared = prepare(config, reuse=True)
     with RunLock(record.folder) as lock:
         if not config.force and _is_finished(record):  # by another process, while this one prepared
             progress.tell_finished(record)
@@ -178,7 +178,7 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
         },
         "memory": memory,
         "latency": latency,
-        **environment(device, compute_dtype(config.trainer.precision, device)),
+        **environment(device, compute_dtype(config.trainer.precision, device), config.method_name),
     }
 
 

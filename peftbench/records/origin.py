@@ -1,15 +1,21 @@
 """What a figure may depend on besides the config: code, versions, device."""
 
+import hashlib
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from peftbench import __version__
 
+PACKAGE = Path(__file__).parents[1]
+# the rooms whose code decides what a run learns; of methods/, only the run's own file and what that imports
+_DECIDING = ("backbones", "tasks", "training")
 
-def environment(device: Any, dtype: Any) -> dict[str, Any]:
-    """Return versions, commit, device, threads and dtype of a run on a torch device."""
+
+def environment(device: Any, dtype: Any, method: str) -> dict[str, Any]:
+    """Return versions, commit, digest of the code, device, threads and dtype of a run on a torch device."""
     import torch
     import transformers
 
@@ -21,10 +27,29 @@ def environment(device: Any, dtype: Any) -> dict[str, Any]:
             "transformers": transformers.__version__,
         },
         "git_commit": git_commit(),
+        "code": code_digest(method),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "dtype": str(dtype).removeprefix("torch."),
     }
+
+
+def code_digest(method: str) -> str:
+    """Return 8 hexadecimal digits that change with the code that decides what a run of `method` learns.
+
+    A record with another digest is stale: trained again, the same config may score otherwise.
+    """
+    files = [path for room in _DECIDING for path in (PACKAGE / room).glob("*.py")]
+    names = ["base", method]
+    for name in names:  # grows while it is walked: a method may build on others
+        path = PACKAGE / "methods" / f"{name}.py"
+        files.append(path)
+        imported = re.findall(r"peftbench\.methods\.(\w+)", path.read_text(encoding="utf-8"))
+        names += [other for other in imported if other not in names]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def processor() -> str:

@@ -37,6 +37,28 @@ def test_a_fresh_pooler_belongs_to_the_head(tiny_model_dir, tmp_path):
         assert sum(p.numel() for p in method.parameters()) == method.count(config, fresh.sites)
 
 
+def test_a_renewed_backbone_is_as_loaded_with_the_same_seed(tiny_model_dir, tmp_path):
+    saved = load_backbone(tiny_model_dir, 2)
+    state = {name: p for name, p in saved.model.state_dict().items() if "pooler" not in name}
+    saved.model.save_pretrained(tmp_path, state_dict=state)  # carries a classifier, lacks the pooler
+    saved.sites.tokenizer.save_pretrained(tmp_path)
+    for folder in (tiny_model_dir, tmp_path):
+        torch.manual_seed(3)
+        loaded, drawn = load_backbone(folder, 2), torch.rand(1)
+        used = load_backbone(folder, 2)
+        for parameter in used.head.values():
+            parameter.data.add_(1)
+            parameter.grad = torch.ones_like(parameter)
+        used.model.train()
+        torch.manual_seed(3)
+        used.renew()
+        assert torch.equal(torch.rand(1), drawn)
+        assert not used.model.training
+        assert all(parameter.grad is None for parameter in used.model.parameters())
+        for name, parameter in loaded.model.state_dict().items():
+            assert torch.equal(used.model.state_dict()[name], parameter), name
+
+
 def test_dropout_is_replaced_where_asked(tiny_model_dir):
     def rates(backbone):
         return {m.p for m in backbone.model.modules() if isinstance(m, torch.nn.Dropout)}

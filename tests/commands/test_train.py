@@ -30,3 +30,15 @@ def test_the_record_says_under_what_it_was_made(tiny_run):
     assert result["time"]["startup"] > 0 and len(result["time"]["per_epoch"]) == 2
     assert result["memory"]["host_peak"] > 0
     assert result["parameters"]["method"] == result["parameters"]["closed_form"]
+
+
+def test_a_run_learns_the_same_behind_another_in_one_process(train_tiny, tmp_path):
+    # `full` and `adapter` change backbone parameters in place of the backbone's own while they train
+    records = []
+    for number, before in enumerate((None, "full", "adapter")):
+        for method in filter(None, (before, "lora")):
+            records.append(train_tiny("opinions", f"method={method}", "seed=5", f"experiment=order{number}"))
+    histories = [record.history() for record in records if "lora" in record.folder.name]
+    assert len(histories) == 3
+    losses = [[row["loss"] for row in history] for history in histories]
+    assert losses[0] == losses[1] == losses[2]
