@@ -1,0 +1,179 @@
+"""Uncertainty of scores: bootstrap over seeds and over the same evaluation examples, paired between rows.
+
+One draw picks seeds and examples with replacement and scores every row on exactly these, so that what is easy
+or hard about an example counts for both sides of a difference (Efron & Tibshirani 1993, §8; percentile
+intervals, §13). With few seeds the draw over seeds is too narrow by √((s − 1) / s), s seeds.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+RESAMPLES = 10_000
+_CHUNK = 1000
+
+# (labels, predictions, counts) → score of each draw; labels and predictions (examples,), counts (draws, examples)
+Scorer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+class Interval(NamedTuple):
+    """An estimate and the interval around it."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def score_interval(
+    metric: str, labels: np.ndarray, predictions: np.ndarray, confidence: float = 0.95, classes: int | None = None
+) -> Interval:
+    """Return the mean score over seeds with its interval.
+
+    Args:
+        metric: accuracy | f1 | matthews | pearson | spearman.
+        labels: (examples,). predictions: (seeds, examples), classes or scores.
+        confidence: share of the draws inside the interval.
+        classes: of the task; taken from what occurs where it is not given.
+    """
+    (draws,) = _draws(metric, labels, [predictions], classes)
+    return _interval(draws, confidence)
+
+
+def difference_interval(
+    metric: str,
+    labels: np.ndarray,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    confidence: float = 0.95,
+    classes: int | None = None,
+) -> Interval:
+    """Return mean(ours) − mean(theirs) with its interval, seeds and examples paired; arguments as above."""
+    ours_draws, theirs_draws = _draws(metric, labels, [ours, theirs], classes)
+    return _interval(ours_draws - theirs_draws, confidence)
+
+
+def ratio_interval(
+    metric: str,
+    labels: np.ndarray,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    confidence: float = 0.95,
+    classes: int | None = None,
+) -> Interval | None:
+    """Return mean(ours) / mean(theirs) with its interval, paired; None where theirs can be 0."""
+    ours_draws, theirs_draws = _draws(metric, labels, [ours, theirs], classes)
+    if np.any(theirs_draws <= 0):
+        return None
+    return _interval(ours_draws / theirs_draws, confidence)
+
+
+def median_interval(values: list[float]) -> Interval:
+    """Return the median with the range of the values: for a few timings no narrower claim can be made."""
+    return Interval(float(np.median(values)), min(values), max(values))
+
+
+def _interval(draws: np.ndarray, confidence: float) -> Interval:
+    """The first draw is the sample itself."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws[1:], (tail, 1 - tail))
+    return Interval(float(draws[0]), float(low), float(high))
+
+
+def _draws(metric: str, labels: np.ndarray, rows: list[np.ndarray], classes: int | None) -> list[np.ndarray]:
+    """Return for each row its mean score over the seeds: first of the sample, then of every draw."""
+    seeds, examples = rows[0].shape
+    if any(row.shape != (seeds, examples) for row in rows) or labels.shape != (examples,):
+        raise ValueError(f"labels {labels.shape} and predictions {[row.shape for row in rows]} are not of one kind")
+    generator = np.random.default_rng(0)
+    scorer = _scorer(metric, classes or _classes(labels, rows))
+    collected: list[list[np.ndarray]] = [[] for _ in rows]
+    for seed_counts, example_counts in _resamples(generator, seeds, examples):
+        for row, draws in zip(rows, collected, strict=True):
+            scores = np.stack([scorer(labels, predictions, example_counts) for predictions in row], axis=1)
+            draws.append((scores * seed_counts).sum(axis=1) / seeds)
+    return [np.concatenate(draws) for draws in collected]
+
+
+def _resamples(generator: np.random.Generator, seeds: int, examples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield how often each draw holds each seed and each example: the sample itself, then chunks of draws."""
+    yield np.ones((1, seeds)), np.ones((1, examples))
+    for _ in range(RESAMPLES // _CHUNK):
+        yield (
+            generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=_CHUNK),
+            generator.multinomial(examples, np.full(examples, 1 / examples), size=_CHUNK).astype(np.float64),
+        )
+
+
+def _classes(labels: np.ndarray, rows: list[np.ndarray]) -> int:
+    return int(max(labels.max(), *(row.max() for row in rows))) + 1
+
+
+def _scorer(metric: str, classes: int) -> Scorer:
+    if metric == "pearson":
+        return _pearson
+    if metric == "spearman":
+        return _spearman
+    from_confusion = {"accuracy": _accuracy, "f1": _f1, "matthews": _matthews}[metric]
+
+    def scorer(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        cell = (labels * classes + predictions).astype(np.int64)
+        confusion = counts @ np.eye(classes**2)[cell]
+        return from_confusion(confusion.reshape(-1, classes, classes))
+
+    return scorer
+
+
+def _accuracy(confusion: np.ndarray) -> np.ndarray:
+    """(draws, true, predicted) → (draws,)."""
+    return np.trace(confusion, axis1=1, axis2=2) / confusion.sum(axis=(1, 2))
+
+
+def _f1(confusion: np.ndarray) -> np.ndarray:
+    """F1 of class 1 of two, else the mean over the classes that occur, as `peftbench.tasks.metrics.f1`."""
+    found = np.diagonal(confusion, axis1=1, axis2=2)
+    size = confusion.sum(axis=1) + confusion.sum(axis=2)
+    per_class = _divide(2 * found, size)
+    if confusion.shape[1] <= 2:
+        return per_class[:, 1] if confusion.shape[1] == 2 else np.zeros(len(confusion))
+    return _divide(per_class.sum(axis=1), (size > 0).sum(axis=1))
+
+
+def _matthews(confusion: np.ndarray) -> np.ndarray:
+    predicted, true = confusion.sum(axis=1), confusion.sum(axis=2)
+    total = predicted.sum(axis=1)
+    covariance = np.trace(confusion, axis1=1, axis2=2) * total - (predicted * true).sum(axis=1)
+    spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (true**2).sum(axis=1))
+    return _divide(covariance, np.sqrt(np.maximum(spread, 0)))
+
+
+def _pearson(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return _correlation(counts, np.asarray(labels, float)[None], np.asarray(predictions, float)[None])
+
+
+def _spearman(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return _correlation(counts, _ranks(labels, counts), _ranks(predictions, counts))
+
+
+def _correlation(counts: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of x and y, (1 or draws, examples), each example taken `counts` times."""
+    total = counts.sum(axis=1, keepdims=True)
+    x = x - (counts * x).sum(axis=1, keepdims=True) / total
+    y = y - (counts * y).sum(axis=1, keepdims=True) / total
+    covariance = (counts * x * y).sum(axis=1)
+    return _divide(covariance, np.sqrt((counts * x * x).sum(axis=1) * (counts * y * y).sum(axis=1)))
+
+
+def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean ranks within each draw, (draws, examples), of examples that are in it `counts` times."""
+    _, group = np.unique(values, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    size = np.add.reduceat(counts[:, order], starts, axis=1)
+    below = np.cumsum(size, axis=1) - size
+    return (below + (size + 1) / 2)[:, group]
+
+
+def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Divide; 0 where `below` is 0."""
+    return np.divide(above, below, out=np.zeros(np.broadcast_shapes(above.shape, below.shape)), where=below > 0)

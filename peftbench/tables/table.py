@@ -1,0 +1,148 @@
+"""What a built table is: plain data that every format is written from; it knows neither records nor torch."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Column:
+    """A kind of figure.
+
+    Attributes:
+        key: its name in specs, CSV and JSON.
+        title: what readers see, without the unit.
+        unit: behind the title: "%", "s", "ms", "×", "MiB", or "".
+        better: higher | lower | "" where neither is better.
+        digits: decimals shown.
+    """
+
+    key: str
+    title: str
+    unit: str = ""
+    better: str = ""
+    digits: int = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one row.
+
+    Attributes:
+        value: to sort and plot by, in the column's unit; None where there is none yet.
+        sd: standard deviation over the seeds; None for one seed, and for what does not vary with it.
+        n: how many seeds it is of.
+        low, high: its interval where one was computed (95 % for all rows of the table together).
+        differs: whether that interval excludes "no difference to the baseline"; None where that is not asked.
+        lab: the lab's figure. verdict: holds | does not hold | cannot be told | not comparable.
+        published: the literature's figure as text, with its source.
+        note: why there is no figure, or what to know about it.
+    """
+
+    value: float | None = None
+    sd: float | None = None
+    n: int = 0
+    low: float | None = None
+    high: float | None = None
+    differs: bool | None = None
+    lab: float | None = None
+    verdict: str | None = None
+    published: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class RunPoint:
+    """One run of a row.
+
+    Attributes:
+        id, seed, folder: which run; the folder as the user can open it.
+        status: missing | stale | running | finished | failed | oom | interrupted | unreadable.
+        reason: the error of a failed run, or in what a stale one differs.
+        used: whether the row's figures contain it.
+        command: the command that makes it.
+        config: its composed config, plain. history: one entry an epoch: epoch, step, loss, seconds, validation.
+        metrics: split → metric → value, as recorded (accuracy 0 … 1).
+    """
+
+    id: str
+    seed: int
+    folder: str
+    status: str
+    reason: str | None = None
+    used: bool = False
+    command: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: `cells` holds every figure that can be told, shown or not; `runs` one entry a seed."""
+
+    label: str
+    overrides: list[str]
+    baseline: bool
+    cells: dict[str, Cell]
+    runs: list[RunPoint]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something the lab says, what was measured, and the verdict: holds | does not hold | cannot be told | …"""
+
+    text: str
+    measured: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it stands.
+
+    Attributes:
+        name, title: e.g. lab/bottleneck, and its heading.
+        command: what makes it. model, task, seeds: of what. baseline: that row's label.
+        primary: key of the score that rows are judged by. examples: how many it is over.
+        columns: those shown, in order. all_columns: those that cells may have, shown or not.
+        notes: missing, stale and failed runs with the command that mends it, and how to read the figures.
+        environment: versions, devices, threads and commits of the runs it is made of; each a sorted list.
+    """
+
+    name: str
+    title: str
+    command: str
+    model: str
+    task: str
+    seeds: list[int]
+    baseline: str
+    primary: str
+    examples: int | None
+    columns: list[Column]
+    all_columns: list[Column]
+    rows: list[Row]
+    claims: list[Claim]
+    notes: list[str]
+    environment: dict[str, list[str]]
+
+    def plain(self) -> dict[str, Any]:
+        """Return all of it as plain data."""
+        return asdict(self)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run that it wants is among its figures."""
+        return all(run.used for row in self.rows for run in row.runs)
+
+
+def format_cell(cell: Cell, column: Column) -> str:
+    """Write a cell's figure: `77.5 ± 1.0`, `0.325`, `–` where there is none; the unit is the heading's."""
+    if cell.value is None:
+        return "–"
+    text = f"{cell.value:,.{column.digits}f}"
+    return text if cell.sd is None else f"{text} ± {cell.sd:,.{column.digits}f}"
+
+
+def heading(column: Column) -> str:
+    """Write a column's heading with its unit."""
+    return f"{column.title}, {column.unit}" if column.unit else column.title
