@@ -9,11 +9,13 @@ STARTED = time.time()
 # command → what it does; the module of the same name in peftbench.commands has main(argv) -> exit code
 COMMANDS = {
     "train": "train one method on one task; with -m, every combination of comma-separated values",
+    "sweep": "train what a table still lacks, through any launcher, and show the table",
+    "table": "show or write a table from the runs there are",
     "evaluate": "score a finished run again, on any split",
     "predict": "labels and probabilities for text on the line, in a file or on standard input",
     "params": "parameter counts and shares, exact, without loading any weights",
     "runs": "the runs there are: status, score, age",
-    "list": "what can be chosen: methods, models, tasks",
+    "list": "what can be chosen: methods, models, tasks, tables",
 }
 
 
@@ -76,6 +78,7 @@ def _usage() -> str:
         "  peftbench train method=adapter\n"
         "  peftbench train method=lora method.rank=4 task=mrpc\n"
         "  peftbench train -m method=adapter,lora,prefix,prompt seed=0,1\n"
+        "  peftbench sweep table=lab/bottleneck model=minilm seeds=3\n"
     )
 
 

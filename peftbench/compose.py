@@ -1,6 +1,6 @@
 """Compose a config from overrides as `peftbench train` does, and turn Hydra's errors into one clear line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,18 +8,23 @@ from typing import Any
 
 import hydra
 from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from peftbench.errors import UserError, nearest
+from peftbench.errors import PeftbenchError, UserError, nearest
 
 CONFIG_NAME = "train"
+SWEEP_NAME = "sweep"
 VERSION_BASE = "1.3"
 
 
@@ -36,6 +41,17 @@ def _config_path() -> Path:
 CONFIG_PATH = str(_config_path())
 
 
+def _prefer_own_launchers() -> None:
+    """Put our launcher configs in the place of the plugins' of the same names: Hydra would check ours against them."""
+    Plugins.instance()  # finds the plugins, which store their configs
+    stored = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    for path in (Path(CONFIG_PATH) / "hydra" / "launcher").glob("*.yaml"):
+        stored.pop(path.name, None)
+
+
+_prefer_own_launchers()
+
+
 class UnknownKeyError(UserError):
     """An override names a key that the config does not have; `override` is the text of it."""
 
@@ -44,13 +60,13 @@ class UnknownKeyError(UserError):
         self.override = override
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
-    """Compose the config of one run from Hydra overrides; raises UserError for a bad one."""
+def compose(overrides: Sequence[str], name: str = CONFIG_NAME) -> DictConfig:
+    """Compose the config `name`, that of one run, from Hydra overrides; raises UserError for a bad one."""
     try:
         with _hydra():
-            return hydra.compose(CONFIG_NAME, overrides=list(overrides))
+            return hydra.compose(name, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise translate(error, overrides) from error
+        raise translate(error, overrides, name) from error
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
@@ -62,7 +78,32 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
         raise translate(error, overrides) from error
 
 
-def translate(error: Exception, overrides: Sequence[str]) -> UserError:
+@contextmanager
+def launcher(task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> Iterator[Callable[[Any], None]]:
+    """Yield the function that runs `task` on each of a list of override lists and waits for them.
+
+    It is the launcher that `overrides` choose (`hydra/launcher=…`); jobs are composed as `peftbench train -m`
+    composes its own. Raises UserError for a launcher there is not, or one that is not installed.
+    """
+    try:
+        with _hydra():
+            running = GlobalHydra.instance().hydra
+            assert running is not None
+            lines = [*overrides, "hydra.mode=MULTIRUN"]
+            config = running.compose_config(CONFIG_NAME, lines, RunMode.MULTIRUN, from_shell=False)
+            context = HydraContext(config_loader=running.config_loader, callbacks=Callbacks(config))
+            chosen = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+
+            def launch(jobs: Sequence[Sequence[str]]) -> None:
+                for returned in chosen.launch(jobs, initial_job_idx=0):
+                    returned.return_value  # noqa: B018 - raises what a job raised
+
+            yield launch
+    except (HydraException, OmegaConfBaseException) as error:
+        raise translate(error, overrides) from error
+
+
+def translate(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAME) -> PeftbenchError:
     """Return the one line that says which override is wrong, and what it may have been meant to be.
 
     Args:
@@ -76,6 +117,8 @@ def translate(error: Exception, overrides: Sequence[str]) -> UserError:
         return UserError(f"{group}={option}: there is no such {group}. {nearest(option, error.options, most=2)}")
     if isinstance(error, OSError) and error.filename:
         return UserError(f"cannot use {error.filename}: {error.strerror}")
+    if failure := _launcher_failure(error):
+        return failure
     if not isinstance(error, HydraException | OmegaConfBaseException):
         raise error
     given = [o for o in overrides if not o.startswith("-") and (o.startswith("~") or "=" in o)]
@@ -85,11 +128,33 @@ def translate(error: Exception, overrides: Sequence[str]) -> UserError:
             if "--multirun" in str(error):
                 return UserError(_several_values(parsed, loader))
             for combination in _expand(parsed):
-                if found := _unknown_key(_parse(combination, loader), loader):
+                if found := _unknown_key(_parse(combination, loader), loader, name):
                     return found
     except HydraException:  # a second mistake in the same line: the first one's own text must do
         pass
     return UserError(_own_text(error))
+
+
+# what the class of a launcher starts with → the launcher, which is also the extra that installs it
+_EXTRAS = {
+    "hydra_plugins.hydra_joblib_launcher": "joblib",
+    "hydra_plugins.hydra_submitit_launcher": "slurm",
+    "hydra_plugins.peftbench_ray": "ray",
+}
+
+
+def _launcher_failure(error: Exception) -> PeftbenchError | None:
+    """Return the line for a launcher that is not installed, or has no cluster here, or lost a job's process."""
+    text = str(error)
+    if isinstance(error, RuntimeError) and "Unknown plugin class" in text:
+        for start, extra in _EXTRAS.items():
+            if start in text:
+                return UserError(f"hydra/launcher={extra} is not installed: pip install 'peftbench[{extra}]'")
+    if type(error).__module__.partition(".")[0] in ("submitit", "joblib"):
+        return PeftbenchError(f"a run was lost: {_own_text(error)}; the same command goes on from its last epoch")
+    if isinstance(error, RuntimeError) and "srun" in text:
+        return UserError("hydra/launcher=slurm: there is no srun here; give the command on a machine of the cluster")
+    return None
 
 
 @contextmanager
@@ -147,10 +212,10 @@ def _several_values(overrides: list[Override], loader: ConfigLoader) -> str:
     return text
 
 
-def _unknown_key(overrides: list[Override], loader: ConfigLoader) -> UnknownKeyError | None:
+def _unknown_key(overrides: list[Override], loader: ConfigLoader, name: str) -> UnknownKeyError | None:
     """Return the error for the first override whose key the config does not have."""
     choices = _group_choices(overrides, loader)
-    plain = _plain(choices)
+    plain = _plain(choices, name)
     chosen: dict[str, str] = plain["hydra"]["runtime"]["choices"]
     for override in overrides:
         line, path = str(override.input_line), override.key_or_group.split(".")
@@ -167,8 +232,8 @@ def _unknown_key(overrides: list[Override], loader: ConfigLoader) -> UnknownKeyE
         text = f"{line}: {shown} has no key {missing!r}"
         if where in chosen and (owners := _owners(where, path, loader)):
             return UnknownKeyError(f"{text}; it belongs to {where}={f' or {where}='.join(owners)}", line)
-        names = [str(name) for name in node if name != "hydra"]
-        if len(path) == 1 and (deeper := [f"{name}.{missing}" for name in names if _has(node[name], missing)]):
+        names = [str(key) for key in node if key != "hydra"]
+        if len(path) == 1 and (deeper := [f"{key}.{missing}" for key in names if _has(node[key], missing)]):
             return UnknownKeyError(f"{text}. Did you mean {' or '.join(deeper)}?", line)
         return UnknownKeyError(f"{text}. {nearest(missing, names, most=1)}", line)
     return None
@@ -181,11 +246,9 @@ def _owners(group: str, path: list[str], loader: ConfigLoader) -> list[str]:
     ]
 
 
-def _plain(overrides: list[str]) -> Any:
+def _plain(overrides: list[str], name: str = CONFIG_NAME) -> Any:
     """Compose to plain data, Hydra's own settings included; missing values stay `???`."""
-    return OmegaConf.to_container(
-        hydra.compose(CONFIG_NAME, overrides=overrides, return_hydra_config=True), resolve=False
-    )
+    return OmegaConf.to_container(hydra.compose(name, overrides=overrides, return_hydra_config=True), resolve=False)
 
 
 def _depth(config: Any, path: list[str]) -> int:

@@ -121,6 +121,8 @@ class MeasureConfig:
     seconds: float
     batches: list[int]
     lengths: list[int]
+    training_step: bool = False
+    switching: bool = False
 
     def __post_init__(self) -> None:
         _at_least("measure.seconds", self.seconds, 0)

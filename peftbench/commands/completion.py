@@ -1,7 +1,7 @@
 """TAB completion: what the function that `peftbench -sc install=bash` gives the shell asks for.
 
-Hydra completes the overrides behind `train` and `params`; the command word in front of them, of which Hydra
-knows nothing, and the other commands are completed here.
+Hydra completes the overrides behind `train`, `sweep`, `table` and `params`; the command word in front of them, of
+which Hydra knows nothing, tables' names, and the other commands are completed here.
 """
 
 import argparse
@@ -18,7 +18,8 @@ from peftbench.cli import COMMANDS
 from peftbench.errors import UserError
 
 _SHELLS = ("bash", "zsh", "fish")
-_WITH_OVERRIDES = ("train", "params")
+# command → the config whose keys and groups its overrides are of
+_WITH_OVERRIDES = {"train": "train", "params": "train", "sweep": "sweep", "table": "sweep"}
 _WITH_RUN = ("evaluate", "predict", "runs")
 
 # Hydra's function never puts a space behind a word, for an override may go on; a whole word is to have one.
@@ -68,7 +69,11 @@ def candidates(line: str) -> list[str]:
     if rest and (option := _takes_value(parser, rest[-1])):
         return _matching(word, option.choices or [])
     if command in _WITH_OVERRIDES and not word.startswith("-"):
-        return _overrides(rest, word)
+        if command == "sweep" and word.startswith("table="):
+            return [f"table={name}" for name in _matching(word.removeprefix("table="), _tables())]
+        if command == "table" and "=" not in word and not rest:
+            return _matching(word, _tables())
+        return _overrides(rest, word, _WITH_OVERRIDES[command])
     return _matching(word, _positionals(command, parser, rest, word), parser._option_string_actions)
 
 
@@ -86,26 +91,33 @@ def _matching(word: str, names: Iterable[str], options: Iterable[str] = ()) -> l
 # ---- overrides -------------------------------------------------------------------------------------------
 
 
-def _overrides(rest: list[str], word: str) -> list[str]:
-    """Let Hydra complete a word behind `train` or `params`; in `a,b` (several values, with -m) the last."""
+def _overrides(rest: list[str], word: str, config: str) -> list[str]:
+    """Let Hydra complete an override of the config named; in `a,b` (several values, with -m) the last."""
     flags = {"-m", "--multirun"}
     known = [other for other in rest if not other.startswith("-") or other in flags]
     key, equals, value = word.partition("=")
     done, comma, last = value.rpartition(",")
     asked = f"{key}{equals}{last}"
     os.environ["COMP_LINE"] = " ".join(["peftbench", *known, asked])
-    found = _hydra("query=bash").split()
+    found = _hydra("query=bash", config).split()
     return [f"{key}={done},{name.removeprefix(f'{key}=')}" for name in found] if comma else found
 
 
-def _hydra(request: str) -> str:
+def _tables() -> list[str]:
+    """Return the names of the tables; Hydra's completion does not look into folders of a group."""
+    from peftbench.commands.list import read_group
+
+    return [table["name"] for table in read_group("table")]
+
+
+def _hydra(request: str, config: str = "train") -> str:
     """Return what Hydra's own completion prints; nothing where it cannot make sense of the line."""
     import hydra
 
-    from peftbench.compose import CONFIG_NAME, CONFIG_PATH, VERSION_BASE
+    from peftbench.compose import CONFIG_PATH, VERSION_BASE
 
     sys.argv = ["peftbench", "-sc", request]
-    complete = hydra.main(version_base=VERSION_BASE, config_path=CONFIG_PATH, config_name=CONFIG_NAME)(_nothing)
+    complete = hydra.main(version_base=VERSION_BASE, config_path=CONFIG_PATH, config_name=config)(_nothing)
     answer = io.StringIO()
     try:
         with redirect_stdout(answer), redirect_stderr(io.StringIO()):

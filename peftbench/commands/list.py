@@ -1,4 +1,4 @@
-"""`peftbench list`: the methods, models and tasks there are, read from the config files alone."""
+"""`peftbench list`: the methods, models, tasks and tables there are, read from the config files alone."""
 
 import argparse
 import json
@@ -17,9 +17,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = argparse.ArgumentParser(
         prog="peftbench list",
-        description="List what `peftbench train` can be given: method=…, model=…, task=….",
+        description="List what `peftbench train` can be given: method=…, model=…, task=…; and `peftbench sweep`: table=….",
     )
-    parser.add_argument("what", nargs="?", metavar="WHAT", help=f"{', '.join(GROUPS)} (default: all three)")
+    parser.add_argument("what", nargs="?", metavar="WHAT", help=f"{', '.join(GROUPS)} (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON: the config files with their descriptions")
     return parser
 
@@ -46,11 +46,13 @@ def read_group(group: str) -> list[Config]:
     from peftbench.compose import CONFIG_PATH
 
     options = []
-    for path in sorted(Path(CONFIG_PATH, group).glob("*.yaml")):
+    folder = Path(CONFIG_PATH, group)
+    for path in sorted(folder.rglob("*.yaml")):
         config = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(config, dict)
         first, _, _ = path.read_text(encoding="utf-8").partition("\n")
-        named = {"name": path.stem, "description": first.removeprefix("#").strip()}
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        named = {"name": name, "description": first.removeprefix("#").strip()}
         options.append({**named, **{str(key): value for key, value in config.items() if key != "name"}})
     return options
 
@@ -74,8 +76,17 @@ def _task(config: Config) -> dict[str, str]:
     }
 
 
+def _table(config: Config) -> dict[str, str]:
+    return {"rows": str(len(config["rows"])), "seeds": str(config["seeds"]), "columns": ", ".join(config["columns"])}
+
+
 # list → the columns it shows beside name and description
-GROUPS: dict[str, Callable[[Config], dict[str, str]]] = {"methods": _method, "models": _model, "tasks": _task}
+GROUPS: dict[str, Callable[[Config], dict[str, str]]] = {
+    "methods": _method,
+    "models": _model,
+    "tasks": _task,
+    "tables": _table,
+}
 
 
 def _settings(values: Config) -> str:
@@ -106,7 +117,7 @@ def _print(lists: dict[str, list[Config]]) -> None:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for column in rows[0]:
             title = name.removesuffix("s") if column == "name" else column
-            table.add_column(title, overflow="fold", no_wrap=column not in ("settings", "description"))
+            table.add_column(title, overflow="fold", no_wrap=column not in ("settings", "columns", "description"))
         for row in rows:
             table.add_row(*map(Text, row.values()))
         if number:

@@ -38,12 +38,12 @@ def main(argv: list[str]) -> int:
 
     from peftbench.compose import CONFIG_PATH, translate
 
+    _exit_codes.clear()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     # Hydra's parser takes its flags only before the overrides
     sys.argv = [sys.argv[0], *sorted(argv, key=lambda word: word not in ("-m", "--multirun"))]
-    _exit_codes.clear()
-    compose_and_train = hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")(_job)
-    signal.signal(signal.SIGTERM, _interrupt)  # a cluster's preemption is recorded like Ctrl-C
+    compose_and_train = hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")(job)
+    interrupt_on_sigterm()
     try:
         compose_and_train()
     except KeyboardInterrupt:
@@ -55,24 +55,34 @@ def main(argv: list[str]) -> int:
     return 1 if 1 in _exit_codes else max(_exit_codes, default=0)
 
 
+def interrupt_on_sigterm() -> None:
+    """Let SIGTERM, a cluster's preemption, be recorded like Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
 def _interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _job(composed: DictConfig) -> None:
-    """Train one composed config; a failure is told and remembered, so that a multirun goes on."""
+def job(composed: DictConfig) -> int:
+    """Train one composed config, in whatever process a launcher put it; return its exit code.
+
+    A failure is told, recorded and remembered, so that the other jobs go on.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
     if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
         progress.tell_job(int(hydra_config.job.num) + 1, overrides)
+    code = 0
     try:
         train(resolve(composed), overrides)
-        _exit_codes.append(0)
     except PeftbenchError as error:
         progress.tell_error(error)
-        _exit_codes.append(error.exit_code)
+        code = error.exit_code
+    _exit_codes.append(code)
+    return code
 
 
 def train(config: RunConfig, overrides: list[str]) -> dict[str, Any]:
@@ -126,8 +136,8 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
     import torch
 
     from peftbench.backbones.economy import economical
-    from peftbench.measuring.latency import measure_latency
     from peftbench.measuring.memory import peak_memory, reset_peak
+    from peftbench.measuring.run import measure_run
     from peftbench.records.origin import environment
     from peftbench.serving.adapter import save_adapter
     from peftbench.training.loop import compute_dtype, fit
@@ -158,9 +168,10 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
     record.write_predictions({name: predictions for name, (_, predictions) in scored.items()})
     plain = config.plain()
     save_adapter(record.adapter_dir, method, backbone, plain["model"], plain["task"], list(task.labels))
-    method.requires_grad_(False)
-    with progress.working("measuring latency"):
-        latency = measure_latency(method, backbone, config.measure) if config.measure.latency else None
+    with progress.working("measuring"):
+        measured = measure_run(
+            method, backbone, prepared.first_row, prepared.splits["train"], record.adapter_dir, config
+        )
     seconds = sum(fitted.seconds)
     rows = len(prepared.splits["train"])
     return {
@@ -177,7 +188,7 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
             "startup": progress.since_start(fitted.first_step),
         },
         "memory": memory,
-        "latency": latency,
+        **measured,
         **environment(device, compute_dtype(config.trainer.precision, device), config.method_name),
     }
 

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from peftbench.config import RunConfig
+from peftbench.config import LoggerConfig, RunConfig
 from peftbench.errors import UserError
 from peftbench.records.record import Record
 
@@ -36,6 +37,34 @@ class Mirror:
             self._run.summary[key] = result[key]
 
 
+def start_wandb(logger: LoggerConfig, *, folder: Path, **settings: Any) -> Any:
+    """Start a wandb run, offline where `logger.mode=auto` finds no key; raises UserError where it cannot start.
+
+    Args:
+        logger: project, entity and mode.
+        folder: where wandb keeps its files.
+        settings: id, name, group, job_type, config, as wandb.init takes them.
+    """
+    import wandb
+
+    mode: Any = logger.mode
+    if mode == "auto":
+        mode = "online" if wandb.login(prompt=False) else "offline"
+    try:
+        return wandb.init(
+            project=logger.project,
+            entity=logger.entity,
+            dir=folder,
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+            settings=wandb.Settings(silent=True, console="off"),
+            **settings,
+        )
+    except wandb.errors.Error as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"logger=wandb: {reason}; logger.mode=offline needs no account") from error
+
+
 @contextmanager
 def wandb_run(config: RunConfig, record: Record) -> Iterator[list[Mirror]]:
     """Yield the mirrors of this run: one with `logger=wandb`, none otherwise.
@@ -46,30 +75,17 @@ def wandb_run(config: RunConfig, record: Record) -> Iterator[list[Mirror]]:
     if config.logger.name != "wandb" or config.logger.mode == "disabled":
         yield []
         return
-    import wandb
-
-    mode: Any = config.logger.mode
-    if mode == "auto":
-        mode = "online" if wandb.login(prompt=False) else "offline"
     plain = config.plain()
     started = record.read()["started"]
-    try:
-        run = wandb.init(
-            project=config.logger.project,
-            entity=config.logger.entity,
-            dir=record.folder,
-            mode=mode,
-            id=re.sub(r"\W+", "-", f"{record.folder.name}-{started}"),
-            resume="allow" if mode == "online" else None,
-            name=record.folder.name,
-            group=config.experiment,
-            job_type=config.method_name,
-            config={key: plain[key] for key in ("method", "model", "task", "trainer", "seed", "experiment")},
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-    except wandb.errors.Error as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"logger=wandb: {reason}; logger.mode=offline needs no account") from error
+    run = start_wandb(
+        config.logger,
+        folder=record.folder,
+        id=re.sub(r"\W+", "-", f"{record.folder.name}-{started}"),
+        name=record.folder.name,
+        group=config.experiment,
+        job_type=config.method_name,
+        config={key: plain[key] for key in ("method", "model", "task", "trainer", "seed", "experiment")},
+    )
     failed = True
     try:
         yield [Mirror(run)]

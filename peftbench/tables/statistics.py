@@ -5,7 +5,8 @@ or hard about an example counts for both sides of a difference (Efron & Tibshira
 intervals, §13). With few seeds the draw over seeds is too narrow by √((s − 1) / s), s seeds.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -85,24 +86,28 @@ def _draws(metric: str, labels: np.ndarray, rows: list[np.ndarray], classes: int
     seeds, examples = rows[0].shape
     if any(row.shape != (seeds, examples) for row in rows) or labels.shape != (examples,):
         raise ValueError(f"labels {labels.shape} and predictions {[row.shape for row in rows]} are not of one kind")
-    generator = np.random.default_rng(0)
     scorer = _scorer(metric, classes or _classes(labels, rows))
     collected: list[list[np.ndarray]] = [[] for _ in rows]
-    for seed_counts, example_counts in _resamples(generator, seeds, examples):
+    all_seed_counts, all_example_counts = _resamples(seeds, examples)
+    for start in range(0, RESAMPLES + 1, _CHUNK):
+        seed_counts = all_seed_counts[start : start + _CHUNK].astype(np.float64)
+        example_counts = all_example_counts[start : start + _CHUNK].astype(np.float64)
         for row, draws in zip(rows, collected, strict=True):
             scores = np.stack([scorer(labels, predictions, example_counts) for predictions in row], axis=1)
             draws.append((scores * seed_counts).sum(axis=1) / seeds)
     return [np.concatenate(draws) for draws in collected]
 
 
-def _resamples(generator: np.random.Generator, seeds: int, examples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield how often each draw holds each seed and each example: the sample itself, then chunks of draws."""
-    yield np.ones((1, seeds)), np.ones((1, examples))
-    for _ in range(RESAMPLES // _CHUNK):
-        yield (
-            generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=_CHUNK),
-            generator.multinomial(examples, np.full(examples, 1 / examples), size=_CHUNK).astype(np.float64),
-        )
+@lru_cache(maxsize=2)
+def _resamples(seeds: int, examples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return how often each draw holds each seed and each example, (1 + RESAMPLES, …): first the sample itself."""
+    generator = np.random.default_rng(0)
+
+    def draw(size: int) -> np.ndarray:
+        drawn = [generator.multinomial(size, np.full(size, 1 / size), size=_CHUNK) for _ in range(RESAMPLES // _CHUNK)]
+        return np.concatenate([np.ones((1, size)), *drawn]).astype(np.uint8)
+
+    return draw(seeds), draw(examples)
 
 
 def _classes(labels: np.ndarray, rows: list[np.ndarray]) -> int:

@@ -14,6 +14,7 @@ class Column:
         unit: behind the title: "%", "s", "ms", "×", "MiB", or "".
         better: higher | lower | "" where neither is better.
         digits: decimals shown.
+        interval: whether cells show their interval instead of the deviation.
     """
 
     key: str
@@ -21,6 +22,7 @@ class Column:
     unit: str = ""
     better: str = ""
     digits: int = 1
+    interval: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,11 +138,23 @@ class Table:
 
 
 def format_cell(cell: Cell, column: Column) -> str:
-    """Write a cell's figure: `77.5 ± 1.0`, `0.325`, `–` where there is none; the unit is the heading's."""
+    """Write a cell's figure: `77.5 ± 1.0`, `−1.2 (−3.4 … 0.9)`, `–` where there is none."""
     if cell.value is None:
         return "–"
-    text = f"{cell.value:,.{column.digits}f}"
-    return text if cell.sd is None else f"{text} ± {cell.sd:,.{column.digits}f}"
+    text = _number(cell.value, column)
+    if column.interval and cell.low is not None and cell.high is not None:
+        return format_interval((cell.value, cell.low, cell.high), column)
+    return text if cell.sd is None else f"{text} ± {_number(cell.sd, column)}"
+
+
+def format_interval(interval: tuple[float, float, float], column: Column) -> str:
+    """Write (estimate, low, high) as `−1.2 (−3.4 … 0.9)`; an exact figure as itself."""
+    estimate, low, high = (_number(value, column) for value in interval)
+    return estimate if low == high else f"{estimate} ({low} … {high})"
+
+
+def _number(value: float, column: Column) -> str:
+    return f"{value:,.{column.digits}f}".replace("-", "−")
 
 
 def heading(column: Column) -> str:

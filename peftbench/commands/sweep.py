@@ -1,0 +1,208 @@
+"""`peftbench sweep`: train what a table still lacks, through any Hydra launcher, measure, and show the table."""
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from peftbench.commands import progress
+from peftbench.commands.table import show
+from peftbench.commands.train import interrupt_on_sigterm, job
+from peftbench.commands.wanted import TableRequest, read_request
+from peftbench.config import resolve
+from peftbench.errors import PeftbenchError
+from peftbench.records.lock import RunLock
+from peftbench.records.record import Record, Status
+from peftbench.tables.build import build_table
+from peftbench.tables.collect import STALE, Found, Wanted, collect
+from peftbench.tables.columns import MEASURED
+from peftbench.tables.formats import write_table
+from peftbench.tables.wandb_table import log_table
+
+_POLL_SECONDS = 2.0
+_INTERRUPTED = 130
+# launchers that run here: what depends on an otherwise idle machine is measured behind all training
+_LOCAL = ("basic", "joblib")
+_SECTIONS = ("latency", "training_step", "switching")
+
+_EXAMPLES = """
+  table=lab/bottleneck     `peftbench list tables` shows those there are
+  seeds=3                  a number of seeds, or a list: seeds=[0,1,2]
+  model=minilm task=rte    settings of all runs, as for `peftbench train`
+  on_error=stop            start nothing further once a run has failed (default: continue)
+  stale=rerun              train runs of other code again; stale=use takes them as they are (default: leave)
+  hydra/launcher=joblib    several runs at a time; slurm and ray for a cluster
+
+The table, its plots and one page with everything are written to OUTPUT_DIR/EXPERIMENT/tables/TABLE/.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's argument parser."""
+    parser = argparse.ArgumentParser(
+        prog="peftbench sweep",
+        description="Train the runs that a table still lacks and show it. The same command goes on where it stopped.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "settings", nargs="+", metavar="KEY=VALUE", help="the table, and settings of the sweep and its runs"
+    )
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run the sweep; returns 0, 1 where a run failed, 130 where it was interrupted.
+
+    Raises UserError for a mistake in the line, the table, or a row's config.
+    """
+    settings = build_parser().parse_args(argv).settings
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    request = read_request(settings)
+    interrupt_on_sigterm()
+    code = 0
+    try:
+        _train(request)
+        _measure(request)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    found = collect(request.wanted, use_stale=request.stale == "use")
+    table = build_table(request.spec, found, request.command)
+    show(table)
+    folder = tables_folder(request)
+    files = write_table(table, folder)
+    progress.console.print(f"\ntable, plots and page: {folder}/", markup=False)
+    if request.config.logger.name == "wandb" and request.config.logger.mode != "disabled":
+        log_table(table, files, request.config.logger, request.config.experiment)
+    return code or (1 if any(run.status not in (Status.FINISHED, STALE) for run in found) else 0)
+
+
+def tables_folder(request: TableRequest) -> Path:
+    """Return where the table's files go."""
+    return Path(request.config.output_dir) / request.config.experiment / "tables" / request.spec.name
+
+
+# ---- training ----------------------------------------------------------------------------------------------
+
+
+def _train(request: TableRequest) -> None:
+    """Train until every run is finished or has failed here; runs that others train are waited for."""
+    prepared = {row.label for row in request.spec.prepare}
+    for stage in (True, False):
+        _train_stage(request, [run for run in request.wanted if (run.label in prepared) == stage])
+
+
+def _train_stage(request: TableRequest, wanted: list[Wanted]) -> None:
+    tried: set[Path] = set()
+    waited = False
+    while True:
+        found = {run.wanted.folder: run for run in collect(wanted)}.values()  # rows may share a run
+        todo = [run for run in found if run.wanted.folder not in tried and _is_lacking(run, request.stale)]
+        if not todo:
+            if not any(run.status == Status.RUNNING for run in found):
+                return
+            if not waited:
+                progress.console.print("waiting for runs that another process trains", style="dim")
+                waited = True
+            time.sleep(_POLL_SECONDS)
+            continue
+        progress.console.print(f"{len(found) - len(todo)} of {len(found)} runs are there, {len(todo)} to train")
+        overrides = [_job_overrides(run, request) for run in todo]
+        size = _at_once(request) if request.on_error == "stop" else len(overrides)
+        for start in range(0, len(overrides), size):
+            _launch(overrides[start : start + size], request.hydra)
+            started = {run.wanted.folder for run in todo[start : start + size]}
+            now = [run for run in collect(wanted) if run.wanted.folder in started]
+            # one that another process holds comes again
+            tried |= {run.wanted.folder for run in now if run.status != Status.RUNNING}
+            if request.on_error == "stop" and any(run.status in (Status.FAILED, Status.OOM) for run in now):
+                return
+
+
+def _is_lacking(run: Found, stale: str) -> bool:
+    if run.status == STALE:
+        return stale == "rerun"
+    return run.status not in (Status.FINISHED, Status.RUNNING)
+
+
+def _job_overrides(run: Found, request: TableRequest) -> list[str]:
+    """Return the run's overrides, forced where it replaces another, measuring only where that cannot wait."""
+    overrides = [*run.wanted.overrides]
+    if run.status == STALE:
+        overrides.append("force=true")
+    first_seed = run.wanted.seed == min(request.spec.seeds)
+    here = first_seed and not _is_local(request)
+    sections = _wanted_sections(request, run.wanted) if here else set()
+    return overrides + [f"measure.{section}={str(section in sections).lower()}" for section in _SECTIONS]
+
+
+def _wanted_sections(request: TableRequest, run: Wanted) -> set[str]:
+    """Return what the shown columns need to have measured, unless the line turns it off."""
+    needed = {MEASURED[key] for key in request.spec.columns if key in MEASURED}
+    return {section for section in needed if f"measure.{section}=false" not in run.overrides}
+
+
+def _launcher(request: TableRequest) -> str:
+    chosen = [line.partition("=")[2] for line in request.hydra if line.startswith("hydra/launcher=")]
+    return chosen[-1] if chosen else "basic"
+
+
+def _is_local(request: TableRequest) -> bool:
+    return _launcher(request) in _LOCAL
+
+
+def _at_once(request: TableRequest) -> int:
+    """Return how many runs are started together where an error is to stop the rest."""
+    return 1 if _launcher(request) == "basic" else os.cpu_count() or 1
+
+
+def _launch(overrides: Sequence[Sequence[str]], hydra_overrides: Sequence[str]) -> None:
+    """Hand the jobs to the configured launcher and wait for them."""
+    from peftbench.compose import launcher
+
+    with launcher(job, hydra_overrides) as launch:
+        launch(overrides)
+
+
+# ---- measuring ---------------------------------------------------------------------------------------------
+
+
+def _measure(request: TableRequest) -> None:
+    """Measure, one run of each row, what its columns need and no run of it has; nothing else runs meanwhile."""
+    if not _is_local(request):
+        return
+    found = collect(request.wanted, use_stale=request.stale == "use")
+    for label in [row.label for row in request.spec.rows]:
+        used = [run for run in found if run.wanted.label == label and run.used]
+        if not used:
+            continue
+        lacking = {s for s in _wanted_sections(request, used[0].wanted) if not any(r.result.get(s) for r in used)}
+        if lacking:
+            progress.console.print(f"measuring {label}: {', '.join(sorted(lacking)).replace('_', ' ')}")
+            try:
+                measure_again(used[0].record, lacking)
+            except PeftbenchError as error:
+                progress.tell_error(error)
+
+
+def measure_again(record: Record, sections: set[str]) -> None:
+    """Measure sections of a finished run's record anew, with its trained adapter, and put them into it."""
+    from peftbench.measuring.run import measure_run
+    from peftbench.preparation import prepare
+    from peftbench.serving.adapter import load_adapter
+
+    config = resolve(OmegaConf.create(record.config()))
+    choice: dict[str, Any] = {section: section in sections for section in _SECTIONS}
+    config = replace(config, measure=replace(config.measure, **choice))
+    prepared = prepare(config, reuse=True)
+    prepared.backbone.model.to(prepared.device)
+    method = load_adapter(record.adapter_dir, prepared.backbone)
+    data = prepared.splits["train"]
+    measured = measure_run(method, prepared.backbone, prepared.first_row, data, record.adapter_dir, config)
+    with RunLock(record.folder):
+        record.update(**{section: measured[section] for section in sections})

@@ -1,0 +1,87 @@
+"""Time of a training step of a method over that of full fine-tuning, by units of steps taken in turns."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from peftbench.backbones.economy import economical
+from peftbench.backbones.load import Backbone
+from peftbench.config import TrainerConfig
+from peftbench.measuring.latency import ratio_with_interval
+from peftbench.methods import Method, build
+from peftbench.methods.full import FullConfig
+from peftbench.tasks.batching import Encoded
+from peftbench.training.loop import fit
+
+STEPS = 4  # in a unit
+LEAST_ROUNDS = 5
+
+
+def measure_training_step(
+    method: Method, backbone: Backbone, first_row: bool, data: Encoded, config: TrainerConfig, seconds: float
+) -> dict[str, Any]:
+    """Train a few batches with the method and with full fine-tuning, in turns, on the same examples.
+
+    Args:
+        method: says which method with which settings; a new one is built, its own tensors stay as they are.
+        backbone: with nothing attached; its head is given back as it was found.
+        first_row: whether the head reads the first token alone.
+        data: the training split.
+        config: batch size, precision and optimizer.
+        seconds: time for all rounds together, the warm-up apart; `LEAST_ROUNDS` rounds are the least.
+
+    Returns:
+        ms, full_ms: median milliseconds of a step. ratio, ratio_low, ratio_high: of the two, with its 95 %
+        interval. rounds, steps: how many units of how many steps. batch_size.
+    """
+    rows = np.random.default_rng(0).permutation(len(data))[: STEPS * config.batch_size].tolist()
+    assert data.labels is not None
+    part = replace(data, rows=[data.rows[row] for row in rows], labels=data.labels[rows])
+    own = replace(config, epochs=1, patience=0)
+    head = {name: parameter.detach().clone() for name, parameter in backbone.head.items()}
+    pair = [build(method.config, backbone.sites), build(FullConfig(), backbone.sites)]
+    times: list[list[float]] = [[], []]
+    spent, rounds = 0.0, -1  # the first round warms up
+    while rounds < LEAST_ROUNDS or spent < seconds:
+        taken = [_unit(one, backbone, first_row, part, own) for one in pair]
+        if rounds >= 0:
+            for one, unit in zip(times, taken, strict=True):
+                one.append(unit)
+            spent += sum(taken)
+        rounds += 1
+    with torch.no_grad():
+        for name, parameter in backbone.head.items():
+            parameter.copy_(head[name])
+            parameter.grad = None
+    steps = -(-len(rows) // config.batch_size)
+    ratio, low, high = ratio_with_interval(*times)
+    return {
+        "ms": 1000 * float(np.median(times[0])) / steps,
+        "full_ms": 1000 * float(np.median(times[1])) / steps,
+        "ratio": ratio,
+        "ratio_low": low,
+        "ratio_high": high,
+        "rounds": rounds,
+        "steps": steps,
+        "batch_size": config.batch_size,
+    }
+
+
+def _unit(method: Method, backbone: Backbone, first_row: bool, data: Encoded, config: TrainerConfig) -> float:
+    method.to(backbone.sites.device)
+    trained = {f"method.{name}": parameter for name, parameter in method.named_parameters()}
+    trained |= {f"head.{name}": parameter for name, parameter in backbone.head.items()}
+    with economical(backbone.sites, method, first_row, config.compile):
+        fitted = fit(
+            model=backbone.model,
+            trained=trained,
+            data=data,
+            evaluate=lambda: {"": 0.0},
+            primary="",
+            config=config,
+            seed=0,
+            device=backbone.sites.device,
+        )
+    return sum(fitted.seconds)

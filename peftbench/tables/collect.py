@@ -1,0 +1,139 @@
+"""From the runs a table wants to what there is of them: finished, stale, failed or missing, and why."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peftbench.records.find import find_runs, inspect_run
+from peftbench.records.origin import code_digest
+from peftbench.records.record import Record, Status
+
+MISSING, STALE = "missing", "stale"
+
+# what a command line may say besides what a run learns
+_NOT_LEARNED = ("experiment", "output_dir", "device", "threads", "force", "task.dir", "trainer.eval_batch_size")
+_NOT_LEARNED_GROUPS = ("logger", "measure", "hydra")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A run that a row asks for: the overrides that make it, its composed config (plain) and its folder."""
+
+    label: str
+    seed: int
+    overrides: list[str]
+    config: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def command(self) -> str:
+        """The command that makes it."""
+        return f"peftbench train {shlex.join(self.overrides)}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is of a wanted run.
+
+    Attributes:
+        status: of the record; `missing` where there is none, `stale` for a finished one of other code or data.
+        reason: why it failed, or what makes it stale; for a missing one, which other run is close.
+        result: what its result.json holds, empty where there is none.
+        used: whether figures are made from it.
+    """
+
+    wanted: Wanted
+    status: str
+    reason: str | None
+    result: Mapping[str, Any]
+    used: bool
+
+    @property
+    def record(self) -> Record:
+        """The run's record."""
+        return Record(self.wanted.folder)
+
+
+def collect(wanted: Sequence[Wanted], use_stale: bool = False) -> list[Found]:
+    """Look up every wanted run, in the order given; stale ones are used only where asked."""
+    found = [_look_up(run, use_stale) for run in wanted]
+    found = _same_data(found)
+    if any(run.status == MISSING for run in found):
+        found = _other_defaults(found)
+    return found
+
+
+def _look_up(wanted: Wanted, use_stale: bool) -> Found:
+    record = Record(wanted.folder)
+    if not record.result_path.exists():
+        return Found(wanted, MISSING, None, {}, False)
+    run = inspect_run(record)
+    if run.status != Status.FINISHED:
+        return Found(wanted, run.status, run.result.get("error"), run.result, False)
+    made_by, now = run.result.get("code"), code_digest(wanted.config["method"]["name"])
+    if made_by == now:
+        return Found(wanted, run.status, None, run.result, True)
+    commit = run.result.get("git_commit")
+    version = run.result.get("versions", {}).get("peftbench", "?")
+    reason = f"made by other code (peftbench {version}{f', commit {commit[:7]}' if commit else ''})"
+    return Found(wanted, STALE, reason, run.result, use_stale)
+
+
+def _same_data(found: list[Found]) -> list[Found]:
+    """Mark as stale, and never use, runs over other data than most: their scores cannot be compared."""
+    checksums = Counter(run.result["data"] for run in found if run.used)
+    if len(checksums) < 2:
+        return found
+    (most, _), *_ = checksums.most_common()
+    return [
+        Found(run.wanted, STALE, "made from other data than the other runs", run.result, False)
+        if run.used and run.result["data"] != most
+        else run
+        for run in found
+    ]
+
+
+def _other_defaults(found: list[Found]) -> list[Found]:
+    """Say of missing runs where a finished one has the same overrides: a default has changed since."""
+    known = {run.wanted.folder for run in found}
+    others: dict[frozenset[str], Any] = {}
+    for folder in {run.wanted.folder.parent for run in found}:
+        for other in find_runs(folder, status=Status.FINISHED):
+            if other.record.folder not in known:
+                others[_learned(other.result.get("overrides") or [])] = other
+    told = []
+    for run in found:
+        like = others.get(_learned(run.wanted.overrides)) if run.status == MISSING else None
+        if like is not None:
+            changes = "; ".join(differences(like.record.config(), run.wanted.config))
+            run = Found(run.wanted, MISSING, f"{like.id} was made with other defaults: {changes}", {}, False)
+        told.append(run)
+    return told
+
+
+def _learned(overrides: Iterable[str]) -> frozenset[str]:
+    """Return the overrides that decide what is learned, in one spelling, the seed always among them."""
+    settings = {"seed": "0"}
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key not in _NOT_LEARNED and key.split(".")[0].split("/")[0] not in _NOT_LEARNED_GROUPS:
+            settings[key] = value
+    return frozenset(f"{key}={value}" for key, value in settings.items())
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return what differs between two configs in what is learned: `trainer.lr was 0.001, is 0.002`."""
+    lines = []
+    for key in sorted({*old, *new}):
+        name = f"{prefix}{key}"
+        if name in _NOT_LEARNED or (not prefix and key in _NOT_LEARNED_GROUPS):
+            continue
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{name}.")
+        elif before != after:
+            lines.append(f"{name} was {before}, is {after}")
+    return lines

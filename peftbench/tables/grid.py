@@ -1,0 +1,75 @@
+"""A table as a grid of texts: what the terminal, Markdown and LaTeX all show, each in its own notation."""
+
+from typing import NamedTuple
+
+from peftbench.tables.table import Row, Table, format_cell, heading
+
+
+class Text(NamedTuple):
+    """What stands in one place of the grid."""
+
+    text: str
+    bold: bool = False
+    quiet: bool = False
+
+
+class Grid(NamedTuple):
+    """Headings and rows of one length; the first column is the row's label."""
+
+    headings: list[str]
+    rows: list[list[Text]]
+
+
+def grid(table: Table) -> Grid:
+    """Lay a table out: a column a figure, and behind it the lab's with its verdict where any row has one."""
+    headings = [""]
+    rows = [[Text(row.label)] for row in table.rows]
+    for column in table.columns:
+        headings.append(heading(column))
+        with_lab = any(row.cells[column.key].lab is not None for row in table.rows if column.key in row.cells)
+        if with_lab:
+            headings.append("the lab")
+        for row, line in zip(table.rows, rows, strict=True):
+            cell = row.cells.get(column.key)
+            line.append(Text(format_cell(cell, column) if cell else "–", bold=bool(cell and cell.differs)))
+            if with_lab:
+                line.append(_lab(cell.lab if cell else None, cell.verdict if cell else None))
+    if any(reasons := [unused(row) for row in table.rows]):
+        headings.append("runs")
+        for reason, line in zip(reasons, rows, strict=True):
+            line.append(Text(reason, quiet=True))
+    return Grid(headings, rows)
+
+
+def unused(row: Row) -> str:
+    """Say which of a row's runs its figures lack, empty where they have all: `2 missing, 1 oom`."""
+    statuses = [run.status for run in row.runs if not run.used]
+    return ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
+
+
+def under(table: Table) -> str:
+    """Return what the table is of, in one line."""
+    examples = f", n = {table.examples:,} validation examples" if table.examples else ""
+    seeds = f"{len(table.seeds)} seed{'s' if len(table.seeds) > 1 else ''}"
+    return f"model {table.model}, task {table.task}, {seeds}{examples}"
+
+
+def published(table: Table) -> list[str]:
+    """Return the literature's figures, one line each."""
+    return [
+        f"{row.label}, {column.title}: {cell.published}"
+        for row in table.rows
+        for column in table.all_columns
+        if (cell := row.cells.get(column.key)) and cell.published
+    ]
+
+
+def claims(table: Table) -> list[list[str]]:
+    """Return the lab's claims as lines of claim, measured, verdict."""
+    return [[claim.text, claim.measured or "–", claim.verdict] for claim in table.claims]
+
+
+def _lab(figure: float | None, verdict: str | None) -> Text:
+    if figure is None:
+        return Text("")
+    return Text(f"{figure:g}{f': {verdict}' if verdict else ''}".replace("-", "−"), quiet=True)

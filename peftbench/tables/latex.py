@@ -1,0 +1,50 @@
+"""A table as LaTeX, with booktabs."""
+
+from peftbench.tables.grid import Text, grid, under
+from peftbench.tables.table import Table
+
+_ESCAPED = {
+    "\\": r"\textbackslash{}",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "…": r"\dots{}",
+    "–": "--",
+    "√": r"$\surd$",
+    "\n": " ",
+}
+
+
+def to_latex(table: Table) -> str:
+    """Return a `table` environment; it needs the packages booktabs and graphicx."""
+    laid = grid(table)
+    body = [" & ".join(map(_marked, row)) + r" \\" for row in laid.rows]
+    return "\n".join(
+        [
+            "% " + table.command.replace("\n", " "),
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_escape(table.title)}: {_escape(under(table))}. {_escape('; '.join(table.notes[:2]))}.}}",
+            r"\resizebox{\linewidth}{!}{%",
+            rf"\begin{{tabular}}{{l{'r' * (len(laid.headings) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(_escape, laid.headings)) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _marked(text: Text) -> str:
+    return rf"\textbf{{{_escape(text.text)}}}" if text.bold else _escape(text.text)
+
+
+def _escape(text: str) -> str:
+    return "".join(_ESCAPED.get(letter, letter) for letter in text)

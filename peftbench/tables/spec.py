@@ -1,0 +1,137 @@
+"""A table's spec: the rows wanted, what is shown of them, and what the lab and the literature say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from peftbench.errors import UserError, nearest
+from peftbench.tables.columns import COLUMNS
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """A row: its label, the overrides that make its runs, and figures by column key."""
+
+    label: str
+    overrides: list[str]
+    lab: dict[str, float] = field(default_factory=dict)
+    published: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClaimSpec:
+    """Something the lab says about a column, in a form that measured intervals can judge.
+
+    Either `ascending`, labels of rows whose figure is to rise from each to the next; or `row`, whose figure
+    (divided by that of the row `over`, where one is named) is to lie `between` two values, in the column's unit.
+    """
+
+    text: str
+    column: str
+    ascending: list[str] = field(default_factory=list)
+    row: str | None = None
+    over: str | None = None
+    between: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table as `conf/table/**.yaml` describes it.
+
+    Attributes:
+        name: as in `table=…`. title: its heading.
+        base: overrides of every run, weaker than the command line's; those of a row are stronger.
+        seeds: the seeds of every row. baseline: label of the row that differences are to.
+        columns: keys of the columns shown. rows, claims: see there.
+        tolerance: by column, how far a measured figure may be off the lab's and still agree with it.
+        prepare: rows that are not shown, whose runs the others need; they are trained first.
+    """
+
+    name: str
+    title: str
+    base: list[str]
+    seeds: list[int]
+    baseline: str
+    columns: list[str]
+    rows: list[RowSpec]
+    claims: list[ClaimSpec]
+    tolerance: dict[str, float]
+    prepare: list[RowSpec]
+
+
+def read_spec(name: str, raw: Mapping[str, Any], seeds: Any) -> TableSpec:
+    """Return the checked spec.
+
+    Args:
+        name: as the user chose it.
+        raw: the group `table` of the composed config, plain.
+        seeds: a number of seeds, or a list of them.
+
+    Raises UserError for an unknown key, column or row, a label that occurs twice, or bad seeds.
+    """
+    where = f"table={name}"
+    fields = TableSpec.__dataclass_fields__.keys() - {"name"}
+    _check_keys(raw, fields, where)
+    for key in ("title", "baseline", "columns", "rows"):
+        if not raw.get(key):
+            raise UserError(f"{where}: {key} is missing")
+    rows = [_fill(RowSpec, row, f"{where}: a row") for row in raw["rows"]]
+    labels = [row.label for row in rows]
+    if twice := {label for label in labels if labels.count(label) > 1}:
+        raise UserError(f"{where}: two rows are labelled {twice.pop()!r}")
+    claims = [_fill(ClaimSpec, claim, f"{where}: a claim") for claim in raw.get("claims") or []]
+    tolerance = dict(raw.get("tolerance") or {})
+    for key in [*raw["columns"], *tolerance, *(key for row in rows for key in (*row.lab, *row.published))]:
+        if key not in COLUMNS:
+            raise UserError(f"{where}: there is no column {key!r}. {nearest(key, COLUMNS)}")
+    for claim in claims:
+        _check_claim(claim, labels, where)
+    if raw["baseline"] not in labels:
+        raise UserError(f"{where}: the baseline is no row. {nearest(str(raw['baseline']), labels)}")
+    return TableSpec(
+        name=name,
+        title=str(raw["title"]),
+        base=[str(line) for line in raw.get("base") or []],
+        seeds=_seeds(seeds),
+        baseline=str(raw["baseline"]),
+        columns=list(raw["columns"]),
+        rows=rows,
+        claims=claims,
+        tolerance=tolerance,
+        prepare=[_fill(RowSpec, row, f"{where}: prepare") for row in raw.get("prepare") or []],
+    )
+
+
+def _fill(cls: type, raw: Any, where: str) -> Any:
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{where} must have keys and values, not {raw!r}")
+    _check_keys(raw, cls.__dataclass_fields__, where)  # type: ignore[attr-defined]
+    try:
+        return cls(**raw)
+    except TypeError as error:
+        raise UserError(f"{where} {dict(raw)} lacks {str(error).rpartition(': ')[2]}") from error
+
+
+def _check_keys(raw: Mapping[str, Any], known: Any, where: str) -> None:
+    for key in raw:
+        if key not in known:
+            raise UserError(f"{where} has no key {key!r}. {nearest(str(key), known)}")
+
+
+def _check_claim(claim: ClaimSpec, labels: list[str], where: str) -> None:
+    if claim.column not in COLUMNS:
+        raise UserError(f"{where}: there is no column {claim.column!r}. {nearest(claim.column, COLUMNS)}")
+    for label in [*claim.ascending, *([claim.row] if claim.row else []), *([claim.over] if claim.over else [])]:
+        if label not in labels:
+            raise UserError(f"{where}: claim {claim.text!r} is about no row. {nearest(label, labels)}")
+    ranged = claim.row is not None and len(claim.between) == 2
+    if ranged == (len(claim.ascending) > 1):
+        raise UserError(f"{where}: claim {claim.text!r} needs either ascending rows, or row and between")
+
+
+def _seeds(given: Any) -> list[int]:
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
+        return list(range(given))
+    if isinstance(given, list) and given and all(isinstance(seed, int) and seed >= 0 for seed in given):
+        return sorted(set(given))
+    raise UserError(f"seeds={given} must be a number of seeds, 1 or more, or a list of seeds, e.g. seeds=[0,1,2]")

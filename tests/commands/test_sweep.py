@@ -1,0 +1,285 @@
+"""`peftbench sweep` and `peftbench table` as a user types them, on the tiny model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from peftbench.cli import main
+from peftbench.records.files import write_json
+from peftbench.records.find import find_runs
+from peftbench.records.lock import RunLock
+from peftbench.records.record import Record
+
+TABLE = """
+title: Tiny
+base: [experiment=tiny, model=local, model.path={model}, task=text_file, task.max_length=32, {splits}
+       trainer.epochs=2, trainer.batch_size=8, device=cpu, threads=1, measure.seconds=0.02, "measure.batches=[1]",
+       "measure.lengths=[8]", output_dir={outputs}]
+seeds: 2
+baseline: head
+columns: [share, accuracy, difference, latency, step, switch]
+tolerance: {{share: 0.5}}
+rows:
+  - label: head
+    overrides: [method=head]
+  - label: LoRA
+    overrides: [method=lora, method.rank=2]
+    lab: {{share: 3.0, accuracy: 99}}
+    published: {{accuracy: "88 (somebody)"}}
+  - label: adapter
+    overrides: [method=adapter, method.bottleneck=2]
+claims:
+  - {{text: adapters beat LoRA, column: accuracy, ascending: [LoRA, adapter]}}
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path, tiny_model_dir, tiny_data_dir):
+    """A function that runs `peftbench sweep` (or table) in this process; `.outputs` is where records go."""
+    folder = tmp_path / "conf" / "table"
+    folder.mkdir(parents=True)
+    files = {name: tiny_data_dir / "opinions" / f"{name}.csv" for name in ("train", "validation", "test")}
+    splits = " ".join(f"task.splits.{name}={path}," for name, path in files.items())
+    outputs = tmp_path / "outputs"
+    (folder / "tiny.yaml").write_text(TABLE.format(model=tiny_model_dir, splits=splits, outputs=outputs))
+
+    def run(*argv: str, command: str = "sweep") -> int:
+        return main(line(*argv, command=command))
+
+    def line(*argv: str, command: str = "sweep") -> list[str]:
+        table = "table=tiny" if command == "sweep" else "tiny"
+        return [command, table, f"hydra.searchpath=[file://{tmp_path / 'conf'}]", *argv]
+
+    run.outputs, run.line, run.spec = outputs, line, folder / "tiny.yaml"
+    return run
+
+
+def results(outputs: Path) -> dict[str, dict]:
+    return {run.id: dict(run.result) for run in find_runs(outputs)}
+
+
+def learned(outputs: Path) -> dict[str, tuple]:
+    """What must not depend on how a sweep went: metrics, curve and predictions of every run."""
+    return {
+        run.id: (
+            run.result["metrics"],
+            [(row["step"], row["loss"]) for row in run.record.history()],
+            run.record.predictions_path.read_text(),
+        )
+        for run in find_runs(outputs, status="finished")
+    }
+
+
+def test_a_sweep_trains_what_is_missing_and_shows_the_table(sweep, capsys):
+    assert sweep() == 0
+    shown = capsys.readouterr().out
+    assert "0 of 6 runs are there, 6 to train" in shown and "run 6" in shown
+    assert "adapters beat LoRA" in shown and "88 (somebody)" in shown
+    found = results(sweep.outputs)
+    assert len(found) == 6 and {result["status"] for result in found.values()} == {"finished"}
+    measured = [result for result in found.values() if result["latency"]]
+    assert {(result["method"], result["seed"]) for result in measured} == {("head", 0), ("lora", 0), ("adapter", 0)}
+    assert all(result["training_step"]["ratio"] > 0 and result["switching"]["bytes"] > 0 for result in measured)
+    folder = sweep.outputs / "tiny" / "tables" / "tiny"
+    assert {path.suffix for path in folder.iterdir()} >= {".md", ".csv", ".json", ".tex", ".html", ".png", ".svg"}
+    table = json.loads((folder / "table.json").read_text())
+    assert [row["label"] for row in table["rows"]] == ["head", "LoRA", "adapter"]
+    accuracy = [result["metrics"]["validation"]["accuracy"] for result in found.values() if result["method"] == "lora"]
+    assert table["rows"][1]["cells"]["accuracy"]["value"] == pytest.approx(100 * sum(accuracy) / 2)
+    assert table["examples"] == 21
+
+    before = {run.id: run.record.result_path.stat().st_mtime_ns for run in find_runs(sweep.outputs)}
+    assert sweep() == 0
+    assert "to train" not in capsys.readouterr().out
+    assert before == {run.id: run.record.result_path.stat().st_mtime_ns for run in find_runs(sweep.outputs)}
+    assert sweep("seeds=3") == 0
+    assert "6 of 9 runs are there, 3 to train" in capsys.readouterr().out
+
+
+def test_the_table_command_trains_nothing_and_names_what_is_missing(sweep, capsys):
+    assert sweep(command="table") == 0
+    shown = capsys.readouterr().out
+    assert "6 of 6 runs are missing" in shown and "peftbench sweep table=tiny" in shown
+    assert not sweep.outputs.exists()
+    sweep("seeds=1")
+    capsys.readouterr()
+    assert sweep("--format", "csv", command="table") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("row,column,unit,value") and any(line.startswith("LoRA,share,%,") for line in lines)
+
+
+def test_a_failed_row_is_shown_with_its_reason_while_the_others_finish(sweep, capsys):
+    text = sweep.spec.read_text().replace("method.rank=2", "method.rank=2, trainer.lr=1e30, trainer.clip=null")
+    sweep.spec.write_text(text)
+    assert sweep("seeds=1") == 1
+    captured = capsys.readouterr()
+    assert "failed: LoRA, seed 0: the loss became" in captured.out
+    statuses = {result["method"]: result["status"] for result in results(sweep.outputs).values()}
+    assert statuses == {"head": "finished", "lora": "failed", "adapter": "finished"}
+    assert main(["runs", "--status", "failed", "--output-dir", str(sweep.outputs)]) == 0
+    assert "lora-" in capsys.readouterr().out
+
+
+def test_on_error_stop_starts_nothing_further(sweep):
+    text = sweep.spec.read_text().replace("method.rank=2", "method.rank=2, trainer.lr=1e30, trainer.clip=null")
+    sweep.spec.write_text(text)
+    assert sweep("seeds=1", "on_error=stop") == 1
+    assert {result["method"] for result in results(sweep.outputs).values()} == {"head", "lora"}
+
+
+def test_runs_of_other_code_are_named_and_left_out(sweep, capsys):
+    sweep("seeds=1")
+    (lora,) = find_runs(sweep.outputs, method="lora")
+    write_json(lora.record.result_path, {**lora.result, "code": "0ld"})
+    capsys.readouterr()
+    assert sweep("seeds=1") == 0
+    shown = capsys.readouterr().out
+    assert "stale and left out, made by other code" in shown and lora.id in shown and "stale=rerun" in shown
+    assert lora.record.read()["code"] == "0ld"
+    table = json.loads((sweep.outputs / "tiny" / "tables" / "tiny" / "table.json").read_text())
+    assert (
+        "value" not in table["rows"][1]["cells"].get("accuracy", {}) or not table["rows"][1]["cells"]["accuracy"]["n"]
+    )
+    assert sweep("seeds=1", "stale=use") == 0
+    assert "figures of LoRA are from runs of other code" in capsys.readouterr().out
+    assert sweep("seeds=1", "stale=rerun") == 0
+    assert lora.record.read()["code"] != "0ld"
+
+
+def test_a_changed_default_is_named(sweep, capsys):
+    sweep("seeds=1")
+    (lora,) = find_runs(sweep.outputs, method="lora")
+    # as if conf/method/lora.yaml had said alpha 4 when this run was made
+    old = lora.record.folder.with_name("lora-text_file-local-s0-01d01d01")
+    lora.record.folder.rename(old)
+    config = (old / "config.yaml").read_text().replace("alpha: 16", "alpha: 4")
+    (old / "config.yaml").write_text(config)
+    capsys.readouterr()
+    sweep("seeds=1", command="table")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "was made with other defaults: method.alpha was 4.0, is 16.0" in shown
+
+
+def test_another_process_s_run_is_waited_for_and_not_trained_twice(sweep, capsys):
+    sweep("seeds=1")
+    (lora,) = find_runs(sweep.outputs, method="lora")
+    finished = lora.record.result_path.read_text()
+    lock = RunLock(lora.record.folder)
+    lock.acquire()
+    lora.record.update(status="running")
+    code = (
+        "import time; from pathlib import Path; time.sleep(4);"
+        f"Path({str(lora.record.result_path)!r}).write_text({finished!r})"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code])
+    capsys.readouterr()
+    try:
+        assert sweep("seeds=1") == 0
+    finally:
+        other.wait()
+        lock.release()
+    shown = capsys.readouterr().out
+    assert "waiting for runs that another process trains" in shown and "to train" not in shown
+    assert lora.record.result_path.read_text() == finished
+
+
+def start(sweep, *argv):
+    command = [sys.executable, "-m", "peftbench", *sweep.line(*argv)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("moment", ["between epochs", "between runs"])
+def test_a_killed_sweep_goes_on_and_ends_as_an_undisturbed_one(sweep, tmp_path, moment):
+    undisturbed = tmp_path / "undisturbed"
+    assert sweep(f"output_dir={undisturbed}", "measure.latency=false", "trainer.epochs=6") == 0
+    process = start(sweep, "trainer.epochs=6")
+    try:
+        give_up = time.time() + 60
+        while time.time() < give_up and process.poll() is None:
+            if moment == "between epochs" and list(sweep.outputs.glob("tiny/*/checkpoint.pt")):
+                break
+            if moment == "between runs" and len(find_runs(sweep.outputs, status="finished")) >= 2:
+                break
+            time.sleep(0.005)
+        assert process.poll() is None, "the sweep ended before it could be killed"
+    finally:
+        process.kill()
+        process.wait()
+    before = len(find_runs(sweep.outputs, status="finished"))
+    assert before < 6
+    assert sweep("trainer.epochs=6", "measure.latency=false") == 0
+    assert learned(sweep.outputs) == learned(undisturbed)
+
+
+def test_two_sweeps_at_once_share_the_work(sweep):
+    processes = [start(sweep, "measure.latency=false") for _ in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    found = results(sweep.outputs)
+    assert len(found) == 6 and all(result["status"] == "finished" for result in found.values())
+    assert len({result["pid"] for result in found.values()}) == 2  # both did some of it
+    for run in find_runs(sweep.outputs):
+        assert [row["epoch"] for row in run.record.history() if "validation" in row] == [1, 2]
+
+
+def test_an_interrupted_sweep_says_so_and_shows_what_there_is(sweep):
+    process = start(sweep, "trainer.epochs=50")
+    give_up = time.time() + 60
+    while time.time() < give_up and not list(sweep.outputs.glob("tiny/*/checkpoint.pt")):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert find_runs(sweep.outputs, status="interrupted")
+    assert (sweep.outputs / "tiny" / "tables" / "tiny" / "table.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["seeds=0"], "seeds=0 must be a number of seeds"),
+        (["on_error=ignore"], "on_error=ignore is unknown: choose from continue, stop"),
+        (["stale=keep"], "stale=keep is unknown"),
+        (["method.rnk=3"], "row 'head': method.rnk=3"),
+        (["hydra/launcher=slrm"], "there is no hydra/launcher. Did you mean slurm?"),
+    ],
+)
+def test_mistakes_in_the_line(sweep, capsys, argv, says):
+    assert sweep(*argv) == 2
+    assert says in capsys.readouterr().err
+    assert not sweep.outputs.exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("baseline: head", "baseline: hed", "the baseline is no row. Did you mean head?"),
+        ("columns: [share,", "columns: [shar,", "there is no column 'shar'. Did you mean share?"),
+        ("label: adapter", "label: LoRA", "two rows are labelled 'LoRA'"),
+        ("title: Tiny", "titel: Tiny", "has no key 'titel'. Did you mean title?"),
+        ("ascending: [LoRA, adapter]", "ascending: [LoRA, lora]", "is about no row. Did you mean LoRA?"),
+    ],
+)
+def test_mistakes_in_a_table(sweep, capsys, old, new, says):
+    sweep.spec.write_text(sweep.spec.read_text().replace(old, new))
+    assert sweep() == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_unknown_table_and_none(sweep, capsys):
+    assert main(["sweep", "table=lab/bottlneck"]) == 2
+    assert "table=lab/bottlneck: there is no such table. Did you mean lab/bottleneck" in capsys.readouterr().err
+    assert main(["sweep", "model=minilm"]) == 2
+    assert "say which table" in capsys.readouterr().err
+
+
+def test_a_damaged_predictions_file_is_one_line(sweep, capsys):
+    sweep("seeds=1")
+    (lora,) = find_runs(sweep.outputs, method="lora")
+    Record(lora.record.folder).predictions_path.write_text("split,index\nvalidation,0,1\n")
+    assert sweep("seeds=1", command="table") == 2
+    assert "is damaged" in capsys.readouterr().err
