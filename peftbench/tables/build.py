@@ -21,7 +21,7 @@ SPLIT = "validation"
 CONFIDENCE = 0.95
 
 # figures that depend on the model and the task: the lab's hold for its own alone
-_ABSOLUTE = (*SCORES, "share", "trained", "train_time", "memory")
+_ABSOLUTE = (*SCORES, "share", "trained", "train_time", "training", "memory")
 
 
 class Scored:

@@ -14,10 +14,18 @@ class Text(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Headings and rows of one length; the first column is the row's label."""
+    """Headings and rows of one length, the first column the row's label; notes on how to read them."""
 
     headings: list[str]
     rows: list[list[Text]]
+    notes: list[str]
+
+
+_MARKS = {"holds": " ✓", "does not hold": " ✗", "cannot be told": " ?"}
+_LEGEND = (
+    "the lab's figure: ✓ agrees with the measured interval, ✗ does not, ? cannot be told from so few examples,"
+    " in brackets: of another model or task"
+)
 
 
 def grid(table: Table) -> Grid:
@@ -38,7 +46,7 @@ def grid(table: Table) -> Grid:
         headings.append("runs")
         for reason, line in zip(reasons, rows, strict=True):
             line.append(Text(reason, quiet=True))
-    return Grid(headings, rows)
+    return Grid(headings, rows, [*([_LEGEND] if "the lab" in headings else []), *table.notes])
 
 
 def unused(row: Row) -> str:
@@ -72,4 +80,5 @@ def claims(table: Table) -> list[list[str]]:
 def _lab(figure: float | None, verdict: str | None) -> Text:
     if figure is None:
         return Text("")
-    return Text(f"{figure:g}{f': {verdict}' if verdict else ''}".replace("-", "−"), quiet=True)
+    text = f"{figure:g}".replace("-", "−")
+    return Text(f"({text})" if verdict == "not comparable" else text + _MARKS.get(verdict or "", ""), quiet=True)

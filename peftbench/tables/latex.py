@@ -8,6 +8,8 @@ _ESCAPED = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "✓": r"$\checkmark$",
+    "✗": r"$\times$",
     "±": r"$\pm$",
     "×": r"$\times$",
     "−": "$-$",
@@ -19,7 +21,7 @@ _ESCAPED = {
 
 
 def to_latex(table: Table) -> str:
-    """Return a `table` environment; it needs the packages booktabs and graphicx."""
+    """Return a `table` environment; it needs the packages amssymb, booktabs and graphicx."""
     laid = grid(table)
     body = [" & ".join(map(_marked, row)) + r" \\" for row in laid.rows]
     return "\n".join(
@@ -27,7 +29,7 @@ def to_latex(table: Table) -> str:
             "% " + table.command.replace("\n", " "),
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escape(table.title)}: {_escape(under(table))}. {_escape('; '.join(table.notes[:2]))}.}}",
+            rf"\caption{{{_escape(table.title)}: {_escape(under(table))}. {_escape('; '.join(laid.notes[:2]))}.}}",
             r"\resizebox{\linewidth}{!}{%",
             rf"\begin{{tabular}}{{l{'r' * (len(laid.headings) - 1)}}}",
             r"\toprule",

@@ -1,0 +1,64 @@
+"""Makes the lab's tables and writes them as Markdown to docs/results/<model>-<task>/.
+
+    python scripts/lab_tables.py model=minilm seeds=3 trainer.epochs=3
+
+What is given holds for all tables, as for `peftbench sweep`. Runs that are there already are not trained again,
+so an interrupted call goes on; tables share runs. Nothing else should run on the machine: what a table shows of
+time is measured behind its training.
+"""
+
+import argparse
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+
+from peftbench.cli import main as peftbench
+from peftbench.commands.wanted import read_request
+from peftbench.errors import PeftbenchError
+from peftbench.records.files import atomic_write, make_folder
+from peftbench.records.origin import processor
+from peftbench.tables.build import build_table
+from peftbench.tables.collect import collect
+from peftbench.tables.markdown import to_markdown
+
+TABLES = ("lab/bottleneck", "lab/insertion", "lab/methods", "lab/lora_rank")
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--tables", nargs="+", default=TABLES, metavar="TABLE")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    arguments = parser.parse_intermixed_args()
+    codes = []
+    for name in arguments.tables:
+        line = [f"table={name}", *arguments.settings]
+        codes.append(peftbench(["sweep", *line]))
+        if codes[-1] not in (0, 1):
+            return codes[-1]
+        request = read_request(line)
+        table = build_table(request.spec, collect(request.wanted), request.command)
+        folder = RESULTS / f"{table.model}-{table.task}"
+        make_folder(folder)
+        with atomic_write(folder / f"{name.rpartition('/')[2]}.md") as file:
+            made = f"python scripts/lab_tables.py {shlex.join(arguments.settings)}"
+            file.write(f"{to_markdown(table)}\nMade by `{made}` on {machine()}.\n")
+    return max(codes)
+
+
+def machine() -> str:
+    """Describe this machine: processor, cores, memory, system, accelerator."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return f"{gpu}{processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except PeftbenchError as error:
+        sys.exit(f"lab_tables: {error}")

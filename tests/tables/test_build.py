@@ -1,0 +1,195 @@
+"""From records to the table's figures: means, intervals, verdicts, what is left out and why."""
+
+import numpy as np
+import pytest
+
+from peftbench.records.origin import code_digest
+from peftbench.records.record import Predictions, Record, Status
+from peftbench.tables.build import build_table
+from peftbench.tables.collect import Wanted, collect
+from peftbench.tables.spec import read_spec
+
+EXAMPLES = 300
+RAW = {
+    "title": "Made",
+    "base": ["model=minilm", "task=mrpc"],
+    "seeds": 2,
+    "baseline": "full",
+    "columns": ["share", "accuracy", "difference", "kept", "speed", "latency_merged"],
+    "tolerance": {"share": 0.01, "accuracy": 3.0, "kept": 1.0, "latency_merged": 0.02},
+    "rows": [
+        {"label": "full", "overrides": ["method=full"]},
+        {"label": "LoRA", "overrides": ["method=lora"], "lab": {"share": 0.37, "accuracy": 80, "kept": 99}},
+        {"label": "bad", "overrides": ["method=bitfit"], "lab": {"accuracy": 80, "kept": 99}},
+    ],
+    "claims": [
+        {"text": "LoRA beats BitFit", "column": "accuracy", "ascending": ["bad", "LoRA"]},
+        {"text": "BitFit beats LoRA", "column": "accuracy", "ascending": ["LoRA", "bad"]},
+        {"text": "LoRA beats full", "column": "accuracy", "ascending": ["full", "LoRA"]},
+        {"text": "LoRA is free", "column": "latency_merged", "row": "LoRA", "between": [0.98, 1.02]},
+        {"text": "LoRA against full", "column": "latency", "row": "LoRA", "over": "full", "between": [1.2, 1.3]},
+        {"text": "nobody knows", "column": "switch", "row": "LoRA", "between": [0, 1]},
+    ],
+}
+
+
+def predictions(accuracy: float, seed: int) -> Predictions:
+    """`accuracy` of the examples right, the others wrong, mostly the same ones for every seed."""
+    labels = (np.arange(EXAMPLES) % 3 > 0).astype(int)
+    wrong = np.random.default_rng(0).permutation(EXAMPLES)[: round((1 - accuracy) * EXAMPLES) + seed]
+    said = labels.copy()
+    said[wrong] = 1 - said[wrong]
+    return Predictions(labels, said, np.eye(2)[said])
+
+
+def latency(ratio: float, merged: float | None) -> dict:
+    def setting(batch: int, ratio: float) -> dict:
+        both = {"ratio": ratio, "ratio_low": ratio - 0.005, "ratio_high": ratio + 0.005}
+        if merged is None:
+            return {"batch": batch, "length": 128, **both}
+        more = {"merged_ratio": merged, "merged_ratio_low": merged - 0.01, "merged_ratio_high": merged + 0.01}
+        return {"batch": batch, "length": 128, **both, **more}
+
+    return {"settings": [setting(1, ratio), setting(32, 1 + (ratio - 1) / 2)]}
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A function that writes a finished run and returns what a row wants of it."""
+
+    def make(label, method, seed, accuracy, share=0.01, **fields):
+        config = {
+            "method": {"name": method},
+            "task": {"name": "mrpc", "metrics": ["accuracy", "f1"]},
+            "model": {"name": "minilm"},
+            "trainer": {},
+            "seed": seed,
+            "experiment": "lab",
+        }
+        wanted = Wanted(label, seed, [f"method={method}", f"seed={seed}"], config, tmp_path / f"{method}-{seed}")
+        if accuracy is None:
+            return wanted
+        told = predictions(accuracy, seed)
+        right = float(np.mean(told.labels == told.predictions))
+        record = Record.create(wanted.folder, config, wanted.overrides)
+        record.write_predictions({"validation": told})
+        result = {
+            "metrics": {"validation": {"accuracy": right, "f1": 0.9, "loss": 0.5}},
+            "parameters": {"share_method": share, "method": 1000},
+            "time": {"train": 50.0 + seed},
+            "memory": {"device_peak": None, "host_peak": 2**30},
+            "latency": None,
+            "data": "same",
+            "code": code_digest(method),
+            "versions": {"peftbench": "0.1.0", "torch": "2"},
+            "device": "a processor",
+        }
+        record.finish(**{**result, **fields})
+        return wanted
+
+    return make
+
+
+@pytest.fixture
+def table(make):
+    wanted = [make("full", "full", seed, 0.85, share=1.0, latency=latency(1.0, None)) for seed in (0, 1)]
+    wanted += [make("LoRA", "lora", seed, 0.84, share=0.0037, latency=latency(1.25, 1.0)) for seed in (0, 1)]
+    wanted += [make("bad", "bitfit", seed, 0.6) for seed in (0, 1)]
+    return build_table(read_spec("made", RAW, 2), collect(wanted), "peftbench sweep table=made")
+
+
+def cell(table, label, key):
+    (row,) = [row for row in table.rows if row.label == label]
+    return row.cells[key]
+
+
+def test_means_and_deviations_over_the_seeds(table):
+    accuracy = cell(table, "full", "accuracy")
+    assert accuracy.value == pytest.approx((85 + 100 * (255 - 1) / 300) / 2)
+    assert accuracy.sd == pytest.approx(np.std([85, 100 * 254 / 300], ddof=1))
+    assert accuracy.n == 2 and table.examples == EXAMPLES
+    assert cell(table, "full", "train_time").value == 50.5
+    assert cell(table, "full", "share").value == 100 and cell(table, "full", "share").sd is None
+    assert cell(table, "full", "memory").value == 1024
+    assert cell(table, "full", "spread").value == pytest.approx(accuracy.sd)
+
+
+def test_only_a_real_difference_counts_as_one(table):
+    assert cell(table, "bad", "accuracy").differs is True
+    assert cell(table, "bad", "difference").high < -15
+    assert cell(table, "LoRA", "difference").differs is False  # 3 examples of 300
+    assert cell(table, "full", "accuracy").differs is None
+    kept = cell(table, "LoRA", "kept")
+    assert kept.low < kept.value < kept.high <= 100 + 1e-9 and kept.value == pytest.approx(98.8, abs=0.2)
+
+
+def test_latency_is_read_at_batch_1_and_speed_at_the_largest(table):
+    assert cell(table, "LoRA", "latency").value == 1.25
+    assert cell(table, "LoRA", "latency_merged").value == 1.0
+    assert cell(table, "LoRA", "speed").value == pytest.approx(100 / 1.125 - 100)
+    assert cell(table, "LoRA", "speed").low < cell(table, "LoRA", "speed").value
+    assert "latency_merged" not in table.rows[0].cells
+
+
+def test_verdicts_on_the_lab_s_figures(table):
+    assert cell(table, "LoRA", "share").verdict == "holds"
+    assert cell(table, "LoRA", "accuracy").verdict == "cannot be told"
+    assert cell(table, "bad", "accuracy").verdict == "does not hold"
+    assert cell(table, "bad", "kept").verdict == "does not hold"
+
+
+def test_the_lab_s_absolute_figures_say_nothing_about_another_model(make):
+    wanted = [make("full", "full", 0, 0.85), make("LoRA", "lora", 0, 0.84), make("bad", "bitfit", 0, 0.6)]
+    spec = read_spec("made", {**RAW, "base": ["model=bert_base", "task=mrpc"]}, 1)
+    table = build_table(spec, collect(wanted), "peftbench sweep table=made")
+    assert cell(table, "LoRA", "share").verdict == "not comparable"
+    assert cell(table, "bad", "accuracy").verdict == "not comparable"
+    assert cell(table, "bad", "kept").verdict == "does not hold"  # relative to the baseline: that can be judged
+
+
+def test_verdicts_on_the_lab_s_claims(table):
+    verdicts = {claim.text: claim.verdict for claim in table.claims}
+    assert verdicts == {
+        "LoRA beats BitFit": "holds",
+        "BitFit beats LoRA": "does not hold",
+        "LoRA beats full": "cannot be told",
+        "LoRA is free": "holds",
+        "LoRA against full": "holds",
+        "nobody knows": "not measured",
+    }
+
+
+def test_what_is_missing_failed_or_of_other_code_is_left_out_and_named(make):
+    wanted = [make("full", "full", seed, 0.85) for seed in (0, 1)]
+    wanted += [make("LoRA", "lora", 0, 0.84), make("LoRA", "lora", 1, 0.2, code="0ld", git_commit="abcdef123456")]
+    wanted += [make("bad", "bitfit", 0, 0.6), make("bad", "bitfit", 1, None)]
+    Record(wanted[4].folder).fail(Status.OOM, "out of memory: lower trainer.batch_size")
+    table = build_table(read_spec("made", RAW, 2), collect(wanted), "peftbench sweep table=made")
+    assert cell(table, "LoRA", "accuracy").value == pytest.approx(84) and cell(table, "LoRA", "accuracy").n == 1
+    assert [run.status for run in table.rows[1].runs] == ["finished", "stale"]
+    assert [run.status for run in table.rows[2].runs] == ["oom", "missing"]
+    assert "accuracy" not in table.rows[2].cells or table.rows[2].cells["accuracy"].value is None
+    notes = "\n".join(table.notes)
+    assert "oom: bad, seed 0: out of memory: lower trainer.batch_size" in notes
+    assert "1 of 6 runs are missing: peftbench sweep table=made" in notes
+    assert "made by other code (peftbench 0.1.0, commit abcdef1): lora-1" in notes and "stale=rerun" in notes
+    assert not table.complete
+    used = build_table(read_spec("made", RAW, 2), collect(wanted, use_stale=True), "peftbench sweep table=made")
+    assert cell(used, "LoRA", "accuracy").n == 2
+    assert "figures of LoRA are from runs of other code" in "\n".join(used.notes)
+
+
+def test_runs_over_other_data_are_never_mixed_in(make):
+    wanted = [make("full", "full", seed, 0.85) for seed in (0, 1)]
+    wanted += [make("LoRA", "lora", 0, 0.84), make("LoRA", "lora", 1, 0.84, data="other")]
+    for stale in (False, True):
+        table = build_table(read_spec("made", RAW, 2), collect(wanted, use_stale=stale), "x")
+        assert cell(table, "LoRA", "accuracy").n == 1
+        assert "made from other data than the other runs: lora-1" in "\n".join(table.notes)
+
+
+def test_a_table_without_any_run(make):
+    wanted = [make(label, method, 0, None) for label, method in (("full", "full"), ("LoRA", "lora"), ("bad", "bitfit"))]
+    table = build_table(read_spec("made", RAW, 1), collect(wanted), "peftbench sweep table=made")
+    assert table.examples is None and all(claim.verdict == "not measured" for claim in table.claims)
+    assert "3 of 3 runs are missing" in "\n".join(table.notes)
