@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from peftbench.commands import progress
+from peftbench.commands import progress, search
 from peftbench.commands.table import show
 from peftbench.commands.train import interrupt_on_sigterm, job
 from peftbench.commands.wanted import TableRequest, read_request
@@ -63,6 +63,8 @@ def main(argv: list[str]) -> int:
     """
     settings = build_parser().parse_args(argv).settings
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if search.is_search(settings):
+        return search.main(settings)
     request = read_request(settings)
     interrupt_on_sigterm()
     code = 0

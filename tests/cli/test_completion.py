@@ -33,7 +33,10 @@ ask() {
 
 LINES = {
     "peftbench tr": "train",
-    "peftbench ": "evaluate list params predict runs train",
+    "peftbench ": "evaluate list params predict runs sweep table train",
+    "peftbench sweep table=lab/b": "table=lab/bottleneck",
+    "peftbench sweep table=smoke on_": "on_error=",
+    "peftbench table lab/me": "lab/methods",
     "peftbench train me": "measure. measure= method. method=",
     "peftbench train method=l": "method=lora",
     "peftbench train method=lora method.ra": "method.rank=",

@@ -26,10 +26,10 @@ def test_every_config_file_is_listed(group: str, capsys: pytest.CaptureFixture) 
         assert {**option, "description": 0} == {**OmegaConf.to_container(config), "description": 0}
 
 
-def test_all_three(capsys: pytest.CaptureFixture) -> None:
+def test_all(capsys: pytest.CaptureFixture) -> None:
     blocks = printed(capsys).strip().split("\n\n")
-    assert [block.split()[0] for block in blocks] == ["method", "model", "task"]
-    assert list(json.loads(printed(capsys, "--json"))) == ["methods", "models", "tasks"]
+    assert [block.split()[0] for block in blocks] == ["method", "model", "task", "table"]
+    assert list(json.loads(printed(capsys, "--json"))) == ["methods", "models", "tasks", "tables"]
 
 
 def test_what_a_line_says(capsys: pytest.CaptureFixture) -> None:
