@@ -9,7 +9,7 @@ STARTED = time.time()
 # command → what it does; the module of the same name in peftbench.commands has main(argv) -> exit code
 COMMANDS = {
     "train": "train one method on one task; with -m, every combination of comma-separated values",
-    "sweep": "train what a table still lacks, through any launcher, and show the table",
+    "sweep": "train what a table still lacks and show it, or search for the best settings",
     "table": "show or write a table from the runs there are",
     "evaluate": "score a finished run again, on any split",
     "predict": "labels and probabilities for text on the line, in a file or on standard input",

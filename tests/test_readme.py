@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 from peftbench import cli
+from peftbench.commands.wanted import read_request
 from peftbench.compose import compose, expand
 from peftbench.config import resolve
 
@@ -29,6 +30,8 @@ def test_command(line, capsys):
         overrides = [word for word in rest if word != "-m"]
         for combination in expand(overrides) if multirun else [overrides]:
             assert resolve(compose(combination)).method_name
+    elif command == "sweep" and any(word.startswith("table=") for word in rest):
+        assert read_request(rest).wanted
     elif command in ("list", "params"):
         assert cli.main([command, *rest]) == 0
     else:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -36,7 +37,7 @@ def since_start(moment: float | None) -> float | None:
 
 def tell_job(number: int, overrides: list[str]) -> None:
     """Head one run of a multirun."""
-    console.print(f"\n[bold]run {number}[/bold]  {' '.join(overrides)}")
+    console.print(f"\n[bold]run {number}[/bold]  {escape(' '.join(overrides))}")
 
 
 def working(what: str) -> AbstractContextManager[Any]:

@@ -2,8 +2,6 @@
 
 import argparse
 import os
-import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,26 +9,29 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from peftbench.commands import progress, search
+from peftbench.commands.missing import train_missing
+from peftbench.commands.search_request import is_search
 from peftbench.commands.table import show
-from peftbench.commands.train import interrupt_on_sigterm, job
+from peftbench.commands.train import interrupt_on_sigterm
 from peftbench.commands.wanted import TableRequest, read_request
 from peftbench.config import resolve
 from peftbench.errors import PeftbenchError
 from peftbench.records.lock import RunLock
 from peftbench.records.record import Record, Status
+from peftbench.records.wandb_run import log_measured
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import STALE, Found, Wanted, collect
 from peftbench.tables.columns import MEASURED
 from peftbench.tables.formats import write_table
 from peftbench.tables.wandb_table import log_table
 
-_POLL_SECONDS = 2.0
 _INTERRUPTED = 130
 # launchers that run here: what depends on an otherwise idle machine is measured behind all training
 _LOCAL = ("basic", "joblib")
 _SECTIONS = ("latency", "training_step", "switching")
 
 _EXAMPLES = """
+a table
   table=lab/bottleneck     `peftbench list tables` shows those there are
   seeds=3                  a number of seeds, or a list: seeds=[0,1,2]
   model=minilm task=rte    settings of all runs, as for `peftbench train`
@@ -39,6 +40,11 @@ _EXAMPLES = """
   hydra/launcher=joblib    several runs at a time; slurm and ray for a cluster
 
 The table, its plots and one page with everything are written to OUTPUT_DIR/EXPERIMENT/tables/TABLE/.
+
+a search, chosen on validation and trained again on fresh seeds
+  search=grid              every combination of the values given: trainer.lr=1e-4,1e-3 method.rank=4,8
+  search=random            search.trials of them; also from ranges: 'trainer.lr=tag(log,interval(1e-5,1e-2))'
+  search=optuna            the same spaces (pip install 'peftbench[optuna]')
 """
 
 
@@ -46,12 +52,13 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = argparse.ArgumentParser(
         prog="peftbench sweep",
-        description="Train the runs that a table still lacks and show it. The same command goes on where it stopped.",
+        description="Train the runs that a table still lacks and show it, or search for the best settings."
+        " The same command goes on where it stopped.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "settings", nargs="+", metavar="KEY=VALUE", help="the table, and settings of the sweep and its runs"
+        "settings", nargs="+", metavar="KEY=VALUE", help="the table or search, and settings of its runs"
     )
     return parser
 
@@ -63,7 +70,7 @@ def main(argv: list[str]) -> int:
     """
     settings = build_parser().parse_args(argv).settings
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    if search.is_search(settings):
+    if is_search(settings):
         return search.main(settings)
     request = read_request(settings)
     interrupt_on_sigterm()
@@ -93,54 +100,19 @@ def tables_folder(request: TableRequest) -> Path:
 
 
 def _train(request: TableRequest) -> None:
-    """Train until every run is finished or has failed here; runs that others train are waited for."""
+    """Train what is missing, first the runs that others need."""
     prepared = {row.label for row in request.spec.prepare}
-    for stage in (True, False):
-        _train_stage(request, [run for run in request.wanted if (run.label in prepared) == stage])
+    at_once = _at_once(request) if request.on_error == "stop" else None
+    for first in (True, False):
+        wanted = [run for run in request.wanted if (run.label in prepared) == first]
+        train_missing(wanted, request.hydra, request.stale, lambda run: _measured_at_once(request, run), at_once)
 
 
-def _train_stage(request: TableRequest, wanted: list[Wanted]) -> None:
-    tried: set[Path] = set()
-    waited = False
-    while True:
-        found = {run.wanted.folder: run for run in collect(wanted)}.values()  # rows may share a run
-        todo = [run for run in found if run.wanted.folder not in tried and _is_lacking(run, request.stale)]
-        if not todo:
-            if not any(run.status == Status.RUNNING for run in found):
-                return
-            if not waited:
-                progress.console.print("waiting for runs that another process trains", style="dim")
-                waited = True
-            time.sleep(_POLL_SECONDS)
-            continue
-        progress.console.print(f"{len(found) - len(todo)} of {len(found)} runs are there, {len(todo)} to train")
-        overrides = [_job_overrides(run, request) for run in todo]
-        size = _at_once(request) if request.on_error == "stop" else len(overrides)
-        for start in range(0, len(overrides), size):
-            _launch(overrides[start : start + size], request.hydra)
-            started = {run.wanted.folder for run in todo[start : start + size]}
-            now = [run for run in collect(wanted) if run.wanted.folder in started]
-            # one that another process holds comes again
-            tried |= {run.wanted.folder for run in now if run.status != Status.RUNNING}
-            if request.on_error == "stop" and any(run.status in (Status.FAILED, Status.OOM) for run in now):
-                return
-
-
-def _is_lacking(run: Found, stale: str) -> bool:
-    if run.status == STALE:
-        return stale == "rerun"
-    return run.status not in (Status.FINISHED, Status.RUNNING)
-
-
-def _job_overrides(run: Found, request: TableRequest) -> list[str]:
-    """Return the run's overrides, forced where it replaces another, measuring only where that cannot wait."""
-    overrides = [*run.wanted.overrides]
-    if run.status == STALE:
-        overrides.append("force=true")
-    first_seed = run.wanted.seed == min(request.spec.seeds)
-    here = first_seed and not _is_local(request)
-    sections = _wanted_sections(request, run.wanted) if here else set()
-    return overrides + [f"measure.{section}={str(section in sections).lower()}" for section in _SECTIONS]
+def _measured_at_once(request: TableRequest, run: Found) -> list[str]:
+    """Return what a job is to measure itself: on other machines all that is shown, once a row; here nothing yet."""
+    itself = run.wanted.seed == min(request.spec.seeds) and not _is_local(request)
+    sections = _wanted_sections(request, run.wanted) if itself else set()
+    return [f"measure.{section}={str(section in sections).lower()}" for section in _SECTIONS]
 
 
 def _wanted_sections(request: TableRequest, run: Wanted) -> set[str]:
@@ -161,14 +133,6 @@ def _is_local(request: TableRequest) -> bool:
 def _at_once(request: TableRequest) -> int:
     """Return how many runs are started together where an error is to stop the rest."""
     return 1 if _launcher(request) == "basic" else os.cpu_count() or 1
-
-
-def _launch(overrides: Sequence[Sequence[str]], hydra_overrides: Sequence[str]) -> None:
-    """Hand the jobs to the configured launcher and wait for them."""
-    from peftbench.compose import launcher
-
-    with launcher(job, hydra_overrides) as launch:
-        launch(overrides)
 
 
 # ---- measuring ---------------------------------------------------------------------------------------------
@@ -208,3 +172,4 @@ def measure_again(record: Record, sections: set[str]) -> None:
     measured = measure_run(method, prepared.backbone, prepared.first_row, data, record.adapter_dir, config)
     with RunLock(record.folder):
         record.update(**{section: measured[section] for section in sections})
+        log_measured(config, record)

@@ -59,10 +59,11 @@ def read_request(argv: Sequence[str]) -> TableRequest:
             raise UserError(f"{key}={settings[key]} is unknown: choose from {', '.join(choices)}")
     given = [line for line in argv if not _is_of(line, _OF_SWEEP) and not _is_hydra(line)]
     rows = [(row, merge(spec.base, given, row.overrides)) for row in (*spec.prepare, *spec.rows)]
+    found_in = [line for line in argv if _key(line) == "hydra.searchpath"]
     wanted: list[Wanted] = []
     configs = []
     for row, overrides in rows:
-        config = _composed(row.label, overrides)
+        config = _composed(row.label, [*found_in, *overrides])
         configs.append(config)
         for seed in spec.seeds:
             one = replace(config, seed=seed)

@@ -9,6 +9,7 @@ from typing import Any
 from peftbench.config import LoggerConfig, RunConfig
 from peftbench.errors import UserError
 from peftbench.records.record import Record
+from peftbench.tables.columns import MEASURED, PER_RUN, measured
 
 
 class Mirror:
@@ -32,9 +33,15 @@ class Mirror:
         self._run.log({**values, "train/epoch_seconds": row["seconds"]}, step=row["step"])
 
     def on_result(self, result: dict[str, Any]) -> None:
-        """Make what was measured the run's summary."""
-        for key in ("metrics", "best", "parameters", "time", "memory", "latency", "device", "threads"):
-            self._run.summary[key] = result[key]
+        """Make the record the run's summary, and beside it `figures/…`, which panels can plot."""
+        self._run.summary.update({**result, **figures(result)})
+
+
+def figures(result: dict[str, Any]) -> dict[str, float]:
+    """Return what a table shows of this run besides its scores, by `figures/COLUMN`, in the column's unit."""
+    found = {key: figure(result) for key, figure in PER_RUN.items()}
+    found |= {key: told[0] for key in MEASURED if (told := measured(key, result))}
+    return {f"figures/{key}": value for key, value in found.items()}
 
 
 def start_wandb(logger: LoggerConfig, *, folder: Path, **settings: Any) -> Any:
@@ -56,7 +63,8 @@ def start_wandb(logger: LoggerConfig, *, folder: Path, **settings: Any) -> Any:
             entity=logger.entity,
             dir=folder,
             mode=mode,
-            resume="allow" if mode == "online" else None,
+            # offline too: `wandb sync` then appends what a continued run logs, instead of replacing what was there
+            resume="allow",
             settings=wandb.Settings(silent=True, console="off"),
             **settings,
         )
@@ -76,19 +84,34 @@ def wandb_run(config: RunConfig, record: Record) -> Iterator[list[Mirror]]:
         yield []
         return
     plain = config.plain()
-    started = record.read()["started"]
     run = start_wandb(
         config.logger,
         folder=record.folder,
-        id=re.sub(r"\W+", "-", f"{record.folder.name}-{started}"),
+        id=_wandb_id(record),
         name=record.folder.name,
         group=config.experiment,
         job_type=config.method_name,
         config={key: plain[key] for key in ("method", "model", "task", "trainer", "seed", "experiment")},
     )
-    failed = True
+    code = 1
     try:
         yield [Mirror(run)]
-        failed = False
+        code = 0
+    except BaseException as error:
+        run.summary["error"] = str(error) or type(error).__name__
+        raise
     finally:
-        run.finish(exit_code=1 if failed else 0)
+        run.finish(exit_code=code)
+
+
+def log_measured(config: RunConfig, record: Record) -> None:
+    """Log what was measured after the run had ended to its wandb run, where it has one."""
+    if any(record.folder.glob(f"wandb/*run-*-{_wandb_id(record)}")):
+        with wandb_run(config, record) as mirrors:
+            for mirror in mirrors:
+                mirror.on_result(record.read())
+
+
+def _wandb_id(record: Record) -> str:
+    """Return an id that a run keeps when it is continued, and that training it anew changes."""
+    return re.sub(r"\W+", "-", f"{record.folder.name}-{record.read()['started']}")

@@ -1,7 +1,9 @@
 """A table in Weights & Biases: as a wandb Table, its plots as images, all its files as an artifact."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from peftbench.config import LoggerConfig
@@ -21,16 +23,16 @@ def log_table(table: Table, files: Sequence[Path], logger: LoggerConfig, group: 
     """
     import wandb
 
-    name = re.sub(r"\W+", "-", table.name)
+    folder = files[0].parent
     run = start_wandb(
         logger,
-        folder=files[0].parent,
+        folder=folder,
         name=f"table {table.name}",
         group=group,
         job_type="table",
         config={"table": table.name, "model": table.model, "task": table.task, "seeds": table.seeds},
     )
-    failed = True
+    code = 1
     try:
         columns = [(column.key, field) for column in table.all_columns for field in _FIELDS]
         columns = [
@@ -38,15 +40,31 @@ def log_table(table: Table, files: Sequence[Path], logger: LoggerConfig, group: 
         ]
         rows = [[row.label, *(_at(row.cells, key, field) for key, field in columns)] for row in table.rows]
         headings = ["row", *(key if field == "value" else f"{key} {field}" for key, field in columns)]
-        run.log({f"tables/{name}": wandb.Table(columns=headings, data=rows)})
-        run.log({f"plots/{path.stem}": wandb.Image(str(path)) for path in files if path.suffix == ".png"})
-        artifact = wandb.Artifact(f"table-{name}", type="table", description=table.title)
-        for path in files:
-            artifact.add_file(str(path))
-        run.log_artifact(artifact)
-        failed = False
+        with _staged_in(folder / "wandb"):
+            images = {f"plots/{path.stem}": wandb.Image(str(path)) for path in files if path.suffix == ".png"}
+            # under one key whatever the table, so that one panel shows the tables of a project
+            run.log({"table": wandb.Table(columns=headings, data=rows), **images})
+            name = re.sub(r"\W+", "-", table.name)
+            artifact = wandb.Artifact(f"table-{name}", type="table", description=table.title)
+            for path in files:
+                artifact.add_file(str(path))
+            run.log_artifact(artifact)
+            code = 0
     finally:
-        run.finish(exit_code=1 if failed else 0)
+        run.finish(exit_code=code)
+
+
+@contextmanager
+def _staged_in(folder: Path) -> Iterator[None]:
+    """Let wandb copy artifacts' files into `folder` instead of the home folder, which a cluster may not keep."""
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(folder.absolute())
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_DATA_DIR"]
 
 
 def _at(cells: dict, key: str, field: str) -> object:

@@ -1,0 +1,65 @@
+"""Train what is missing of the runs wanted, through the launcher chosen, until all are finished or have failed."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from peftbench.commands import progress
+from peftbench.commands.train import job
+from peftbench.compose import launcher
+from peftbench.records.record import Status
+from peftbench.tables.collect import STALE, Found, Wanted, collect
+
+_POLL_SECONDS = 2.0
+
+
+def train_missing(
+    wanted: Sequence[Wanted],
+    hydra: Sequence[str],
+    stale: str,
+    more: Callable[[Found], Sequence[str]] = lambda run: (),
+    stop_behind: int | None = None,
+) -> None:
+    """Train each run once at most; those that another process trains are waited for, and taken over if it dies.
+
+    Args:
+        wanted: the runs; several may be one and the same.
+        hydra: overrides for Hydra itself, its launcher among them.
+        stale: `rerun` trains finished runs of other code again.
+        more: further overrides of a run's job.
+        stop_behind: start so many at a time, and nothing further once one has failed; None: all, come what may.
+    """
+    tried: set[Path] = set()
+    waited = False
+    while True:
+        found = {run.wanted.folder: run for run in collect(wanted)}.values()
+        todo = [run for run in found if run.wanted.folder not in tried and _is_lacking(run, stale)]
+        if not todo:
+            if not any(run.status == Status.RUNNING for run in found):
+                return
+            if not waited:
+                progress.console.print("waiting for runs that another process trains", style="dim")
+                waited = True
+            time.sleep(_POLL_SECONDS)
+            continue
+        progress.console.print(f"{len(found) - len(todo)} of {len(found)} runs are there, {len(todo)} to train")
+        size = stop_behind or len(todo)
+        for start in range(0, len(todo), size):
+            part = todo[start : start + size]
+            with launcher(job, hydra) as launch:
+                launch([[*run.wanted.overrides, *_forced(run), *more(run)] for run in part])
+            now = collect([run.wanted for run in part])
+            # one that another process holds comes again
+            tried |= {run.wanted.folder for run in now if run.status != Status.RUNNING}
+            if stop_behind and any(run.status in (Status.FAILED, Status.OOM) for run in now):
+                return
+
+
+def _is_lacking(run: Found, stale: str) -> bool:
+    if run.status == STALE:
+        return stale == "rerun"
+    return run.status not in (Status.FINISHED, Status.RUNNING)
+
+
+def _forced(run: Found) -> list[str]:
+    return ["force=true"] if run.status == STALE else []

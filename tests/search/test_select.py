@@ -1,0 +1,62 @@
+"""Which trial wins, and what is said of its runs on fresh seeds."""
+
+from pathlib import Path
+
+import pytest
+
+from peftbench.search.select import Summary, Trial, outcome, rank, select, summarize
+from peftbench.tables.collect import Found, Wanted
+
+
+def trial(number: int, score: float | None, trained: int = 100) -> Trial:
+    scores = {} if score is None else {"accuracy": score, "f1": 1 - score}
+    return Trial(number, {"x": str(number)}, f"run-{number}", "finished", None, scores, trained, 1.0)
+
+
+def found(seed: int = 0, used: bool = True, **metrics: dict) -> Found:
+    config = {"task": {"metrics": ["accuracy", "f1"]}}
+    wanted = Wanted("", seed, [f"seed={seed}"], config, Path(f"run-s{seed}"))
+    result = {"metrics": metrics, "parameters": {"method": 64}, "time": {"train": 2.0}}
+    status, reason = ("finished", None) if used else ("failed", "the loss became nan")
+    return Found(wanted, status, reason, result if used else {}, used)
+
+
+def test_the_best_primary_score_wins():
+    trials = [trial(1, 0.7), trial(2, 0.9), trial(3, 0.8)]
+    assert [one.number for one in rank(trials, "accuracy")] == [2, 3, 1]
+    assert select(trials, "accuracy").number == 2
+    assert select(trials, "f1").number == 1
+
+
+def test_of_equal_scores_fewer_trained_parameters_win_then_the_order():
+    assert select([trial(1, 0.8, 200), trial(2, 0.8, 100), trial(3, 0.8, 100)], "accuracy").number == 2
+
+
+def test_a_trial_without_a_score_loses_even_to_the_worst():
+    trials = [trial(1, None), trial(2, -0.5), trial(3, None)]
+    assert [one.number for one in rank(trials, "accuracy")] == [2, 1, 3]
+    assert select([trial(1, None)], "accuracy") is None
+    assert select([], "accuracy") is None
+
+
+def test_an_outcome_is_of_validation_alone():
+    validation = {"accuracy": 0.75, "f1": 0.5, "loss": 0.1}
+    with_test, without = found(validation=validation, test={"accuracy": 0.1}), found(validation=validation)
+    assert outcome(1, {}, with_test) == outcome(1, {}, without)
+    told = outcome(1, {}, without)
+    assert (told.scores, told.trained, told.seconds) == ({"accuracy": 0.75, "f1": 0.5}, 64, 2.0)
+
+
+def test_a_failed_run_and_a_score_that_is_no_number_have_none():
+    failed = outcome(1, {}, found(used=False))
+    assert (failed.scores, failed.trained, failed.reason) == ({}, None, "the loss became nan")
+    assert outcome(1, {}, found(validation={"accuracy": None, "f1": 0.0})).scores == {"f1": 0.0}
+
+
+def test_fresh_seeds_are_summed_up_by_split():
+    runs = [found(seed, validation={"accuracy": score}, test={"accuracy": 0.5}) for seed, score in ((1, 0.8), (2, 0.9))]
+    told = summarize([*runs, found(3, used=False)])
+    assert told["validation"] == {"accuracy": Summary(pytest.approx(0.85), pytest.approx(0.0707, abs=1e-4), 2)}
+    assert told["test"]["accuracy"].mean == 0.5
+    assert summarize(runs[:1])["validation"]["accuracy"].sd is None
+    assert summarize([found(3, used=False)]) == {}
