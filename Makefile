@@ -10,10 +10,10 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-gpu lint types check clean
+.PHONY: help setup train test test-slow test-gpu test-cluster lint types check clean
 
 help:  ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make the environment in .venv
 
@@ -39,6 +39,9 @@ test-slow: $(READY)  ## the tests that take longer
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/pytest -q -m gpu $(ARGS)
+
+test-cluster: $(READY)  ## the tests that start a real Slurm and Ray here (extras slurm, ray)
+	$(BIN)/pytest -q -m cluster $(ARGS)
 
 lint: $(READY)  ## style and format
 	$(BIN)/ruff check .

@@ -83,7 +83,8 @@ def launcher(task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> Ite
     """Yield the function that runs `task` on each of a list of override lists and waits for them.
 
     It is the launcher that `overrides` choose (`hydra/launcher=…`); jobs are composed as `peftbench train -m`
-    composes its own. Raises UserError for a launcher there is not, or one that is not installed.
+    composes its own. Raises UserError for a launcher there is not, or one that is not installed, and PeftbenchError
+    for a job whose process was lost.
     """
     try:
         with _hydra():
@@ -99,7 +100,9 @@ def launcher(task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> Ite
                     returned.return_value  # noqa: B018 - raises what a job raised
 
             yield launch
-    except (HydraException, OmegaConfBaseException) as error:
+    except PeftbenchError:
+        raise
+    except Exception as error:
         raise translate(error, overrides) from error
 
 

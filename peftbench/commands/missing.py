@@ -7,6 +7,7 @@ from pathlib import Path
 from peftbench.commands import progress
 from peftbench.commands.train import job
 from peftbench.compose import launcher
+from peftbench.errors import PeftbenchError, UserError
 from peftbench.records.record import Status
 from peftbench.tables.collect import STALE, Found, Wanted, collect
 
@@ -46,8 +47,13 @@ def train_missing(
         size = stop_behind or len(todo)
         for start in range(0, len(todo), size):
             part = todo[start : start + size]
-            with launcher(job, hydra) as launch:
-                launch([[*run.wanted.overrides, *_forced(run), *more(run)] for run in part])
+            try:
+                with launcher(job, hydra) as launch:
+                    launch([[*run.wanted.overrides, *_forced(run), *more(run)] for run in part])
+            except UserError:
+                raise
+            except PeftbenchError as error:  # a job was lost; the others' records will tell
+                progress.tell_error(error)
             now = collect([run.wanted for run in part])
             # one that another process holds comes again
             tried |= {run.wanted.folder for run in now if run.status != Status.RUNNING}

@@ -27,6 +27,7 @@ _OOM_HINT = "lower trainer.batch_size (trainer.accumulate keeps the effective si
 _INTERRUPTED = 130
 
 _exit_codes: list[int] = []
+_command_pid: int | None = None
 
 
 def main(argv: list[str]) -> int:
@@ -38,11 +39,13 @@ def main(argv: list[str]) -> int:
 
     from peftbench.compose import CONFIG_PATH, translate
 
+    global _command_pid
     _exit_codes.clear()
+    _command_pid = os.getpid()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     # Hydra's parser takes its flags only before the overrides
     sys.argv = [sys.argv[0], *sorted(argv, key=lambda word: word not in ("-m", "--multirun"))]
-    compose_and_train = hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")(job)
+    compose_and_train = hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")(_hydras_job)
     interrupt_on_sigterm()
     try:
         compose_and_train()
@@ -67,22 +70,37 @@ def _interrupt(signum: int, frame: Any) -> None:
 def job(composed: DictConfig) -> int:
     """Train one composed config, in whatever process a launcher put it; return its exit code.
 
-    A failure is told, recorded and remembered, so that the other jobs go on.
+    A failure is told and recorded, so that the other jobs go on.
     """
+    try:
+        _train_job(composed)
+    except PeftbenchError as error:
+        return error.exit_code
+    return 0
+
+
+def _hydras_job(composed: DictConfig) -> None:
+    """Do the job; remember a failure here, and raise one in another process, from which only errors come back."""
+    try:
+        _train_job(composed)
+    except PeftbenchError as error:
+        if os.getpid() != _command_pid:
+            raise
+        _exit_codes.append(error.exit_code)
+
+
+def _train_job(composed: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
     if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
         progress.tell_job(int(hydra_config.job.num) + 1, overrides)
-    code = 0
     try:
         train(resolve(composed), overrides)
     except PeftbenchError as error:
         progress.tell_error(error)
-        code = error.exit_code
-    _exit_codes.append(code)
-    return code
+        raise
 
 
 def train(config: RunConfig, overrides: list[str]) -> dict[str, Any]:

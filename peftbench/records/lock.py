@@ -36,6 +36,7 @@ _LOCK = "run.lock"
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 _TRIES = 500
+_WATCH_SECONDS = 1.0
 
 
 class Locked(PeftbenchError):  # noqa: N818 - it names a state
@@ -67,6 +68,8 @@ class RunLock:
     def acquire(self) -> None:
         """Take the lock; makes the folder where there is none.
 
+        A holder that cannot be looked up from here is watched until it touches the lock or 120 s are over: a
+        job that a cluster queues again after a crash, on another node, so outwaits its dead self.
         Raises Locked, naming host, process and age, where a live process holds it (this one included), and
         UserError where the folder cannot be written.
         """
@@ -133,6 +136,7 @@ def _take(folder: Path) -> Path:
     token = uuid.uuid4().hex
     prepared = folder / f".{_LOCK}.{token}.tmp"
     prepared.mkdir()
+    watched: dict[Path, float] = {}  # owners that cannot be looked up from here, and their last touch
     try:
         (prepared / token).write_text(json.dumps(_this_process()), encoding="utf-8")
         for _ in range(_TRIES):
@@ -143,7 +147,12 @@ def _take(folder: Path) -> Path:
             if owner is None:  # released, or broken by another, a moment ago
                 time.sleep(0.01)
             elif _is_alive(owner, folder):
-                raise Locked(_locked_message(owner, folder))
+                if _process_lives(owner.facts) or watched.get(owner.path, owner.touched) != owner.touched:
+                    raise Locked(_locked_message(owner, folder))
+                if owner.path not in watched:
+                    print(_watching_message(owner, folder), file=sys.stderr)
+                watched[owner.path] = owner.touched
+                time.sleep(_WATCH_SECONDS)
             else:
                 owner.path.unlink(missing_ok=True)
     finally:
@@ -278,9 +287,20 @@ def _process_start(pid: int) -> int | None:
 
 
 def _locked_message(owner: Owner, folder: Path) -> str:
-    silence = max(0.0, _clock(folder) - owner.touched)
-    facts = owner.facts
     return (
-        f"{folder} is being trained by process {facts.get('pid', '?')} on host {facts.get('host', '?')} "
-        f"(since {facts.get('since', '?')}, last sign of life {silence:.0f} s ago). Wait for it, or stop it."
+        f"{folder} is being trained by {_who(owner)} (since {owner.facts.get('since', '?')}, "
+        f"last sign of life {_silence(owner, folder):.0f} s ago). Wait for it, or stop it."
     )
+
+
+def _watching_message(owner: Owner, folder: Path) -> str:
+    wait = EXPIRY_SECONDS - _silence(owner, folder)
+    return f"peftbench: {folder} is held by {_who(owner)}: waiting up to {wait:.0f} s for its next sign of life"
+
+
+def _who(owner: Owner) -> str:
+    return f"process {owner.facts.get('pid', '?')} on host {owner.facts.get('host', '?')}"
+
+
+def _silence(owner: Owner, folder: Path) -> float:
+    return max(0.0, _clock(folder) - owner.touched)

@@ -1,9 +1,11 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +77,25 @@ def plant(folder: Path, age: float = 0.0, **facts: object) -> Path:
     return owner
 
 
+@contextmanager
+def beating(owner: Path) -> Iterator[None]:
+    """Touch a lock as its living owner does, only faster."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(0.05):
+            touched = owner.stat().st_mtime + 0.1
+            os.utime(owner, (touched, touched))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 def dead_pid() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
@@ -144,17 +165,38 @@ def test_a_sleeping_process_of_this_machine_keeps_its_lock(tmp_path: Path) -> No
             RunLock(tmp_path).acquire()
 
 
-def test_a_lock_from_elsewhere_expires(tmp_path: Path) -> None:
-    plant(tmp_path / "fresh", age=90)
-    with pytest.raises(Locked, match=r"process 4321 on host node7 .* last sign of life 90 s ago"):
-        RunLock(tmp_path / "fresh").acquire()
+def test_a_lock_from_elsewhere_holds_while_its_owner_gives_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(locks, "_WATCH_SECONDS", 0.2)
     # Even when its process number happens to be free here.
-    plant(tmp_path / "other", age=90, pid=dead_pid())
-    with pytest.raises(Locked):
-        RunLock(tmp_path / "other").acquire()
-    plant(tmp_path / "old", age=130)
-    with RunLock(tmp_path / "old"):
-        pass
+    for name, pid in (("one", 4321), ("other", dead_pid())):
+        owner = plant(tmp_path / name, age=90, pid=pid)
+        with (
+            beating(owner),
+            pytest.raises(Locked, match=rf"process {pid} on host node7 .* last sign of life (89|90) s ago"),
+        ):
+            RunLock(tmp_path / name).acquire()
+        assert owner.exists()
+        told = capsys.readouterr().err
+        assert re.search(rf"held by process {pid} on host node7: waiting up to (30|31) s", told)
+        assert told.count("\n") == 1
+
+
+def test_a_silent_lock_from_elsewhere_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "_WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "EXPIRY_SECONDS", 2.0)
+    owner = plant(tmp_path)
+    started = time.monotonic()
+    with RunLock(tmp_path):
+        assert 1.5 < time.monotonic() - started < 10
+        assert not owner.exists()
+
+
+def test_an_expired_lock_from_elsewhere_is_taken_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plant(tmp_path, age=130)
+    with RunLock(tmp_path):
+        assert capsys.readouterr().err == ""
 
 
 def test_age_is_judged_by_the_file_systems_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,10 +207,13 @@ def test_age_is_judged_by_the_file_systems_clock(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}'])
-def test_a_lock_that_says_nothing_is_held_until_it_expires(tmp_path: Path, content: str) -> None:
+def test_a_lock_that_says_nothing_is_held_until_it_expires(
+    tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_WATCH_SECONDS", 0.2)
     owner = plant(tmp_path)
     owner.write_text(content)
-    with pytest.raises(Locked):
+    with beating(owner), pytest.raises(Locked):
         RunLock(tmp_path).acquire()
     os.utime(owner, (0, 0))
     with RunLock(tmp_path):

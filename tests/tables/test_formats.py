@@ -54,7 +54,12 @@ def test_latex_compiles(tmp_path):
     compiler = shutil.which("pdflatex")
     if compiler is None:
         pytest.skip("no pdflatex: Debian's texlive-latex-recommended has it")
-    document = [r"\documentclass{article}", r"\usepackage{amssymb,booktabs,graphicx}", r"\begin{document}", text("latex")]
+    document = [
+        r"\documentclass{article}",
+        r"\usepackage{amssymb,booktabs,graphicx}",
+        r"\begin{document}",
+        text("latex"),
+    ]
     (tmp_path / "page.tex").write_text("\n".join([*document, r"\end{document}"]), encoding="utf-8")
     command = [compiler, "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
