@@ -9,7 +9,7 @@ from typing import Any
 from peftbench.records.files import plain
 from peftbench.tables.grid import claims, published, under, unused
 from peftbench.tables.plots import COLORS, COSTS, curves, scatter
-from peftbench.tables.table import Cell, Column, Row, Table, format_cell, heading
+from peftbench.tables.table import Cell, Column, Row, Table, format_cell, format_interval, heading
 
 _FOLDER = Path(__file__).parent
 
@@ -72,7 +72,10 @@ def _cell(cell: Cell | None, column: Column) -> str:
         parts.append(f'<small class="quiet">the lab {cell.lab:g}{escape(verdict)}</small>')
     if cell.note:
         parts.append(f'<small class="quiet">{escape(cell.note)}</small>')
-    return f'<td class="figure"{value}>{"".join(parts)}</td>'
+    between = ""
+    if cell.low is not None and cell.high is not None and cell.low < cell.high:
+        between = f' title="{escape(format_interval((cell.value or 0, cell.low, cell.high), column))}"'
+    return f'<td class="figure"{value}{between}>{"".join(parts)}</td>'
 
 
 def _claims(table: Table) -> str:
@@ -101,7 +104,7 @@ def _environment(table: Table) -> str:
 
 def _data(table: Table) -> dict[str, Any]:
     """Return what the page's script draws and shows."""
-    scatters = [asdict(found) for key in COSTS if len((found := scatter(table, key)).points) > 1]
+    scatters = [asdict(found) for key in COSTS if (found := scatter(table, key)).points]
     return {
         "primary": heading(scatter(table, COSTS[0]).score),
         "colors": COLORS,

@@ -53,7 +53,7 @@ function describe(run) {
     const figures = Object.entries(metrics).map(([name, value]) => `${name} ${value === null ? "–" : value.toFixed(4)}`);
     article.append(make("p", {}, `${split}: ${figures.join(", ")}`));
   }
-  article.append(make("p", { class: "quiet" }, `record ${run.folder}`), make("pre", {}, run.command));
+  article.append(make("p", { class: "quiet" }, `run ${run.id}, record ${run.folder}`), make("pre", {}, run.command));
   const config = flat(run.config);
   if (config.length) {
     article.append(make("details", {}, make("summary", {}, "config"), make("pre", {}, config.join("\n"))));
@@ -151,8 +151,9 @@ function drawScatter(plot) {
   if (plot.log && plot.zero) marks.splice(0, marks.filter(([value]) => value < 3 * plot.zero).length, [plot.zero, "0"]);
   const title = `${data.primary} against ${plot.title}`;
   const svg = frame(marks, ticks(bottom, top), x, y, plot.title, data.primary, title);
-  const front = plot.front.map((index) => plot.points[index]).map((p) => `${x(at(p))},${y(p.score)}`);
-  svg.append(make("path", { class: "front", d: `M${front.join("L")}` }));
+  // a staircase: the best score that can be had at this cost or less
+  const [start, ...steps] = plot.front.map((index) => plot.points[index]).map((p) => [x(at(p)), y(p.score)]);
+  svg.append(make("path", { class: "front", d: `M${start}${steps.map(([right, up]) => `H${right}V${up}`).join("")}` }));
   for (const point of plot.points) {
     const [cx, cy] = [x(at(point)), y(point.score)];
     const text = `${point.label}: ${data.primary} ${point.score.toFixed(1)}, ${plot.title} ${Number(point.cost.toPrecision(4))}`;
