@@ -1,0 +1,60 @@
+"""The training step's time against full fine-tuning's, and the time of a task switch."""
+
+import pytest
+import torch
+
+from peftbench.backbones.load import load_backbone
+from peftbench.compose import compose
+from peftbench.config import resolve
+from peftbench.measuring.switching import measure_switching
+from peftbench.measuring.training_step import LEAST_ROUNDS, STEPS, measure_training_step
+from peftbench.methods import build
+from peftbench.methods.full import FullConfig
+from peftbench.methods.head import HeadConfig
+from peftbench.methods.lora import LoraConfig
+from peftbench.tasks.batching import encode
+
+
+@pytest.fixture
+def backbone(tiny_model_dir):
+    torch.manual_seed(0)
+    return load_backbone(tiny_model_dir, 2)
+
+
+@pytest.fixture
+def data(backbone):
+    texts = [("the film was good and fine",) if i % 2 else ("a bad plot",) for i in range(40)]
+    return encode(texts, [i % 2 for i in range(40)], backbone.sites.tokenizer, 16)
+
+
+def measure(config, backbone, data):
+    trainer = resolve(compose(["trainer.batch_size=8"])).trainer
+    return measure_training_step(build(config, backbone.sites), backbone, True, data, trainer, 0.2)
+
+
+def test_full_against_itself_is_one_and_the_head_alone_is_cheaper(backbone, data):
+    same, head = measure(FullConfig(), backbone, data), measure(HeadConfig(), backbone, data)
+    assert same["ratio"] == pytest.approx(1, abs=0.25)
+    assert head["ratio"] < 0.8 and head["ratio_low"] <= head["ratio"] <= head["ratio_high"]
+    assert head["ms"] < head["full_ms"] and head["rounds"] >= LEAST_ROUNDS and head["steps"] == STEPS
+
+
+def test_everything_is_left_as_it_was(backbone, data):
+    method = build(LoraConfig(), backbone.sites)
+    before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
+    own = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    trainer = resolve(compose(["trainer.batch_size=8", "trainer.lr=0.1"])).trainer
+    measure_training_step(method, backbone, True, data, trainer, 0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
+    assert all(torch.equal(tensor, own[name]) for name, tensor in method.state_dict().items())
+    assert not method.attached and all(parameter.grad is None for parameter in backbone.model.parameters())
+
+
+def test_a_switch_from_memory_is_quicker_than_from_disk(tiny_run, tiny_model_dir):
+    backbone = load_backbone(tiny_model_dir, 2)
+    before = {name: parameter.clone() for name, parameter in backbone.sites.backbone_parameters()}
+    told = measure_switching(tiny_run.adapter_dir, backbone)
+    assert told["ms"]["least"] <= told["ms"]["median"] <= told["ms"]["most"]
+    assert told["memory_ms"]["median"] < told["ms"]["median"]
+    assert told["bytes"] == sum(path.stat().st_size for path in tiny_run.adapter_dir.iterdir())
+    assert all(torch.equal(parameter, before[name]) for name, parameter in backbone.sites.backbone_parameters())
