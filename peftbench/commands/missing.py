@@ -7,6 +7,7 @@ from pathlib import Path
 from peftbench.commands import progress
 from peftbench.commands.train import job
 from peftbench.compose import launcher
+from peftbench.config import ModelConfig, TaskConfig, fill
 from peftbench.errors import PeftbenchError, UserError
 from peftbench.records.record import Status
 from peftbench.tables.collect import STALE, Found, Wanted, collect
@@ -43,6 +44,7 @@ def train_missing(
                 waited = True
             time.sleep(_POLL_SECONDS)
             continue
+        _fetch(todo)
         progress.console.print(f"{len(found) - len(todo)} of {len(found)} runs are there, {len(todo)} to train")
         size = stop_behind or len(todo)
         for start in range(0, len(todo), size):
@@ -59,6 +61,20 @@ def train_missing(
             tried |= {run.wanted.folder for run in now if run.status != Status.RUNNING}
             if stop_behind and any(run.status in (Status.FAILED, Status.OOM) for run in now):
                 return
+
+
+def _fetch(todo: Sequence[Found]) -> None:
+    """Fetch models and data once, before any job asks for them; raises UserError where one cannot be had."""
+    from peftbench.assets import fetch
+    from peftbench.tasks import load_task
+
+    seen: list[object] = []
+    for run in todo:
+        model, task = run.wanted.config["model"], run.wanted.config["task"]
+        if (model, task) not in seen:
+            seen.append((model, task))
+            fetch(fill(ModelConfig, model, "model"))
+            load_task(fill(TaskConfig, task, "task"))
 
 
 def _is_lacking(run: Found, stale: str) -> bool:

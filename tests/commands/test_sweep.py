@@ -276,6 +276,13 @@ def test_an_unknown_table_and_none(sweep, capsys):
     assert "say which table" in capsys.readouterr().err
 
 
+def test_what_cannot_be_had_is_said_once_before_any_run(sweep, capsys):
+    assert sweep("model.path=/no/such/model") == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and "/no/such/model" in captured.err
+    assert "to train" not in captured.out and not find_runs(sweep.outputs)
+
+
 def test_a_damaged_predictions_file_is_one_line(sweep, capsys):
     sweep("seeds=1")
     (lora,) = find_runs(sweep.outputs, method="lora")
