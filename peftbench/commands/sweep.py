@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
     code = 0
     try:
         _train(request)
-        _measure(request)
+        code = _measure(request)
     except KeyboardInterrupt:
         code = _INTERRUPTED
     found = collect(request.wanted, use_stale=request.stale == "use")
@@ -138,10 +138,14 @@ def _at_once(request: TableRequest) -> int:
 # ---- measuring ---------------------------------------------------------------------------------------------
 
 
-def _measure(request: TableRequest) -> None:
-    """Measure, one run of each row, what its columns need and no run of it has; nothing else runs meanwhile."""
+def _measure(request: TableRequest) -> int:
+    """Measure, one run of each row, what its columns need and no run of it has; nothing else runs meanwhile.
+
+    Returns 0, or the exit code of the first error.
+    """
     if not _is_local(request):
-        return
+        return 0
+    code = 0
     found = collect(request.wanted, use_stale=request.stale == "use")
     for label in [row.label for row in request.spec.rows]:
         used = [run for run in found if run.wanted.label == label and run.used]
@@ -154,6 +158,8 @@ def _measure(request: TableRequest) -> None:
                 measure_again(used[0].record, lacking)
             except PeftbenchError as error:
                 progress.tell_error(error)
+                code = code or error.exit_code
+    return code
 
 
 def measure_again(record: Record, sections: set[str]) -> None:

@@ -36,7 +36,7 @@ def measure_training_step(
         ms, full_ms: median milliseconds of a step. ratio, ratio_low, ratio_high: of the two, with its 95 %
         interval. rounds, steps: how many units of how many steps. batch_size.
     """
-    rows = np.random.default_rng(0).permutation(len(data))[: STEPS * config.batch_size].tolist()
+    rows = _representative(data, config.batch_size)
     assert data.labels is not None
     part = replace(data, rows=[data.rows[row] for row in rows], labels=data.labels[rows])
     own = replace(config, epochs=1, patience=0)
@@ -67,6 +67,14 @@ def measure_training_step(
         "steps": steps,
         "batch_size": config.batch_size,
     }
+
+
+def _representative(data: Encoded, batch_size: int) -> list[int]:
+    """Return the rows of `STEPS` batches of an epoch, evenly spread over its batches by length."""
+    lengths = data.lengths
+    batches = sorted(data.shuffled(batch_size, seed=0, epoch=0), key=lambda rows: lengths[rows].max())
+    chosen = {(2 * i + 1) * len(batches) // (2 * STEPS) for i in range(STEPS)}
+    return [row for number in sorted(chosen) for row in batches[number]]
 
 
 def _unit(method: Method, backbone: Backbone, first_row: bool, data: Encoded, config: TrainerConfig) -> float:

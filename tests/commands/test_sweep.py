@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from peftbench.cli import main
+from peftbench.commands.list import read_group
+from peftbench.commands.wanted import read_request
 from peftbench.records.files import write_json
 from peftbench.records.find import find_runs
 from peftbench.records.lock import RunLock
@@ -186,6 +188,12 @@ def test_another_process_s_run_is_waited_for_and_not_trained_twice(sweep, capsys
     shown = capsys.readouterr().out
     assert "waiting for runs that another process trains" in shown and "to train" not in shown
     assert lora.record.result_path.read_text() == finished
+
+
+@pytest.mark.parametrize("table", [table["name"] for table in read_group("table")])
+def test_every_preset_composes_and_each_of_its_rows_is_another_run(table):
+    request = read_request([f"table={table}"])
+    assert len({run.folder for run in request.wanted}) == len(request.spec.rows) * len(request.spec.seeds)
 
 
 def start(sweep, *argv):
