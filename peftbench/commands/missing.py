@@ -21,7 +21,7 @@ def train_missing(
     stale: str,
     more: Callable[[Found], Sequence[str]] = lambda run: (),
     stop_behind: int | None = None,
-) -> None:
+) -> bool:
     """Train each run once at most; those that another process trains are waited for, and taken over if it dies.
 
     Args:
@@ -30,6 +30,8 @@ def train_missing(
         stale: `rerun` trains finished runs of other code again.
         more: further overrides of a run's job.
         stop_behind: start so many at a time, and nothing further once one has failed; None: all, come what may.
+
+    Returns whether it went through to the end.
     """
     tried: set[Path] = set()
     waited = False
@@ -38,7 +40,7 @@ def train_missing(
         todo = [run for run in found if run.wanted.folder not in tried and _is_lacking(run, stale)]
         if not todo:
             if not any(run.status == Status.RUNNING for run in found):
-                return
+                return True
             if not waited:
                 progress.console.print("waiting for runs that another process trains", style="dim")
                 waited = True
@@ -60,7 +62,7 @@ def train_missing(
             # one that another process holds comes again
             tried |= {run.wanted.folder for run in now if run.status != Status.RUNNING}
             if stop_behind and any(run.status in (Status.FAILED, Status.OOM) for run in now):
-                return
+                return False
 
 
 def _fetch(todo: Sequence[Found]) -> None:

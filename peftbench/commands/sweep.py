@@ -3,6 +3,7 @@
 import argparse
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,9 @@ def _train(request: TableRequest) -> None:
     at_once = _at_once(request) if request.on_error == "stop" else None
     for first in (True, False):
         wanted = [run for run in request.wanted if (run.label in prepared) == first]
-        train_missing(wanted, request.hydra, request.stale, lambda run: _measured_at_once(request, run), at_once)
+        more = partial(_measured_at_once, request)
+        if not train_missing(wanted, request.hydra, request.stale, more, at_once):
+            return
 
 
 def _measured_at_once(request: TableRequest, run: Found) -> list[str]:

@@ -101,7 +101,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         columns=[COLUMNS[key] for key in spec.columns],
         all_columns=[COLUMNS[key] for key in COLUMNS if any(key in row.cells for row in rows)],
         rows=rows,
-        claims=[judge_claim(claim, rows, scored, primary) for claim in spec.claims],
+        claims=[judge_claim(claim, rows, scored) for claim in spec.claims],
         notes=_notes(spec, found, command, compared if spec.baseline in scored else 0),
         environment=_environment(found),
     )
@@ -142,7 +142,7 @@ def _score_cells(used: Sequence[Found], scored: Scored, confidence: float) -> di
         interval = scored.score(metric, confidence)
         cells[metric] = Cell(fmean(values), sd, len(values), interval.low, interval.high)
         if "spread" not in cells and sd is not None:
-            cells["spread"] = Cell(sd * points(metric) / in_unit(metric, 1.0), None, len(values))
+            cells["spread"] = Cell(sd, None, len(values))
     return cells
 
 

@@ -25,7 +25,7 @@ def judge(low: float | None, high: float | None, least: float, most: float) -> s
     return FAILS if high < least or low > most else OPEN
 
 
-def judge_claim(claim: ClaimSpec, rows: Sequence[Row], scored: Mapping[str, "Scored"], primary: str) -> Claim:
+def judge_claim(claim: ClaimSpec, rows: Sequence[Row], scored: Mapping[str, "Scored"]) -> Claim:
     """Return the claim with what was measured and the verdict."""
     cells = {row.label: row.cells.get(claim.column) for row in rows}
     if claim.ascending:

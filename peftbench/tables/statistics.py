@@ -69,11 +69,6 @@ def ratio_interval(
     return _interval(ours_draws / theirs_draws, confidence)
 
 
-def median_interval(values: list[float]) -> Interval:
-    """Return the median with the range of the values: for a few timings no narrower claim can be made."""
-    return Interval(float(np.median(values)), min(values), max(values))
-
-
 def _interval(draws: np.ndarray, confidence: float) -> Interval:
     """The first draw is the sample itself."""
     tail = (1 - confidence) / 2
