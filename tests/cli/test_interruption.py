@@ -37,7 +37,7 @@ def _wait_for_epochs(outputs: Path, epochs: int, process: subprocess.Popen) -> N
     """Wait until that many epochs stand in the history."""
     end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
-        for history in outputs.rglob("history.jsonl"):
+        for history in outputs.glob("*/*/history.jsonl"):
             if history.read_text().count('"validation"') >= epochs:
                 return
         time.sleep(0.01)
