@@ -79,8 +79,8 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
 
 
 @contextmanager
-def launcher(task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> Iterator[Callable[[Any], None]]:
-    """Yield the function that runs `task` on each of a list of override lists and waits for them.
+def launcher(task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> Iterator[Callable[[Any], list[Any]]]:
+    """Yield the function that runs `task` on each of a list of override lists and returns what each call returned.
 
     It is the launcher that `overrides` choose (`hydra/launcher=…`); jobs are composed as `peftbench train -m`
     composes its own. Raises UserError for a launcher there is not, or one that is not installed, and PeftbenchError
@@ -95,9 +95,9 @@ def launcher(task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> Ite
             context = HydraContext(config_loader=running.config_loader, callbacks=Callbacks(config))
             chosen = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
 
-            def launch(jobs: Sequence[Sequence[str]]) -> None:
-                for returned in chosen.launch(jobs, initial_job_idx=0):
-                    returned.return_value  # noqa: B018 - raises what a job raised
+            def launch(jobs: Sequence[Sequence[str]]) -> list[Any]:
+                # the property raises what a job raised
+                return [returned.return_value for returned in chosen.launch(jobs, initial_job_idx=0)]
 
             yield launch
     except PeftbenchError:

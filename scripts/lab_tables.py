@@ -29,11 +29,11 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--tables", nargs="+", default=TABLES, metavar="TABLE")
+    parser.add_argument("--only", default=",".join(TABLES), metavar="TABLE,…", help="default: %(default)s")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_intermixed_args()
     codes = []
-    for name in arguments.tables:
+    for name in arguments.only.split(","):
         line = [f"table={name}", *arguments.settings]
         codes.append(peftbench(["sweep", *line]))
         if codes[-1] not in (0, 1):

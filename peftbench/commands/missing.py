@@ -1,7 +1,7 @@
 """Train what is missing of the runs wanted, through the launcher chosen, until all are finished or have failed."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from peftbench.commands import progress
@@ -10,7 +10,7 @@ from peftbench.compose import launcher
 from peftbench.config import ModelConfig, TaskConfig, fill
 from peftbench.errors import PeftbenchError, UserError
 from peftbench.records.record import Status
-from peftbench.tables.collect import STALE, Found, Wanted, collect
+from peftbench.tables.collect import MISSING, STALE, Found, Wanted, collect
 
 _POLL_SECONDS = 2.0
 
@@ -19,6 +19,7 @@ def train_missing(
     wanted: Sequence[Wanted],
     hydra: Sequence[str],
     stale: str,
+    mistakes: dict[Path, str],
     more: Callable[[Found], Sequence[str]] = lambda run: (),
     stop_behind: int | None = None,
 ) -> bool:
@@ -28,6 +29,7 @@ def train_missing(
         wanted: the runs; several may be one and the same.
         hydra: overrides for Hydra itself, its launcher among them.
         stale: `rerun` trains finished runs of other code again.
+        mistakes: gets, by its folder, the user's mistake that each run met which so left no record.
         more: further overrides of a run's job.
         stop_behind: start so many at a time, and nothing further once one has failed; None: all, come what may.
 
@@ -53,7 +55,8 @@ def train_missing(
             part = todo[start : start + size]
             try:
                 with launcher(job, hydra) as launch:
-                    launch([[*run.wanted.overrides, *_forced(run), *more(run)] for run in part])
+                    met = launch([[*run.wanted.overrides, *_forced(run), *more(run)] for run in part])
+                mistakes |= {run.wanted.folder: text for run, text in zip(part, met, strict=True) if text}
             except UserError:
                 raise
             except PeftbenchError as error:  # a job was lost; the others' records will tell
@@ -61,8 +64,18 @@ def train_missing(
             now = collect([run.wanted for run in part])
             # one that another process holds comes again
             tried |= {run.wanted.folder for run in now if run.status != Status.RUNNING}
-            if stop_behind and any(run.status in (Status.FAILED, Status.OOM) for run in now):
+            if stop_behind and (mistakes or any(run.status in (Status.FAILED, Status.OOM) for run in now)):
                 return False
+
+
+def exit_code(found: Iterable[Found], mistakes: Mapping[Path, str]) -> int:
+    """Return 0 where all runs are there, 2 where the user's mistakes are the reason that some are not, else 1."""
+    lacking = {run.wanted.folder: run.status for run in found if run.status not in (Status.FINISHED, STALE)}
+    # what is missing beside a mistake was stopped by it
+    failed = [folder for folder, status in lacking.items() if folder not in mistakes and status != MISSING]
+    if failed or (lacking and not mistakes):
+        return 1
+    return 2 if mistakes else 0
 
 
 def _fetch(todo: Sequence[Found]) -> None:

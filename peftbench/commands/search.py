@@ -3,20 +3,20 @@
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.text import Text
 
 from peftbench.commands import progress
-from peftbench.commands.missing import train_missing
+from peftbench.commands.missing import exit_code, train_missing
 from peftbench.commands.search_report import show_trials, show_winner, write_trials, write_winner
 from peftbench.commands.search_request import BASE, SearchRequest, import_optuna, lines_of, read_search
 from peftbench.commands.train import interrupt_on_sigterm
 from peftbench.commands.wanted import merge
 from peftbench.compose import CONFIG_NAME, CONFIG_PATH, VERSION_BASE, translate
-from peftbench.errors import PeftbenchError
+from peftbench.errors import PeftbenchError, UserError
 from peftbench.records.files import make_folder
-from peftbench.records.record import Status
 from peftbench.search.select import Trial, outcome, select
 from peftbench.search.space import Point, grid, sample
 from peftbench.tables.collect import STALE, Wanted, collect
@@ -32,19 +32,20 @@ class _Tried:
 
 
 def main(settings: Sequence[str]) -> int:
-    """Run the search; returns 0, 1 where a run failed, 130 where it was interrupted.
+    """Run the search; returns 0, 1 where a run failed, 2 for a mistake a run met, 130 where it was interrupted.
 
-    Raises UserError for a mistake in the line or the space, PeftbenchError where no trial has a score.
+    Raises UserError for a mistake in the line, the space or all trials, PeftbenchError where no trial has a score.
     """
     request = read_search(settings)
     interrupt_on_sigterm()
     tried: list[_Tried] = []
+    mistakes: dict[Path, str] = {}
     interrupted = False
     try:
-        _SEARCHES[request.search.name](request, tried)  # each trial is in `tried` before it is trained
+        _SEARCHES[request.search.name](request, tried, mistakes)  # each trial is in `tried` before it is trained
     except KeyboardInterrupt:
         interrupted = True
-    found = collect([trial.wanted for trial in tried], use_stale=request.stale == "use")
+    found = collect([trial.wanted for trial in tried], request.stale == "use", mistakes)
     trials = [outcome(n, trial.point, run) for n, (trial, run) in enumerate(zip(tried, found, strict=True), 1)]
     make_folder(request.folder)
     show_trials(request, trials)
@@ -54,43 +55,43 @@ def main(settings: Sequence[str]) -> int:
         return _INTERRUPTED
     best = select(trials, request.primary)
     if best is None:
-        raise PeftbenchError(_nothing_to_choose(trials))
+        raise (UserError if mistakes else PeftbenchError)(_nothing_to_choose(trials))
     fresh = [request.wanted(best.point, f"seed={seed}") for seed in _fresh_seeds(request)]
     progress.console.print(Text(f"\nthe winner on fresh seeds: {' '.join(lines_of(best.point))}", "bold"))
     try:
-        _train(fresh, request)
+        _train(fresh, request, mistakes)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    rerun = collect(fresh, use_stale=request.stale == "use")
+    rerun = collect(fresh, request.stale == "use", mistakes)
     show_winner(request, trials, best, rerun)
     write_winner(request, trials, best, rerun)
     progress.console.print(f"\ntrials.csv and winner.json: {request.folder}/", markup=False)
-    return 1 if any(run.status not in (Status.FINISHED, STALE) for run in (*found, *rerun)) else 0
+    return exit_code([*found, *rerun], mistakes)
 
 
 # ---- the trials --------------------------------------------------------------------------------------------
 
 
-def _try_grid(request: SearchRequest, tried: list[_Tried]) -> None:
-    _try_all(request, grid(request.space), tried)
+def _try_grid(request: SearchRequest, tried: list[_Tried], mistakes: dict[Path, str]) -> None:
+    _try_all(request, grid(request.space), tried, mistakes)
 
 
-def _try_random(request: SearchRequest, tried: list[_Tried]) -> None:
+def _try_random(request: SearchRequest, tried: list[_Tried], mistakes: dict[Path, str]) -> None:
     assert request.search.trials is not None
     points = sample(request.space, request.search.trials, request.search.seed)
     if len(points) < request.search.trials:
         progress.console.print(f"the space has {len(points)} combinations: search.trials={len(points)}", style="dim")
-    _try_all(request, points, tried)
+    _try_all(request, points, tried, mistakes)
 
 
-def _try_all(request: SearchRequest, points: Iterable[Point], tried: list[_Tried]) -> None:
+def _try_all(request: SearchRequest, points: Iterable[Point], tried: list[_Tried], mistakes: dict[Path, str]) -> None:
     # two ways to write a number make one run
     runs = {trial.wanted.folder: trial for trial in (_Tried(point, request.wanted(point)) for point in points)}
     tried += runs.values()
-    _train([trial.wanted for trial in tried], request)
+    _train([trial.wanted for trial in tried], request, mistakes)
 
 
-def _try_optuna(request: SearchRequest, tried: list[_Tried]) -> None:
+def _try_optuna(request: SearchRequest, tried: list[_Tried], mistakes: dict[Path, str]) -> None:
     """Let Optuna's sweeper, run by Hydra, propose one combination after the other, and tell it the score."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -102,8 +103,8 @@ def _try_optuna(request: SearchRequest, tried: list[_Tried]) -> None:
         if all(trial.wanted.folder != other.wanted.folder for other in tried):
             tried.append(trial)
             progress.console.print(f"\n[bold]trial {len(tried)}[/bold]")
-        _train([trial.wanted], request)
-        (found,) = collect([trial.wanted], use_stale=request.stale == "use")
+        _train([trial.wanted], request, mistakes)
+        (found,) = collect([trial.wanted], request.stale == "use")
         # a failed trial is the worst there can be: the sampler is to keep away from it
         return outcome(0, point, found).scores.get(request.primary, float("-inf"))
 
@@ -130,9 +131,9 @@ def _try_optuna(request: SearchRequest, tried: list[_Tried]) -> None:
 _SEARCHES = {"grid": _try_grid, "random": _try_random, "optuna": _try_optuna}
 
 
-def _train(wanted: Sequence[Wanted], request: SearchRequest) -> None:
+def _train(wanted: Sequence[Wanted], request: SearchRequest, mistakes: dict[Path, str]) -> None:
     of_launcher = [line for line in request.hydra if not line.startswith(_OF_SWEEPER)]
-    train_missing(wanted, of_launcher, request.stale)
+    train_missing(wanted, of_launcher, request.stale, mistakes)
 
 
 def _fresh_seeds(request: SearchRequest) -> list[int]:

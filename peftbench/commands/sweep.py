@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from peftbench.commands import progress, search
-from peftbench.commands.missing import train_missing
+from peftbench.commands.missing import exit_code, train_missing
 from peftbench.commands.search_request import is_search
 from peftbench.commands.table import show
 from peftbench.commands.train import interrupt_on_sigterm
@@ -18,10 +18,10 @@ from peftbench.commands.wanted import TableRequest, read_request
 from peftbench.config import resolve
 from peftbench.errors import PeftbenchError
 from peftbench.records.lock import RunLock
-from peftbench.records.record import Record, Status
+from peftbench.records.record import Record
 from peftbench.records.wandb_run import log_measured
 from peftbench.tables.build import build_table
-from peftbench.tables.collect import STALE, Found, Wanted, collect
+from peftbench.tables.collect import Found, Wanted, collect
 from peftbench.tables.columns import MEASURED
 from peftbench.tables.formats import write_table
 from peftbench.tables.wandb_table import log_table
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Run the sweep; returns 0, 1 where a run failed, 130 where it was interrupted.
+    """Run the sweep; returns 0, 1 where a run failed, 2 for a mistake a run met, 130 where it was interrupted.
 
     Raises UserError for a mistake in the line, the table, or a row's config.
     """
@@ -76,12 +76,13 @@ def main(argv: list[str]) -> int:
     request = read_request(settings)
     interrupt_on_sigterm()
     code = 0
+    mistakes: dict[Path, str] = {}
     try:
-        _train(request)
+        _train(request, mistakes)
         code = _measure(request)
     except KeyboardInterrupt:
         code = _INTERRUPTED
-    found = collect(request.wanted, use_stale=request.stale == "use")
+    found = collect(request.wanted, request.stale == "use", mistakes)
     table = build_table(request.spec, found, request.command)
     show(table)
     folder = tables_folder(request)
@@ -89,7 +90,7 @@ def main(argv: list[str]) -> int:
     progress.console.print(f"\ntable, plots and page: {folder}/", markup=False)
     if request.config.logger.name == "wandb" and request.config.logger.mode != "disabled":
         log_table(table, files, request.config.logger, request.config.experiment)
-    return code or (1 if any(run.status not in (Status.FINISHED, STALE) for run in found) else 0)
+    return code or exit_code(found, mistakes)
 
 
 def tables_folder(request: TableRequest) -> Path:
@@ -100,14 +101,14 @@ def tables_folder(request: TableRequest) -> Path:
 # ---- training ----------------------------------------------------------------------------------------------
 
 
-def _train(request: TableRequest) -> None:
+def _train(request: TableRequest, mistakes: dict[Path, str]) -> None:
     """Train what is missing, first the runs that others need."""
     prepared = {row.label for row in request.spec.prepare}
     at_once = _at_once(request) if request.on_error == "stop" else None
     for first in (True, False):
         wanted = [run for run in request.wanted if (run.label in prepared) == first]
         more = partial(_measured_at_once, request)
-        if not train_missing(wanted, request.hydra, request.stale, more, at_once):
+        if not train_missing(wanted, request.hydra, request.stale, mistakes, more, at_once):
             return
 
 

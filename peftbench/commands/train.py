@@ -67,16 +67,18 @@ def _interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def job(composed: DictConfig) -> int:
-    """Train one composed config, in whatever process a launcher put it; return its exit code.
+def job(composed: DictConfig) -> str | None:
+    """Train one composed config, in whatever process a launcher put it; return the user's mistake it met, if any.
 
     A failure is told and recorded, so that the other jobs go on.
     """
     try:
         _train_job(composed)
-    except PeftbenchError as error:
-        return error.exit_code
-    return 0
+    except UserError as error:
+        return str(error)  # no record tells of it
+    except PeftbenchError:
+        return None
+    return None
 
 
 def _hydras_job(composed: DictConfig) -> None:

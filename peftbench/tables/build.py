@@ -219,7 +219,7 @@ def _notes(spec: TableSpec, found: Sequence[Found], command: str, compared: int)
         notes += _stale_notes([run for run in found if run.status == STALE], command)
     if missing := unused.pop(MISSING, 0):
         notes.append(f"{missing} of {len(found)} runs are missing: {command}")
-        notes += sorted({run.reason for run in found if run.status == MISSING and run.reason})
+        notes += sorted({f"{run.wanted.label}: {run.reason}" for run in found if run.status == MISSING and run.reason})
     for status in unused:
         notes += [
             f"{status}: {run.wanted.label}, seed {run.wanted.seed}{f': {run.reason}' if run.reason else ''}"

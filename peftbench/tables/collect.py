@@ -40,7 +40,8 @@ class Found:
 
     Attributes:
         status: of the record; `missing` where there is none, `stale` for a finished one of other code or data.
-        reason: why it failed, or what makes it stale; for a missing one, which other run is close.
+        reason: why it failed, or what makes it stale; for a missing one, why it could not be begun, or which other
+            run is close.
         result: what its result.json holds, empty where there is none.
         used: whether figures are made from it.
     """
@@ -57,22 +58,27 @@ class Found:
         return Record(self.wanted.folder)
 
 
-def collect(wanted: Sequence[Wanted], use_stale: bool = False) -> list[Found]:
-    """Look up every wanted run, in the order given; stale ones are used only where asked."""
-    found = [_look_up(run, use_stale) for run in wanted]
+def collect(
+    wanted: Sequence[Wanted], use_stale: bool = False, mistakes: Mapping[Path, str] | None = None
+) -> list[Found]:
+    """Look up every wanted run, in the order given; stale ones are used only where asked.
+
+    `mistakes` says, by its folder, why a run could not be begun.
+    """
+    found = [_look_up(run, use_stale, (mistakes or {}).get(run.folder)) for run in wanted]
     found = _same_data(found)
     if any(run.status == MISSING for run in found):
         found = _other_defaults(found)
     return found
 
 
-def _look_up(wanted: Wanted, use_stale: bool) -> Found:
+def _look_up(wanted: Wanted, use_stale: bool, mistake: str | None) -> Found:
     record = Record(wanted.folder)
     if not record.result_path.exists():
-        return Found(wanted, MISSING, None, {}, False)
+        return Found(wanted, MISSING, mistake, {}, False)
     run = inspect_run(record)
     if run.status != Status.FINISHED:
-        return Found(wanted, run.status, run.result.get("error"), run.result, False)
+        return Found(wanted, run.status, mistake or run.result.get("error"), run.result, False)
     made_by, now = run.result.get("code"), code_digest(wanted.config["method"]["name"])
     if made_by == now:
         return Found(wanted, run.status, None, run.result, True)
@@ -106,7 +112,7 @@ def _other_defaults(found: list[Found]) -> list[Found]:
                 others[_learned(other.result.get("overrides") or [])] = other
     told = []
     for run in found:
-        like = others.get(_learned(run.wanted.overrides)) if run.status == MISSING else None
+        like = others.get(_learned(run.wanted.overrides)) if run.status == MISSING and not run.reason else None
         if like is not None:
             changes = "; ".join(differences(like.record.config(), run.wanted.config))
             run = Found(run.wanted, MISSING, f"{like.id} was made with other defaults: {changes}", {}, False)

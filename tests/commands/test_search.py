@@ -122,6 +122,14 @@ def test_no_trial_with_a_score_is_one_line(search, capsys):
     assert not (folder(search) / "winner.json").exists()
 
 
+def test_a_mistake_that_shows_in_a_trial(search, capsys):
+    assert search("search=grid", "method.rank=99,2", "search.winner_seeds=1") == 2
+    assert "missing: method.rank=99" in " ".join(capsys.readouterr().out.split())
+    assert winner(search)["winner"]["overrides"] == ["method.rank=2"]
+    assert search("search=grid", "method.rank=99,98") == 2
+    assert "all 2 trials have failed" in capsys.readouterr().err
+
+
 def test_the_choice_does_not_look_at_the_test_split(search):
     line = ["search=grid", RATES, "method.rank=2,4", "trainer.epochs=1", "search.winner_seeds=1"]
     search(*line)

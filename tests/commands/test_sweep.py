@@ -134,6 +134,26 @@ def test_on_error_stop_starts_nothing_further(sweep):
     assert {result["method"] for result in results(sweep.outputs).values()} == {"head", "lora"}
 
 
+def test_a_mistake_that_shows_in_a_run_is_said_in_the_table(sweep, capsys):
+    sweep.spec.write_text(sweep.spec.read_text().replace("method.rank=2", "method.rank=99"))
+    assert sweep("seeds=2") == 2
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "2 of 6 runs are missing" in shown and shown.count("LoRA: method.rank=99") == 1
+    assert {result["method"] for result in results(sweep.outputs).values()} == {"head", "adapter"}
+
+
+def test_on_error_stop_starts_nothing_behind_a_mistake(sweep):
+    sweep.spec.write_text(sweep.spec.read_text().replace("method.rank=2", "method.rank=99"))
+    assert sweep("seeds=1", "on_error=stop") == 2
+    assert {result["method"] for result in results(sweep.outputs).values()} == {"head"}
+
+
+def test_a_failure_beside_a_mistake_is_a_failure(sweep):
+    text = sweep.spec.read_text().replace("method.rank=2", "method.rank=99")
+    sweep.spec.write_text(text.replace("bottleneck=2", "bottleneck=2, trainer.lr=1e30, trainer.clip=null"))
+    assert sweep("seeds=1") == 1
+
+
 def test_runs_of_other_code_are_named_and_left_out(sweep, capsys):
     sweep("seeds=1")
     (lora,) = find_runs(sweep.outputs, method="lora")
