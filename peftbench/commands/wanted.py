@@ -26,7 +26,7 @@ class TableRequest:
     """What a command line asks for.
 
     Attributes:
-        spec: the table. wanted: its runs, those that others need first.
+        spec: the table. wanted: its runs, those that others need last.
         on_error, stale: see conf/sweep.yaml. hydra: the overrides for Hydra itself, its launcher among them.
         config: of the first row, with the settings that all runs share. command: the line to type for it.
     """
@@ -58,7 +58,7 @@ def read_request(argv: Sequence[str]) -> TableRequest:
         if settings[key] not in choices:
             raise UserError(f"{key}={settings[key]} is unknown: choose from {', '.join(choices)}")
     given = [line for line in argv if not _is_of(line, _OF_SWEEP) and not _is_hydra(line)]
-    rows = [(row, merge(spec.base, given, row.overrides)) for row in (*spec.prepare, *spec.rows)]
+    rows = [(row, merge(spec.base, given, row.overrides)) for row in (*spec.rows, *spec.prepare)]
     found_in = [line for line in argv if _key(line) == "hydra.searchpath"]
     wanted: list[Wanted] = []
     configs = []

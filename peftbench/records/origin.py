@@ -39,8 +39,8 @@ def code_digest(method: str) -> str:
 
     A record with another digest is stale: trained again, the same config may score otherwise.
     """
-    files = [path for room in _DECIDING for path in (PACKAGE / room).glob("*.py")]
-    names = ["base", method]
+    files = [path for room in _DECIDING for path in (PACKAGE / room).glob("*.py")] + [PACKAGE / "preparation.py"]
+    names = ["__init__", "base", method]
     for name in names:  # grows while it is walked: a method may build on others
         path = PACKAGE / "methods" / f"{name}.py"
         files.append(path)

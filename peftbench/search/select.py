@@ -42,9 +42,7 @@ class Summary:
 
 def outcome(number: int, point: Point, found: Found) -> Trial:
     """Return what came of a trial from what there is of its run."""
-    metrics = found.result["metrics"][SPLIT] if found.used else {}
-    # a correlation with constant predictions is no number
-    scores = {name: metrics[name] for name in metrics_of(found) if metrics.get(name) is not None}
+    scores = {name: found.result["metrics"][SPLIT][name] for name in metrics_of(found)} if found.used else {}
     return Trial(
         number=number,
         point=point,

@@ -1,9 +1,9 @@
 """From a spec and the runs found to the table: figures with their uncertainty, verdicts and notes."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ import numpy as np
 from peftbench.records.files import plain
 from peftbench.tables import statistics
 from peftbench.tables.claims import judge, judge_claim
-from peftbench.tables.collect import MISSING, STALE, Found
-from peftbench.tables.columns import COLUMNS, MEASURED, PER_RUN, SCORES, in_unit, measured, points
+from peftbench.tables.collect import MISSING, OTHER_DATA, STALE, Found
+from peftbench.tables.columns import COLUMNS, EXACT, MEASURED, PER_RUN, POINTS, SCORES, in_unit, measured
 from peftbench.tables.spec import RowSpec, TableSpec
 from peftbench.tables.statistics import Interval
 from peftbench.tables.table import Cell, Row, RunPoint, Table
@@ -21,7 +21,7 @@ SPLIT = "validation"
 CONFIDENCE = 0.95
 
 # figures that depend on the model and the task: the lab's hold for its own alone
-_ABSOLUTE = (*SCORES, "share", "trained", "train_time", "training", "memory")
+_ABSOLUTE = (*SCORES, "share", "trained", "spread", "train_time", "training", "switch", "memory")
 
 
 class Scored:
@@ -38,7 +38,7 @@ class Scored:
     def score(self, metric: str, confidence: float) -> Interval:
         """Return the score with its interval, in the column's unit."""
         interval = statistics.score_interval(metric, self.labels, self.predictions, confidence, self.classes)
-        return Interval(*(in_unit(metric, value) for value in interval))
+        return interval.scaled(in_unit(metric, 1.0))
 
     def difference(self, metric: str, other: "Scored", confidence: float) -> Interval | None:
         """Return the difference to another row over the seeds that both have, in points."""
@@ -46,7 +46,7 @@ class Scored:
         if not len(ours):
             return None
         found = statistics.difference_interval(metric, self.labels, ours, theirs, confidence, self.classes)
-        return Interval(*(points(metric) * value for value in found))
+        return found.scaled(POINTS)
 
     def kept(self, metric: str, other: "Scored", confidence: float) -> Interval | None:
         """Return the score in percent of another row's, over the seeds that both have."""
@@ -54,7 +54,7 @@ class Scored:
         if not len(ours):
             return None
         found = statistics.ratio_interval(metric, self.labels, ours, theirs, confidence, self.classes)
-        return found and Interval(*(100 * value for value in found))
+        return found and found.scaled(100)
 
     def _paired(self, other: "Scored") -> tuple[np.ndarray, np.ndarray]:
         common = [seed for seed in self.seeds if seed in other.seeds]
@@ -74,13 +74,14 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     used = {label: [run for run in own if run.used] for label, own in runs.items()}
     scored = {label: Scored(own) for label, own in used.items() if own}
     primary = _primary(found)
-    compared = max(1, len(scored) - (spec.baseline in scored))
-    confidence = 1 - (1 - CONFIDENCE) / compared
+    compared = _comparisons(spec, list(scored), found)
+    confidence = 1 - (1 - CONFIDENCE) / max(1, compared)
     first = found[0].wanted.config
     of_lab = _setting(spec) == (first["model"]["name"], first["task"]["name"])
+    full_ms = _full_steps(found)
     rows = []
     for row in spec.rows:
-        cells = _cells(used[row.label])
+        cells = _cells(used[row.label], full_ms)
         if row.label in scored:
             cells |= _score_cells(used[row.label], scored[row.label], confidence)
             if row.label != spec.baseline and spec.baseline in scored:
@@ -101,10 +102,18 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         columns=[COLUMNS[key] for key in spec.columns],
         all_columns=[COLUMNS[key] for key in COLUMNS if any(key in row.cells for row in rows)],
         rows=rows,
-        claims=[judge_claim(claim, rows, scored) for claim in spec.claims],
-        notes=_notes(spec, found, command, compared if spec.baseline in scored else 0),
+        claims=[judge_claim(claim, rows, scored, confidence) for claim in spec.claims],
+        reading=_reading(spec, compared),
+        notes=_notes(found, command),
         environment=_environment(found),
     )
+
+
+def _comparisons(spec: TableSpec, scored: Sequence[str], found: Sequence[Found]) -> int:
+    """Return how many differences the table tells of: each score of a row to the baseline's, each step of a claim."""
+    metrics = [metric for metric in found[0].wanted.config["task"]["metrics"] if metric in SCORES]
+    to_baseline = (len(scored) - 1) * len(metrics) if spec.baseline in scored else 0
+    return to_baseline + sum(len(claim.ascending) - 1 for claim in spec.claims if claim.column in SCORES)
 
 
 def _primary(found: Sequence[Found]) -> str:
@@ -117,17 +126,34 @@ def _setting(spec: TableSpec) -> tuple[str | None, str | None]:
     return base.get("model"), base.get("task")
 
 
-def _cells(used: Sequence[Found]) -> dict[str, Cell]:
+def _full_steps(found: Sequence[Found]) -> dict[Hashable, float]:
+    """Return by their conditions how long a step of full fine-tuning takes, in milliseconds: the median of the rows."""
+    times: dict[Hashable, list[float]] = {}
+    for run in found:
+        if run.used and (section := run.result.get("training_step")):
+            times.setdefault(_conditions(run), []).append(section["full_ms"])
+    return {conditions: median(own) for conditions, own in times.items()}
+
+
+def _conditions(run: Found) -> Hashable:
+    """Return what the time of a step depends on besides the method."""
+    config, result = run.wanted.config, run.result
+    lasting = {name: config.get(name) for name in ("model", "task", "trainer")}
+    return str(lasting), result.get("device"), result.get("threads")
+
+
+def _cells(used: Sequence[Found], full_ms: Mapping[Hashable, float]) -> dict[str, Cell]:
     """Return the figures that stand in the records."""
     cells: dict[str, Cell] = {}
     if not used:
         return cells
     for key, read in PER_RUN.items():
         values = [read(run.result) for run in used]
-        varies = max(values) > min(values)
-        cells[key] = Cell(fmean(values), stdev(values) if varies else None, len(values), min(values), max(values))
+        sd = stdev(values) if max(values) > min(values) else None
+        ends = (min(values), max(values)) if key in EXACT or len(values) > 1 else (None, None)
+        cells[key] = Cell(fmean(values), sd, len(values), *ends)
     for key in MEASURED:
-        figures = [figure for run in used if (figure := measured(key, run.result))]
+        figures = [figure for run in used if (figure := measured(key, run.result, full_ms.get(_conditions(run))))]
         if figures:
             value, low, high = figures[0]
             cells[key] = Cell(value, None, 1, low, high)
@@ -137,12 +163,13 @@ def _cells(used: Sequence[Found]) -> dict[str, Cell]:
 def _score_cells(used: Sequence[Found], scored: Scored, confidence: float) -> dict[str, Cell]:
     cells = {}
     for metric in used[0].wanted.config["task"]["metrics"]:
-        values = [in_unit(metric, run.result["metrics"][SPLIT][metric]) for run in used]
+        values = [run.result["metrics"][SPLIT][metric] for run in used]
         sd = stdev(values) if len(values) > 1 else None
         interval = scored.score(metric, confidence)
-        cells[metric] = Cell(fmean(values), sd, len(values), interval.low, interval.high)
+        shown = None if sd is None else in_unit(metric, sd)
+        cells[metric] = Cell(in_unit(metric, fmean(values)), shown, len(values), interval.low, interval.high)
         if "spread" not in cells and sd is not None:
-            cells["spread"] = Cell(sd, None, len(values))
+            cells["spread"] = Cell(POINTS * sd, None, len(values))
     return cells
 
 
@@ -151,24 +178,25 @@ def _compared(
 ) -> dict[str, Cell]:
     """Add what is told by comparing with the baseline."""
     told = dict(cells)
+    common = len(set(ours.seeds) & set(baseline.seeds))
     for metric in set(cells) & set(SCORES):
         difference = ours.difference(metric, baseline, confidence)
         if difference is not None:
-            told[metric] = replace(cells[metric], differs=_excludes(difference, 0))
+            told[metric] = replace(cells[metric], differs=_differs(difference, 0))
             if metric == primary:
-                told["difference"] = _of(difference, _excludes(difference, 0))
+                told["difference"] = _of(difference, common, 0)
     kept = ours.kept(primary, baseline, confidence)
     if kept is not None:
-        told["kept"] = _of(kept, _excludes(kept, 100))
+        told["kept"] = _of(kept, common, 100)
     return told
 
 
-def _of(interval: Interval, differs: bool) -> Cell:
-    return Cell(interval.estimate, None, 0, interval.low, interval.high, differs)
+def _of(interval: Interval, seeds: int, same: float) -> Cell:
+    return Cell(interval.estimate, None, seeds, interval.low, interval.high, _differs(interval, same))
 
 
-def _excludes(interval: Interval, value: float) -> bool:
-    return not interval.low <= value <= interval.high
+def _differs(interval: Interval, same: float) -> bool | None:
+    return None if interval.low is None else interval.excludes(same)
 
 
 def _with_figures(cells: dict[str, Cell], row: RowSpec, spec: TableSpec, of_lab: bool) -> dict[str, Cell]:
@@ -206,14 +234,18 @@ def _points(runs: Sequence[Found]) -> list[RunPoint]:
     ]
 
 
-def _notes(spec: TableSpec, found: Sequence[Found], command: str, compared: int) -> list[str]:
-    notes = ["mean ± standard deviation over the seeds"]
-    if compared:
-        together = f" for all {compared} comparisons together" if compared > 1 else ""
-        notes.append(
-            f"bold: differs from {spec.baseline} by a paired bootstrap over seeds and examples, 95 %{together};"
-            " intervals likewise"
-        )
+def _reading(spec: TableSpec, compared: int) -> list[str]:
+    """Say how to read the figures."""
+    together = f" for all {compared} comparisons together" if compared > 1 else ""
+    return [
+        "mean ± standard deviation over the seeds",
+        f"bold: differs from {spec.baseline} by a paired bootstrap over the seeds that both have and the examples,"
+        f" 95 %{together}; intervals likewise, and none where there is one seed",
+    ]
+
+
+def _notes(found: Sequence[Found], command: str) -> list[str]:
+    notes = []
     unused = Counter(run.status for run in found if not run.used)
     if unused.pop(STALE, 0):
         notes += _stale_notes([run for run in found if run.status == STALE], command)
@@ -237,9 +269,10 @@ def _stale_notes(stale: Sequence[Found], command: str) -> list[str]:
     for run in stale:
         if not run.used:
             by_reason.setdefault(run.reason, []).append(run)
+    use = ", stale=use takes them as they are"
     return [
         f"stale and left out, {reason}: {', '.join(run.wanted.folder.name for run in runs)};"
-        f" {command} stale=rerun trains them again, stale=use takes them as they are"
+        f" {command} stale=rerun trains them again{'' if reason == OTHER_DATA else use}"
         for reason, runs in by_reason.items()
     ]
 

@@ -12,6 +12,7 @@ from peftbench.records.origin import code_digest
 from peftbench.records.record import Record, Status
 
 MISSING, STALE = "missing", "stale"
+OTHER_DATA = "made from other data than the other runs"
 
 # what a command line may say besides what a run learns
 _NOT_LEARNED = ("experiment", "output_dir", "device", "threads", "force", "task.dir", "trainer.eval_batch_size")
@@ -80,6 +81,9 @@ def _look_up(wanted: Wanted, use_stale: bool, mistake: str | None) -> Found:
     if run.status != Status.FINISHED:
         return Found(wanted, run.status, mistake or run.result.get("error"), run.result, False)
     made_by, now = run.result.get("code"), code_digest(wanted.config["method"]["name"])
+    scores = run.result["metrics"]["validation"]
+    if any(scores.get(metric) is None for metric in wanted.config["task"]["metrics"]):
+        return Found(wanted, Status.FAILED, "its score on validation is no number", run.result, False)
     if made_by == now:
         return Found(wanted, run.status, None, run.result, True)
     commit = run.result.get("git_commit")
@@ -90,13 +94,14 @@ def _look_up(wanted: Wanted, use_stale: bool, mistake: str | None) -> Found:
 
 def _same_data(found: list[Found]) -> list[Found]:
     """Mark as stale, and never use, runs over other data than most: their scores cannot be compared."""
-    checksums = Counter(run.result["data"] for run in found if run.used)
-    if len(checksums) < 2:
-        return found
-    (most, _), *_ = checksums.most_common()
+    by_task: dict[str, Counter[str]] = {}
+    for run in found:
+        if run.used:
+            by_task.setdefault(run.wanted.config["task"]["name"], Counter())[run.result["data"]] += 1
+    most = {task: checksums.most_common(1)[0][0] for task, checksums in by_task.items()}
     return [
-        Found(run.wanted, STALE, "made from other data than the other runs", run.result, False)
-        if run.used and run.result["data"] != most
+        Found(run.wanted, STALE, OTHER_DATA, run.result, False)
+        if run.used and run.result["data"] != most[run.wanted.config["task"]["name"]]
         else run
         for run in found
     ]

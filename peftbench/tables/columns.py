@@ -10,28 +10,30 @@ Result = Mapping[str, Any]
 SCORES = ("accuracy", "f1", "matthews", "pearson", "spearman")
 # scores that are shares and shown in percent; the others are correlations
 PERCENT = ("accuracy", "f1")
+# differences and deviations of any score are in hundredths
+POINTS = 100.0
 
 COLUMNS = {
     column.key: column
     for column in (
-        Column("share", "parameter share", "%", "lower", 3),
-        Column("trained", "trained parameters", "", "lower", 0),
-        Column("accuracy", "accuracy", "%", "higher"),
-        Column("f1", "F1", "%", "higher"),
-        Column("matthews", "Matthews", "", "higher", 3),
-        Column("pearson", "Pearson", "", "higher", 3),
-        Column("spearman", "Spearman", "", "higher", 3),
-        Column("difference", "difference", "points", "higher", interval=True),
-        Column("kept", "score kept", "%", "higher", interval=True),
-        Column("spread", "spread over seeds", "points", "lower"),
-        Column("train_time", "training as run", "s", "lower", 0),
-        Column("training", "training", "s", "lower", 0),
-        Column("step", "training step", "× full", "lower", 2),
-        Column("latency", "latency, batch 1", "× bare", "lower", 3),
-        Column("latency_merged", "merged", "× bare", "lower", 3),
-        Column("speed", "inference speed, large batch", "%", "higher"),
-        Column("switch", "task switch", "ms", "lower", 2),
-        Column("memory", "peak memory", "MiB", "lower", 0),
+        Column("share", "parameter share", "%", 3),
+        Column("trained", "trained parameters", "", 0),
+        Column("accuracy", "accuracy", "%"),
+        Column("f1", "F1", "%"),
+        Column("matthews", "Matthews", "", 3),
+        Column("pearson", "Pearson", "", 3),
+        Column("spearman", "Spearman", "", 3),
+        Column("difference", "difference", "points", interval=True),
+        Column("kept", "score kept", "%", interval=True),
+        Column("spread", "spread over seeds", "points"),
+        Column("train_time", "training as run", "s", 0),
+        Column("training", "training", "s", 0),
+        Column("step", "training step", "× full", 2),
+        Column("latency", "latency, batch 1", "× bare", 3),
+        Column("latency_merged", "merged", "× bare", 3),
+        Column("speed", "inference speed, large batch", "%"),
+        Column("switch", "task switch", "ms", 2),
+        Column("memory", "peak memory", "MiB", 0),
     )
 }
 
@@ -52,11 +54,6 @@ def in_unit(metric: str, value: float) -> float:
     return 100 * value if metric in PERCENT else value
 
 
-def points(metric: str) -> float:
-    """Return by how much a score's difference is multiplied to be in points."""
-    return 100.0 if metric in PERCENT else 1.0
-
-
 def _share(result: Result) -> float:
     return 100 * float(result["parameters"]["share_method"])
 
@@ -75,8 +72,18 @@ PER_RUN: dict[str, Callable[[Result], float]] = {
 }
 
 
-def measured(key: str, result: Result) -> tuple[float, float, float] | None:
-    """Return (figure, low, high) of a column in `MEASURED`; None where this run was not measured."""
+# those that are counted, not measured: one run says all
+EXACT = ("share", "trained")
+# those that can be 0 or less, which no ratio can be made of
+SIGNED = ("matthews", "pearson", "spearman", "difference", "speed")
+
+
+def measured(key: str, result: Result, full_ms: float | None = None) -> tuple[float, float, float] | None:
+    """Return (figure, low, high) of a column in `MEASURED`; None where this run was not measured.
+
+    `full_ms` is the time of a step of full fine-tuning that all rows are told by: each row measures its own ratio to
+    it, but at another time, when the machine may have been slower.
+    """
     section = result.get(MEASURED[key])
     if not section:
         return None
@@ -84,8 +91,8 @@ def measured(key: str, result: Result) -> tuple[float, float, float] | None:
         return section["ratio"], section["ratio_low"], section["ratio_high"]
     if key == "training":
         steps = -(-result["examples"]["train"] // section["batch_size"]) * len(result["time"]["per_epoch"])
-        seconds = steps * section["ms"] / 1000
-        return seconds, seconds, seconds
+        full_seconds = steps * (full_ms or section["full_ms"]) / 1000
+        return tuple(full_seconds * section[end] for end in ("ratio", "ratio_low", "ratio_high"))
     if key == "switch":
         return section["ms"]["median"], section["ms"]["least"], section["ms"]["most"]
     settings = section["settings"]

@@ -14,10 +14,11 @@ class Text(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Headings and rows of one length, the first column the row's label; notes on how to read them."""
+    """Headings and rows of one length, the first column the row's label; how to read them, and what is missing."""
 
     headings: list[str]
     rows: list[list[Text]]
+    reading: list[str]
     notes: list[str]
 
 
@@ -46,7 +47,7 @@ def grid(table: Table) -> Grid:
         headings.append("runs")
         for reason, line in zip(reasons, rows, strict=True):
             line.append(Text(reason, quiet=True))
-    return Grid(headings, rows, [*([_LEGEND] if "the lab" in headings else []), *table.notes])
+    return Grid(headings, rows, [*([_LEGEND] if "the lab" in headings else []), *table.reading], table.notes)
 
 
 def unused(row: Row) -> str:

@@ -32,7 +32,7 @@ def to_html(table: Table) -> str:
             '<div id="plots"></div>',
             _claims(table),
             _list("Published", published(table)),
-            _list("Notes", table.notes),
+            _list("Notes", [*table.reading, *table.notes]),
             _environment(table),
             f"<p>Made by <code>{escape(table.command)}</code></p>",
             '<dialog id="details" aria-labelledby="details-title"></dialog>',
@@ -70,8 +70,6 @@ def _cell(cell: Cell | None, column: Column) -> str:
     if cell.lab is not None:
         verdict = f": {cell.verdict}" if cell.verdict else ""
         parts.append(f'<small class="quiet">the lab {cell.lab:g}{escape(verdict)}</small>')
-    if cell.note:
-        parts.append(f'<small class="quiet">{escape(cell.note)}</small>')
     between = ""
     if cell.low is not None and cell.high is not None and cell.low < cell.high:
         between = f' title="{escape(format_interval((cell.value or 0, cell.low, cell.high), column))}"'

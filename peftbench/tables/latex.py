@@ -3,6 +3,10 @@
 from peftbench.tables.grid import Text, grid, under
 from peftbench.tables.table import Table
 
+_GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "η": "eta", "λ": "lambda", "μ": "mu",
+    "π": "pi", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "phi", "ω": "omega", "Δ": "Delta", "Σ": "Sigma",
+}  # fmt: skip
 _ESCAPED = {
     "\\": r"\textbackslash{}",
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
@@ -16,6 +20,9 @@ _ESCAPED = {
     "…": r"\dots{}",
     "–": "--",
     "√": r"$\surd$",
+    "<": "$<$",
+    ">": "$>$",
+    **{letter: rf"$\{name}$" for letter, name in _GREEK.items()},
     "\n": " ",
 }
 
@@ -29,7 +36,7 @@ def to_latex(table: Table) -> str:
             "% " + table.command.replace("\n", " "),
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escape(table.title)}: {_escape(under(table))}. {_escape('; '.join(laid.notes[:2]))}.}}",
+            rf"\caption{{{_escape(table.title)}: {_escape(under(table))}. {_escape('; '.join(laid.reading))}.}}",
             r"\resizebox{\linewidth}{!}{%",
             rf"\begin{{tabular}}{{l{'r' * (len(laid.headings) - 1)}}}",
             r"\toprule",
@@ -49,4 +56,5 @@ def _marked(text: Text) -> str:
 
 
 def _escape(text: str) -> str:
-    return "".join(_ESCAPED.get(letter, letter) for letter in text)
+    # LaTeX stops at a letter that its fonts lack: those behind Latin are written as a question mark
+    return "".join(_ESCAPED.get(letter, letter if letter < "\u0180" else "?") for letter in text)

@@ -14,7 +14,7 @@ def to_markdown(table: Table) -> str:
         lines += ["", *_table(["what the lab says", "measured", "verdict"], told, align_right=False)]
     if notes := published(table):
         lines += ["", "Published:", "", *(f"- {_escape(note)}" for note in notes)]
-    lines += ["", *(f"- {_escape(note)}" for note in laid.notes)]
+    lines += ["", *(f"- {_escape(note)}" for note in (*laid.reading, *laid.notes))]
     facts = "; ".join(f"{name} {', '.join(values)}" for name, values in table.environment.items())
     return "\n".join([*lines, "", f"`{table.command}`", "", *([_escape(facts), ""] if facts else [])])
 

@@ -1,11 +1,11 @@
 """A table's spec: the rows wanted, what is shown of them, and what the lab and the literature say."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peftbench.errors import UserError, nearest
-from peftbench.tables.columns import COLUMNS
+from peftbench.tables.columns import COLUMNS, SIGNED
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,22 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any) -> TableSpec:
     for key in ("title", "baseline", "columns", "rows"):
         if not raw.get(key):
             raise UserError(f"{where}: {key} is missing")
-    rows = [_fill(RowSpec, row, f"{where}: a row") for row in raw["rows"]]
-    labels = [row.label for row in rows]
+    for key in ("rows", "prepare", "claims", "columns", "base"):
+        _check_list(raw.get(key), f"{where}: {key}")
+    rows = [_row(row, f"{where}: a row") for row in raw["rows"]]
+    prepare = [_row(row, f"{where}: prepare") for row in raw.get("prepare") or []]
+    labels = [row.label for row in (*rows, *prepare)]
     if twice := {label for label in labels if labels.count(label) > 1}:
         raise UserError(f"{where}: two rows are labelled {twice.pop()!r}")
-    claims = [_fill(ClaimSpec, claim, f"{where}: a claim") for claim in raw.get("claims") or []]
+    labels = labels[: len(rows)]
+    claims = [_claim(claim, f"{where}: a claim") for claim in raw.get("claims") or []]
     tolerance = dict(raw.get("tolerance") or {})
     for key in [*raw["columns"], *tolerance, *(key for row in rows for key in (*row.lab, *row.published))]:
         if key not in COLUMNS:
             raise UserError(f"{where}: there is no column {key!r}. {nearest(key, COLUMNS)}")
     for claim in claims:
         _check_claim(claim, labels, where)
-    if raw["baseline"] not in labels:
+    if str(raw["baseline"]) not in labels:
         raise UserError(f"{where}: the baseline is no row. {nearest(str(raw['baseline']), labels)}")
     return TableSpec(
         name=name,
@@ -98,8 +102,30 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any) -> TableSpec:
         rows=rows,
         claims=claims,
         tolerance=tolerance,
-        prepare=[_fill(RowSpec, row, f"{where}: prepare") for row in raw.get("prepare") or []],
+        prepare=prepare,
     )
+
+
+def _row(raw: Any, where: str) -> RowSpec:
+    row: RowSpec = _fill(RowSpec, raw, where)
+    _check_list(row.overrides, f"{where}: overrides")
+    for key, figure in (row.lab or {}).items():
+        if not isinstance(figure, int | float):
+            raise UserError(f"{where}: the lab's {key} must be a number, not {figure!r}")
+    overrides = [str(line) for line in row.overrides or []]
+    return RowSpec(str(row.label), overrides, row.lab or {}, row.published or {})
+
+
+def _claim(raw: Any, where: str) -> ClaimSpec:
+    claim: ClaimSpec = _fill(ClaimSpec, raw, where)
+    _check_list(claim.ascending, f"{where}: ascending")
+    named = {key: str(getattr(claim, key)) for key in ("row", "over") if getattr(claim, key) is not None}
+    return replace(claim, ascending=[str(label) for label in claim.ascending], **named)
+
+
+def _check_list(raw: Any, what: str) -> None:
+    if raw is not None and not isinstance(raw, list):
+        raise UserError(f"{what} must be a list, not {raw!r}")
 
 
 def _fill(cls: type, raw: Any, where: str) -> Any:
@@ -124,6 +150,8 @@ def _check_claim(claim: ClaimSpec, labels: list[str], where: str) -> None:
     for label in [*claim.ascending, *([claim.row] if claim.row else []), *([claim.over] if claim.over else [])]:
         if label not in labels:
             raise UserError(f"{where}: claim {claim.text!r} is about no row. {nearest(label, labels)}")
+    if claim.over and claim.column in SIGNED:
+        raise UserError(f"{where}: claim {claim.text!r} divides figures of {claim.column}, which can be 0 or less")
     ranged = claim.row is not None and len(claim.between) == 2
     if ranged == (len(claim.ascending) > 1):
         raise UserError(f"{where}: claim {claim.text!r} needs either ascending rows, or row and between")

@@ -2,7 +2,8 @@
 
 One draw picks seeds and examples with replacement and scores every row on exactly these, so that what is easy
 or hard about an example counts for both sides of a difference (Efron & Tibshirani 1993, §8; percentile
-intervals, §13). With few seeds the draw over seeds is too narrow by √((s − 1) / s), s seeds.
+intervals, §13). Of s seeds s − 1 are drawn, which makes the draws vary as means of s seeds do (Rao & Wu 1988, §2);
+one seed tells nothing of how seeds vary, so its figures have no interval.
 """
 
 from collections.abc import Callable
@@ -19,11 +20,20 @@ Scorer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Interval(NamedTuple):
-    """An estimate and the interval around it."""
+    """An estimate and the interval around it; one of a single seed has none."""
 
     estimate: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+
+    def excludes(self, value: float) -> bool:
+        """Tell whether `value` lies outside; no interval excludes anything."""
+        return self.low is not None and self.high is not None and not self.low <= value <= self.high
+
+    def scaled(self, factor: float) -> "Interval":
+        """Return it in another unit; `factor` is positive."""
+        low, high = (None if end is None else factor * end for end in (self.low, self.high))
+        return Interval(factor * self.estimate, low, high)
 
 
 def score_interval(
@@ -38,7 +48,7 @@ def score_interval(
         classes: of the task; taken from what occurs where it is not given.
     """
     (draws,) = _draws(metric, labels, [predictions], classes)
-    return _interval(draws, confidence)
+    return _interval(draws, len(predictions), confidence)
 
 
 def difference_interval(
@@ -51,7 +61,7 @@ def difference_interval(
 ) -> Interval:
     """Return mean(ours) − mean(theirs) with its interval, seeds and examples paired; arguments as above."""
     ours_draws, theirs_draws = _draws(metric, labels, [ours, theirs], classes)
-    return _interval(ours_draws - theirs_draws, confidence)
+    return _interval(ours_draws - theirs_draws, len(ours), confidence)
 
 
 def ratio_interval(
@@ -66,11 +76,13 @@ def ratio_interval(
     ours_draws, theirs_draws = _draws(metric, labels, [ours, theirs], classes)
     if np.any(theirs_draws <= 0):
         return None
-    return _interval(ours_draws / theirs_draws, confidence)
+    return _interval(ours_draws / theirs_draws, len(ours), confidence)
 
 
-def _interval(draws: np.ndarray, confidence: float) -> Interval:
+def _interval(draws: np.ndarray, seeds: int, confidence: float) -> Interval:
     """The first draw is the sample itself."""
+    if seeds < 2:
+        return Interval(float(draws[0]), None, None)
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws[1:], (tail, 1 - tail))
     return Interval(float(draws[0]), float(low), float(high))
@@ -89,7 +101,7 @@ def _draws(metric: str, labels: np.ndarray, rows: list[np.ndarray], classes: int
         example_counts = all_example_counts[start : start + _CHUNK].astype(np.float64)
         for row, draws in zip(rows, collected, strict=True):
             scores = np.stack([scorer(labels, predictions, example_counts) for predictions in row], axis=1)
-            draws.append((scores * seed_counts).sum(axis=1) / seeds)
+            draws.append((scores * seed_counts).sum(axis=1) / seed_counts.sum(axis=1))
     return [np.concatenate(draws) for draws in collected]
 
 
@@ -98,11 +110,14 @@ def _resamples(seeds: int, examples: int) -> tuple[np.ndarray, np.ndarray]:
     """Return how often each draw holds each seed and each example, (1 + RESAMPLES, …): first the sample itself."""
     generator = np.random.default_rng(0)
 
-    def draw(size: int) -> np.ndarray:
-        drawn = [generator.multinomial(size, np.full(size, 1 / size), size=_CHUNK) for _ in range(RESAMPLES // _CHUNK)]
-        return np.concatenate([np.ones((1, size)), *drawn]).astype(np.uint8)
+    def draw(size: int, taken: int) -> np.ndarray:
+        chunks = [np.ones((1, size), np.uint8)]
+        for _ in range(RESAMPLES // _CHUNK):
+            # by chunks, since in its own type a draw over many examples is eight times as large
+            chunks.append(generator.multinomial(taken, np.full(size, 1 / size), size=_CHUNK).astype(np.uint8))
+        return np.concatenate(chunks)
 
-    return draw(seeds), draw(examples)
+    return draw(seeds, max(1, seeds - 1)), draw(examples, examples)
 
 
 def _classes(labels: np.ndarray, rows: list[np.ndarray]) -> int:

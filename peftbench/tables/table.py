@@ -12,7 +12,6 @@ class Column:
         key: its name in specs, CSV and JSON.
         title: what readers see, without the unit.
         unit: behind the title: "%", "s", "ms", "×", "MiB", or "".
-        better: higher | lower | "" where neither is better.
         digits: decimals shown.
         interval: whether cells show their interval instead of the deviation.
     """
@@ -20,7 +19,6 @@ class Column:
     key: str
     title: str
     unit: str = ""
-    better: str = ""
     digits: int = 1
     interval: bool = False
 
@@ -32,12 +30,11 @@ class Cell:
     Attributes:
         value: to sort and plot by, in the column's unit; None where there is none yet.
         sd: standard deviation over the seeds; None for one seed, and for what does not vary with it.
-        n: how many seeds it is of.
-        low, high: its interval where one was computed (95 % for all rows of the table together).
+        n: how many seeds it is of; a difference is of those that both rows have.
+        low, high: its interval where one was computed (95 % for all comparisons of the table together).
         differs: whether that interval excludes "no difference to the baseline"; None where that is not asked.
         lab: the lab's figure. verdict: holds | does not hold | cannot be told | not comparable.
         published: the literature's figure as text, with its source.
-        note: why there is no figure, or what to know about it.
     """
 
     value: float | None = None
@@ -49,7 +46,6 @@ class Cell:
     lab: float | None = None
     verdict: str | None = None
     published: str | None = None
-    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ class Table:
         command: what makes it. model, task, seeds: of what. baseline: that row's label.
         primary: key of the score that rows are judged by. examples: how many it is over.
         columns: those shown, in order. all_columns: those that cells may have, shown or not.
-        notes: missing, stale and failed runs with the command that mends it, and how to read the figures.
+        reading: how to read the figures. notes: missing, stale and failed runs with the command that mends it.
         environment: versions, devices, threads and commits of the runs it is made of; each a sorted list.
     """
 
@@ -124,6 +120,7 @@ class Table:
     all_columns: list[Column]
     rows: list[Row]
     claims: list[Claim]
+    reading: list[str]
     notes: list[str]
     environment: dict[str, list[str]]
 
@@ -131,26 +128,23 @@ class Table:
         """Return all of it as plain data."""
         return asdict(self)
 
-    @property
-    def complete(self) -> bool:
-        """Whether every run that it wants is among its figures."""
-        return all(run.used for row in self.rows for run in row.runs)
-
 
 def format_cell(cell: Cell, column: Column) -> str:
     """Write a cell's figure: `77.5 ± 1.0`, `−1.2 (−3.4 … 0.9)`, `–` where there is none."""
     if cell.value is None:
         return "–"
-    text = _number(cell.value, column)
-    if column.interval and cell.low is not None and cell.high is not None:
+    if column.interval:
         return format_interval((cell.value, cell.low, cell.high), column)
+    text = _number(cell.value, column)
     return text if cell.sd is None else f"{text} ± {_number(cell.sd, column)}"
 
 
-def format_interval(interval: tuple[float, float, float], column: Column) -> str:
-    """Write (estimate, low, high) as `−1.2 (−3.4 … 0.9)`; an exact figure as itself."""
-    estimate, low, high = (_number(value, column) for value in interval)
-    return estimate if low == high else f"{estimate} ({low} … {high})"
+def format_interval(interval: tuple[float, float | None, float | None], column: Column) -> str:
+    """Write (estimate, low, high) as `−1.2 (−3.4 … 0.9)`; an exact figure, and one without an interval, as itself."""
+    estimate, low, high = interval
+    if low is None or high is None or low == high:
+        return _number(estimate, column)
+    return f"{_number(estimate, column)} ({_number(low, column)} … {_number(high, column)})"
 
 
 def _number(value: float, column: Column) -> str:

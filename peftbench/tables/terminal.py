@@ -23,7 +23,7 @@ def to_terminal(table: Table) -> RenderableType:
         parts += ["", RichText("what the lab says", "bold"), _claims(table)]
     if lines := published(table):
         parts += ["", RichText("published", "bold"), *map(RichText, lines)]
-    return Group(*parts, "", *(RichText(note, "dim") for note in laid.notes))
+    return Group(*parts, "", *(RichText(note, "dim") for note in (*laid.reading, *laid.notes)))
 
 
 def _styled(text: Text) -> RichText:

@@ -25,7 +25,9 @@ def test_the_digest_is_the_same_for_the_same_code(package):
     assert origin.code_digest("lora") != origin.code_digest("adapter")
 
 
-@pytest.mark.parametrize("file", ["training/loop.py", "tasks/read.py", "backbones/load.py", "methods/base.py"])
+@pytest.mark.parametrize(
+    "file", ["training/loop.py", "tasks/read.py", "backbones/load.py", "methods/base.py", "preparation.py"]
+)
 def test_what_decides_a_result_changes_it(package, file):
     before = origin.code_digest("lora")
     append(package / file)

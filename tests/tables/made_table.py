@@ -6,14 +6,14 @@ SPECIAL = 'Adapter <m = 64> & "co" </script><!-- $x$'
 OOM = "CUDA out of memory: tried to allocate 2.00 GiB"
 
 COLUMNS = [
-    Column("accuracy", "Accuracy", "%", "higher"),
-    Column("f1", "F1", "%", "higher"),
-    Column("difference", "Difference", "points", "higher"),
-    Column("share", "Parameter share", "%", "lower", 2),
-    Column("train_time", "Training time", "s", "lower", 0),
-    Column("latency", "Latency", "×", "lower", 2),
+    Column("accuracy", "Accuracy", "%"),
+    Column("f1", "F1", "%"),
+    Column("difference", "Difference", "points"),
+    Column("share", "Parameter share", "%", 2),
+    Column("train_time", "Training time", "s", 0),
+    Column("latency", "Latency", "×", 2),
 ]
-MORE = [Column("trained", "Trained parameters", "", "lower", 0), Column("memory", "Memory", "MiB", "lower", 0)]
+MORE = [Column("trained", "Trained parameters", "", 0), Column("memory", "Memory", "MiB", 0)]
 
 
 def made_run(name: str, seed: int, final: float | None, **more) -> RunPoint:
@@ -49,7 +49,7 @@ def made_rows() -> list[Row]:
         accuracy=Cell(86.0, 1.0, 3, lab=84.0, verdict="holds"),
         f1=Cell(92.0, 1.0, 3),
         share=Cell(100.0, n=3),
-        train_time=Cell(412.0, 5.0, 3, note="measured on a busy machine"),
+        train_time=Cell(412.0, 5.0, 3),
         latency=Cell(1.0, 0.01, 3),
         trained=Cell(22713216.0, n=3),
     )
@@ -72,7 +72,7 @@ def made_rows() -> list[Row]:
         f1=Cell(88.4, 0.3, 2),
         difference=Cell(-3.6, 0.3, 2, low=-7.5, high=0.3, differs=False),
         share=Cell(0.32, n=2),
-        latency=Cell(note="not measured"),
+        latency=Cell(),
     )
     lora.runs.append(made_run("lora", 2, None, status="failed", reason="ValueError: loss is NaN\n  at step 40"))
     prefix = Row("Prefix, 20", ["method=prefix"], False, {}, [made_run("prefix", seed, None) for seed in range(3)])
@@ -100,7 +100,7 @@ def made_rows() -> list[Row]:
         "Prompt, 500",
         ["method=prompt", "method.length=500"],
         False,
-        {"accuracy": Cell(note="no finished run"), "share": Cell(0.85, n=3)},
+        {"accuracy": Cell(), "share": Cell(0.85, n=3)},
         [made_run("prompt", seed, None, status="oom", reason=OOM) for seed in range(3)],
     )
     return [full, adapter, lora, prefix, bitfit, head, prompt]
@@ -126,9 +126,7 @@ def made_table() -> Table:
             Claim("LoRA <merged> costs no latency", "not measured", "cannot be told"),
             Claim("BitFit trains less than 1 %", "0.18 %", "holds"),
         ],
-        notes=[
-            "3 runs are missing: peftbench sweep table=lab/methods makes them.",
-            "± is the standard deviation over the seeds.",
-        ],
+        reading=["± is the standard deviation over the seeds.", "bold: α < 0.05 → “certain”"],
+        notes=["3 runs are missing: peftbench sweep table=lab/methods makes them."],
         environment={"torch": ["2.13.0"], "device": ["cpu"], "commit": ["4138a31", "dd10a97"]},
     )

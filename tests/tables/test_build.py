@@ -98,6 +98,30 @@ def table(make):
     return build_table(read_spec("made", RAW, 2), collect(wanted), "peftbench sweep table=made")
 
 
+@pytest.fixture
+def scores_of_a_regression(make):
+    """A function that builds a table of two rows on a task whose scores are correlations."""
+
+    def build(*losses):
+        wanted = []
+        for label, method, noise in (("full", "full", 0.3), ("LoRA", "lora", 0.6)):
+            for seed in (0, 1):
+                one = make(label, method, seed, 0.85)
+                one.config["task"].update(name="stsb", metrics=["pearson"])
+                generator = np.random.default_rng(seed)
+                labels = np.linspace(0, 5, EXAMPLES)
+                said = labels + generator.normal(0, 5 * noise, EXAMPLES)
+                record = Record(one.folder)
+                record.write_predictions({"validation": Predictions(labels, said, None)})
+                pearson = float(np.corrcoef(labels, said)[0, 1])
+                record.update(metrics={"validation": {"pearson": None if (method, seed) in losses else pearson}})
+                wanted.append(one)
+        raw = {**RAW, "rows": RAW["rows"][:2], "claims": [], "columns": ["pearson", "difference", "spread"]}
+        return build_table(read_spec("made", raw, 2), collect(wanted), "x")
+
+    return build
+
+
 def cell(table, label, key):
     (row,) = [row for row in table.rows if row.label == label]
     return row.cells[key]
@@ -123,6 +147,77 @@ def test_only_a_real_difference_counts_as_one(table):
     assert kept.low < kept.value < kept.high <= 100 + 1e-9 and kept.value == pytest.approx(98.8, abs=0.2)
 
 
+def test_one_seed_tells_no_difference(make):
+    wanted = [make("full", "full", 0, 0.85), make("LoRA", "lora", 0, 0.84), make("bad", "bitfit", 0, 0.6)]
+    table = build_table(read_spec("made", RAW, 1), collect(wanted), "x")
+    difference = cell(table, "bad", "difference")
+    assert difference.value == pytest.approx(-25) and difference.n == 1
+    assert difference.low is None and difference.differs is None and cell(table, "bad", "accuracy").differs is None
+    verdicts = {claim.text: claim.verdict for claim in table.claims}
+    assert verdicts["LoRA beats BitFit"] == "cannot be told" and cell(table, "bad", "kept").verdict == "cannot be told"
+
+
+def test_a_difference_is_over_the_seeds_that_both_have(make):
+    wanted = [make("full", "full", seed, 0.85) for seed in (0, 1, 2)]
+    wanted += [make("LoRA", "lora", seed, accuracy) for seed, accuracy in ((0, 0.80), (1, 0.80), (2, None))]
+    table = build_table(read_spec("made", RAW, 3), collect(wanted), "x")
+    assert cell(table, "LoRA", "difference").value == pytest.approx(-5) and cell(table, "LoRA", "difference").n == 2
+    assert "over the seeds that both have" in table.reading[1]
+
+
+def test_intervals_hold_for_all_comparisons_of_the_table_together(make):
+    accuracies = (("full", "full", 0.85), ("LoRA", "lora", 0.82), ("bad", "bitfit", 0.6))
+    wanted = [make(label, method, seed, accuracy) for label, method, accuracy in accuracies for seed in (0, 1)]
+    alone = {**RAW, "rows": RAW["rows"][:2], "claims": []}
+    few = build_table(read_spec("few", alone, 2), collect(wanted[:4]), "x")
+    many = build_table(read_spec("many", RAW, 2), collect(wanted), "x")
+    assert "95 % for all 2 comparisons together" in few.reading[1]  # accuracy and F1
+    assert "95 % for all 7 comparisons together" in many.reading[1]  # of two rows, and three claims
+    narrow, wide = (cell(table, "LoRA", "difference") for table in (few, many))
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_differences_of_correlations_are_in_points_too(scores_of_a_regression):
+    table = scores_of_a_regression()
+    values = [cell(table, label, "pearson").value for label in ("full", "LoRA")]
+    assert 0 < values[1] < values[0] < 1
+    assert cell(table, "LoRA", "difference").value == pytest.approx(100 * (values[1] - values[0]))
+    assert cell(table, "LoRA", "spread").value == pytest.approx(100 * cell(table, "LoRA", "pearson").sd)
+
+
+def test_a_score_that_is_no_number_fails_its_run_alone(scores_of_a_regression):
+    table = scores_of_a_regression(("lora", 1))
+    assert [run.status for run in table.rows[1].runs] == ["finished", "failed"]
+    assert "failed: LoRA, seed 1: its score on validation is no number" in table.notes
+    assert cell(table, "LoRA", "pearson").n == 1
+
+
+def test_training_time_is_told_by_one_full_step(make):
+    def step(ratio, full_ms):
+        ends = {"ratio_low": ratio - 0.01, "ratio_high": ratio + 0.01}
+        return {"ratio": ratio, **ends, "ms": ratio * full_ms, "full_ms": full_ms, "batch_size": 32}
+
+    more = {"examples": {"train": 320}, "time": {"train": 1.0, "per_epoch": [1.0, 1.0]}}
+    wanted = [make("full", "full", 0, 0.85, training_step=step(1.0, 400), **more)]
+    wanted += [make("LoRA", "lora", 0, 0.84, training_step=step(0.5, 500), **more)]  # a slower moment
+    wanted += [make("bad", "bitfit", 0, 0.6, training_step=step(0.6, 400), **more)]
+    table = build_table(read_spec("made", RAW, 1), collect(wanted), "x")
+    seconds = {row.label: row.cells["training"] for row in table.rows}
+    assert [one.value for one in seconds.values()] == pytest.approx([8.0, 4.0, 4.8])
+    assert seconds["LoRA"].low == pytest.approx(3.92) and seconds["LoRA"].high == pytest.approx(4.08)
+    assert cell(table, "LoRA", "train_time").low is None, "one run as it went says nothing of another"
+
+
+def test_rows_that_others_need_are_no_part_of_the_table(make):
+    raw = {**RAW, "prepare": [{"label": "first", "overrides": ["task=stsb"]}]}
+    wanted = [make(label, method, 0, 0.8) for label, method in (("full", "full"), ("LoRA", "lora"), ("bad", "bitfit"))]
+    first = make("first", "head", 0, 0.8, data="of another task")
+    first.config["task"].update(name="stsb")
+    table = build_table(read_spec("made", raw, 1), collect([*wanted, first]), "x")
+    assert table.task == "mrpc" and [row.label for row in table.rows] == ["full", "LoRA", "bad"]
+    assert all(run.used for row in table.rows for run in row.runs)
+
+
 def test_latency_is_read_at_batch_1_and_speed_at_the_largest(table):
     assert cell(table, "LoRA", "latency").value == 1.25
     assert cell(table, "LoRA", "latency_merged").value == 1.0
@@ -139,8 +234,9 @@ def test_verdicts_on_the_lab_s_figures(table):
 
 
 def test_the_lab_s_absolute_figures_say_nothing_about_another_model(make):
-    wanted = [make("full", "full", 0, 0.85), make("LoRA", "lora", 0, 0.84), make("bad", "bitfit", 0, 0.6)]
-    spec = read_spec("made", {**RAW, "base": ["model=bert_base", "task=mrpc"]}, 1)
+    accuracies = (("full", "full", 0.85), ("LoRA", "lora", 0.84), ("bad", "bitfit", 0.6))
+    wanted = [make(label, method, seed, accuracy) for label, method, accuracy in accuracies for seed in (0, 1)]
+    spec = read_spec("made", {**RAW, "base": ["model=bert_base", "task=mrpc"]}, 2)
     table = build_table(spec, collect(wanted), "peftbench sweep table=made")
     assert cell(table, "LoRA", "share").verdict == "not comparable"
     assert cell(table, "bad", "accuracy").verdict == "not comparable"
@@ -173,7 +269,6 @@ def test_what_is_missing_failed_or_of_other_code_is_left_out_and_named(make):
     assert "oom: bad, seed 0: out of memory: lower trainer.batch_size" in notes
     assert "1 of 6 runs are missing: peftbench sweep table=made" in notes
     assert "made by other code (peftbench 0.1.0, commit abcdef1): lora-1" in notes and "stale=rerun" in notes
-    assert not table.complete
     used = build_table(read_spec("made", RAW, 2), collect(wanted, use_stale=True), "peftbench sweep table=made")
     assert cell(used, "LoRA", "accuracy").n == 2
     assert "figures of LoRA are from runs of other code" in "\n".join(used.notes)

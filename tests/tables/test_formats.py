@@ -46,7 +46,7 @@ def test_the_terminal_shows_figures_reasons_and_verdicts():
     console = Console(width=200, file=io.StringIO(), legacy_windows=False)
     console.print(to_terminal(made_table()))
     shown = console.file.getvalue()
-    for part in ("86.0 ± 1.0", "77.5 ✗", "82 ?", "1 failed", "3 missing", *made_table().notes):
+    for part in ("86.0 ± 1.0", "77.5 ✗", "82 ?", "1 failed", "3 missing", *made_table().notes, *made_table().reading):
         assert part in shown
 
 

@@ -20,12 +20,12 @@ def data():
 
 
 def by_hand(labels, ours, theirs):
-    """Every draw of seeds and examples there is, each as likely as any other."""
+    """Every draw of one seed less than there are, and of examples, each as likely as any other."""
     seeds, examples = ours.shape
     correct = (ours == labels).astype(float) - (theirs == labels)
     draws = [
         correct[np.ix_(chosen, picked)].mean()
-        for chosen in product(range(seeds), repeat=seeds)
+        for chosen in product(range(seeds), repeat=seeds - 1)
         for picked in product(range(examples), repeat=examples)
     ]
     return np.array(draws)
@@ -39,15 +39,20 @@ def test_a_case_worked_by_hand():
     interval = difference_interval("accuracy", labels, ours, theirs, confidence=0.9)
     assert interval.estimate == pytest.approx((2 + 1) / 8)
     draws = by_hand(labels, ours, theirs)
-    assert draws.size == 2**2 * 4**4
+    assert draws.size == 2 * 4**4
     assert interval.low == pytest.approx(np.quantile(draws, 0.05), abs=1e-9)
     assert interval.high == pytest.approx(np.quantile(draws, 0.95), abs=1e-9)
     assert interval.low <= 0 < interval.high  # so few examples tell nothing
 
 
-def test_one_seed_agrees_with_scipy(data):
+def twice(predictions):
+    """Two seeds that say the same: only the examples are left to vary."""
+    return np.stack([predictions, predictions])
+
+
+def test_over_examples_it_agrees_with_scipy(data):
     labels, ours, theirs = data
-    interval = difference_interval("accuracy", labels, ours[:1], theirs[:1])
+    interval = difference_interval("accuracy", labels, twice(ours[0]), twice(theirs[0]))
     expected = stats.bootstrap(
         ((ours[0] == labels).astype(float), (theirs[0] == labels).astype(float)),
         lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
@@ -64,7 +69,7 @@ def test_spearman_agrees_with_scipy():
     generator = np.random.default_rng(5)
     labels = generator.integers(0, 6, 80).astype(float)  # ties
     predictions = (labels + generator.normal(0, 2, 80)).round(1)
-    interval = score_interval("spearman", labels, predictions[None])
+    interval = score_interval("spearman", labels, twice(predictions))
     expected = stats.bootstrap(
         (labels, predictions),
         lambda a, b: stats.spearmanr(a, b).statistic,
@@ -127,7 +132,36 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     inside = 0
     for _ in range(60):
         labels = np.ones(150, dtype=int)
-        ours, theirs = (generator.random((1, 150)) < rate for rate in (0.8, 0.7))
-        interval = difference_interval("accuracy", labels, ours.astype(int), theirs.astype(int))
+        ours, theirs = ((generator.random(150) < rate).astype(int) for rate in (0.8, 0.7))
+        interval = difference_interval("accuracy", labels, twice(ours), twice(theirs))
         inside += interval.low <= 0.1 <= interval.high
     assert 51 <= inside <= 60
+
+
+def test_one_seed_has_no_interval(data):
+    labels, ours, theirs = data
+    interval = difference_interval("accuracy", labels, ours[:1], theirs[:1])
+    assert interval == ((ours[0] == labels).mean() - (theirs[0] == labels).mean(), None, None)
+    assert not interval.excludes(0)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_runs_that_vary_are_seldom_told_apart_by_luck(seeds):
+    """Two equally good methods whose runs end 3 points apart: few seeds must not look like certainty."""
+    generator = np.random.default_rng(13)
+    labels = np.ones(400, dtype=int)
+    told = 0
+    for _ in range(50):
+        rates = 0.8 + generator.normal(0, 0.03, (2, seeds, 1))
+        ours, theirs = (generator.random((2, seeds, 400)) < rates).astype(int)
+        told += difference_interval("accuracy", labels, ours, theirs).excludes(0)
+    assert told <= 8
+
+
+def test_the_spread_of_means_over_seeds_is_not_underestimated():
+    """Of runs that differ from seed to seed alone, the draws vary as s²/seeds."""
+    generator = np.random.default_rng(17)
+    rates = generator.random(4)
+    predictions = (np.linspace(0, 1, 2000) < rates[:, None]).astype(int)
+    (draws,) = statistics._draws("accuracy", np.ones(2000, dtype=int), [predictions], 2)
+    assert draws[1:].std() == pytest.approx(rates.std(ddof=1) / 2, rel=0.03)

@@ -1,0 +1,47 @@
+"""A table's spec as people write it: what is taken as meant, and what is refused with its reason."""
+
+import pytest
+
+from peftbench.errors import UserError
+from peftbench.tables.spec import read_spec
+
+RAW = {
+    "title": "Sizes",
+    "baseline": 8,
+    "columns": ["accuracy"],
+    "rows": [{"label": 8, "overrides": ["method.bottleneck=8"]}, {"label": "default", "overrides": None, "lab": None}],
+    "claims": [{"text": "smaller is better", "column": "accuracy", "ascending": ["default", 8]}],
+}
+
+
+def test_labels_that_look_like_numbers_and_rows_without_overrides():
+    spec = read_spec("sizes", RAW, [0, 2])
+    assert [row.label for row in spec.rows] == ["8", "default"] and spec.baseline == "8"
+    assert spec.rows[1].overrides == [] and spec.rows[1].lab == {}
+    assert spec.claims[0].ascending == ["default", "8"] and spec.seeds == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"columns": "accuracy"}, "table=sizes: columns must be a list, not 'accuracy'"),
+        ({"rows": [{"label": 8, "overrides": "method=lora"}]}, "overrides must be a list, not 'method=lora'"),
+        ({"rows": [{"label": 8, "overrides": [], "lab": {"accuracy": "88 %"}}]}, "accuracy must be a number, not"),
+        ({"rows": [{"overrides": []}]}, "lacks 'label'"),
+        ({"prepare": [{"label": "default", "overrides": []}]}, "two rows are labelled 'default'"),
+        ({"claims": [{"text": "t", "column": "speed", "row": 8, "over": "default", "between": [0, 1]}]}, "0 or less"),
+        (
+            {"claims": [{"text": "t", "column": "accuracy", "row": 8}]},
+            "needs either ascending rows, or row and between",
+        ),
+    ],
+)
+def test_what_cannot_be_meant(change, says):
+    with pytest.raises(UserError, match=says):
+        read_spec("sizes", {**RAW, **change}, 1)
+
+
+@pytest.mark.parametrize("seeds", [0, -1, True, [], [0, -1], "three", 1.5])
+def test_bad_seeds(seeds):
+    with pytest.raises(UserError, match="must be a number of seeds"):
+        read_spec("sizes", RAW, seeds)
