@@ -119,8 +119,8 @@ def _row(raw: Any, where: str) -> RowSpec:
 def _claim(raw: Any, where: str) -> ClaimSpec:
     claim: ClaimSpec = _fill(ClaimSpec, raw, where)
     _check_list(claim.ascending, f"{where}: ascending")
-    named = {key: str(getattr(claim, key)) for key in ("row", "over") if getattr(claim, key) is not None}
-    return replace(claim, ascending=[str(label) for label in claim.ascending], **named)
+    row, over = (None if label is None else str(label) for label in (claim.row, claim.over))
+    return replace(claim, ascending=[str(label) for label in claim.ascending], row=row, over=over)
 
 
 def _check_list(raw: Any, what: str) -> None:
