@@ -4,13 +4,9 @@ The vectors enter where the first layer reads (behind the embeddings' own layer 
 segments stay as they are. The head still reads the model's own first token. Uniform initialisation follows
 the official code, U[0, 0.5), not the paper's U[-0.5, 0.5] (§3.2); `vocab` samples the whole vocabulary,
 since a tokenizer does not tell which 5,000 items are the commonest.
-
-Inference on a CPU spares the prompt's rows two things and stays the same up to rounding. What the first layer's
-query, key and value maps give for them does not depend on the text: it is computed once. And no head reads
-them behind the last attention: its query and output maps run on the text's rows alone.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,11 +52,6 @@ def insert_rows(x: torch.Tensor, rows: torch.Tensor, at: int) -> torch.Tensor:
     return torch.cat([x[:, :at], own, x[:, at:]], dim=1)
 
 
-def leave_rows_out(x: torch.Tensor, length: int, at: int) -> torch.Tensor:
-    """Return x, (batch, sequence, d), without the `length` rows from index `at` on: undoes `insert_rows`."""
-    return x[:, length:] if at == 0 else torch.cat([x[:, :at], x[:, at + length :]], dim=1)
-
-
 def widen_mask(mask: torch.Tensor, length: int, at: int) -> torch.Tensor:
     """Return a padding mask that also lets `length` positions from index `at` on be seen by all.
 
@@ -102,47 +93,23 @@ class Prompt(Method, name="prompt"):
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Put the prompt in before the first layer."""
         (encoder,) = sites.at("embeddings")
-        length, at = self.config.length, self._at
-        inferring: list[torch.Tensor] = []  # while rows are spared: the encoder's input without and with the prompt
 
         def insert(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
             call = dict(zip(("hidden_states", "attention_mask"), args, strict=False)) | kwargs
-            text = call["hidden_states"]
-            call["hidden_states"] = insert_rows(text, self.vectors, at)
+            call["hidden_states"] = insert_rows(call["hidden_states"], self.vectors, self._at)
             if call.get("attention_mask") is not None:
-                call["attention_mask"] = widen_mask(call["attention_mask"], length, at)
-            # on a GPU launching the copies would cost more than the rows do; training stays as it is
-            spares = text.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-            inferring[:] = (text, call["hidden_states"]) if spares else ()
+                call["attention_mask"] = widen_mask(call["attention_mask"], self.config.length, self._at)
             return args[2:], call
 
-        def text_of(x: torch.Tensor) -> torch.Tensor:
-            return inferring[0] if inferring and x is inferring[1] else leave_rows_out(x, length, at)
-
-        def spare(linear: nn.Module, rows: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> Iterable[Handle]:
-            """Run a map on the text's rows alone; its output gets `rows(linear, output)` for the prompt's."""
-
-            def shorten(module: nn.Module, args: tuple) -> tuple | None:
-                return (text_of(args[0]),) if inferring and _only_ours(module) else None
-
-            def lengthen(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
-                return insert_rows(output, rows(module, output), at) if inferring and _only_ours(module) else None
-
-            yield linear.register_forward_pre_hook(shorten)
-            yield linear.register_forward_hook(lengthen)
+        def leave_out(module: nn.Module, args: tuple) -> tuple:
+            x, at = args[0], self._at
+            own = x[:, self.config.length :] if at == 0 else torch.cat([x[:, :at], x[:, at + self.config.length :]], 1)
+            return (own, *args[1:])
 
         yield encoder.register_forward_pre_hook(insert, with_kwargs=True)
-        yield encoder.register_forward_hook(lambda module, args, output: inferring.clear(), always_call=True)
-        # elsewhere a map sees more than hidden states: DeBERTa sends its relative embeddings through it too
-        only_hidden = sites.attention_interface
-        for site in ("attention.query", "attention.key", "attention.value") if only_hidden else ():
-            yield from spare(sites.at(site)[0], _Mapped(self))
         if self.config.insert == "front" or sites.head_modules:
             # no head reads the prompt's rows: behind the last attention only the text's go on
-            for site in ("attention.query", "attention.output") if only_hidden else ():
-                yield from spare(sites.at(site)[-1], lambda module, output: output[:, :1].expand(-1, length, -1))
-            norm = sites.at("attention.norm")[-1]
-            yield norm.register_forward_pre_hook(lambda module, args: (text_of(args[0]), *args[1:]))
+            yield sites.at("attention.norm")[-1].register_forward_pre_hook(leave_out)
 
     @property
     def extra_tokens(self) -> int:
@@ -158,37 +125,6 @@ class Prompt(Method, name="prompt"):
     def count(config: PromptConfig, sites: Sites) -> int:
         """length·d."""
         return config.length * sites.hidden
-
-
-class _Mapped:
-    """What a linear map gives for the vectors, computed anew wherever something it depends on has changed."""
-
-    def __init__(self, prompt: Prompt) -> None:
-        self._prompt = prompt
-        self._state: Any = None
-        self._sources: list[torch.Tensor] = []
-        self._rows = self._vectors = torch.empty(0)
-
-    def __call__(self, linear: Any, output: torch.Tensor) -> torch.Tensor:
-        sources = [t for t in (self._prompt.vectors, linear.weight, linear.bias) if t is not None]
-        state = (output.dtype, *((t.data_ptr(), _version(t)) for t in sources))  # autocast shows in the dtype
-        # the vectors are compared too: what writes to `.data` in place (a running average) leaves no version
-        if state != self._state or not torch.equal(self._prompt.vectors, self._vectors):
-            rows = linear.forward(self._prompt.vectors.to(linear.weight.dtype))
-            self._state, self._rows = state, rows.to(output.dtype)
-            self._vectors = self._prompt.vectors.detach().clone()
-            self._sources = [t.detach() for t in sources]  # holds their memory: no other tensor gets its address
-        return self._rows
-
-
-def _version(tensor: torch.Tensor) -> Any:
-    """Return what every change in place changes; a tensor made in inference mode does not count them."""
-    return object() if tensor.is_inference() else tensor._version
-
-
-def _only_ours(module: nn.Module) -> bool:
-    """Whether a map is a plain one with our two hooks: others' (`FirstRow`, LoRA) reckon with every row."""
-    return type(module) is nn.Linear and len(module._forward_pre_hooks) == len(module._forward_hooks) == 1
 
 
 def _token_ids(config: PromptConfig, sites: Sites) -> torch.Tensor:
