@@ -48,7 +48,7 @@ def _answer(argv: list[str]) -> int:
 def _dispatch(command: str, rest: list[str]) -> int:
     from importlib import import_module
 
-    from peftbench.errors import PeftbenchError, UserError, nearest
+    from peftbench.errors import INTERRUPTED, PeftbenchError, UserError, nearest
 
     try:
         if command in ("-sc", "--shell_completion", "--shell-completion"):
@@ -64,7 +64,7 @@ def _dispatch(command: str, rest: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("peftbench: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _usage() -> str:

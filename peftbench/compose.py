@@ -1,5 +1,6 @@
 """Compose a config from overrides as `peftbench train` does, and turn Hydra's errors into one clear line."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from peftbench.errors import PeftbenchError, UserError, nearest
 
@@ -65,7 +67,7 @@ def compose(overrides: Sequence[str], name: str = CONFIG_NAME) -> DictConfig:
     try:
         with _hydra():
             return hydra.compose(name, overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, MarkedYAMLError) as error:
         raise translate(error, overrides, name) from error
 
 
@@ -93,16 +95,46 @@ def launcher(task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> Ite
             lines = [*overrides, "hydra.mode=MULTIRUN"]
             config = running.compose_config(CONFIG_NAME, lines, RunMode.MULTIRUN, from_shell=False)
             context = HydraContext(config_loader=running.config_loader, callbacks=Callbacks(config))
-            chosen = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+            with _its_settings_checked(config):
+                chosen = Plugins.instance().instantiate_launcher(
+                    hydra_context=context, task_function=task, config=config
+                )
 
             def launch(jobs: Sequence[Sequence[str]]) -> list[Any]:
-                # the property raises what a job raised
-                return [returned.return_value for returned in chosen.launch(jobs, initial_job_idx=0)]
+                with _its_settings_checked(config):
+                    done = chosen.launch(jobs, initial_job_idx=0)
+                return [returned.return_value for returned in done]  # the property raises what a job raised
 
             yield launch
     except PeftbenchError:
         raise
     except Exception as error:
+        raise translate(error, overrides) from error
+
+
+@contextmanager
+def _its_settings_checked(config: DictConfig) -> Iterator[None]:
+    """Turn what a launcher says of settings it cannot use into UserError; what jobs raise comes back otherwise."""
+    try:
+        yield
+    except (ValueError, TypeError, AssertionError) as error:
+        name = config.hydra.runtime.choices["hydra/launcher"]
+        raise UserError(f"hydra/launcher={name} cannot use its settings: {_own_text(error)}") from error
+
+
+def runs_at_once(overrides: Sequence[str]) -> int:
+    """Return how many runs the launcher that `overrides` choose has under way at the same time."""
+    try:
+        with _hydra() as loader:
+            config = loader.load_configuration(CONFIG_NAME, list(overrides), RunMode.MULTIRUN, from_shell=False)
+            chosen = config.hydra.launcher
+            if "n_jobs" in chosen:  # joblib, where -1 is one a core
+                jobs, cores = int(chosen.n_jobs), os.cpu_count() or 1
+                return jobs if jobs > 0 else max(1, cores + 1 + jobs)
+            if "remote" in chosen:  # ray
+                return max(1, int((os.cpu_count() or 1) / (chosen.remote.get("num_cpus") or 1)))
+            return int(chosen.get("array_parallelism", 1))
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise translate(error, overrides) from error
 
 
@@ -118,6 +150,9 @@ def translate(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAM
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return UserError(f"{group}={option}: there is no such {group}. {nearest(option, error.options, most=2)}")
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        place = f"{error.problem_mark.name.strip()}, line {error.problem_mark.line + 1}"
+        return UserError(f"{place}: {error.problem or error.context}")
     if isinstance(error, OSError) and error.filename:
         return UserError(f"cannot use {error.filename}: {error.strerror}")
     if failure := _launcher_failure(error):
@@ -153,6 +188,8 @@ def _launcher_failure(error: Exception) -> PeftbenchError | None:
         for start, extra in _EXTRAS.items():
             if start in text:
                 return UserError(f"hydra/launcher={extra} is not installed: pip install 'peftbench[{extra}]'")
+    if type(error).__name__ == "FailedSubmissionError":
+        return UserError(f"hydra/launcher=slurm: the cluster takes no such job: {_own_text(error)}")
     if type(error).__module__.partition(".")[0] in ("submitit", "joblib"):
         return PeftbenchError(f"a run was lost: {_own_text(error)}; the same command goes on from its last epoch")
     if isinstance(error, RuntimeError) and "srun" in text:

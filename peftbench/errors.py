@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+INTERRUPTED = 130  # exit code of a command that was stopped by Ctrl-C or SIGTERM
+
 
 class PeftbenchError(Exception):
     """A run failed: the command prints the message and exits with 1."""

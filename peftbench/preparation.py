@@ -48,8 +48,7 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
     if not reuse:
         _kept.clear()
     device = choose_device(config.device)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads or _THREADS)  # an earlier run of the process may have set another number
     task = load_task(config.task)
     for name in ("train", "validation"):
         if task.splits[name].labels is None:
@@ -70,6 +69,7 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
     )
 
 
+_THREADS = torch.get_num_threads()  # what the environment or torch chose
 _kept: dict[str, tuple[object, Any]] = {}
 
 

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from peftbench.commands import progress
-from peftbench.commands.train import job
-from peftbench.compose import launcher
+from peftbench.commands.train import sweep_job
+from peftbench.compose import launcher, runs_at_once
 from peftbench.config import ModelConfig, TaskConfig, fill
 from peftbench.errors import PeftbenchError, UserError
+from peftbench.records.lock import Locked
 from peftbench.records.record import Status
 from peftbench.tables.collect import MISSING, STALE, Found, Wanted, collect
 
@@ -21,7 +22,7 @@ def train_missing(
     stale: str,
     mistakes: dict[Path, str],
     more: Callable[[Found], Sequence[str]] = lambda run: (),
-    stop_behind: int | None = None,
+    stop: bool = False,
 ) -> bool:
     """Train each run once at most; those that another process trains are waited for, and taken over if it dies.
 
@@ -31,7 +32,7 @@ def train_missing(
         stale: `rerun` trains finished runs of other code again.
         mistakes: gets, by its folder, the user's mistake that each run met which so left no record.
         more: further overrides of a run's job.
-        stop_behind: start so many at a time, and nothing further once one has failed; None: all, come what may.
+        stop: start no more than run at the same time, and nothing further once one has failed.
 
     Returns whether it went through to the end.
     """
@@ -50,21 +51,25 @@ def train_missing(
             continue
         _fetch(todo)
         progress.console.print(f"{len(found) - len(todo)} of {len(found)} runs are there, {len(todo)} to train")
-        size = stop_behind or len(todo)
+        size = runs_at_once(hydra) if stop else len(todo)
         for start in range(0, len(todo), size):
             part = todo[start : start + size]
+            errors: list[PeftbenchError | None] = [None] * len(part)
             try:
-                with launcher(job, hydra) as launch:
-                    met = launch([[*run.wanted.overrides, *_forced(run), *more(run)] for run in part])
-                mistakes |= {run.wanted.folder: text for run, text in zip(part, met, strict=True) if text}
+                with launcher(sweep_job, hydra) as launch:
+                    errors = launch([[*run.wanted.overrides, *_forced(run), *more(run)] for run in part])
             except UserError:
                 raise
             except PeftbenchError as error:  # a job was lost; the others' records will tell
                 progress.tell_error(error)
             now = collect([run.wanted for run in part])
-            # one that another process holds comes again
-            tried |= {run.wanted.folder for run in now if run.status != Status.RUNNING}
-            if stop_behind and (mistakes or any(run.status in (Status.FAILED, Status.OOM) for run in now)):
+            for run, met in zip(now, errors, strict=True):
+                if isinstance(met, UserError):
+                    mistakes[run.wanted.folder] = str(met)
+                # one that another process held comes again, also where that process has died since
+                if run.status != Status.RUNNING and not isinstance(met, Locked):
+                    tried.add(run.wanted.folder)
+            if stop and (mistakes or any(run.status in (Status.FAILED, Status.OOM) for run in now)):
                 return False
 
 

@@ -98,7 +98,8 @@ def tell_result(record: Record) -> None:
         f"{times['train']:.0f} s training ({times['examples_per_second']:.0f} examples/s),"
         f" {times['total']:.0f} s in all",
     )
-    table.add_row("memory", _memory(result["memory"]))
+    if memory := _memory(result["memory"]):
+        table.add_row("memory", memory)
     table.add_row("record", str(record.folder))
     console.print(table)
 
@@ -113,10 +114,8 @@ def format_latency(setting: dict[str, Any]) -> str:
 
 
 def _memory(memory: dict[str, Any]) -> str:
-    host = f"{memory['host_peak'] / 2**20:,.0f} MiB at most"
-    if memory["device_peak"] is None:
-        return host
-    return f"{memory['device_peak'] / 2**20:,.0f} MiB on the device at most, host {host}"
+    places = (("device_peak", " on the device"), ("host_peak", ""))
+    return ", ".join(f"{memory[key] / 2**20:,.0f} MiB{where} at most" for key, where in places if memory[key])
 
 
 class RecordHistory:

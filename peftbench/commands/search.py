@@ -15,13 +15,12 @@ from peftbench.commands.search_request import BASE, SearchRequest, import_optuna
 from peftbench.commands.train import interrupt_on_sigterm
 from peftbench.commands.wanted import merge
 from peftbench.compose import CONFIG_NAME, CONFIG_PATH, VERSION_BASE, translate
-from peftbench.errors import PeftbenchError, UserError
+from peftbench.errors import INTERRUPTED, PeftbenchError, UserError
 from peftbench.records.files import make_folder
 from peftbench.search.select import Trial, outcome, select
 from peftbench.search.space import Point, grid, sample
 from peftbench.tables.collect import STALE, Wanted, collect
 
-_INTERRUPTED = 130
 _OF_SWEEPER, _OF_LAUNCHER = ("hydra/sweeper", "hydra.sweeper"), ("hydra/launcher", "hydra.launcher")
 
 
@@ -52,7 +51,7 @@ def main(settings: Sequence[str]) -> int:
     write_trials(request, trials)
     if interrupted:
         progress.console.print(f"\ninterrupted; trials: {request.folder}/trials.csv", markup=False)
-        return _INTERRUPTED
+        return INTERRUPTED
     best = select(trials, request.primary)
     if best is None:
         raise (UserError if mistakes else PeftbenchError)(_nothing_to_choose(trials))
@@ -61,7 +60,7 @@ def main(settings: Sequence[str]) -> int:
     try:
         _train(fresh, request, mistakes)
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     rerun = collect(fresh, request.stale == "use", mistakes)
     show_winner(request, trials, best, rerun)
     write_winner(request, trials, best, rerun)

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from peftbench.commands.wanted import STALE, merge
+from peftbench.commands.wanted import STALE, key_of, merge
 from peftbench.compose import compose
 from peftbench.config import RunConfig, fill, resolve
 from peftbench.errors import UserError, nearest
@@ -39,6 +39,8 @@ class SearchConfig:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise UserError(f"search.{key}={value} must be 1 or more")
+        if self.trials is None and self.name != "grid":
+            raise UserError(f"search={self.name} needs a number of trials: search.trials=20")
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,14 @@ class SearchRequest:
     def folder(self) -> Path:
         """Where the search's files go; a larger number of trials or winner's seeds goes on in the same."""
         drawn = [] if self.search.name == "grid" else [f"search.seed={self.search.seed}"]
-        learned = [line for line in self.space.fixed if _group(line) not in _ELSEWHERE and _key(line) != "task.dir"]
+        learned = [line for line in self.space.fixed if _group(line) not in _ELSEWHERE and key_of(line) != "task.dir"]
         text = "\n".join(sorted([*learned, *drawn, *(dimension.line for dimension in self.space.dimensions)]))
         name = f"{self.search.name}-{self.config.task.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         return Path(self.config.output_dir) / self.config.experiment / "searches" / name
 
     def train_command(self, point: Point) -> str:
         """Return the line that trains with a combination's settings."""
-        settings = [line for line in merge(self.space.fixed, lines_of(point)) if _key(line) != "seed"]
+        settings = [line for line in merge(self.space.fixed, lines_of(point)) if key_of(line) != "seed"]
         return f"peftbench train {shlex.join([*_searchpath(self.hydra), *settings])}"
 
     def wanted(self, point: Point, *more: str) -> Wanted:
@@ -93,7 +95,7 @@ class SearchRequest:
 
 def is_search(settings: Sequence[str]) -> bool:
     """Tell whether a sweep's line asks for a search; raises UserError where it asks for a table too, or for neither."""
-    keys = {_key(line) for line in settings}
+    keys = {key_of(line) for line in settings}
     if {"search", "table"} <= keys:
         raise UserError("a sweep has either table=… or search=…, not both")
     if not keys & {"search", "table"}:
@@ -115,7 +117,7 @@ def read_search(settings: Sequence[str]) -> SearchRequest:
         raise UserError(f"search.name={search.name} is unknown: choose from {', '.join(_NAMES)}")
     if search.name == "optuna":
         import_optuna()
-    stale = next((line.partition("=")[2] for line in lines if _key(line) == "stale"), STALE[0])
+    stale = next((line.partition("=")[2] for line in lines if key_of(line) == "stale"), STALE[0])
     if stale not in STALE:
         raise UserError(f"stale={stale} is unknown: choose from {', '.join(STALE)}")
     fixed = tuple(line for line in space.fixed if _group(line) not in ("search", "stale", "hydra"))
@@ -126,18 +128,18 @@ def read_search(settings: Sequence[str]) -> SearchRequest:
         space=space,
         stale=stale,
         hydra=hydra,
-        command=f"peftbench sweep {shlex.join(line for line in settings if _key(line) != 'stale')}",
+        command=f"peftbench sweep {shlex.join(line for line in settings if key_of(line) != 'stale')}",
         config=_composed(merge(BASE, fixed, lines_of(first)), hydra),
     )
 
 
 def _read_config(of_search: Sequence[str], searchpath: Sequence[str]) -> SearchConfig:
-    chosen = next(line.partition("=")[2] for line in of_search if _key(line) == "search")
+    chosen = next(line.partition("=")[2] for line in of_search if key_of(line) == "search")
     group = [*searchpath, f"+search={chosen}"]  # a run has no such group: it has to be added
     known = compose(group).search
-    settings = [line for line in of_search if _key(line) != "search"]
+    settings = [line for line in of_search if key_of(line) != "search"]
     for line in settings:
-        name = _key(line).removeprefix("search.")
+        name = key_of(line).removeprefix("search.")
         if name not in known:
             raise UserError(f"{line}: search={chosen} has no key {name!r}. {nearest(name, map(str, known))}")
     raw: Any = OmegaConf.to_container(compose([*group, *settings]).search, resolve=True)
@@ -150,15 +152,11 @@ def _composed(overrides: Sequence[str], hydra: Sequence[str]) -> RunConfig:
 
 
 def _searchpath(hydra: Iterable[str]) -> list[str]:
-    return [line for line in hydra if _key(line) == "hydra.searchpath"]
-
-
-def _key(line: str) -> str:
-    return line.lstrip("+~").partition("=")[0]
+    return [line for line in hydra if key_of(line) == "hydra.searchpath"]
 
 
 def _group(line: str) -> str:
-    return _key(line).replace("/", ".").split(".")[0]
+    return key_of(line).replace("/", ".").split(".")[0]
 
 
 def lines_of(point: Point) -> list[str]:

@@ -2,6 +2,9 @@
 
 import argparse
 import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +17,10 @@ from peftbench.commands.missing import exit_code, train_missing
 from peftbench.commands.search_request import is_search
 from peftbench.commands.table import show
 from peftbench.commands.train import interrupt_on_sigterm
-from peftbench.commands.wanted import TableRequest, read_request
+from peftbench.commands.wanted import TableRequest, key_of, read_request
 from peftbench.config import resolve
-from peftbench.errors import PeftbenchError
-from peftbench.records.lock import RunLock
+from peftbench.errors import INTERRUPTED, PeftbenchError, UserError
+from peftbench.records.lock import Locked, RunLock
 from peftbench.records.record import Record
 from peftbench.records.wandb_run import log_measured
 from peftbench.tables.build import build_table
@@ -26,10 +29,10 @@ from peftbench.tables.columns import MEASURED
 from peftbench.tables.formats import write_table
 from peftbench.tables.wandb_table import log_table
 
-_INTERRUPTED = 130
 # launchers that run here: what depends on an otherwise idle machine is measured behind all training
 _LOCAL = ("basic", "joblib")
 _SECTIONS = ("latency", "training_step", "switching")
+_POLL_SECONDS = 2.0
 
 _EXAMPLES = """
 a table
@@ -71,6 +74,8 @@ def main(argv: list[str]) -> int:
     """
     settings = build_parser().parse_args(argv).settings
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if any(key_of(line) == "force" for line in settings):
+        raise UserError("a sweep trains what is missing, without force=…; stale=rerun trains runs of other code again")
     if is_search(settings):
         return search.main(settings)
     request = read_request(settings)
@@ -81,7 +86,7 @@ def main(argv: list[str]) -> int:
         _train(request, mistakes)
         code = _measure(request)
     except KeyboardInterrupt:
-        code = _INTERRUPTED
+        code = INTERRUPTED
     found = collect(request.wanted, request.stale == "use", mistakes)
     table = build_table(request.spec, found, request.command)
     show(table)
@@ -104,11 +109,10 @@ def tables_folder(request: TableRequest) -> Path:
 def _train(request: TableRequest, mistakes: dict[Path, str]) -> None:
     """Train what is missing, first the runs that others need."""
     prepared = {row.label for row in request.spec.prepare}
-    at_once = _at_once(request) if request.on_error == "stop" else None
     for first in (True, False):
         wanted = [run for run in request.wanted if (run.label in prepared) == first]
         more = partial(_measured_at_once, request)
-        if not train_missing(wanted, request.hydra, request.stale, mistakes, more, at_once):
+        if not train_missing(wanted, request.hydra, request.stale, mistakes, more, request.on_error == "stop"):
             return
 
 
@@ -122,21 +126,21 @@ def _measured_at_once(request: TableRequest, run: Found) -> list[str]:
 def _wanted_sections(request: TableRequest, run: Wanted) -> set[str]:
     """Return what the shown columns need to have measured, unless the line turns it off."""
     needed = {MEASURED[key] for key in request.spec.columns if key in MEASURED}
-    return {section for section in needed if f"measure.{section}=false" not in run.overrides}
-
-
-def _launcher(request: TableRequest) -> str:
-    chosen = [line.partition("=")[2] for line in request.hydra if line.startswith("hydra/launcher=")]
-    return chosen[-1] if chosen else "basic"
+    given = {section: _last_value(run.overrides, f"measure.{section}") for section in needed}
+    return {section for section, value in given.items() if value is None or run.config["measure"][section]}
 
 
 def _is_local(request: TableRequest) -> bool:
-    return _launcher(request) in _LOCAL
+    chosen = _last_value(request.hydra, "hydra/launcher") or "basic"
+    # ray has a cluster of its own on this machine unless it is told of another
+    own = chosen == "ray" and (_last_value(request.hydra, "hydra.launcher.address") or "local") == "local"
+    return own or chosen in _LOCAL
 
 
-def _at_once(request: TableRequest) -> int:
-    """Return how many runs are started together where an error is to stop the rest."""
-    return 1 if _launcher(request) == "basic" else os.cpu_count() or 1
+def _last_value(lines: Iterable[str], key: str) -> str | None:
+    """Return what the last override of `key` sets, None where there is none."""
+    values = [line.partition("=")[2] for line in lines if key_of(line) == key]
+    return values[-1] if values else None
 
 
 # ---- measuring ---------------------------------------------------------------------------------------------
@@ -147,23 +151,56 @@ def _measure(request: TableRequest) -> int:
 
     Returns 0, or the exit code of the first error.
     """
+    if not _lacking(request):
+        return 0
     if not _is_local(request):
+        labels = ", ".join(label for label, _, _ in _lacking(request))
+        progress.console.print(f"not measured: {labels}; hydra/launcher=basic measures them on this machine")
         return 0
     code = 0
-    found = collect(request.wanted, use_stale=request.stale == "use")
-    for label in [row.label for row in request.spec.rows]:
-        used = [run for run in found if run.wanted.label == label and run.used]
-        if not used:
-            continue
-        lacking = {s for s in _wanted_sections(request, used[0].wanted) if not any(r.result.get(s) for r in used)}
-        if lacking:
-            progress.console.print(f"measuring {label}: {', '.join(sorted(lacking)).replace('_', ' ')}")
+    with _alone(Path(request.config.output_dir)):
+        for label, run, sections in _lacking(request):  # another sweep may have measured some meanwhile
+            progress.console.print(f"measuring {label}: {', '.join(sorted(sections)).replace('_', ' ')}")
             try:
-                measure_again(used[0].record, lacking)
+                measure_again(run.record, sections)
             except PeftbenchError as error:
                 progress.tell_error(error)
                 code = code or error.exit_code
     return code
+
+
+def _lacking(request: TableRequest) -> list[tuple[str, Found, set[str]]]:
+    """Return the rows that lack sections, each with the run to measure and what it is to measure."""
+    found = collect(request.wanted, use_stale=request.stale == "use")
+    lacking = []
+    for label in [row.label for row in request.spec.rows]:
+        used = [run for run in found if run.wanted.label == label and run.used]
+        if used:
+            wanted = _wanted_sections(request, used[0].wanted)
+            lacking.append((label, used[0], {name for name in wanted if not any(r.result.get(name) for r in used)}))
+    return [row for row in lacking if row[2]]
+
+
+@contextmanager
+def _alone(output_dir: Path) -> Iterator[None]:
+    """Keep other sweeps over the same records from measuring inside the block; wait for one that does."""
+    lock = RunLock(output_dir / ".measuring")
+    waited = False
+    while True:
+        try:
+            lock.acquire()
+            break
+        except Locked:
+            if not waited:
+                progress.console.print("waiting for another sweep that measures", style="dim")
+                waited = True
+            time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):  # another sweep waits for it
+            lock.folder.rmdir()
 
 
 def measure_again(record: Record, sections: set[str]) -> None:
@@ -179,7 +216,9 @@ def measure_again(record: Record, sections: set[str]) -> None:
     prepared.backbone.model.to(prepared.device)
     method = load_adapter(record.adapter_dir, prepared.backbone)
     data = prepared.splits["train"]
-    measured = measure_run(method, prepared.backbone, prepared.first_row, data, record.adapter_dir, config)
+    measured, failures = measure_run(method, prepared.backbone, prepared.first_row, data, record.adapter_dir, config)
     with RunLock(record.folder):
         record.update(**{section: measured[section] for section in sections})
         log_measured(config, record)
+    if failures:
+        raise failures[0]

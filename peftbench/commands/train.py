@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 
 from peftbench.commands import progress
 from peftbench.config import RunConfig, resolve
-from peftbench.errors import PeftbenchError, UserError
+from peftbench.errors import INTERRUPTED, PeftbenchError, UserError
 from peftbench.records.lock import RunLock
+from peftbench.records.origin import code_digest
 from peftbench.records.record import Predictions, Record, Status, run_id
 from peftbench.records.wandb_run import wandb_run
 
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from peftbench.tasks import Task
 
 _OOM_HINT = "lower trainer.batch_size (trainer.accumulate keeps the effective size) or task.max_length"
-_INTERRUPTED = 130
-
 _exit_codes: list[int] = []
 _command_pid: int | None = None
+_trained_before = False  # whether this process has begun a run already
 
 
 def main(argv: list[str]) -> int:
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     """
     import hydra
 
-    from peftbench.compose import CONFIG_PATH, translate
+    from peftbench.compose import CONFIG_NAME, CONFIG_PATH, VERSION_BASE, translate
 
     global _command_pid
     _exit_codes.clear()
@@ -45,12 +45,13 @@ def main(argv: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     # Hydra's parser takes its flags only before the overrides
     sys.argv = [sys.argv[0], *sorted(argv, key=lambda word: word not in ("-m", "--multirun"))]
-    compose_and_train = hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")(_hydras_job)
+    main = hydra.main(version_base=VERSION_BASE, config_path=CONFIG_PATH, config_name=CONFIG_NAME)
+    compose_and_train = main(_hydras_job)
     interrupt_on_sigterm()
     try:
         compose_and_train()
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     except PeftbenchError:
         raise
     except Exception as error:
@@ -67,17 +68,16 @@ def _interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def job(composed: DictConfig) -> str | None:
-    """Train one composed config, in whatever process a launcher put it; return the user's mistake it met, if any.
+def sweep_job(composed: DictConfig) -> PeftbenchError | None:
+    """Train one composed config, in whatever process a launcher put it; return the error it ended with, if any.
 
-    A failure is told and recorded, so that the other jobs go on.
+    The error is told and, of a run that failed, recorded; the other jobs go on. `force` concerns runs of other code or
+    data alone: another sweep may have trained this one again meanwhile.
     """
     try:
-        _train_job(composed)
-    except UserError as error:
-        return str(error)  # no record tells of it
-    except PeftbenchError:
-        return None
+        _train_job(composed, only_stale=True)
+    except PeftbenchError as error:
+        return error
     return None
 
 
@@ -91,7 +91,7 @@ def _hydras_job(composed: DictConfig) -> None:
         _exit_codes.append(error.exit_code)
 
 
-def _train_job(composed: DictConfig) -> None:
+def _train_job(composed: DictConfig, only_stale: bool = False) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     hydra_config = HydraConfig.get()
@@ -99,14 +99,18 @@ def _train_job(composed: DictConfig) -> None:
     if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
         progress.tell_job(int(hydra_config.job.num) + 1, overrides)
     try:
-        train(resolve(composed), overrides)
+        train(resolve(composed), overrides, only_stale)
     except PeftbenchError as error:
         progress.tell_error(error)
         raise
 
 
-def train(config: RunConfig, overrides: list[str]) -> dict[str, Any]:
+def train(config: RunConfig, overrides: list[str], only_stale: bool = False) -> dict[str, Any]:
     """Train, measure and record one run; a finished one is not trained again unless forced.
+
+    Args:
+        config: of the run. overrides: that made it.
+        only_stale: `config.force` concerns a finished run of other code or data alone.
 
     Returns what its result.json holds. Raises UserError for what the user can mend, PeftbenchError for a run
     that failed; the record then says why.
@@ -119,27 +123,39 @@ def train(config: RunConfig, overrides: list[str]) -> dict[str, Any]:
     if not config.force and _is_finished(record):
         if config.task.dir or config.task.source == "local":
             check_data(record, load_task(config.task))
-        progress.tell_finished(record)
-        return record.read()
+        return _told(record)
     prepared = prepare(config, reuse=True)
+    origin = {"data": prepared.task.checksum, "code": code_digest(config.method_name)}
     with RunLock(record.folder) as lock:
-        if not config.force and _is_finished(record):  # by another process, while this one prepared
-            progress.tell_finished(record)
-            return record.read()
-        if not config.force and record.checkpoint_path.exists():
+        forced = config.force and not (only_stale and _is_of(record, origin))
+        if not forced and _is_finished(record):  # by another process, while this one prepared
+            return _told(record)
+        if not forced and record.checkpoint_path.exists():
             check_data(record, prepared.task)
+        if not forced and record.checkpoint_path.exists() and _is_of(record, origin):
             record.reopen()
-        else:
+        else:  # also where other code began it: what it would end as is neither's
             Record.create(record.folder, plain, overrides)
-            record.update(data=prepared.task.checksum)
+            record.update(**origin)
         with _failure_recorded(record), wandb_run(config, record) as mirrors:
             observers = [progress.RecordHistory(record, lock), *mirrors]
             record.finish(**_train_and_measure(prepared, config, record, observers))
             for mirror in mirrors:
                 mirror.on_result(record.read())
-    record.checkpoint_path.unlink(missing_ok=True)
+        record.checkpoint_path.unlink(missing_ok=True)
     progress.tell_result(record)
     return record.read()
+
+
+def _told(record: Record) -> dict[str, Any]:
+    record.checkpoint_path.unlink(missing_ok=True)  # left by a process killed between its last two steps
+    progress.tell_finished(record)
+    return record.read()
+
+
+def _is_of(record: Record, origin: dict[str, str]) -> bool:
+    """Tell whether there is a record, and it is of this code and data."""
+    return record.result_path.exists() and origin.items() <= record.read().items()
 
 
 def check_data(record: Record, task: "Task") -> None:
@@ -162,6 +178,8 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
     from peftbench.serving.adapter import save_adapter
     from peftbench.training.loop import compute_dtype, fit
 
+    global _trained_before
+    first_of_process, _trained_before = not _trained_before, True
     started = time.perf_counter()
     device, task, backbone, method = prepared.device, prepared.task, prepared.backbone, prepared.method
     if device.type == "cuda":
@@ -189,9 +207,10 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
     plain = config.plain()
     save_adapter(record.adapter_dir, method, backbone, plain["model"], plain["task"], list(task.labels))
     with progress.working("measuring"):
-        measured = measure_run(
-            method, backbone, prepared.first_row, prepared.splits["train"], record.adapter_dir, config
-        )
+        data = prepared.splits["train"]
+        measured, failures = measure_run(method, backbone, prepared.first_row, data, record.adapter_dir, config)
+    for failure in failures:
+        progress.tell_error(failure)
     seconds = sum(fitted.seconds)
     rows = len(prepared.splits["train"])
     return {
@@ -205,9 +224,10 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
             "train": seconds,
             "per_epoch": fitted.seconds,
             "examples_per_second": rows * len(fitted.seconds) / seconds,
-            "startup": progress.since_start(fitted.first_step),
+            "startup": progress.since_start(fitted.first_step) if first_of_process else None,
         },
-        "memory": memory,
+        # what earlier runs of the process have left in the host's memory is no part of this one's
+        "memory": memory if first_of_process else {**memory, "host_peak": None},
         **measured,
         **environment(device, compute_dtype(config.trainer.precision, device), config.method_name),
     }

@@ -42,7 +42,7 @@ class TableRequest:
 
 def read_request(argv: Sequence[str]) -> TableRequest:
     """Compose the table and every run it wants; raises UserError for any mistake in the line or the table."""
-    chosen = [line.partition("=")[2] for line in argv if _key(line) == "table"]
+    chosen = [line.partition("=")[2] for line in argv if key_of(line) == "table"]
     if len(chosen) != 1:
         raise UserError("say which table, once: table=…; `peftbench list tables` shows those there are")
     try:
@@ -58,8 +58,10 @@ def read_request(argv: Sequence[str]) -> TableRequest:
         if settings[key] not in choices:
             raise UserError(f"{key}={settings[key]} is unknown: choose from {', '.join(choices)}")
     given = [line for line in argv if not _is_of(line, _OF_SWEEP) and not _is_hydra(line)]
+    if any(key_of(line) == "seed" for line in given):
+        raise UserError("a table's runs have several seeds: say seeds=3, or seeds=[0,1,2], instead of seed=…")
     rows = [(row, merge(spec.base, given, row.overrides)) for row in (*spec.rows, *spec.prepare)]
-    found_in = [line for line in argv if _key(line) == "hydra.searchpath"]
+    found_in = [line for line in argv if key_of(line) == "hydra.searchpath"]
     wanted: list[Wanted] = []
     configs = []
     for row, overrides in rows:
@@ -69,7 +71,7 @@ def read_request(argv: Sequence[str]) -> TableRequest:
             one = replace(config, seed=seed)
             plain = one.plain()
             folder = Path(one.output_dir) / one.experiment / run_id(plain)
-            wanted.append(Wanted(row.label, seed, [*overrides, f"seed={seed}"], plain, folder))
+            wanted.append(Wanted(row.label, seed, [*overrides, f"seed={seed}"], plain, folder, found_in))
     return TableRequest(
         spec=spec,
         wanted=wanted,
@@ -85,7 +87,7 @@ def merge(*groups: Iterable[str]) -> list[str]:
     """Join overrides, of which the later ones are stronger; each key keeps its first place."""
     strongest: dict[str, str] = {}
     for line in (line for group in groups for line in group):
-        strongest[_key(line)] = line
+        strongest[key_of(line)] = line
     return list(strongest.values())
 
 
@@ -96,13 +98,14 @@ def _composed(label: str, overrides: list[str]) -> RunConfig:
         raise UserError(f"row {label!r}: {error}") from error
 
 
-def _key(line: str) -> str:
+def key_of(line: str) -> str:
+    """Return the key that an override sets: `a.b` of `+a.b=1`."""
     return line.lstrip("+~").partition("=")[0]
 
 
 def _is_of(line: str, keys: Iterable[str]) -> bool:
-    return _key(line).split(".")[0] in keys
+    return key_of(line).split(".")[0] in keys
 
 
 def _is_hydra(line: str) -> bool:
-    return _key(line).startswith(("hydra/", "hydra."))
+    return key_of(line).startswith(("hydra/", "hydra."))

@@ -1,21 +1,26 @@
 """What is measured of a trained run besides its scores: latency, training step, task switch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from peftbench.backbones.load import Backbone
 from peftbench.config import RunConfig
+from peftbench.errors import PeftbenchError
 from peftbench.measuring.latency import measure_latency
 from peftbench.measuring.switching import measure_switching
 from peftbench.measuring.training_step import measure_training_step
 from peftbench.methods import Method
 from peftbench.tasks.batching import Encoded
+from peftbench.training.devices import is_out_of_memory
 
 
 def measure_run(
     method: Method, backbone: Backbone, first_row: bool, data: Encoded, adapter_dir: Path, config: RunConfig
-) -> dict[str, Any]:
-    """Return the sections of result.json that `config.measure` asks for; the others are None.
+) -> tuple[dict[str, Any], list[PeftbenchError]]:
+    """Return the sections of result.json that `config.measure` asks for, the others None, and what went wrong.
+
+    A section that ran out of memory is None: what was trained is not lost for it.
 
     Args:
         method: trained, attached or not; it is detached behind this.
@@ -25,15 +30,24 @@ def measure_run(
     """
     wanted = config.measure
     method.requires_grad_(False)
-    sections: dict[str, Any] = {"latency": None, "training_step": None, "switching": None}
-    if wanted.latency:
-        sections["latency"] = measure_latency(method, backbone, wanted)
-    if method.attached:
-        method.detach()
-    if wanted.training_step:
-        sections["training_step"] = measure_training_step(
+    ways: dict[str, Callable[[], Any]] = {
+        "latency": lambda: measure_latency(method, backbone, wanted),
+        "training_step": lambda: measure_training_step(
             method, backbone, first_row, data, config.trainer, wanted.seconds
-        )
-    if wanted.switching:
-        sections["switching"] = measure_switching(adapter_dir, backbone)
-    return sections
+        ),
+        "switching": lambda: measure_switching(adapter_dir, backbone),
+    }
+    sections: dict[str, Any] = dict.fromkeys(ways)
+    failures = []
+    for name, measure in ways.items():
+        try:
+            if getattr(wanted, name):
+                sections[name] = measure()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            failures.append(PeftbenchError(f"out of memory while measuring the {name.replace('_', ' ')}: left out"))
+        finally:
+            if method.attached:
+                method.detach()
+    return sections, failures

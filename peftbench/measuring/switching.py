@@ -22,7 +22,7 @@ def measure_switching(adapter_dir: Path, backbone: Backbone) -> dict[str, Any]:
 
     Returns:
         ms: median, least and most milliseconds from the file to a model that answers for that task, the file
-        in the system's cache. memory_ms: likewise with the method's tensors in memory already.
+        in the system's cache. memory_ms: of taking the method off and putting it on, its tensors in memory already.
         bytes: size of what a task adds on disk.
     """
     synchronise = synchroniser(backbone.sites.device)
@@ -36,6 +36,7 @@ def measure_switching(adapter_dir: Path, backbone: Backbone) -> dict[str, Any]:
         start = time.perf_counter()
         method.detach()
         method.attach(backbone.sites)
+        synchronise()
         from_memory.append(time.perf_counter() - start)
         method.detach()
     return {

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from peftbench.errors import PeftbenchError
+from peftbench.errors import PeftbenchError, UserError
 from peftbench.records.files import make_folder, write_error
 
 HEARTBEAT_SECONDS = 15.0
@@ -132,7 +132,7 @@ def _touch(file: Path) -> bool:
 
 
 def _take(folder: Path) -> Path:
-    """Make this process the owner and return the owner's file; raises Locked or OSError."""
+    """Make this process the owner and return the owner's file; raises Locked, OSError, or UserError for no lock."""
     token = uuid.uuid4().hex
     prepared = folder / f".{_LOCK}.{token}.tmp"
     prepared.mkdir()
@@ -157,7 +157,7 @@ def _take(folder: Path) -> Path:
                 owner.path.unlink(missing_ok=True)
     finally:
         shutil.rmtree(prepared, ignore_errors=True)
-    raise Locked(f"{folder / _LOCK} holds something that is no lock. Delete it if nothing trains this run.")
+    raise UserError(f"{folder / _LOCK} holds something that is no lock. Delete it if nothing trains this run.")
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import platform
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,12 @@ def environment(device: Any, dtype: Any, method: str) -> dict[str, Any]:
     }
 
 
+@cache
 def code_digest(method: str) -> str:
     """Return 8 hexadecimal digits that change with the code that decides what a run of `method` learns.
 
-    A record with another digest is stale: trained again, the same config may score otherwise.
+    A record with another digest is stale: trained again, the same config may score otherwise. It is taken once in a
+    process, since a file edited later changes nothing in it.
     """
     files = [path for room in _DECIDING for path in (PACKAGE / room).glob("*.py")] + [PACKAGE / "preparation.py"]
     names = ["__init__", "base", method]

@@ -39,7 +39,7 @@ class Mirror:
 
 def figures(result: dict[str, Any]) -> dict[str, float]:
     """Return what a table shows of this run besides its scores, by `figures/COLUMN`, in the column's unit."""
-    found = {key: figure(result) for key, figure in PER_RUN.items()}
+    found = {key: value for key, figure in PER_RUN.items() if (value := figure(result)) is not None}
     found |= {key: told[0] for key in MEASURED if (told := measured(key, result))}
     return {f"figures/{key}": value for key, value in found.items()}
 

@@ -148,7 +148,9 @@ def _cells(used: Sequence[Found], full_ms: Mapping[Hashable, float]) -> dict[str
     if not used:
         return cells
     for key, read in PER_RUN.items():
-        values = [read(run.result) for run in used]
+        values = [value for run in used if (value := read(run.result)) is not None]
+        if not values:
+            continue
         sd = stdev(values) if max(values) > min(values) else None
         ends = (min(values), max(values)) if key in EXACT or len(values) > 1 else (None, None)
         cells[key] = Cell(fmean(values), sd, len(values), *ends)

@@ -21,18 +21,22 @@ _NOT_LEARNED_GROUPS = ("logger", "measure", "hydra")
 
 @dataclass(frozen=True)
 class Wanted:
-    """A run that a row asks for: the overrides that make it, its composed config (plain) and its folder."""
+    """A run that a row asks for: the overrides that make it, its composed config (plain) and its folder.
+
+    `searchpath` are the overrides that say where else Hydra finds configs.
+    """
 
     label: str
     seed: int
     overrides: list[str]
     config: Mapping[str, Any]
     folder: Path
+    searchpath: Sequence[str] = ()
 
     @property
     def command(self) -> str:
         """The command that makes it."""
-        return f"peftbench train {shlex.join(self.overrides)}"
+        return f"peftbench train {shlex.join([*self.searchpath, *self.overrides])}"
 
 
 @dataclass(frozen=True)

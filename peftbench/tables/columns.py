@@ -58,13 +58,15 @@ def _share(result: Result) -> float:
     return 100 * float(result["parameters"]["share_method"])
 
 
-def _memory(result: Result) -> float:
+def _memory(result: Result) -> float | None:
+    """In MiB; on a CPU only of a process' first run."""
     memory = result["memory"]
-    return float(memory["device_peak"] or memory["host_peak"]) / 2**20
+    peak = memory["device_peak"] or memory["host_peak"]
+    return None if peak is None else float(peak) / 2**20
 
 
-# figures that every run has one of
-PER_RUN: dict[str, Callable[[Result], float]] = {
+# figures that a run has one of
+PER_RUN: dict[str, Callable[[Result], float | None]] = {
     "share": _share,
     "trained": lambda result: float(result["parameters"]["method"]),
     "train_time": lambda result: float(result["time"]["train"]),

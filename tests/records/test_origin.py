@@ -13,11 +13,14 @@ def package(tmp_path, monkeypatch):
     copy = tmp_path / "peftbench"
     shutil.copytree(origin.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(origin, "PACKAGE", copy)
-    return copy
+    origin.code_digest.cache_clear()
+    yield copy
+    origin.code_digest.cache_clear()
 
 
 def append(path):
     path.write_text(path.read_text() + "\n# changed\n")
+    origin.code_digest.cache_clear()  # as a new process
 
 
 def test_the_digest_is_the_same_for_the_same_code(package):
@@ -47,3 +50,10 @@ def test_a_method_that_builds_on_another_changes_with_it(package):
     before = origin.code_digest("lora")
     append(package / "methods" / "prompt.py")
     assert origin.code_digest("lora") != before
+
+
+def test_what_is_edited_while_a_process_runs_changes_nothing_in_it(package):
+    before = origin.code_digest("lora")
+    loop = package / "training" / "loop.py"
+    loop.write_text(loop.read_text() + "\n# changed\n")
+    assert origin.code_digest("lora") == before
