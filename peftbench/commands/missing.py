@@ -69,6 +69,8 @@ def train_missing(
                 # one that another process held comes again, also where that process has died since
                 if run.status != Status.RUNNING and not isinstance(met, Locked):
                     tried.add(run.wanted.folder)
+            if any(isinstance(met, Locked) for met in errors):
+                time.sleep(_POLL_SECONDS)
             if stop and (mistakes or any(run.status in (Status.FAILED, Status.OOM) for run in now)):
                 return False
 

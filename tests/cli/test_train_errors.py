@@ -8,6 +8,7 @@ import torch
 
 from peftbench import cli
 from peftbench.records.find import find_runs
+from peftbench.records.record import Record
 
 
 @pytest.fixture
@@ -145,6 +146,29 @@ def test_a_damaged_checkpoint_is_named(train, tmp_path, monkeypatch):
     assert code == 2 and "checkpoint" in error and "force=true" in error
     code, _ = train("force=true")
     assert code == 0 and _only_record(tmp_path)["status"] == "finished"
+
+
+@pytest.mark.parametrize("code", ["this", "other"])
+def test_a_checkpoint_of_other_code_is_not_continued(train, tmp_path, monkeypatch, code):
+    from peftbench.commands.progress import RecordHistory, Terminal
+
+    tell = RecordHistory.on_epoch
+    monkeypatch.setattr(RecordHistory, "on_epoch", lambda self, row: tell(self, row) if row["epoch"] < 2 else 1 / 0)
+    assert train()[0] == 1
+    monkeypatch.undo()
+    (result,) = tmp_path.rglob("result.json")
+    record = Record(result.parent)
+    assert record.checkpoint_path.exists() and record.read()["code"]
+    if code == "other":
+        record.update(code="0ld")
+    continued = []
+    monkeypatch.setattr(Terminal, "on_resume", lambda self, step: continued.append(step))
+    assert train()[0] == 0
+    assert bool(continued) == (code == "this")
+    assert record.read()["code"] != "0ld" and [row["epoch"] for row in record.history() if "validation" in row] == [
+        1,
+        2,
+    ]
 
 
 def test_in_a_multirun_the_others_go_on(train, tmp_path):

@@ -14,7 +14,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from peftbench import cli
-from peftbench.compose import CONFIG_PATH, translate
+from peftbench.compose import CONFIG_PATH, runs_at_once, translate
 
 LAUNCHERS = {
     "joblib": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
@@ -77,6 +77,20 @@ def test_slurm_away_from_a_cluster(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert cli.main(["train", "-m", "hydra/launcher=slurm", f"output_dir={tmp_path}"]) == 2
     assert "no srun here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "runs"),
+    [
+        ([], 1),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=3"], 3),
+        (["hydra/launcher=joblib"], os.cpu_count()),
+        (["hydra/launcher=slurm", "hydra.launcher.array_parallelism=5"], 5),
+        (["hydra/launcher=ray", "hydra.launcher.remote.num_cpus=0.5"], 2 * os.cpu_count()),
+    ],
+)
+def test_how_many_runs_a_launcher_has_under_way(settings, runs):
+    assert runs_at_once(settings) == runs
 
 
 def test_a_process_that_joblib_lost():

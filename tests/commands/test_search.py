@@ -219,6 +219,7 @@ MISTAKES = [
     (["search=grid", RATES, "search.trials=3"], "search.trials=3: search=grid has no key 'trials'. Choose from: name,"),
     (["search=random", RATES, "search.trails=3"], "search=random has no key 'trails'. Did you mean trials?"),
     (["search=random", RATES, "search.trials=0"], "search.trials=0 must be 1 or more"),
+    (["search=random", RATES, "search.trials=null"], "search=random needs a number of trials"),
     (["search=random", RATES, "search.trials=few"], "search.trials=few is not of type int"),
     (["search=grid"], "there is nothing to search"),
     (["search=grid", "trainer.lr=interval(1e-4,1e-2)"], "a grid needs a list of values; search=random draws"),
