@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import hydra
 import pytest
@@ -14,6 +15,8 @@ from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from peftbench import cli
+from peftbench.commands.sweep import _measured_at_once
+from peftbench.commands.wanted import read_request
 from peftbench.compose import CONFIG_PATH, runs_at_once, translate
 
 LAUNCHERS = {
@@ -91,6 +94,22 @@ def test_slurm_away_from_a_cluster(tmp_path, monkeypatch, capsys):
 )
 def test_how_many_runs_a_launcher_has_under_way(settings, runs):
     assert runs_at_once(settings) == runs
+
+
+@pytest.mark.parametrize(
+    ("settings", "here"),
+    [
+        ([], True),
+        (["hydra/launcher=joblib"], True),
+        (["hydra/launcher=ray"], True),
+        (["hydra/launcher=ray", "hydra.launcher.address=head:6379"], False),
+        (["hydra/launcher=slurm"], False),
+    ],
+)
+def test_which_launchers_leave_measuring_to_the_sweep(settings, here):
+    request = read_request(["table=lab/bottleneck", *settings])
+    told = _measured_at_once(request, SimpleNamespace(wanted=request.wanted[0]))
+    assert ("measure.training_step=true" in told) == (not here)
 
 
 def test_a_process_that_joblib_lost():
