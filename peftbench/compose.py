@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
 import hydra
@@ -188,7 +189,7 @@ def _launcher_failure(error: Exception) -> PeftbenchError | None:
         for start, extra in _EXTRAS.items():
             if start in text:
                 return UserError(f"hydra/launcher={extra} is not installed: pip install 'peftbench[{extra}]'")
-    if type(error).__name__ == "FailedSubmissionError":
+    if isinstance(error.__cause__, CalledProcessError):
         return UserError(f"hydra/launcher=slurm: the cluster takes no such job: {_own_text(error)}")
     if type(error).__module__.partition(".")[0] in ("submitit", "joblib"):
         return PeftbenchError(f"a run was lost: {_own_text(error)}; the same command goes on from its last epoch")
