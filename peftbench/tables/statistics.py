@@ -2,8 +2,8 @@
 
 One draw picks seeds and examples with replacement and scores every row on exactly these, so that what is easy
 or hard about an example counts for both sides of a difference (Efron & Tibshirani 1993, §8; percentile
-intervals, §13). Of s seeds s − 1 are drawn, which makes the draws vary as means of s seeds do (Rao & Wu 1988, §2);
-one seed tells nothing of how seeds vary, so its figures have no interval.
+intervals, §13). Of s seeds s − 1 are drawn, which makes the draws vary as means of s seeds do (Rao & Wu 1988); one
+seed tells nothing of how seeds vary, so its figures have no interval.
 """
 
 from collections.abc import Callable
