@@ -2,37 +2,21 @@
 
 import argparse
 import os
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
 
 from peftbench.commands import progress, search
+from peftbench.commands.measure_rows import SECTIONS, is_local, measure_rows, wanted_sections
 from peftbench.commands.missing import exit_code, train_missing
 from peftbench.commands.search_request import is_search
 from peftbench.commands.table import show
 from peftbench.commands.train import interrupt_on_sigterm
 from peftbench.commands.wanted import TableRequest, key_of, read_request
-from peftbench.config import resolve
-from peftbench.errors import INTERRUPTED, PeftbenchError, UserError
-from peftbench.records.lock import Locked, RunLock
-from peftbench.records.record import Record
-from peftbench.records.wandb_run import log_measured
+from peftbench.errors import INTERRUPTED, UserError
 from peftbench.tables.build import build_table
-from peftbench.tables.collect import Found, Wanted, collect
-from peftbench.tables.columns import MEASURED
+from peftbench.tables.collect import Found, collect
 from peftbench.tables.formats import write_table
 from peftbench.tables.wandb_table import log_table
-
-# launchers that run here: what depends on an otherwise idle machine is measured behind all training
-_LOCAL = ("basic", "joblib")
-_SECTIONS = ("latency", "training_step", "switching")
-_POLL_SECONDS = 2.0
 
 _EXAMPLES = """
 a table
@@ -84,26 +68,18 @@ def main(argv: list[str]) -> int:
     mistakes: dict[Path, str] = {}
     try:
         _train(request, mistakes)
-        code = _measure(request)
+        code = measure_rows(request)
     except KeyboardInterrupt:
         code = INTERRUPTED
     found = collect(request.wanted, request.stale == "use", mistakes)
     table = build_table(request.spec, found, request.command)
     show(table)
-    folder = tables_folder(request)
+    folder = Path(request.config.output_dir) / request.config.experiment / "tables" / request.spec.name
     files = write_table(table, folder)
     progress.console.print(f"\ntable, plots and page: {folder}/", markup=False)
     if request.config.logger.name == "wandb" and request.config.logger.mode != "disabled":
         log_table(table, files, request.config.logger, request.config.experiment)
     return code or exit_code(found, mistakes)
-
-
-def tables_folder(request: TableRequest) -> Path:
-    """Return where the table's files go."""
-    return Path(request.config.output_dir) / request.config.experiment / "tables" / request.spec.name
-
-
-# ---- training ----------------------------------------------------------------------------------------------
 
 
 def _train(request: TableRequest, mistakes: dict[Path, str]) -> None:
@@ -118,107 +94,6 @@ def _train(request: TableRequest, mistakes: dict[Path, str]) -> None:
 
 def _measured_at_once(request: TableRequest, run: Found) -> list[str]:
     """Return what a job is to measure itself: on other machines all that is shown, once a row; here nothing yet."""
-    itself = run.wanted.seed == min(request.spec.seeds) and not _is_local(request)
-    sections = _wanted_sections(request, run.wanted) if itself else set()
-    return [f"measure.{section}={str(section in sections).lower()}" for section in _SECTIONS]
-
-
-def _wanted_sections(request: TableRequest, run: Wanted) -> set[str]:
-    """Return what the shown columns need to have measured, unless the line turns it off."""
-    needed = {MEASURED[key] for key in request.spec.columns if key in MEASURED}
-    given = {section: _last_value(run.overrides, f"measure.{section}") for section in needed}
-    return {section for section, value in given.items() if value is None or run.config["measure"][section]}
-
-
-def _is_local(request: TableRequest) -> bool:
-    chosen = _last_value(request.hydra, "hydra/launcher") or "basic"
-    # ray has a cluster of its own on this machine unless it is told of another
-    own = chosen == "ray" and (_last_value(request.hydra, "hydra.launcher.address") or "local") == "local"
-    return own or chosen in _LOCAL
-
-
-def _last_value(lines: Iterable[str], key: str) -> str | None:
-    """Return what the last override of `key` sets, None where there is none."""
-    values = [line.partition("=")[2] for line in lines if key_of(line) == key]
-    return values[-1] if values else None
-
-
-# ---- measuring ---------------------------------------------------------------------------------------------
-
-
-def _measure(request: TableRequest) -> int:
-    """Measure, one run of each row, what its columns need and no run of it has; nothing else runs meanwhile.
-
-    Returns 0, or the exit code of the first error.
-    """
-    if not _lacking(request):
-        return 0
-    if not _is_local(request):
-        labels = ", ".join(label for label, _, _ in _lacking(request))
-        progress.console.print(f"not measured: {labels}; hydra/launcher=basic measures them on this machine")
-        return 0
-    code = 0
-    with _alone(Path(request.config.output_dir)):
-        for label, run, sections in _lacking(request):  # another sweep may have measured some meanwhile
-            progress.console.print(f"measuring {label}: {', '.join(sorted(sections)).replace('_', ' ')}")
-            try:
-                measure_again(run.record, sections)
-            except PeftbenchError as error:
-                progress.tell_error(error)
-                code = code or error.exit_code
-    return code
-
-
-def _lacking(request: TableRequest) -> list[tuple[str, Found, set[str]]]:
-    """Return the rows that lack sections, each with the run to measure and what it is to measure."""
-    found = collect(request.wanted, use_stale=request.stale == "use")
-    lacking = []
-    for label in [row.label for row in request.spec.rows]:
-        used = [run for run in found if run.wanted.label == label and run.used]
-        if used:
-            wanted = _wanted_sections(request, used[0].wanted)
-            lacking.append((label, used[0], {name for name in wanted if not any(r.result.get(name) for r in used)}))
-    return [row for row in lacking if row[2]]
-
-
-@contextmanager
-def _alone(output_dir: Path) -> Iterator[None]:
-    """Keep other sweeps over the same records from measuring inside the block; wait for one that does."""
-    lock = RunLock(output_dir / ".measuring")
-    waited = False
-    while True:
-        try:
-            lock.acquire()
-            break
-        except Locked:
-            if not waited:
-                progress.console.print("waiting for another sweep that measures", style="dim")
-                waited = True
-            time.sleep(_POLL_SECONDS)
-    try:
-        yield
-    finally:
-        lock.release()
-        with suppress(OSError):  # another sweep waits for it
-            lock.folder.rmdir()
-
-
-def measure_again(record: Record, sections: set[str]) -> None:
-    """Measure sections of a finished run's record anew, with its trained adapter, and put them into it."""
-    from peftbench.measuring.run import measure_run
-    from peftbench.preparation import prepare
-    from peftbench.serving.adapter import load_adapter
-
-    config = resolve(OmegaConf.create(record.config()))
-    choice: dict[str, Any] = {section: section in sections for section in _SECTIONS}
-    config = replace(config, measure=replace(config.measure, **choice))
-    prepared = prepare(config, reuse=True)
-    prepared.backbone.model.to(prepared.device)
-    method = load_adapter(record.adapter_dir, prepared.backbone)
-    data = prepared.splits["train"]
-    measured, failures = measure_run(method, prepared.backbone, prepared.first_row, data, record.adapter_dir, config)
-    with RunLock(record.folder):
-        record.update(**{section: measured[section] for section in sections})
-        log_measured(config, record)
-    if failures:
-        raise failures[0]
+    itself = run.wanted.seed == min(request.spec.seeds) and not is_local(request)
+    sections = wanted_sections(request, run.wanted) if itself else set()
+    return [f"measure.{section}={str(section in sections).lower()}" for section in SECTIONS]

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from peftbench.commands import missing
-from peftbench.commands import sweep as sweep_module
+from peftbench.commands import measure_rows, missing
 from peftbench.commands.train import train
 from peftbench.commands.wanted import read_request
 from peftbench.compose import compose
@@ -111,7 +110,7 @@ def test_one_sweep_measures_at_a_time(sweep, held, monkeypatch, capsys):
         other.kill()
         other.wait()
 
-    monkeypatch.setattr(sweep_module, "time", SimpleNamespace(sleep=dies))
+    monkeypatch.setattr(measure_rows, "time", SimpleNamespace(sleep=dies))
     assert sweep("seeds=1") == 0
     assert "waiting for another sweep that measures" in capsys.readouterr().out
     assert all(run.result["latency"] for run in find_runs(sweep.outputs))
