@@ -6,6 +6,7 @@ from pathlib import Path
 
 from peftbench.commands import progress
 from peftbench.commands.train import sweep_job
+from peftbench.commands.wanted import key_of
 from peftbench.compose import launcher, runs_at_once
 from peftbench.config import ModelConfig, TaskConfig, fill
 from peftbench.errors import PeftbenchError, UserError
@@ -56,7 +57,7 @@ def train_missing(
             part = todo[start : start + size]
             errors: list[PeftbenchError | None] = [None] * len(part)
             try:
-                with launcher(sweep_job, hydra) as launch:
+                with launcher(sweep_job, [*hydra, *_place(todo[0])]) as launch:
                     errors = launch([[*run.wanted.overrides, *_forced(run), *more(run)] for run in part])
             except UserError:
                 raise
@@ -97,6 +98,11 @@ def _fetch(todo: Sequence[Found]) -> None:
             seen.append((model, task))
             fetch(fill(ModelConfig, model, "model"))
             load_task(fill(TaskConfig, task, "task"))
+
+
+def _place(run: Found) -> list[str]:
+    """Return the override that says where records lie: the launcher keeps its scripts and logs there too."""
+    return [line for line in run.wanted.overrides if key_of(line) == "output_dir"]
 
 
 def _is_lacking(run: Found, stale: str) -> bool:

@@ -82,14 +82,18 @@ def test_slurm_away_from_a_cluster(tmp_path, monkeypatch, capsys):
     assert "no srun here" in capsys.readouterr().err
 
 
-def test_a_job_that_slurm_does_not_take(tmp_path, monkeypatch, capsys):
+def test_a_job_that_slurm_does_not_take(tiny_model_dir, tiny_data_dir, tmp_path, monkeypatch, capsys):
     pytest.importorskip("submitit")
+    outputs, elsewhere = tmp_path / "outputs", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
     for name, script in (("sbatch", "echo 'invalid partition specified: nope' >&2; exit 1"), ("srun", "exit 0")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert cli.main(["train", "-m", "hydra/launcher=slurm", f"output_dir={tmp_path}"]) == 2
+    assert cli.main(sweep(outputs, tiny_model_dir, tiny_data_dir, "hydra/launcher=slurm")[3:]) == 2
     assert "the cluster takes no such job: invalid partition specified: nope" in capsys.readouterr().err
+    assert list(outputs.glob(".multirun/slurm/*")) and not list(elsewhere.iterdir()), "scripts lie with the records"
 
 
 @pytest.mark.parametrize(
