@@ -219,9 +219,6 @@ def test_out_of_memory_while_measuring_leaves_the_rest(sweep, capsys, monkeypatc
         (["hydra/launcher=slrm"], "hydra/launcher=slrm: there is no such hydra/launcher. Did you mean slurm?"),
         (["seed=7"], "say seeds=3, or seeds=[0,1,2], instead of seed="),
         (["force=true"], "stale=rerun trains runs of other code again"),
-        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "hydra/launcher=joblib cannot use its settings"),
-        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=two"], "n_jobs"),
-        (["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=x"], "cpus_per_task"),
     ],
 )
 def test_mistakes_in_the_line(sweep, capsys, argv, says):
@@ -244,6 +241,22 @@ def test_mistakes_in_a_table(sweep, capsys, old, new, says):
     sweep.spec.write_text(sweep.spec.read_text().replace(old, new))
     assert sweep() == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("launcher", "setting", "says"),
+    [
+        ("joblib", "n_jobs=0", "hydra/launcher=joblib cannot use its settings"),
+        ("joblib", "n_jobs=two", "n_jobs"),
+        ("slurm", "cpus_per_task=x", "cpus_per_task"),
+    ],
+)
+def test_settings_that_a_launcher_cannot_use(sweep, capsys, launcher, setting, says):
+    pytest.importorskip({"joblib": "hydra_plugins.hydra_joblib_launcher", "slurm": "submitit"}[launcher])
+    assert sweep(f"hydra/launcher={launcher}", f"hydra.launcher.{setting}") == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+    assert not find_runs(sweep.outputs)
 
 
 def test_a_table_that_is_no_yaml(sweep, capsys):
