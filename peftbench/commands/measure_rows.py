@@ -19,7 +19,7 @@ from peftbench.records.wandb_run import log_measured
 from peftbench.tables.collect import Found, Wanted, collect
 from peftbench.tables.columns import MEASURED
 
-SECTIONS = ("latency", "training_step", "switching")
+SECTIONS = tuple(dict.fromkeys(MEASURED.values()))
 _POLL_SECONDS = 2.0
 
 

@@ -130,11 +130,14 @@ def train(config: RunConfig, overrides: list[str], only_stale: bool = False) -> 
         forced = config.force and not (only_stale and _is_of(record, origin))
         if not forced and _is_finished(record):  # by another process, while this one prepared
             return _told(record)
-        if not forced and record.checkpoint_path.exists():
+        interrupted = not forced and record.checkpoint_path.exists()
+        if interrupted:
             check_data(record, prepared.task)
-        if not forced and record.checkpoint_path.exists() and _is_of(record, origin):
+        if interrupted and _is_of(record, origin):
             record.reopen()
-        else:  # also where other code began it: what it would end as is neither's
+        else:
+            if interrupted:  # what it would end as is neither code's
+                progress.console.print("its checkpoint is of other code: beginning again", style="dim")
             Record.create(record.folder, plain, overrides)
             record.update(**origin)
         with _failure_recorded(record), wandb_run(config, record) as mirrors:

@@ -20,6 +20,9 @@ from peftbench.tables.table import Cell, Row, RunPoint, Table
 SPLIT = "validation"
 CONFIDENCE = 0.95
 
+# settings of the trainer that change how long a step takes
+_OF_A_STEP = ("batch_size", "accumulate", "precision", "compile")
+
 # figures that depend on the model and the task: the lab's hold for its own alone
 _ABSOLUTE = (*SCORES, "share", "trained", "spread", "train_time", "training", "switch", "memory")
 
@@ -136,9 +139,9 @@ def _full_steps(found: Sequence[Found]) -> dict[Hashable, float]:
 
 
 def _conditions(run: Found) -> Hashable:
-    """Return what the time of a step depends on besides the method."""
+    """Return what the time of a step of full fine-tuning depends on: rates and epochs are each method's own."""
     config, result = run.wanted.config, run.result
-    lasting = {name: config.get(name) for name in ("model", "task", "trainer")}
+    lasting = [config["model"], config["task"], *(config["trainer"].get(key) for key in _OF_A_STEP)]
     return str(lasting), result.get("device"), result.get("threads")
 
 

@@ -201,6 +201,8 @@ def test_training_time_is_told_by_one_full_step(make):
     wanted = [make("full", "full", 0, 0.85, training_step=step(1.0, 400), **more)]
     wanted += [make("LoRA", "lora", 0, 0.84, training_step=step(0.5, 500), **more)]  # a slower moment
     wanted += [make("bad", "bitfit", 0, 0.6, training_step=step(0.6, 400), **more)]
+    for number, one in enumerate(wanted):
+        one.config["trainer"].update(lr=10.0**-number, batch_size=32)  # each method's own rate
     table = build_table(read_spec("made", RAW, 1), collect(wanted), "x")
     seconds = {row.label: row.cells["training"] for row in table.rows}
     assert [one.value for one in seconds.values()] == pytest.approx([8.0, 4.0, 4.8])
