@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -14,6 +15,8 @@ from peftbench.records.record import Record
 
 # tiny tensors gain nothing from threads, and tests that run side by side lose by them
 torch.set_num_threads(1)
+# a shell's background job ignores Ctrl-C, and so would the commands that tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 
