@@ -33,15 +33,15 @@ import peers
 import torch
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
-from peftbench.assets import fetch
-from peftbench.backbones.economy import economical
-from peftbench.compose import compose
-from peftbench.config import RunConfig, resolve
+from peftbench.assets.fetch import fetch
+from peftbench.backbones.economy.attach import economical
+from peftbench.config.compose import compose
+from peftbench.config.schema import RunConfig, resolve
 from peftbench.errors import PeftbenchError
 from peftbench.measuring.latency import compare, ratio_with_interval, synchroniser
 from peftbench.methods import build
-from peftbench.preparation import Prepared, prepare
-from peftbench.records.origin import environment
+from peftbench.runs.origin import environment
+from peftbench.runs.prepare import Prepared, prepare
 from peftbench.training.loop import compute_dtype, fit
 
 SECTIONS = ("training", "inference", "startup", "memory")

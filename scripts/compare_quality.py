@@ -30,15 +30,16 @@ from typing import Any
 
 import peers
 
-from peftbench.backbones.cpu import CheapOnCpu
-from peftbench.compose import compose
-from peftbench.config import RunConfig, resolve
+from peftbench.backbones.economy.cpu import CheapOnCpu
+from peftbench.config.compose import compose
+from peftbench.config.schema import RunConfig, resolve
 from peftbench.errors import PeftbenchError
-from peftbench.preparation import prepare
-from peftbench.records.files import make_folder, write_json
-from peftbench.records.find import inspect_run
-from peftbench.records.origin import environment
-from peftbench.records.record import Record, Status, run_id
+from peftbench.files import make_folder, write_json
+from peftbench.runs.find import inspect_run
+from peftbench.runs.identity import run_id
+from peftbench.runs.origin import environment
+from peftbench.runs.prepare import prepare
+from peftbench.runs.record import Record, Status
 from peftbench.training.loop import compute_dtype
 
 EXPERIMENT = "compare_quality"

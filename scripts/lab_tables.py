@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 
 from peftbench.cli import main as peftbench
-from peftbench.commands.wanted import read_request
 from peftbench.errors import PeftbenchError
-from peftbench.records.files import atomic_write, make_folder
-from peftbench.records.origin import processor
+from peftbench.files import atomic_write, make_folder
+from peftbench.runs.origin import processor
+from peftbench.sweeps.request import read_request
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import collect
-from peftbench.tables.markdown import to_markdown
+from peftbench.tables.export.markdown import to_markdown
 
 TABLES = ("lab/bottleneck", "lab/insertion", "lab/methods", "lab/lora_rank")
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

@@ -36,8 +36,8 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 if TYPE_CHECKING:
     from peftbench.backbones.sites import Sites
-    from peftbench.config import RunConfig
-    from peftbench.preparation import Prepared
+    from peftbench.config.schema import RunConfig
+    from peftbench.runs.prepare import Prepared
     from peftbench.tasks import Split
 
 VERSIONS = {"peft": peft.__version__, "accelerate": accelerate.__version__}
@@ -84,7 +84,7 @@ class Peer:
 
 def peer_of(config: "RunConfig", prepared: "Prepared", padding: str) -> Peer:
     """Describe the Trainer's counterpart of a peftbench run."""
-    from peftbench.assets import fetch
+    from peftbench.assets.fetch import fetch
     from peftbench.training.loop import compute_dtype
 
     if config.method_name not in ("lora", "full"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from peftbench.cli import main
-from peftbench.records.record import Record
+from peftbench.runs.record import Record
 
 # tiny tensors gain nothing from threads, and tests that run side by side lose by them
 torch.set_num_threads(1)
@@ -92,9 +92,9 @@ def train_tiny(
     outputs = tmp_path_factory.mktemp("outputs")
 
     def train(task: str, *overrides: str) -> Record:
-        from peftbench.commands.train import train
-        from peftbench.compose import compose
-        from peftbench.config import resolve
+        from peftbench.config.compose import compose
+        from peftbench.config.schema import resolve
+        from peftbench.runs.execute import execute_run
 
         files = {name: tiny_data_dir / "opinions" / f"{name}.csv" for name in ("train", "validation", "test")}
         data = {
@@ -106,7 +106,7 @@ def train_tiny(
         lines += [*data, "task.max_length=32", "trainer.epochs=2", "trainer.batch_size=8"]
         lines += ["device=cpu", "threads=1", "measure.latency=false", *overrides]
         with redirect_stdout(io.StringIO()):
-            result = train(resolve(compose(lines)), lines)
+            result = execute_run(resolve(compose(lines)), lines)
         return Record(outputs / result["experiment"] / result["id"])
 
     return train

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from peftbench.assets import fetch
-from peftbench.compose import compose
-from peftbench.config import resolve
+from peftbench.assets.fetch import fetch
+from peftbench.config.compose import compose
+from peftbench.config.schema import resolve
 from peftbench.errors import UserError
 
 

@@ -8,9 +8,9 @@ import pytest
 from conftest import ROOT
 
 from peftbench import cli
-from peftbench.commands.wanted import read_request
-from peftbench.compose import compose, expand
-from peftbench.config import resolve
+from peftbench.config.compose import compose, expand
+from peftbench.config.schema import resolve
+from peftbench.sweeps.request import read_request
 
 README = (ROOT / "README.md").read_text()
 LINES = [

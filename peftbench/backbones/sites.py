@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftbench.backbones.layouts import LAYOUTS, Layout
 from peftbench.errors import UserError, nearest
 
 LINEAR_SITES = (
@@ -24,92 +25,6 @@ LINEAR_SITES = (
 RESIDUAL_SITES = ("attention.residual", "ffn.residual")
 NORM_SITES = ("attention.norm", "ffn.norm")
 WHOLE_SITES = ("embeddings", "final")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Module paths of one architecture family; those in `sites` are relative to one layer."""
-
-    name: str
-    encoder: str
-    layers: str
-    self_attention: str
-    sites: dict[str, str]
-
-
-_BERT_FFN = {
-    "ffn.up": "intermediate.dense",
-    "ffn.down": "output.dense",
-    "ffn.residual": "output.dropout",
-    "ffn.norm": "output.LayerNorm",
-}
-_BERT_OUTPUT = {
-    "attention.output": "attention.output.dense",
-    "attention.residual": "attention.output.dropout",
-    "attention.norm": "attention.output.LayerNorm",
-}
-
-LAYOUTS = (
-    Layout(
-        "bert",  # BERT, RoBERTa, XLM-R, ELECTRA and their relatives
-        encoder="encoder",
-        layers="encoder.layer",
-        self_attention="attention.self",
-        sites={
-            "attention.query": "attention.self.query",
-            "attention.key": "attention.self.key",
-            "attention.value": "attention.self.value",
-            **_BERT_OUTPUT,
-            **_BERT_FFN,
-        },
-    ),
-    Layout(
-        "deberta",  # DeBERTa-v2 and v3
-        encoder="encoder",
-        layers="encoder.layer",
-        self_attention="attention.self",
-        sites={
-            "attention.query": "attention.self.query_proj",
-            "attention.key": "attention.self.key_proj",
-            "attention.value": "attention.self.value_proj",
-            **_BERT_OUTPUT,
-            **_BERT_FFN,
-        },
-    ),
-    Layout(
-        "mpnet",
-        encoder="encoder",
-        layers="encoder.layer",
-        self_attention="attention.attn",
-        sites={
-            "attention.query": "attention.attn.q",
-            "attention.key": "attention.attn.k",
-            "attention.value": "attention.attn.v",
-            "attention.output": "attention.attn.o",
-            "attention.residual": "attention.dropout",
-            "attention.norm": "attention.LayerNorm",
-            **_BERT_FFN,
-        },
-    ),
-    Layout(
-        "distilbert",  # it has no dropout behind the attention: the output projection ends that sub-layer
-        encoder="transformer",
-        layers="transformer.layer",
-        self_attention="attention",
-        sites={
-            "attention.query": "attention.q_lin",
-            "attention.key": "attention.k_lin",
-            "attention.value": "attention.v_lin",
-            "attention.output": "attention.out_lin",
-            "attention.residual": "attention.out_lin",
-            "attention.norm": "sa_layer_norm",
-            "ffn.up": "ffn.lin1",
-            "ffn.down": "ffn.lin2",
-            "ffn.residual": "ffn.dropout",
-            "ffn.norm": "output_layer_norm",
-        },
-    ),
-)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def _overrides(rest: list[str], word: str, config: str) -> list[str]:
 
 def _tables() -> list[str]:
     """Return the names of the tables; Hydra's completion does not look into folders of a group."""
-    from peftbench.commands.list import read_group
+    from peftbench.config.groups import read_group
 
     return [table["name"] for table in read_group("table")]
 
@@ -114,7 +114,7 @@ def _hydra(request: str, config: str = "train") -> str:
     """Return what Hydra's own completion prints; nothing where it cannot make sense of the line."""
     import hydra
 
-    from peftbench.compose import CONFIG_PATH, VERSION_BASE
+    from peftbench.config.compose import CONFIG_PATH, VERSION_BASE
 
     sys.argv = ["peftbench", "-sc", request]
     complete = hydra.main(version_base=VERSION_BASE, config_path=CONFIG_PATH, config_name=config)(_nothing)
@@ -163,7 +163,7 @@ def _positionals(command: str, parser: argparse.ArgumentParser, rest: list[str],
 
 def _runs(command: str, rest: list[str], word: str) -> list[str]:
     """Return the runs that the command can take, by id; with the experiment where that is asked for."""
-    from peftbench.records.find import find_runs
+    from peftbench.runs.find import find_runs
 
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"))

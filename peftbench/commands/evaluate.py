@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
 from peftbench.errors import UserError
-from peftbench.records.files import atomic_write, plain
-from peftbench.records.record import Predictions, Record
+from peftbench.files import atomic_write, plain
+from peftbench.runs.record import Predictions, Record
 
 if TYPE_CHECKING:
     from peftbench.serving.adapter import Description
@@ -60,10 +60,10 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return run, split, examples, metrics (None: hidden labels), device, merged, latency, predictions."""
     import torch
 
-    from peftbench.config import MeasureConfig, TrainerConfig, fill
+    from peftbench.config.schema import MeasureConfig, TrainerConfig, fill
     from peftbench.measuring.latency import measure_latency
     from peftbench.serving.load import check_mergeable, describe_run, inference, load_run_model
-    from peftbench.tasks.batching import encode
+    from peftbench.tasks.text.batching import encode
     from peftbench.training.devices import choose_device
     from peftbench.training.inference import logits_of, read_out, scores_of
 
@@ -109,7 +109,7 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _read_task(description: "Description", arguments: argparse.Namespace) -> "Task":
     """Read the one split, with the classes as the run knew them."""
-    from peftbench.config import TaskConfig, fill
+    from peftbench.config.schema import TaskConfig, fill
     from peftbench.tasks import load_task
 
     settings = {**description.task, "labels": description.labels}
@@ -140,7 +140,8 @@ def _print(result: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from peftbench.commands.progress import format_latency, format_metric, metric_name
+    from peftbench.runs.report import format_latency
+    from peftbench.terminal import format_metric, metric_name
 
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -3,12 +3,10 @@
 import argparse
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from peftbench.config.groups import Config, read_group
 from peftbench.errors import UserError, nearest
-
-Config = dict[str, Any]
 
 _SOURCES = {"hub": "hub", "pypi": "package index", "local": "your own", "glue": "hub"}
 
@@ -37,24 +35,6 @@ def main(argv: list[str]) -> int:
     else:
         _print(lists)
     return 0
-
-
-def read_group(group: str) -> list[Config]:
-    """Return the options of a config group by name: what each file says, its first line as description."""
-    from omegaconf import OmegaConf
-
-    from peftbench.compose import CONFIG_PATH
-
-    options = []
-    folder = Path(CONFIG_PATH, group)
-    for path in sorted(folder.rglob("*.yaml")):
-        config = OmegaConf.to_container(OmegaConf.load(path))
-        assert isinstance(config, dict)
-        first, _, _ = path.read_text(encoding="utf-8").partition("\n")
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        named = {"name": name, "description": first.removeprefix("#").strip()}
-        options.append({**named, **{str(key): value for key, value in config.items() if key != "name"}})
-    return options
 
 
 def _method(config: Config) -> dict[str, str]:

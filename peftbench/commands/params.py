@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from peftbench.errors import UserError
 
 if TYPE_CHECKING:
-    from peftbench.config import ModelConfig, RunConfig, TaskConfig
+    from peftbench.config.schema import ModelConfig, RunConfig, TaskConfig
 
 # of a saved config, what describes its own head and file, not the architecture
 _NOT_ARCHITECTURE = (
@@ -71,8 +71,8 @@ def _combinations(overrides: list[str]) -> list[tuple[list[str], "RunConfig"]]:
     """Return the config of each combination, without the settings that only the other methods have."""
     from omegaconf import OmegaConf
 
-    from peftbench.compose import UnknownKeyError, compose, expand
-    from peftbench.config import resolve
+    from peftbench.config.compose import UnknownKeyError, compose, expand
+    from peftbench.config.schema import resolve
 
     configs: dict[tuple[str, ...], RunConfig] = {}
     refused: dict[str, UserError] = {}
@@ -150,7 +150,7 @@ def _architecture(model: "ModelConfig") -> dict[str, Any]:
 
 
 def _local_config(model: "ModelConfig") -> Path:
-    from peftbench.assets import fetch
+    from peftbench.assets.fetch import fetch
 
     return fetch(model) / "config.json"
 
@@ -158,7 +158,7 @@ def _local_config(model: "ModelConfig") -> Path:
 def _hub_config(model: "ModelConfig") -> Path:
     import huggingface_hub
 
-    from peftbench.assets import HUB_TIMEOUT_SECONDS, hub_reason
+    from peftbench.assets.fetch import HUB_TIMEOUT_SECONDS, hub_reason
 
     try:
         folder = huggingface_hub.snapshot_download(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
 from peftbench.errors import UserError
-from peftbench.records.record import Record
+from peftbench.runs.record import Record
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
 
 def _answers(record: Record, arguments: argparse.Namespace, columns: list[str]) -> Iterator[list[Answer]]:
     """Yield the answers of one batch after the other."""
-    from peftbench.config import TrainerConfig, fill
+    from peftbench.config.schema import TrainerConfig, fill
     from peftbench.serving.load import inference, load_run_model
     from peftbench.training.devices import choose_device
 
@@ -101,7 +101,7 @@ def _answers(record: Record, arguments: argparse.Namespace, columns: list[str]) 
 
 
 def _answer(model: "RunModel", texts: Sequence[Texts], precision: str, device: "torch.device") -> list[Answer]:
-    from peftbench.tasks.batching import encode
+    from peftbench.tasks.text.batching import encode
     from peftbench.training.inference import logits_of, read_out
 
     labels = model.description.labels
@@ -141,7 +141,7 @@ def _from_line(texts: list[str], width: int) -> Iterator[Texts]:
 
 
 def _from_file(path: Path, columns: list[str]) -> Iterator[Texts]:
-    from peftbench.tasks.text_file import read_columns, read_text
+    from peftbench.tasks.text.files import read_columns, read_text
 
     path = path.expanduser()
     if path.suffix.lower() in _TABLES:

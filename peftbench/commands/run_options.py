@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from peftbench.records.find import load_run
-from peftbench.records.record import Record
+from peftbench.runs.find import load_run
+from peftbench.runs.record import Record
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from peftbench.records.files import plain
-from peftbench.records.find import UNREADABLE, Run, find_runs, inspect_run, load_run, parse_time
-from peftbench.records.record import Status
+from peftbench.files import plain
+from peftbench.runs.find import UNREADABLE, Run, find_runs, inspect_run, load_run, parse_time
+from peftbench.runs.record import Status
 
 _COLOURS = {
     Status.RUNNING: "cyan",

@@ -5,18 +5,19 @@ import os
 from functools import partial
 from pathlib import Path
 
-from peftbench.commands import progress, search
-from peftbench.commands.measure_rows import SECTIONS, is_local, measure_rows, wanted_sections
-from peftbench.commands.missing import exit_code, train_missing
-from peftbench.commands.search_request import is_search
 from peftbench.commands.table import show
-from peftbench.commands.train import interrupt_on_sigterm
-from peftbench.commands.wanted import TableRequest, key_of, read_request
 from peftbench.errors import INTERRUPTED, UserError
+from peftbench.loggers.wandb_table import log_table
+from peftbench.runs.interruption import interrupt_on_sigterm
+from peftbench.search import run as search
+from peftbench.search.request import is_search
+from peftbench.sweeps.measure import SECTIONS, is_local, measure_rows, wanted_sections
+from peftbench.sweeps.request import TableRequest, key_of, read_request
+from peftbench.sweeps.train import exit_code, train_missing
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Found, collect
-from peftbench.tables.formats import write_table
-from peftbench.tables.wandb_table import log_table
+from peftbench.tables.export.formats import write_table
+from peftbench.terminal import console
 
 _EXAMPLES = """
 a table
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> int:
     show(table)
     folder = Path(request.config.output_dir) / request.config.experiment / "tables" / request.spec.name
     files = write_table(table, folder)
-    progress.console.print(f"\ntable, plots and page: {folder}/", markup=False)
+    console.print(f"\ntable, plots and page: {folder}/", markup=False)
     if request.config.logger.name == "wandb" and request.config.logger.mode != "disabled":
         log_table(table, files, request.config.logger, request.config.experiment)
     return code or exit_code(found, mistakes)

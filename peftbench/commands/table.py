@@ -4,15 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from peftbench.commands import progress
-from peftbench.commands.wanted import read_request
 from peftbench.errors import UserError
-from peftbench.records.files import atomic_write
+from peftbench.files import atomic_write
+from peftbench.sweeps.request import read_request
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import collect
-from peftbench.tables.formats import FORMATS, TEXTS, check_formats, write_table
+from peftbench.tables.export.formats import FORMATS, TEXTS, check_formats, write_table
+from peftbench.tables.export.terminal import to_terminal
 from peftbench.tables.table import Table
-from peftbench.tables.terminal import to_terminal
+from peftbench.terminal import console
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,4 +61,4 @@ def main(argv: list[str]) -> int:
 
 def show(table: Table) -> None:
     """Print a table on the terminal."""
-    progress.console.print(to_terminal(table), soft_wrap=False)
+    console.print(to_terminal(table), soft_wrap=False)

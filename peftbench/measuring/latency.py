@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from peftbench.backbones.load import Backbone
-from peftbench.config import MeasureConfig
+from peftbench.config.schema import MeasureConfig
 from peftbench.methods.base import Method
 
 LEAST_ROUNDS = 5

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.backbones.load import Backbone
-from peftbench.config import RunConfig
+from peftbench.config.schema import RunConfig
 from peftbench.errors import PeftbenchError
 from peftbench.measuring.latency import measure_latency
 from peftbench.measuring.switching import measure_switching
 from peftbench.measuring.training_step import measure_training_step
 from peftbench.methods import Method
-from peftbench.tasks.batching import Encoded
+from peftbench.tasks.text.batching import Encoded
 from peftbench.training.devices import is_out_of_memory
 
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from peftbench.backbones.economy import economical
+from peftbench.backbones.economy.attach import economical
 from peftbench.backbones.load import Backbone
-from peftbench.config import TrainerConfig
+from peftbench.config.schema import TrainerConfig
 from peftbench.measuring.latency import ratio_with_interval
 from peftbench.methods import Method, build
 from peftbench.methods.full import FullConfig
-from peftbench.tasks.batching import Encoded
+from peftbench.tasks.text.batching import Encoded
 from peftbench.training.loop import fit
 
 STEPS = 4  # in a unit

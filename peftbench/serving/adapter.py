@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save
 
 from peftbench import __version__
 from peftbench.backbones.load import Backbone
-from peftbench.config import fill
+from peftbench.config.schema import fill
 from peftbench.errors import UserError
+from peftbench.files import atomic_write, make_folder, write_json
 from peftbench.methods import Method, build, method_class
-from peftbench.records.files import atomic_write, make_folder, write_json
 
 _TENSORS, _DESCRIPTION = "adapter.safetensors", "adapter.json"
 

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from peftbench.assets import fetch
-from peftbench.backbones.economy import economical
-from peftbench.backbones.first_row import reads_first_row
+from peftbench.assets.fetch import fetch
+from peftbench.backbones.economy.attach import economical
+from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.backbones.load import Backbone, load_backbone
-from peftbench.config import ModelConfig, fill
+from peftbench.config.schema import ModelConfig, fill
 from peftbench.errors import UserError
 from peftbench.methods import METHODS, Method, method_class
-from peftbench.records.find import inspect_run
-from peftbench.records.record import Record, Status
+from peftbench.runs.find import inspect_run
+from peftbench.runs.record import Record, Status
 from peftbench.serving.adapter import Description, load_adapter, read_description
 
 

@@ -6,18 +6,15 @@ from dataclasses import replace
 from statistics import fmean, median, stdev
 from typing import Any
 
-import numpy as np
-
-from peftbench.records.files import plain
-from peftbench.tables import statistics
+from peftbench.files import plain
 from peftbench.tables.claims import judge, judge_claim
 from peftbench.tables.collect import MISSING, OTHER_DATA, STALE, Found
 from peftbench.tables.columns import COLUMNS, EXACT, MEASURED, PER_RUN, POINTS, SCORES, in_unit, measured
+from peftbench.tables.scored import SPLIT, Scored
 from peftbench.tables.spec import RowSpec, TableSpec
 from peftbench.tables.statistics import Interval
 from peftbench.tables.table import Cell, Row, RunPoint, Table
 
-SPLIT = "validation"
 CONFIDENCE = 0.95
 
 # settings of the trainer that change how long a step takes
@@ -25,44 +22,6 @@ _OF_A_STEP = ("batch_size", "accumulate", "precision", "compile")
 
 # figures that depend on the model and the task: the lab's hold for its own alone
 _ABSOLUTE = (*SCORES, "share", "trained", "spread", "train_time", "training", "switch", "memory")
-
-
-class Scored:
-    """What the used runs of one row said about the evaluation examples."""
-
-    def __init__(self, runs: Sequence[Found]) -> None:
-        predictions = {run.wanted.seed: run.record.read_predictions()[SPLIT] for run in runs}
-        self.seeds = list(predictions)
-        first = next(iter(predictions.values()))
-        self.labels = np.asarray(first.labels)
-        self.predictions = np.asarray([told.predictions for told in predictions.values()])
-        self.classes = len(first.probabilities[0]) if first.probabilities else None
-
-    def score(self, metric: str, confidence: float) -> Interval:
-        """Return the score with its interval, in the column's unit."""
-        interval = statistics.score_interval(metric, self.labels, self.predictions, confidence, self.classes)
-        return interval.scaled(in_unit(metric, 1.0))
-
-    def difference(self, metric: str, other: "Scored", confidence: float) -> Interval | None:
-        """Return the difference to another row over the seeds that both have, in points."""
-        ours, theirs = self._paired(other)
-        if not len(ours):
-            return None
-        found = statistics.difference_interval(metric, self.labels, ours, theirs, confidence, self.classes)
-        return found.scaled(POINTS)
-
-    def kept(self, metric: str, other: "Scored", confidence: float) -> Interval | None:
-        """Return the score in percent of another row's, over the seeds that both have."""
-        ours, theirs = self._paired(other)
-        if not len(ours):
-            return None
-        found = statistics.ratio_interval(metric, self.labels, ours, theirs, confidence, self.classes)
-        return found and found.scaled(100)
-
-    def _paired(self, other: "Scored") -> tuple[np.ndarray, np.ndarray]:
-        common = [seed for seed in self.seeds if seed in other.seeds]
-        ours = self.predictions[[self.seeds.index(seed) for seed in common]]
-        return ours, other.predictions[[other.seeds.index(seed) for seed in common]]
 
 
 def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peftbench.records.find import find_runs, inspect_run
-from peftbench.records.origin import code_digest
-from peftbench.records.record import Record, Status
+from peftbench.runs.find import find_runs, inspect_run
+from peftbench.runs.origin import code_digest
+from peftbench.runs.record import Record, Status
 
 MISSING, STALE = "missing", "stale"
 OTHER_DATA = "made from other data than the other runs"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from peftbench.errors import UserError
-from peftbench.records.files import atomic_write
+from peftbench.files import atomic_write
 
 
 def random_state() -> dict[str, Any]:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from peftbench.tasks.batching import Encoded
 from peftbench.tasks.metrics import score
+from peftbench.tasks.text.batching import Encoded
 from peftbench.training.loop import autocasting, to_device
 
 

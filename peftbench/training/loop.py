@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from peftbench.config import TrainerConfig
+from peftbench.config.schema import TrainerConfig
 from peftbench.errors import NonFiniteLossError
-from peftbench.tasks.batching import Batch, Encoded
+from peftbench.tasks.text.batching import Batch, Encoded
 from peftbench.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from peftbench.training.optimizer import build_optimizer, build_schedule
 

@@ -9,7 +9,7 @@ import pytest
 
 import peftbench
 from peftbench import cli
-from peftbench.records.record import Record
+from peftbench.runs.record import Record
 
 ROOT = Path(peftbench.__file__).parents[1]
 COMMANDS = ["train", "sweep", "table", "evaluate", "predict", "params", "runs", "list"]

@@ -14,7 +14,8 @@ import pytest
 import peftbench
 from peftbench import cli
 from peftbench.commands import completion
-from peftbench.records.record import Record, Status, run_id
+from peftbench.runs.identity import run_id
+from peftbench.runs.record import Record, Status
 
 BASH = shutil.which("bash")
 needs_bash = pytest.mark.skipif(BASH is None, reason="no bash on this machine")

@@ -7,7 +7,7 @@ import pytest
 
 from peftbench.commands import evaluate
 from peftbench.errors import UserError
-from peftbench.records.record import Record
+from peftbench.runs.record import Record
 
 
 def evaluated(capsys: pytest.CaptureFixture, record: Record, *argv: object) -> dict:

@@ -13,7 +13,7 @@ import torch
 
 from peftbench.commands import predict
 from peftbench.errors import UserError
-from peftbench.records.record import Record
+from peftbench.runs.record import Record
 
 ROOT = Path(predict.__file__).parents[2]
 

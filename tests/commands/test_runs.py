@@ -7,7 +7,8 @@ import pytest
 
 from peftbench.commands import runs
 from peftbench.errors import UserError
-from peftbench.records.record import Record, Status, run_id
+from peftbench.runs.identity import run_id
+from peftbench.runs.record import Record, Status
 
 
 def make(output_dir: Path, method: str, experiment: str = "demo") -> Record:

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from peftbench.cli import main
-from peftbench.commands.list import read_group
-from peftbench.commands.wanted import read_request
-from peftbench.records.files import write_json
-from peftbench.records.find import find_runs
-from peftbench.records.record import Record
+from peftbench.config.groups import read_group
+from peftbench.files import write_json
+from peftbench.runs.find import find_runs
+from peftbench.runs.record import Record
+from peftbench.sweeps.request import read_request
 
 
 def results(outputs: Path) -> dict[str, dict]:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from peftbench.records.find import find_runs
+from peftbench.runs.find import find_runs
 
 
 def test_bf16_and_fp32_agree(train_tiny):

@@ -6,7 +6,7 @@ import torch
 from tiny import tiny_batch, tiny_model
 
 from peftbench.backbones.load import Backbone
-from peftbench.config import MeasureConfig
+from peftbench.config.schema import MeasureConfig
 from peftbench.measuring.latency import compare, measure_latency, ratio_with_interval
 from peftbench.methods import METHODS, Method, build, find_sites
 from peftbench.methods.head import HeadConfig

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from peftbench.backbones.load import load_backbone
-from peftbench.compose import compose
-from peftbench.config import resolve
+from peftbench.config.compose import compose
+from peftbench.config.schema import resolve
 from peftbench.measuring.switching import measure_switching
 from peftbench.measuring.training_step import LEAST_ROUNDS, STEPS, measure_training_step
 from peftbench.methods import build
 from peftbench.methods.full import FullConfig
 from peftbench.methods.head import HeadConfig
 from peftbench.methods.lora import LoraConfig
-from peftbench.tasks.batching import encode
+from peftbench.tasks.text.batching import encode
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from peftbench.errors import UserError
-from peftbench.records.record import Record, Status
+from peftbench.runs.record import Record, Status
 from peftbench.serving.load import describe_run, inference, load_run_model
-from peftbench.tasks.batching import encode
+from peftbench.tasks.text.batching import encode
 from peftbench.training.inference import logits_of
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ def logits(model) -> torch.Tensor:
 
 @pytest.mark.parametrize("fixture", ["tiny_run", "tiny_pair_run", "tiny_score_run"])
 def test_gives_what_training_recorded(fixture: str, request: pytest.FixtureRequest) -> None:
-    from peftbench.config import TaskConfig, fill
+    from peftbench.config.schema import TaskConfig, fill
     from peftbench.tasks import load_task
 
     record: Record = request.getfixturevalue(fixture)

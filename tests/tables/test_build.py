@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from peftbench.records.origin import code_digest
-from peftbench.records.record import Predictions, Record, Status
+from peftbench.runs.origin import code_digest
+from peftbench.runs.record import Predictions, Record, Status
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Wanted, collect
 from peftbench.tables.spec import read_spec

@@ -4,11 +4,11 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from peftbench.config import TrainerConfig
+from peftbench.config.schema import TrainerConfig
 from peftbench.errors import NonFiniteLossError, UserError
 from peftbench.methods import build, find_sites
 from peftbench.methods.lora import LoraConfig
-from peftbench.tasks.batching import Encoded
+from peftbench.tasks.text.batching import Encoded
 from peftbench.training.inference import logits_of, scores_of
 from peftbench.training.loop import fit
 

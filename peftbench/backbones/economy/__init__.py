@@ -1,0 +1,1 @@
+"""What spares computing and leaves the mathematics as it is."""

@@ -1,0 +1,1 @@
+"""Where a run or a table is logged besides its record."""

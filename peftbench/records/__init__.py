@@ -1,1 +1,0 @@
-"""Run records: what a run leaves behind, found again and never half-written."""

@@ -1,0 +1,1 @@
+"""One run: execute it, record it, find it again."""

@@ -1,0 +1,65 @@
+"""What makes a run the run it is: the settings that change its result, and the name made of them."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from peftbench.files import plain
+
+# Keys of `trainer` that do not change what is learned, so that changing them does not make another run.
+NOT_HASHED = frozenset({"eval_batch_size"})
+
+# Which of an asset's fields say what it is; the others say where it lies.
+_ASSET_FIELDS = {
+    "source",
+    "id",
+    "subset",
+    "revision",
+    "packages",
+    "folder",
+    "archive",
+    "files",
+    "path",
+    "dir",
+}
+_IDENTITY = {
+    "hub": {"id", "subset", "revision"},
+    "glue": {"id", "subset", "revision"},
+    "local": {"path", "dir", "files"},
+}
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Return 8 hexadecimal digits that differ where the result may: method, task, model, trainer, seed.
+
+    Where an asset lies does not count (a task's `dir`, mirrors, caches), what it is does: hub name and
+    revision, pinned checksums, and the path of a local one, which is all there is to know it by.
+    """
+    trainer = {key: value for key, value in config["trainer"].items() if key not in NOT_HASHED}
+    counted = {
+        "method": config["method"],
+        "task": _identity(config["task"]),
+        "model": _identity(config["model"]),
+        "trainer": trainer,
+        "seed": config["seed"],
+    }
+    text = json.dumps(plain(counted), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _identity(asset: Mapping[str, Any]) -> dict[str, Any]:
+    source = asset.get("source")
+    if source == "pypi":
+        # The files' own checksums outlive a repackaging; without them the wheels' are what is known.
+        names = {"files"} if asset.get("files") else {"packages", "folder", "archive"}
+    else:
+        names = _IDENTITY.get(str(source), _ASSET_FIELDS)
+    return {key: value for key, value in asset.items() if key in names or key not in _ASSET_FIELDS}
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """Return `<method>-<task>-<model>-s<seed>-<hash>`, the run's name and the name of its folder."""
+    names = [re.sub(r"[^\w.+-]+", "_", str(config[group]["name"])) for group in ("method", "task", "model")]
+    return "-".join([*names, f"s{config['seed']}", fingerprint(config)])

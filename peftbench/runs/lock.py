@@ -1,0 +1,306 @@
+"""The lock that keeps two processes from training the same run, on one machine or across a cluster.
+
+The lock is a folder, `run.lock/`, that holds one file named by its owner's random token. Three operations
+make it sound, each atomic on local and shared file systems alike, none of them flock:
+
+- taking it: a folder prepared aside, owner file and all, is renamed to `run.lock`, which the file system
+  refuses while a `run.lock` with something in it exists;
+- breaking a dead one: the owner's file is removed by its name. Tokens are never used twice, so a slow
+  breaker cannot hit a lock younger than the one it judged; then all compete for the empty lock as above;
+- releasing it: the same, with one's own name.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from peftbench.errors import PeftbenchError, UserError
+from peftbench.files import make_folder, write_error
+
+HEARTBEAT_SECONDS = 15.0
+EXPIRY_SECONDS = 120.0
+
+_LOCK = "run.lock"
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
+_TRIES = 500
+_WATCH_SECONDS = 1.0
+
+
+class Locked(PeftbenchError):  # noqa: N818 - it names a state
+    """Another live process trains this run."""
+
+
+class Owner(NamedTuple):
+    """Who holds a lock: what its file says, and when it was last touched (seconds, file system's clock)."""
+
+    path: Path
+    facts: Mapping[str, Any]
+    touched: float
+
+
+class RunLock:
+    """Hold a run's folder for this process: `with RunLock(folder): …`.
+
+    A thread touches the lock every 15 s. It is dead, and the next who asks gets it, when its process is gone
+    from this machine or, for a process that cannot be looked up from here, after 120 s without a touch.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file: Path | None = None  # the owner's file while this object holds the lock
+        self._pid = os.getpid()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def acquire(self) -> None:
+        """Take the lock; makes the folder where there is none.
+
+        A holder that cannot be looked up from here is watched until it touches the lock or 120 s are over: a
+        job that a cluster queues again after a crash, on another node, so outwaits its dead self.
+        Raises Locked, naming host, process and age, where a live process holds it (this one included), and
+        UserError where the folder cannot be written.
+        """
+        make_folder(self.folder)
+        try:
+            self._file = _take(self.folder)
+        except OSError as error:
+            raise write_error(self.folder, error) from error
+        self._pid = os.getpid()
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._beat, args=(self._file,), name="run-lock", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise Locked if the lock was broken meanwhile: this process slept so long that it seemed dead.
+
+        To be called before writing what another process may be writing too (each checkpoint).
+        """
+        if self._file is None or not _touch(self._file):
+            raise Locked(
+                f"The lock of {self.folder} is gone: another process took the run over, for this one gave no "
+                f"sign of life for more than {EXPIRY_SECONDS:.0f} s. This one stops."
+            )
+
+    def release(self) -> None:
+        """Give the lock back; leaves anyone else's alone, so that it is safe after a takeover."""
+        if self._file is None or self._thread is None or self._pid != os.getpid():
+            return  # a forked child holds nothing
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            self._file.unlink(missing_ok=True)
+            self._file.parent.rmdir()
+        self._file = self._thread = None
+
+    def __enter__(self) -> "RunLock":
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _beat(self, file: Path) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            if not _touch(file):
+                return
+
+
+def _touch(file: Path) -> bool:
+    """Show life; return False where the lock is no longer ours."""
+    try:
+        os.utime(file)  # without a time given, a shared file system takes its server's
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass  # a passing failure of the network or the disk: the next beat is soon enough
+    return True
+
+
+def _take(folder: Path) -> Path:
+    """Make this process the owner and return the owner's file; raises Locked, OSError, or UserError for no lock."""
+    token = uuid.uuid4().hex
+    prepared = folder / f".{_LOCK}.{token}.tmp"
+    prepared.mkdir()
+    watched: dict[Path, float] = {}  # owners that cannot be looked up from here, and their last touch
+    try:
+        (prepared / token).write_text(json.dumps(_this_process()), encoding="utf-8")
+        for _ in range(_TRIES):
+            if _rename(prepared, folder / _LOCK, token):
+                _remove_leftovers(folder)
+                return folder / _LOCK / token
+            owner = _owner(folder)
+            if owner is None:  # released, or broken by another, a moment ago
+                time.sleep(0.01)
+            elif _is_alive(owner, folder):
+                if _process_lives(owner.facts) or watched.get(owner.path, owner.touched) != owner.touched:
+                    raise Locked(_locked_message(owner, folder))
+                if owner.path not in watched:
+                    print(_watching_message(owner, folder), file=sys.stderr)
+                watched[owner.path] = owner.touched
+                time.sleep(_WATCH_SECONDS)
+            else:
+                owner.path.unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(prepared, ignore_errors=True)
+    raise UserError(f"{folder / _LOCK} holds something that is no lock. Delete it if nothing trains this run.")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes killed while they asked for the lock left prepared."""
+    now = _clock(folder)
+    for prepared in folder.glob(f".{_LOCK}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if now - prepared.stat().st_mtime > EXPIRY_SECONDS:
+                shutil.rmtree(prepared)
+
+
+def _rename(prepared: Path, lock: Path, token: str) -> bool:
+    """Rename `prepared` to `lock`; return False where there is a lock already."""
+    try:
+        # Some systems refuse to rename over a folder even when it is empty.
+        with contextlib.suppress(OSError):
+            lock.rmdir()
+        prepared.rename(lock)
+    except OSError as error:
+        # On NFS a rename may succeed and its repeated request fail.
+        if (lock / token).exists():
+            return True
+        if error.errno in _TAKEN:
+            return False
+        raise
+    return True
+
+
+def is_locked(folder: Path) -> bool:
+    """Say whether a live process holds the lock of the run in `folder`; one that cannot be read counts."""
+    try:
+        owner = _owner(folder)
+    except OSError:
+        return True
+    return owner is not None and _is_alive(owner, folder)
+
+
+def _owner(folder: Path) -> Owner | None:
+    """Return the lock's owner, None where nobody holds it."""
+    try:
+        # A name with a dot in front is a shared file system's own, for a file removed while open.
+        paths = [path for path in (folder / _LOCK).iterdir() if not path.name.startswith(".")]
+        if not paths:
+            return None
+        with paths[0].open(encoding="utf-8", errors="replace") as file:
+            touched = os.fstat(file.fileno()).st_mtime  # of the open file, which NFS does not cache
+            text = file.read()
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        raise
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        facts = None
+    return Owner(paths[0], facts if isinstance(facts, dict) else {}, touched)
+
+
+def _is_alive(owner: Owner, folder: Path) -> bool:
+    alive = _process_lives(owner.facts)
+    if alive is None:
+        alive = _clock(folder) - owner.touched <= EXPIRY_SECONDS
+    return alive
+
+
+def _clock(folder: Path) -> float:
+    """Return the time in seconds by the clock that stamps the files in `folder`."""
+    probe = folder / f".clock.{uuid.uuid4().hex}.tmp"
+    try:
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
+    except OSError:  # a folder only read here; then this machine's clock is the best there is
+        return time.time()
+    return now
+
+
+def _this_process() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "pid": os.getpid(),
+        "process_start": _process_start(os.getpid()),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _machine() -> str | None:
+    """Name this boot of this machine and its process namespace, within which process numbers mean one thing.
+
+    A host name is not enough: containers share names, and a machine may have been restarted.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname() if sys.platform == "darwin" else None
+
+
+def _process_lives(facts: Mapping[str, Any]) -> bool | None:
+    """Say whether the process of `facts` lives; None where that cannot be told from here."""
+    machine, pid, start = facts.get("machine"), facts.get("pid"), facts.get("process_start")
+    if machine is None or machine != _machine() or not isinstance(pid, int):
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it lives, under another user
+    found = _process_start(pid)
+    # Nothing found is a zombie, or a system that hides other users' processes.
+    return None if found is None or start is None else found == start
+
+
+def _process_start(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot: with it, a reused number shows.
+
+    A zombie, dead but not yet reaped, counts as started at -1.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    state, *fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
+    return -1 if state in "ZX" else int(fields[18])
+
+
+def _locked_message(owner: Owner, folder: Path) -> str:
+    return (
+        f"{folder} is being trained by {_who(owner)} (since {owner.facts.get('since', '?')}, "
+        f"last sign of life {_silence(owner, folder):.0f} s ago). Wait for it, or stop it."
+    )
+
+
+def _watching_message(owner: Owner, folder: Path) -> str:
+    wait = EXPIRY_SECONDS - _silence(owner, folder)
+    return f"peftbench: {folder} is held by {_who(owner)}: waiting up to {wait:.0f} s for its next sign of life"
+
+
+def _who(owner: Owner) -> str:
+    return f"process {owner.facts.get('pid', '?')} on host {owner.facts.get('host', '?')}"
+
+
+def _silence(owner: Owner, folder: Path) -> float:
+    return max(0.0, _clock(folder) - owner.touched)

@@ -1,0 +1,109 @@
+"""From a config to all that a run trains with; nothing is written, and the user's mistakes show here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftbench.assets.fetch import fetch
+from peftbench.backbones.economy.first_row import reads_first_row
+from peftbench.backbones.load import Backbone, load_backbone
+from peftbench.config.schema import RunConfig
+from peftbench.errors import UserError
+from peftbench.measuring.parameters import count_parameters
+from peftbench.methods import Method, build
+from peftbench.tasks import Task, load_task
+from peftbench.tasks.text.batching import Encoded, encode
+from peftbench.training.devices import choose_device
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs before it can train: all the user's mistakes show while this is made."""
+
+    device: torch.device
+    task: Task
+    backbone: Backbone
+    method: Method
+    first_row: bool
+    splits: dict[str, Encoded]
+    parameters: dict[str, Any]
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Every parameter that trains, the method's and the head's, by name."""
+        method = {f"method.{name}": parameter for name, parameter in self.method.named_parameters()}
+        return method | {f"head.{name}": parameter for name, parameter in self.backbone.head.items()}
+
+
+def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
+    """Read the task, load the backbone, build the method; nothing is written yet.
+
+    With `reuse` the backbone and the tokenized data of the last such call are used again where they are the
+    same, made as new: what that call prepared is spent. The runs of a sweep so load them once in a process.
+    """
+    if not reuse:
+        _kept.clear()
+    device = choose_device(config.device)
+    torch.set_num_threads(config.threads or _THREADS)  # an earlier run of the process may have set another number
+    task = load_task(config.task)
+    for name in ("train", "validation"):
+        if task.splits[name].labels is None:
+            raise UserError(f"task {task.name}: the labels of its {name} split ({task.source}) are all hidden (-1)")
+    folder = fetch(config.model)
+    torch.manual_seed(config.seed)
+    backbone = _backbone(folder, task.num_outputs, config.model.dropout)
+    method = build(config.method, backbone.sites)
+    check_length(config, backbone.sites.positions, method.extra_tokens)
+    return Prepared(
+        device=device,
+        task=task,
+        backbone=backbone,
+        method=method,
+        first_row=reads_first_row(backbone.sites),
+        splits=_splits(task, backbone, folder, config.task.max_length),
+        parameters=count_parameters(method, backbone),
+    )
+
+
+_THREADS = torch.get_num_threads()  # what the environment or torch chose
+_kept: dict[str, tuple[object, Any]] = {}
+
+
+def _keep(name: str, key: object, make: Callable[[], Any]) -> tuple[Any, bool]:
+    """Return (what `make` gave for this key, whether it was kept from before); another key drops the old value."""
+    if name in _kept and _kept[name][0] == key:
+        return _kept[name][1], True
+    _kept.pop(name, None)  # first: two backbones may not fit
+    _kept[name] = key, make()
+    return _kept[name][1], False
+
+
+def _backbone(folder: Path, num_outputs: int, dropout: float | None) -> Backbone:
+    key = (folder, num_outputs, dropout)
+    backbone, used = _keep("backbone", key, lambda: load_backbone(folder, num_outputs, dropout))
+    if used:
+        backbone.renew()
+    return backbone
+
+
+def _splits(task: Task, backbone: Backbone, folder: Path, max_length: int) -> dict[str, Encoded]:
+    def tokenize() -> dict[str, Encoded]:
+        tokenizer = backbone.sites.tokenizer
+        return {name: encode(split.texts, split.labels, tokenizer, max_length) for name, split in task.splits.items()}
+
+    splits, _ = _keep("splits", (task.name, task.checksum, folder, max_length), tokenize)
+    return splits
+
+
+def check_length(config: RunConfig, positions: int, extra: int) -> None:
+    """Raise UserError where the task's longest row and what the method adds exceed the model's positions."""
+    if config.task.max_length + extra > positions:
+        added = f" plus the method's {extra}" if extra else ""
+        raise UserError(
+            f"task.max_length={config.task.max_length}{added} tokens do not fit {config.model.name}, which takes"
+            f" {positions}: lower {'method.length or ' if extra else ''}task.max_length"
+        )

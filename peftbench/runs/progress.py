@@ -1,0 +1,85 @@
+"""What follows a run while it trains: the progress bar on the terminal, the training curve in the record."""
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from peftbench.config.schema import RunConfig
+from peftbench.runs.lock import RunLock
+from peftbench.runs.record import Record
+from peftbench.terminal import console, format_metric, metric_name
+
+
+class RecordHistory:
+    """Writes the training curve into the record, and sees at each epoch that the run is still ours."""
+
+    def __init__(self, record: Record, lock: RunLock) -> None:
+        self._record, self._lock = record, lock
+
+    def on_resume(self, step: int) -> None:
+        """Drop what an interrupted run wrote behind its checkpoint."""
+        self._record.truncate_history(step)
+
+    def on_steps(self, row: dict[str, Any]) -> None:
+        """Append the row."""
+        self._record.append_history(row)
+
+    def on_epoch(self, row: dict[str, Any]) -> None:
+        """Append the row."""
+        self._lock.check()
+        self._record.append_history(row)
+
+
+class Terminal:
+    """A progress bar on a terminal; a line an epoch in a pipe or a log file."""
+
+    def __init__(self, config: RunConfig, metrics: Iterable[str]) -> None:
+        self._metrics = list(metrics)
+        self._epochs = config.trainer.epochs
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[score]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task("starting", total=None, speed="", score="")
+        self._title = f"{config.method_name} on {config.task.name}, {config.model.name}, seed {config.seed}"
+
+    def __enter__(self) -> "Terminal":
+        console.print(f"[bold]{self._title}[/bold]")
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def on_resume(self, step: int) -> None:
+        """Say where an interrupted run goes on."""
+        console.print(f"continuing behind step {step}", style="dim")
+        self._progress.update(self._bar, completed=step)
+
+    def on_steps(self, row: dict[str, Any]) -> None:
+        """Move the bar."""
+        self._progress.update(
+            self._bar,
+            description=f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.3f}",
+            completed=row["step"],
+            total=row["steps"],
+            speed=f"{row['examples_per_second']:.0f} examples/s",
+        )
+
+    def on_epoch(self, row: dict[str, Any]) -> None:
+        """Print the epoch's line."""
+        validation = row["validation"]
+        score = "  ".join(f"{metric_name(name)} {format_metric(name, validation[name])}" for name in self._metrics)
+        self._progress.update(self._bar, score=score)
+        console.print(f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.3f}  {score}  {row['seconds']:.0f} s")

@@ -1,0 +1,70 @@
+"""What is said of a run when it starts and when it is done."""
+
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from peftbench.runs.record import Record
+from peftbench.terminal import console, error_console, format_metric, metric_name
+
+
+def report_job(number: int, overrides: list[str]) -> None:
+    """Head one run of a multirun."""
+    console.print(f"\n[bold]run {number}[/bold]  {escape(' '.join(overrides))}")
+
+
+def report_finished(record: Record) -> None:
+    """Say that a run was there already."""
+    console.print("this run is finished already; force=true trains it again", style="dim")
+    report_result(record)
+
+
+def report_interrupted(record: Record) -> None:
+    """Say what is left of an interrupted run."""
+    error_console.print(f"peftbench: {record.read()['error']}; record {record.folder}", markup=False)
+
+
+def report_result(record: Record) -> None:
+    """Print a finished run's scores, parameter share, latency, time, memory and where its record lies."""
+    result = record.read()
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for split, metrics in result["metrics"].items():
+        for name, value in metrics.items():
+            if name != "loss":
+                count = f"[dim]{split}, {result['examples'][split]:,} examples[/dim]"
+                table.add_row(metric_name(name), f"[bold]{format_metric(name, value)}[/bold]  {count}")
+    counts = result["parameters"]
+    table.add_row(
+        "trained",
+        f"{counts['method']:,} parameters, {100 * counts['share_method']:.3g} % of the backbone's"
+        f" {counts['backbone']:,}; head {counts['head']:,}",
+    )
+    for setting in (result["latency"] or {}).get("settings", []):
+        table.add_row("latency", format_latency(setting))
+    times = result["time"]
+    table.add_row(
+        "time",
+        f"{times['train']:.0f} s training ({times['examples_per_second']:.0f} examples/s),"
+        f" {times['total']:.0f} s in all",
+    )
+    if memory := _memory(result["memory"]):
+        table.add_row("memory", memory)
+    table.add_row("record", str(record.folder))
+    console.print(table)
+
+
+def format_latency(setting: dict[str, Any]) -> str:
+    """Write one latency setting as a sentence."""
+    merged = f", merged {setting['merged_ratio']:.2f} ×" if setting.get("merged_ratio") else ""
+    return (
+        f"{setting['method_ms']['median']:.1f} ms at batch {setting['batch']} of {setting['length']} tokens,"
+        f" {setting['ratio']:.2f} × the bare backbone{merged}"
+    )
+
+
+def _memory(memory: dict[str, Any]) -> str:
+    places = (("device_peak", " on the device"), ("host_peak", ""))
+    return ", ".join(f"{memory[key] / 2**20:,.0f} MiB{where} at most" for key, where in places if memory[key])

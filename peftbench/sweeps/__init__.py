@@ -1,0 +1,1 @@
+"""What a table still lacks, and training and measuring it."""

@@ -1,0 +1,37 @@
+"""One job of Hydra's: the run of a composed config, in whatever process a launcher put it."""
+
+from omegaconf import DictConfig
+
+from peftbench.config.schema import resolve
+from peftbench.errors import PeftbenchError
+from peftbench.runs.execute import execute_run
+from peftbench.runs.report import report_job
+from peftbench.terminal import print_error
+
+
+def sweep_job(composed: DictConfig) -> PeftbenchError | None:
+    """Train one composed config, in whatever process a launcher put it; return the error it ended with, if any.
+
+    The error is told and, of a run that failed, recorded; the other jobs go on. `force` concerns runs of other code or
+    data alone: another sweep may have trained this one again meanwhile.
+    """
+    try:
+        train_job(composed, only_stale=True)
+    except PeftbenchError as error:
+        return error
+    return None
+
+
+def train_job(composed: DictConfig, only_stale: bool = False) -> None:
+    """Resolve a composed config and execute its run; prints the error that it raises again."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
+    if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
+        report_job(int(hydra_config.job.num) + 1, overrides)
+    try:
+        execute_run(resolve(composed), overrides, only_stale)
+    except PeftbenchError as error:
+        print_error(error)
+        raise

@@ -1,0 +1,123 @@
+"""Measure, behind all training, what the columns of a table need: what depends on an otherwise idle machine."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from peftbench.config.schema import resolve
+from peftbench.errors import PeftbenchError
+from peftbench.loggers.wandb_run import log_measured
+from peftbench.runs.lock import Locked, RunLock
+from peftbench.runs.record import Record
+from peftbench.sweeps.request import TableRequest, key_of
+from peftbench.tables.collect import Found, Wanted, collect
+from peftbench.tables.columns import MEASURED
+from peftbench.terminal import console, print_error
+
+SECTIONS = tuple(dict.fromkeys(MEASURED.values()))
+_POLL_SECONDS = 2.0
+
+
+def measure_rows(request: TableRequest) -> int:
+    """Measure, one run of each row, what its columns need and no run of it has; nothing else runs meanwhile.
+
+    Returns 0, or the exit code of the first error.
+    """
+    lacking = _lacking(request)
+    if not lacking:
+        return 0
+    if not is_local(request):
+        labels = ", ".join(label for label, _, _ in lacking)
+        console.print(f"not measured: {labels}; hydra/launcher=basic measures them on this machine")
+        return 0
+    code = 0
+    with _alone(Path(request.config.output_dir)):
+        for label, run, sections in _lacking(request):  # another sweep may have measured some meanwhile
+            console.print(f"measuring {label}: {', '.join(sorted(sections)).replace('_', ' ')}")
+            try:
+                _measure(run.record, sections)
+            except PeftbenchError as error:
+                print_error(error)
+                code = code or error.exit_code
+    return code
+
+
+def wanted_sections(request: TableRequest, run: Wanted) -> set[str]:
+    """Return what the shown columns need to have measured, unless the line turns it off."""
+    needed = {MEASURED[key] for key in request.spec.columns if key in MEASURED}
+    given = {section: _last_value(run.overrides, f"measure.{section}") for section in needed}
+    return {section for section, value in given.items() if value is None or run.config["measure"][section]}
+
+
+def is_local(request: TableRequest) -> bool:
+    """Tell whether the launcher's runs run on this machine, which therefore measures behind all training."""
+    chosen = _last_value(request.hydra, "hydra/launcher") or "basic"
+    # ray has a cluster of its own on this machine unless it is told of another
+    own = chosen == "ray" and (_last_value(request.hydra, "hydra.launcher.address") or "local") == "local"
+    return own or chosen in ("basic", "joblib")
+
+
+def _lacking(request: TableRequest) -> list[tuple[str, Found, set[str]]]:
+    """Return the rows that lack sections, each with the run to measure and what it is to measure."""
+    found = collect(request.wanted, use_stale=request.stale == "use")
+    lacking = []
+    for label in [row.label for row in request.spec.rows]:
+        used = [run for run in found if run.wanted.label == label and run.used]
+        if used:
+            wanted = wanted_sections(request, used[0].wanted)
+            lacking.append((label, used[0], {name for name in wanted if not any(r.result.get(name) for r in used)}))
+    return [row for row in lacking if row[2]]
+
+
+@contextmanager
+def _alone(output_dir: Path) -> Iterator[None]:
+    """Keep other sweeps over the same records from measuring inside the block; wait for one that does."""
+    lock = RunLock(output_dir / ".measuring")
+    waited = False
+    while True:
+        try:
+            lock.acquire()
+            break
+        except Locked:
+            if not waited:
+                console.print("waiting for another sweep that measures", style="dim")
+                waited = True
+            time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):  # another sweep waits for it
+            lock.folder.rmdir()
+
+
+def _measure(record: Record, sections: set[str]) -> None:
+    """Measure sections of a finished run's record anew, with its trained adapter, and put them into it."""
+    from peftbench.measuring.run import measure_run
+    from peftbench.runs.prepare import prepare
+    from peftbench.serving.adapter import load_adapter
+
+    config = resolve(OmegaConf.create(record.config()))
+    choice: dict[str, Any] = {section: section in sections for section in SECTIONS}
+    config = replace(config, measure=replace(config.measure, **choice))
+    prepared = prepare(config, reuse=True)
+    prepared.backbone.model.to(prepared.device)
+    method = load_adapter(record.adapter_dir, prepared.backbone)
+    data = prepared.splits["train"]
+    measured, failures = measure_run(method, prepared.backbone, prepared.first_row, data, record.adapter_dir, config)
+    with RunLock(record.folder):
+        record.update(**{section: measured[section] for section in sections})
+        log_measured(config, record)
+    if failures:
+        raise failures[0]
+
+
+def _last_value(lines: Iterable[str], key: str) -> str | None:
+    """Return what the last override of `key` sets, None where there is none."""
+    values = [line.partition("=")[2] for line in lines if key_of(line) == key]
+    return values[-1] if values else None

@@ -1,0 +1,111 @@
+"""From a command line to a table's spec and the runs that it wants."""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from peftbench.config.compose import SWEEP_NAME, compose
+from peftbench.config.groups import read_group
+from peftbench.config.schema import RunConfig, resolve
+from peftbench.errors import UserError, nearest
+from peftbench.runs.identity import run_id
+from peftbench.tables.collect import Wanted
+from peftbench.tables.spec import TableSpec, read_spec
+
+# settings of a sweep itself; all others are the runs'
+_OF_SWEEP = ("table", "seeds", "on_error", "stale")
+ON_ERROR, STALE = ("continue", "stop"), ("leave", "use", "rerun")
+
+
+@dataclass(frozen=True)
+class TableRequest:
+    """What a command line asks for.
+
+    Attributes:
+        spec: the table. wanted: its runs, those that others need last.
+        on_error, stale: see conf/sweep.yaml. hydra: the overrides for Hydra itself, its launcher among them.
+        config: of the first row, with the settings that all runs share. command: the line to type for it.
+    """
+
+    spec: TableSpec
+    wanted: list[Wanted]
+    on_error: str
+    stale: str
+    hydra: list[str]
+    config: RunConfig
+    command: str
+
+
+def read_request(argv: Sequence[str]) -> TableRequest:
+    """Compose the table and every run it wants; raises UserError for any mistake in the line or the table."""
+    chosen = [line.partition("=")[2] for line in argv if key_of(line) == "table"]
+    if len(chosen) != 1:
+        raise UserError("say which table, once: table=…; `peftbench list tables` shows those there are")
+    try:
+        composed = compose([line for line in argv if _is_of(line, _OF_SWEEP) or _is_hydra(line)], SWEEP_NAME)
+    except UserError as error:
+        tables = [table["name"] for table in read_group("table")]
+        if "there is no such table" in str(error) and chosen[0] not in tables:
+            raise UserError(f"table={chosen[0]}: there is no such table. {nearest(chosen[0], tables)}") from error
+        raise
+    settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, list(_OF_SWEEP)), resolve=True)
+    spec = read_spec(chosen[0], settings["table"], settings["seeds"])
+    for key, choices in (("on_error", ON_ERROR), ("stale", STALE)):
+        if settings[key] not in choices:
+            raise UserError(f"{key}={settings[key]} is unknown: choose from {', '.join(choices)}")
+    given = [line for line in argv if not _is_of(line, _OF_SWEEP) and not _is_hydra(line)]
+    if any(key_of(line) == "seed" for line in given):
+        raise UserError("a table's runs have several seeds: say seeds=3, or seeds=[0,1,2], instead of seed=…")
+    rows = [(row, merge(spec.base, given, row.overrides)) for row in (*spec.rows, *spec.prepare)]
+    found_in = [line for line in argv if key_of(line) == "hydra.searchpath"]
+    wanted: list[Wanted] = []
+    configs = []
+    for row, overrides in rows:
+        config = _composed(row.label, [*found_in, *overrides])
+        configs.append(config)
+        for seed in spec.seeds:
+            one = replace(config, seed=seed)
+            plain = one.plain()
+            folder = Path(one.output_dir) / one.experiment / run_id(plain)
+            wanted.append(Wanted(row.label, seed, [*overrides, f"seed={seed}"], plain, folder, found_in))
+    return TableRequest(
+        spec=spec,
+        wanted=wanted,
+        on_error=settings["on_error"],
+        stale=settings["stale"],
+        hydra=[line for line in argv if _is_hydra(line)],
+        config=configs[0],
+        command=f"peftbench sweep {shlex.join(line for line in argv if not _is_of(line, ('stale', 'on_error')))}",
+    )
+
+
+def merge(*groups: Iterable[str]) -> list[str]:
+    """Join overrides, of which the later ones are stronger; each key keeps its first place."""
+    strongest: dict[str, str] = {}
+    for line in (line for group in groups for line in group):
+        strongest[key_of(line)] = line
+    return list(strongest.values())
+
+
+def _composed(label: str, overrides: list[str]) -> RunConfig:
+    try:
+        return resolve(compose(overrides))
+    except UserError as error:
+        raise UserError(f"row {label!r}: {error}") from error
+
+
+def key_of(line: str) -> str:
+    """Return the key that an override sets: `a.b` of `+a.b=1`."""
+    return line.lstrip("+~").partition("=")[0]
+
+
+def _is_of(line: str, keys: Iterable[str]) -> bool:
+    return key_of(line).split(".")[0] in keys
+
+
+def _is_hydra(line: str) -> bool:
+    return key_of(line).startswith(("hydra/", "hydra."))

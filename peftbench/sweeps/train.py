@@ -1,0 +1,115 @@
+"""Train what is missing of the runs wanted, through the launcher chosen, until all are finished or have failed."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from peftbench.config.compose import launcher, runs_at_once
+from peftbench.config.schema import ModelConfig, TaskConfig, fill
+from peftbench.errors import PeftbenchError, UserError
+from peftbench.runs.lock import Locked
+from peftbench.runs.record import Status
+from peftbench.sweeps.job import sweep_job
+from peftbench.sweeps.request import key_of
+from peftbench.tables.collect import MISSING, STALE, Found, Wanted, collect
+from peftbench.terminal import console, print_error
+
+_POLL_SECONDS = 2.0
+
+
+def train_missing(
+    wanted: Sequence[Wanted],
+    hydra: Sequence[str],
+    stale: str,
+    mistakes: dict[Path, str],
+    more: Callable[[Found], Sequence[str]] = lambda run: (),
+    stop: bool = False,
+) -> bool:
+    """Train each run once at most; those that another process trains are waited for, and taken over if it dies.
+
+    Args:
+        wanted: the runs; several may be one and the same.
+        hydra: overrides for Hydra itself, its launcher among them.
+        stale: `rerun` trains finished runs of other code again.
+        mistakes: gets, by its folder, the user's mistake that each run met which so left no record.
+        more: further overrides of a run's job.
+        stop: start no more than run at the same time, and nothing further once one has failed.
+
+    Returns whether it went through to the end.
+    """
+    tried: set[Path] = set()
+    waited = False
+    while True:
+        found = {run.wanted.folder: run for run in collect(wanted)}.values()
+        todo = [run for run in found if run.wanted.folder not in tried and _is_lacking(run, stale)]
+        if not todo:
+            if not any(run.status == Status.RUNNING for run in found):
+                return True
+            if not waited:
+                console.print("waiting for runs that another process trains", style="dim")
+                waited = True
+            time.sleep(_POLL_SECONDS)
+            continue
+        _fetch(todo)
+        console.print(f"{len(found) - len(todo)} of {len(found)} runs are there, {len(todo)} to train")
+        size = runs_at_once(hydra) if stop else len(todo)
+        for start in range(0, len(todo), size):
+            part = todo[start : start + size]
+            errors: list[PeftbenchError | None] = [None] * len(part)
+            try:
+                with launcher(sweep_job, [*hydra, *_place(todo[0])]) as launch:
+                    errors = launch([[*run.wanted.overrides, *_forced(run), *more(run)] for run in part])
+            except UserError:
+                raise
+            except PeftbenchError as error:  # a job was lost; the others' records will tell
+                print_error(error)
+            now = collect([run.wanted for run in part])
+            for run, met in zip(now, errors, strict=True):
+                if isinstance(met, UserError):
+                    mistakes[run.wanted.folder] = str(met)
+                # one that another process held comes again, also where that process has died since
+                if run.status != Status.RUNNING and not isinstance(met, Locked):
+                    tried.add(run.wanted.folder)
+            if any(isinstance(met, Locked) for met in errors):
+                time.sleep(_POLL_SECONDS)
+            if stop and (mistakes or any(run.status in (Status.FAILED, Status.OOM) for run in now)):
+                return False
+
+
+def exit_code(found: Iterable[Found], mistakes: Mapping[Path, str]) -> int:
+    """Return 0 where all runs are there, 2 where the user's mistakes are the reason that some are not, else 1."""
+    lacking = {run.wanted.folder: run.status for run in found if run.status not in (Status.FINISHED, STALE)}
+    # what is missing beside a mistake was stopped by it
+    failed = [folder for folder, status in lacking.items() if folder not in mistakes and status != MISSING]
+    if failed or (lacking and not mistakes):
+        return 1
+    return 2 if mistakes else 0
+
+
+def _fetch(todo: Sequence[Found]) -> None:
+    """Fetch models and data once, before any job asks for them; raises UserError where one cannot be had."""
+    from peftbench.assets.fetch import fetch
+    from peftbench.tasks import load_task
+
+    seen: list[object] = []
+    for run in todo:
+        model, task = run.wanted.config["model"], run.wanted.config["task"]
+        if (model, task) not in seen:
+            seen.append((model, task))
+            fetch(fill(ModelConfig, model, "model"))
+            load_task(fill(TaskConfig, task, "task"))
+
+
+def _place(run: Found) -> list[str]:
+    """Return the override that says where records lie: the launcher keeps its scripts and logs there too."""
+    return [line for line in run.wanted.overrides if key_of(line) == "output_dir"]
+
+
+def _is_lacking(run: Found, stale: str) -> bool:
+    if run.status == STALE:
+        return stale == "rerun"
+    return run.status not in (Status.FINISHED, Status.RUNNING)
+
+
+def _forced(run: Found) -> list[str]:
+    return ["force=true"] if run.status == STALE else []

@@ -1,0 +1,1 @@
+"""Every form a table is shown or written in."""

@@ -1,0 +1,118 @@
+"""A table as one self-contained page: readable without JavaScript; with it sortable, with plots that lead to runs."""
+
+import json
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from peftbench.files import plain
+from peftbench.tables.export.grid import claims, published, under, unused
+from peftbench.tables.export.plots import COLORS, COSTS, curves, scatter
+from peftbench.tables.table import Cell, Column, Row, Table, format_cell, format_interval, heading
+
+_FOLDER = Path(__file__).parent
+
+
+def to_html(table: Table) -> str:
+    """Return the page; it needs no network and no other file."""
+    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+    style = (_FOLDER / "page.css").read_text(encoding="utf-8")
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(table.title)}</title>",
+            f"<style>\n{style}</style></head><body>",
+            f"<h1>{escape(table.title)}</h1><p>{escape(under(table))}</p>",
+            '<div class="scroll">',
+            _table(table),
+            "</div>",
+            '<div id="plots"></div>',
+            _claims(table),
+            _list("Published", published(table)),
+            _list("Notes", [*table.reading, *table.notes]),
+            _environment(table),
+            f"<p>Made by <code>{escape(table.command)}</code></p>",
+            '<dialog id="details" aria-labelledby="details-title"></dialog>',
+            f'<script type="application/json" id="data">{_embedded(_data(table))}</script>',
+            f"<script>\n{script}</script></body></html>\n",
+        ]
+    )
+
+
+def _table(table: Table) -> str:
+    headings = ['<th scope="col" aria-sort="none"><button type="button">row</button></th>']
+    headings += [
+        f'<th scope="col" aria-sort="none" class="figure"><button type="button">{escape(heading(column))}</button></th>'
+        for column in table.columns
+    ]
+    rows = [_row(number, row, table.columns) for number, row in enumerate(table.rows)]
+    return f"<table><thead><tr>{''.join(headings)}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _row(number: int, row: Row, columns: list[Column]) -> str:
+    reason = unused(row)
+    note = f'<small class="missing">{escape(reason)}</small>' if reason else ""
+    baseline = '<small class="quiet">baseline</small>' if row.baseline else ""
+    label = f'<button type="button" class="lead">{escape(row.label)}</button>{baseline}{note}'
+    cells = "".join(_cell(row.cells.get(column.key), column) for column in columns)
+    return f'<tr data-row="{number}"><th scope="row" data-value="{escape(row.label)}">{label}</th>{cells}</tr>'
+
+
+def _cell(cell: Cell | None, column: Column) -> str:
+    if cell is None:
+        return '<td class="figure">–</td>'
+    value = "" if cell.value is None else f' data-value="{cell.value!r}"'
+    text = escape(format_cell(cell, column))
+    parts = [f"<strong>{text}</strong>" if cell.differs else text]
+    if cell.lab is not None:
+        verdict = f": {cell.verdict}" if cell.verdict else ""
+        parts.append(f'<small class="quiet">the lab {cell.lab:g}{escape(verdict)}</small>')
+    between = ""
+    if cell.low is not None and cell.high is not None and cell.low < cell.high:
+        between = f' title="{escape(format_interval((cell.value or 0, cell.low, cell.high), column))}"'
+    return f'<td class="figure"{value}{between}>{"".join(parts)}</td>'
+
+
+def _claims(table: Table) -> str:
+    if not table.claims:
+        return ""
+    rows = "".join(
+        f'<tr><td>{escape(text)}</td><td>{escape(measured)}</td><td class="verdict" data-verdict="{escape(verdict)}">'
+        f"{escape(verdict)}</td></tr>"
+        for text, measured, verdict in claims(table)
+    )
+    head = "<thead><tr><th>claim</th><th>measured</th><th>verdict</th></tr></thead>"
+    return (
+        f'<h2>What the lab says</h2><div class="scroll"><table class="claims">{head}<tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _list(title: str, lines: list[str]) -> str:
+    if not lines:
+        return ""
+    return f"<h2>{title}</h2><ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _environment(table: Table) -> str:
+    return _list("Made with", [f"{name}: {', '.join(values)}" for name, values in table.environment.items()])
+
+
+def _data(table: Table) -> dict[str, Any]:
+    """Return what the page's script draws and shows."""
+    scatters = [asdict(found) for key in COSTS if (found := scatter(table, key)).points]
+    return {
+        "primary": heading(scatter(table, COSTS[0]).score),
+        "colors": COLORS,
+        "scatters": [{**found, "title": heading(Column(**found["cost"]))} for found in scatters],
+        "curves": [asdict(curve) for curve in curves(table)],
+        "rows": [{"label": row.label, "runs": [asdict(run) for run in row.runs]} for row in table.rows],
+    }
+
+
+def _embedded(data: Any) -> str:
+    """Write JSON that cannot end its script element, whatever its texts hold."""
+    text = json.dumps(plain(data), ensure_ascii=False, allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

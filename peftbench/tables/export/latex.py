@@ -1,0 +1,60 @@
+"""A table as LaTeX, with booktabs."""
+
+from peftbench.tables.export.grid import Text, grid, under
+from peftbench.tables.table import Table
+
+_GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "η": "eta", "λ": "lambda", "μ": "mu",
+    "π": "pi", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "phi", "ω": "omega", "Δ": "Delta", "Σ": "Sigma",
+}  # fmt: skip
+_ESCAPED = {
+    "\\": r"\textbackslash{}",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "✓": r"$\checkmark$",
+    "✗": r"$\times$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "…": r"\dots{}",
+    "–": "--",
+    "√": r"$\surd$",
+    "<": "$<$",
+    ">": "$>$",
+    **{letter: rf"$\{name}$" for letter, name in _GREEK.items()},
+    "\n": " ",
+}
+
+
+def to_latex(table: Table) -> str:
+    """Return a `table` environment; it needs the packages amssymb, booktabs and graphicx."""
+    laid = grid(table)
+    body = [" & ".join(map(_marked, row)) + r" \\" for row in laid.rows]
+    return "\n".join(
+        [
+            "% " + table.command.replace("\n", " "),
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_escape(table.title)}: {_escape(under(table))}. {_escape('; '.join(laid.reading))}.}}",
+            r"\resizebox{\linewidth}{!}{%",
+            rf"\begin{{tabular}}{{l{'r' * (len(laid.headings) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(_escape, laid.headings)) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _marked(text: Text) -> str:
+    return rf"\textbf{{{_escape(text.text)}}}" if text.bold else _escape(text.text)
+
+
+def _escape(text: str) -> str:
+    # LaTeX stops at a letter that its fonts lack: those behind Latin are written as a question mark
+    return "".join(_ESCAPED.get(letter, letter if letter < "\u0180" else "?") for letter in text)

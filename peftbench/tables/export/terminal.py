@@ -1,0 +1,37 @@
+"""A table on the terminal."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
+
+from peftbench.tables.export.grid import Text, claims, grid, published, under
+from peftbench.tables.table import Table
+
+_VERDICTS = {"holds": "green", "does not hold": "red"}
+
+
+def to_terminal(table: Table) -> RenderableType:
+    """Return what rich prints: the figures, the lab's claims with their verdicts, the notes."""
+    laid = grid(table)
+    shown = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for number, title in enumerate(laid.headings):
+        shown.add_column(title, justify="left" if number == 0 else "right", overflow="fold")
+    for row in laid.rows:
+        shown.add_row(*map(_styled, row))
+    parts: list[RenderableType] = [RichText(table.title, "bold"), RichText(under(table), "dim"), "", shown]
+    if table.claims:
+        parts += ["", RichText("what the lab says", "bold"), _claims(table)]
+    if lines := published(table):
+        parts += ["", RichText("published", "bold"), *map(RichText, lines)]
+    return Group(*parts, "", *(RichText(note, "dim") for note in (*laid.reading, *laid.notes)))
+
+
+def _styled(text: Text) -> RichText:
+    return RichText(text.text, "bold" if text.bold else "dim" if text.quiet else "")
+
+
+def _claims(table: Table) -> RichTable:
+    shown = RichTable(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    for claim, measured, verdict in claims(table):
+        shown.add_row(claim, measured, RichText(verdict, _VERDICTS.get(verdict, "yellow")))
+    return shown

@@ -1,0 +1,83 @@
+"""Sparing the last layer's unread rows leaves logits and gradients as they are, on every architecture."""
+
+import pytest
+import torch
+from tiny import ARCHITECTURES, tiny_batch, tiny_model
+
+from peftbench.backbones.economy.first_row import FirstRow, reads_first_row
+from peftbench.methods import build, find_sites
+from peftbench.methods.adapter import AdapterConfig
+from peftbench.methods.bitfit import BitfitConfig
+from peftbench.methods.full import FullConfig
+from peftbench.methods.lora import LoraConfig
+from peftbench.methods.prefix import PrefixConfig
+from peftbench.methods.prompt import PromptConfig
+
+CONFIGS = {
+    "adapter": AdapterConfig(bottleneck=4, position="every"),
+    "adapter-output": AdapterConfig(bottleneck=4, position="output"),
+    "lora": LoraConfig(rank=2, targets=["all"]),
+    "dora": LoraConfig(rank=2, targets=["all"], dora=True),
+    "prefix": PrefixConfig(length=3),
+    "prompt": PromptConfig(length=3),
+    "bitfit": BitfitConfig(),
+    "full": FullConfig(),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("padded", [True, False])
+def test_logits_and_gradients_stay(architecture, name, padded):
+    model = tiny_model(architecture)
+    sites = find_sites(model)
+    assert reads_first_row(sites)
+    method = build(CONFIGS[name], sites)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    results = []
+    with method.on(sites):
+        for spared in (False, True):
+            if spared and not method.keeps_first_row:
+                pytest.skip("this method and architecture need every row")
+            first = FirstRow(sites) if spared else None
+            method.zero_grad()
+            logits = model(**tiny_batch(padded)).logits
+            (logits**2).sum().backward()
+            results.append((logits.detach(), {n: p.grad.clone() for n, p in _with_grad(method)}))
+            if first is not None:
+                first.remove()
+    (logits, gradients), (logits_spared, gradients_spared) = results
+    torch.testing.assert_close(logits_spared, logits, rtol=1e-4, atol=1e-5)
+    assert gradients.keys() == gradients_spared.keys()
+    scale = max(g.abs().max() for g in gradients.values())
+    for parameter, gradient in gradients.items():
+        assert (gradients_spared[parameter] - gradient).abs().max() < 1e-5 * scale, parameter
+
+
+def _with_grad(method):
+    return [(n, p) for n, p in method.named_parameters() if p.grad is not None]
+
+
+def test_it_spares_the_rows():
+    model = tiny_model("bert")
+    sites = find_sites(model)
+    shapes = []
+    handle = sites.at("ffn.up")[-1].register_forward_hook(lambda m, args, out: shapes.append(out.shape[1]))
+    first = FirstRow(sites)
+    model(**tiny_batch())
+    first.remove()
+    model(**tiny_batch())
+    handle.remove()
+    assert shapes == [1, 12]
+
+
+def test_a_head_that_reads_every_row_is_noticed():
+    model = tiny_model("roberta")
+    sites = find_sites(model)
+    classifier = model.classifier
+    plain = classifier.forward
+    classifier.forward = lambda features, **kwargs: plain(features.mean(dim=1, keepdim=True), **kwargs)
+    assert not reads_first_row(sites)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
