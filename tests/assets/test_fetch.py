@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from peftbench.assets.fetch import fetch as assets
+from peftbench.assets import fetch as assets
 from peftbench.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"

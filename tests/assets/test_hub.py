@@ -123,7 +123,7 @@ PREAMBLE = f"""
 import yaml
 from pathlib import Path
 from types import SimpleNamespace
-from peftbench.assets.fetch import fetch as assets
+from peftbench.assets import fetch as assets
 from peftbench.errors import UserError
 from peftbench.tasks import load_task
 

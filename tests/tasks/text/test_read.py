@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from peftbench.assets.fetch import fetch as assets
+from peftbench.assets import fetch as assets
 from peftbench.errors import UserError
 from peftbench.tasks import load_task
 
