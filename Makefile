@@ -1,6 +1,8 @@
 # `make` lists what there is to make. Everything runs in .venv, which the first target that needs it makes.
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
+# tests of a file stay together, for they share what is trained once
+PARALLEL ?= -n auto --maxprocesses 8 --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -32,7 +34,7 @@ train: $(READY)  ## train the default: adapters on all-MiniLM-L6-v2, paraphrase 
 	$(BIN)/peftbench train method=adapter $(ARGS)
 
 test: $(READY)  ## the tests that run in minutes
-	$(BIN)/pytest -q $(ARGS)
+	$(BIN)/pytest -q $(PARALLEL) --durations 25 $(ARGS)
 
 test-slow: $(READY)  ## the tests that take longer
 	$(BIN)/pytest -q -m slow $(ARGS)
