@@ -251,8 +251,12 @@ def test_mistakes_in_a_table(sweep, capsys, old, new, says):
         ("slurm", "cpus_per_task=x", "cpus_per_task"),
     ],
 )
-def test_settings_that_a_launcher_cannot_use(sweep, capsys, launcher, setting, says):
+def test_settings_that_a_launcher_cannot_use(sweep, capsys, tmp_path, monkeypatch, launcher, setting, says):
     pytest.importorskip({"joblib": "hydra_plugins.hydra_joblib_launcher", "slurm": "submitit"}[launcher])
+    for client in ("srun", "sbatch"):  # submitit looks for them before it looks at any setting
+        (tmp_path / client).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / client).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert sweep(f"hydra/launcher={launcher}", f"hydra.launcher.{setting}") == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
