@@ -58,8 +58,6 @@ def main() -> None:
     base += [f"threads={args.threads}"] if args.threads else []
     config = resolve(compose([*base, *LORA]))
     prepared = prepare(config)
-    if prepared.device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
     args.steps = args.steps or (100 if prepared.device.type == "cuda" else 20)
     args.steps = min(args.steps, len(prepared.splits["train"]) // config.trainer.batch_size)
     facts = environment(prepared.device, compute_dtype(config.trainer.precision, prepared.device), config.method_name)

@@ -103,7 +103,7 @@ def train_tiny(
             "scores": ["task=stsb", f"task.dir={tiny_data_dir / 'pairs'}"],
         }[task]
         lines = [f"output_dir={outputs}", f"experiment={task}", "model=local", f"model.path={tiny_model_dir}"]
-        lines += [*data, "task.max_length=32", "trainer.epochs=2", "trainer.batch_size=8"]
+        lines += [*data, "task.max_length=32", "trainer.epochs=2", "trainer.batch_size=8", "trainer.precision=fp32"]
         lines += ["device=cpu", "threads=1", "measure.latency=false", *overrides]
         with redirect_stdout(io.StringIO()):
             result = execute_run(resolve(compose(lines)), lines)
@@ -133,8 +133,8 @@ def tiny_score_run(train_tiny: Callable[..., Record]) -> Record:
 TABLE = """
 title: Tiny
 base: [experiment=tiny, model=local, model.path={model}, task=text_file, task.max_length=32, {splits}
-       trainer.epochs=2, trainer.batch_size=8, device=cpu, threads=1, measure.seconds=0.02, "measure.batches=[1]",
-       "measure.lengths=[8]", output_dir={outputs}]
+       trainer.epochs=2, trainer.batch_size=8, trainer.precision=fp32, device=cpu, threads=1, measure.seconds=0.02,
+       "measure.batches=[1]", "measure.lengths=[8]", output_dir={outputs}]
 seeds: 2
 baseline: head
 columns: [share, accuracy, difference, latency, step, switch]

@@ -64,10 +64,10 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
     from peftbench.measuring.latency import measure_latency
     from peftbench.serving.load import check_mergeable, describe_run, inference, load_run_model
     from peftbench.tasks.text.batching import encode
-    from peftbench.training.devices import choose_device
+    from peftbench.training.devices import use_device
     from peftbench.training.inference import logits_of, read_out, scores_of
 
-    device = choose_device(arguments.device)
+    device = use_device(arguments.device)
     description = describe_run(record)
     if arguments.merged:
         check_mergeable(description.method["name"])

@@ -81,9 +81,9 @@ def _answers(record: Record, arguments: argparse.Namespace, columns: list[str]) 
     """Yield the answers of one batch after the other."""
     from peftbench.config.schema import TrainerConfig, fill
     from peftbench.serving.load import inference, load_run_model
-    from peftbench.training.devices import choose_device
+    from peftbench.training.devices import use_device
 
-    device = choose_device(arguments.device)
+    device = use_device(arguments.device)
     trainer = fill(TrainerConfig, record.config()["trainer"], "trainer")
     size = arguments.batch_size or trainer.eval_batch_size
     if not arguments.texts and arguments.file is None and sys.stdin.isatty():

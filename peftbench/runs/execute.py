@@ -94,8 +94,6 @@ def check_data(record: Record, task: "Task") -> None:
 
 def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, observers: list[Any]) -> dict[str, Any]:
     """Train, score and measure; return the fields of result.json."""
-    import torch
-
     from peftbench.backbones.economy.attach import economical
     from peftbench.measuring.memory import peak_memory, reset_peak
     from peftbench.measuring.run import measure_run
@@ -107,8 +105,6 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
     first_of_process, _trained_before = not _trained_before, True
     started = time.perf_counter()
     device, task, backbone, method = prepared.device, prepared.task, prepared.backbone, prepared.method
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
     backbone.model.to(device)
     method.to(device)
     reset_peak(device)

@@ -17,7 +17,7 @@ from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import Method, build
 from peftbench.tasks import Task, load_task
 from peftbench.tasks.text.batching import Encoded, encode
-from peftbench.training.devices import choose_device
+from peftbench.training.devices import use_device
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
     """
     if not reuse:
         _kept.clear()
-    device = choose_device(config.device)
+    device = use_device(config.device)
     torch.set_num_threads(config.threads or _THREADS)  # an earlier run of the process may have set another number
     task = load_task(config.task)
     for name in ("train", "validation"):

@@ -1,8 +1,19 @@
-"""Which device a run uses, and what an out-of-memory error looks like."""
+"""Which device and precision a run uses, and what an out-of-memory error looks like."""
+
+import gc
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import torch
 
 from peftbench.errors import UserError
+
+# bf16 must beat fp32 by this much at one product: a run is more than products
+_WORTHWHILE = 1.25
+_PROBE_SIZE = 320
+_PROBE_ROUNDS = 9
 
 
 def choose_device(name: str) -> torch.device:
@@ -11,7 +22,7 @@ def choose_device(name: str) -> torch.device:
     Raises UserError for another name and for a device that is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -27,8 +38,84 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def use_device(name: str) -> torch.device:
+    """Choose a device and make it the one that this process computes on, the same way for every command.
+
+    On CUDA it becomes the current device, so that nothing lands on cuda:0 unasked, and fp32 products use TF32.
+    """
+    device = choose_device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+        torch.set_float32_matmul_precision("high")
+        return torch.device("cuda", device.index or 0)
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """Return what `trainer.precision` comes to on a device: `fp32` or `bf16`.
+
+    auto is bf16 on a CUDA device that computes in it, and on a CPU where its products are really faster.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if cpu_is_faster_in_bf16() else "fp32"
+
+
+@cache
+def cpu_is_faster_in_bf16() -> bool:
+    """Tell, from the processor's features and by a trial of a few milliseconds, whether bf16 pays on this CPU.
+
+    The trial runs on one thread and keeps each side's fastest round, so that other work on the machine does not
+    decide it.
+    """
+    if not _processor_has_bf16() or not torch.backends.mkldnn.is_available():
+        return False
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        ones = {dtype: torch.ones(_PROBE_SIZE, _PROBE_SIZE, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
+        products: dict[torch.dtype, Callable[[], torch.Tensor]] = {
+            torch.float32: lambda: _fp32_product(ones[torch.float32]),
+            torch.bfloat16: lambda: ones[torch.bfloat16] @ ones[torch.bfloat16],
+        }
+        fastest = dict.fromkeys(products, float("inf"))
+        for _ in range(_PROBE_ROUNDS):
+            for dtype, product in products.items():
+                start = time.perf_counter()
+                product()
+                fastest[dtype] = min(fastest[dtype], time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return fastest[torch.float32] > _WORTHWHILE * fastest[torch.bfloat16]
+
+
+def _fp32_product(square: torch.Tensor) -> torch.Tensor:
+    """Multiply through oneDNN where torch can, as training does."""
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return torch.ops.mkldnn._linear_pointwise(square, square, None, "none", [], "")
+    return square @ square
+
+
+def _processor_has_bf16() -> bool:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return False
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that host or device memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def release_memory() -> None:
+    """Give back what an earlier run of this process left: unreachable tensors, and CUDA's kept blocks."""
+    gc.collect()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -15,6 +15,7 @@ from peftbench.config.schema import TrainerConfig
 from peftbench.errors import NonFiniteLossError
 from peftbench.tasks.text.batching import Batch, Encoded
 from peftbench.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
+from peftbench.training.devices import resolve_precision
 from peftbench.training.optimizer import build_optimizer, build_schedule
 
 # steps between two looks at the loss: each look waits for the device
@@ -142,9 +143,8 @@ def fit(
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return what a forward pass computes in: bf16 where asked for or, with auto, on CUDA; else fp32."""
-    bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    return torch.bfloat16 if bf16 else torch.float32
+    """Return what a forward pass computes in."""
+    return torch.bfloat16 if resolve_precision(precision, device) == "bf16" else torch.float32
 
 
 def autocasting(precision: str, device: torch.device) -> AbstractContextManager[Any]:

@@ -1,10 +1,15 @@
-"""Choosing a device, and telling an out-of-memory error from others."""
+"""Choosing a device and a precision, and telling an out-of-memory error from others."""
+
+import time
 
 import pytest
 import torch
 
 from peftbench.errors import UserError
-from peftbench.training.devices import choose_device, is_out_of_memory
+from peftbench.training import devices
+from peftbench.training.devices import choose_device, is_out_of_memory, resolve_precision, use_device
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "mps", "meta"])
@@ -26,3 +31,56 @@ def test_out_of_memory_is_recognised():
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+class FakeCuda:
+    """Stands in for two CUDA devices and notes what was set."""
+
+    def __init__(self, monkeypatch, bf16=True):
+        self.current, self.products = None, None
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
+        monkeypatch.setattr(torch.cuda, "set_device", lambda index: setattr(self, "current", index))
+        monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda name: setattr(self, "products", name))
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda:1", 1), ("cuda", 0), ("auto", 0)])
+def test_the_device_used_is_the_current_one_and_multiplies_in_tf32(name, index, monkeypatch):
+    fake = FakeCuda(monkeypatch)
+    assert use_device(name) == torch.device("cuda", index)
+    assert fake.current == index and fake.products == "high"
+
+
+def test_the_cpu_keeps_its_settings(monkeypatch):
+    fake = FakeCuda(monkeypatch)
+    assert use_device("cpu") == torch.device("cpu")
+    assert fake.current is None and fake.products is None
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_auto_takes_bf16_on_cuda_where_it_is_no_emulation(supported, monkeypatch):
+    FakeCuda(monkeypatch, bf16=supported)
+    assert resolve_precision("auto", torch.device("cuda", 0)) == ("bf16" if supported else "fp32")
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_auto_takes_bf16_on_a_cpu_where_it_pays(faster, monkeypatch):
+    monkeypatch.setattr(devices, "cpu_is_faster_in_bf16", lambda: faster)
+    assert resolve_precision("auto", CPU) == ("bf16" if faster else "fp32")
+    assert resolve_precision("fp32", CPU) == "fp32" and resolve_precision("bf16", CPU) == "bf16"
+
+
+def test_a_processor_without_bf16_is_not_tried(monkeypatch):
+    monkeypatch.setattr(devices, "_processor_has_bf16", lambda: False)
+    monkeypatch.setattr(devices, "_fp32_product", None)
+    assert not devices.cpu_is_faster_in_bf16.__wrapped__()
+
+
+@pytest.mark.parametrize(("slowdown", "faster"), [(0.0, False), (0.05, True)])
+def test_the_trial_decides_by_the_faster_product(slowdown, faster, monkeypatch):
+    monkeypatch.setattr(devices, "_processor_has_bf16", lambda: True)
+    monkeypatch.setattr(devices, "_fp32_product", lambda square: time.sleep(slowdown))
+    threads = torch.get_num_threads()
+    assert devices.cpu_is_faster_in_bf16.__wrapped__() is faster
+    assert torch.get_num_threads() == threads
