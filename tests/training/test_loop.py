@@ -19,7 +19,7 @@ def _config(**changes) -> TrainerConfig:
     settings = {
         "epochs": 3, "lr": 5e-3, "batch_size": 8, "eval_batch_size": 16, "accumulate": 1, "weight_decay": 0.01,
         "betas": [0.9, 0.999], "schedule": "linear", "warmup": 0.1, "clip": 1.0, "patience": 0,
-        "precision": "auto", "compile": False,
+        "precision": "fp32", "compile": False,
     }  # fmt: skip
     return TrainerConfig(**(settings | changes))
 
@@ -60,7 +60,7 @@ class Run:
         self.rows.append(row)
 
     def evaluate(self):
-        logits = logits_of(self.model, self.validation, 16, "auto", CPU)
+        logits = logits_of(self.model, self.validation, 16, "fp32", CPU)
         return scores_of(logits, self.validation.labels, ["accuracy", "f1"], regression=False)
 
     def fit(self, config=None, checkpoint=None, observers=None, data=None):
