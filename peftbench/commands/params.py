@@ -139,7 +139,7 @@ def _architecture(model: "ModelConfig") -> dict[str, Any]:
     """Return the architecture's numbers: the config's own, else those in the model's config.json."""
     if model.architecture:
         return model.architecture
-    path = _hub_config(model) if model.source == "hub" else _local_config(model)
+    path = _config_path(model)
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -149,30 +149,11 @@ def _architecture(model: "ModelConfig") -> dict[str, Any]:
     return {key: value for key, value in saved.items() if key not in _NOT_ARCHITECTURE}
 
 
-def _local_config(model: "ModelConfig") -> Path:
+def _config_path(model: "ModelConfig") -> Path:
     from peftbench.assets.fetch import fetch
+    from peftbench.assets.hub import fetch_config_from_hub
 
-    return fetch(model) / "config.json"
-
-
-def _hub_config(model: "ModelConfig") -> Path:
-    import huggingface_hub
-
-    from peftbench.assets.fetch import HUB_TIMEOUT_SECONDS, hub_reason
-
-    try:
-        folder = huggingface_hub.snapshot_download(
-            str(model.id),
-            revision=model.revision,
-            allow_patterns=["config.json"],
-            etag_timeout=HUB_TIMEOUT_SECONDS,
-        )
-    except Exception as error:  # the hub's client raises errors of several libraries
-        raise UserError(
-            f"cannot read the architecture of {model.id} from the hub: {hub_reason(error)}. Other ways:"
-            " a folder (model=local model.path=FOLDER), or a model that carries its numbers (model=bert_base)"
-        ) from error
-    return Path(folder) / "config.json"
+    return fetch_config_from_hub(model) if model.source == "hub" else fetch(model) / "config.json"
 
 
 def _print(rows: list[Row]) -> None:

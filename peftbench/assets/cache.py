@@ -1,0 +1,70 @@
+"""The cache folder, and what is remembered there: the SHA-256 of files that have not changed since."""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from peftbench.errors import UserError
+from peftbench.files import atomic_write
+
+# A file written to again within the clock's resolution would keep its times: so young a stamp proves nothing.
+_YOUNG_SECONDS = 2.0
+
+Stamp = tuple[int, int, int, int]
+_digests: dict[str, tuple[Stamp, str]] = {}  # of this process
+
+
+def cache_folder() -> Path:
+    """Return the folder of fetched packages: `$PEFTBENCH_CACHE`, else `~/.cache/peftbench`."""
+    return Path(os.environ.get("PEFTBENCH_CACHE") or "~/.cache/peftbench").expanduser()
+
+
+def file_digest(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits.
+
+    The file is read once: as long as its size, times and inode stay, the digest is remembered, in this process and
+    in the cache folder. Raises OSError where it cannot be read.
+    """
+    path = path.resolve()
+    stamp = _stamp(path)
+    name = str(path)
+    if name not in _digests:
+        _digests.update(_remembered())
+    if name in _digests and _digests[name][0] == stamp:
+        return _digests[name][1]
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if _stamp(path) == stamp and time.time_ns() - max(stamp[1:3]) > _YOUNG_SECONDS * 1e9:
+        _digests[name] = stamp, digest
+        _remember()
+    return digest
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _path() -> Path:
+    return cache_folder() / "digests.json"
+
+
+def _remembered() -> dict[str, tuple[Stamp, str]]:
+    """Read the digests that earlier processes have left; a damaged file holds none."""
+    try:
+        entries = json.loads(_path().read_text("utf-8"))
+        return {str(name): (tuple(map(int, stamp)), str(digest)) for name, (stamp, digest) in entries.items()}  # type: ignore[misc]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _remember() -> None:
+    """Add this process's digests to the file; files that are gone are forgotten."""
+    digests = {name: entry for name, entry in (_remembered() | _digests).items() if Path(name).exists()}
+    with contextlib.suppress(OSError, UserError):  # a cache that cannot be written costs time, nothing else
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with atomic_write(_path()) as file:
+            json.dump(digests, file)
