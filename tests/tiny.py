@@ -3,6 +3,10 @@
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
+from peftbench.backbones.heads import HeadedBackbone
+from peftbench.backbones.load import Backbone
+from peftbench.backbones.sites import find_sites
+
 _BERT = {
     "vocab_size": 120,
     "hidden_size": 32,
@@ -45,6 +49,14 @@ def tiny_model(architecture: str, num_labels: int = 2, seed: int = 0) -> PreTrai
     torch.manual_seed(seed)
     config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture], num_labels=num_labels)
     return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+def headed(model: PreTrainedModel, fresh: frozenset[str] = frozenset()) -> HeadedBackbone:
+    """A classifier as `add_head` would have made it, its weights as they are."""
+    backbone = Backbone(model.base_model, type(model), find_sites(model.base_model, fresh=fresh))
+    sites = find_sites(model, fresh=fresh)
+    shared = {id(p) for _, p in sites.backbone_parameters()}
+    return HeadedBackbone(backbone, model, sites, {n: p for n, p in model.named_parameters() if id(p) not in shared})
 
 
 def tiny_batch(padded: bool = True, vocabulary: int = 120) -> dict[str, torch.Tensor]:

@@ -108,17 +108,18 @@ def _key(override: str) -> str:
 def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[Row]:
     import torch
 
-    from peftbench.backbones.load import Backbone, blank_backbone
+    from peftbench.backbones.heads import HeadedBackbone, add_head
+    from peftbench.backbones.load import blank_backbone
     from peftbench.measuring.parameters import count_parameters
     from peftbench.methods import build
 
-    backbones: dict[str, Backbone] = {}
+    backbones: dict[str, HeadedBackbone] = {}
     rows = []
     for overrides, config in combinations:
         outputs = _num_outputs(config.task)
         model = json.dumps([asdict(config.model), outputs], sort_keys=True, default=str)
         if model not in backbones:
-            backbones[model] = blank_backbone(_architecture(config.model), outputs)
+            backbones[model] = add_head(blank_backbone(_architecture(config.model)), outputs)
         with torch.device("meta"):
             method = build(config.method, backbones[model].sites)
         counts = count_parameters(method, backbones[model])

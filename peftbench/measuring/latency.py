@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from peftbench.backbones.load import Backbone
+from peftbench.backbones.heads import HeadedBackbone
 from peftbench.config.schema import MeasureConfig
 from peftbench.methods.base import Method
 
@@ -26,7 +26,7 @@ _SHORT = 0.05
 _RESAMPLES = 1000
 
 
-def measure_latency(method: Method, backbone: Backbone, config: MeasureConfig) -> dict[str, Any]:
+def measure_latency(method: Method, backbone: HeadedBackbone, config: MeasureConfig) -> dict[str, Any]:
     """Time the adapted model against the bare backbone at every batch size and length of `config`.
 
     Args:
@@ -142,7 +142,9 @@ def _time(function: Callable[[], Any], synchronise: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _measure_setting(method: Method, backbone: Backbone, batch: int, length: int, seconds: float) -> dict[str, Any]:
+def _measure_setting(
+    method: Method, backbone: HeadedBackbone, batch: int, length: int, seconds: float
+) -> dict[str, Any]:
     ids = _token_ids(backbone, batch, length)
     variants = ["base", "method", "base again", *(["merged"] if method.mergeable else [])]
     times = compare(
@@ -182,7 +184,7 @@ def _summary(seconds: list[float]) -> dict[str, float]:
     return {**summary, "n": len(seconds)}
 
 
-def _merge_difference(method: Method, backbone: Backbone) -> float:
+def _merge_difference(method: Method, backbone: HeadedBackbone) -> float:
     ids = _token_ids(backbone, 8, min(32, backbone.sites.positions))
     logits = []
     for variant in ("method", "merged"):
@@ -192,7 +194,7 @@ def _merge_difference(method: Method, backbone: Backbone) -> float:
     return float((logits[0] - logits[1]).abs().max())
 
 
-def _switch(method: Any, backbone: Backbone, variant: str) -> None:
+def _switch(method: Any, backbone: HeadedBackbone, variant: str) -> None:
     """Bring the backbone into the state that `variant` names."""
     if method.attached:
         method.detach()
@@ -203,7 +205,7 @@ def _switch(method: Any, backbone: Backbone, variant: str) -> None:
 
 
 @contextmanager
-def _bare_and_evaluating(method: Any, backbone: Backbone) -> Iterator[None]:
+def _bare_and_evaluating(method: Any, backbone: HeadedBackbone) -> Iterator[None]:
     """Detach the method and switch to evaluation mode inside the block; restore both behind it."""
     found = "merged" if method.merged else "method" if method.attached else "base"
     modes = [(module, module.training) for part in (backbone.model, method) for module in part.modules()]
@@ -219,11 +221,11 @@ def _bare_and_evaluating(method: Any, backbone: Backbone) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def _logits(backbone: Backbone, ids: torch.Tensor) -> torch.Tensor:
+def _logits(backbone: HeadedBackbone, ids: torch.Tensor) -> torch.Tensor:
     return backbone.model(input_ids=ids).logits
 
 
-def _token_ids(backbone: Backbone, batch: int, length: int) -> torch.Tensor:
+def _token_ids(backbone: HeadedBackbone, batch: int, length: int) -> torch.Tensor:
     """Draw token ids (batch, length), the same each time, none of them padding."""
     config: Any = backbone.sites.base.config
     generator = torch.Generator().manual_seed(0)

@@ -1,10 +1,10 @@
 """Parameter counts and shares of a method on a backbone."""
 
-from peftbench.backbones.load import Backbone
+from peftbench.backbones.heads import HeadedBackbone
 from peftbench.methods.base import Method
 
 
-def count_parameters(method: Method, backbone: Backbone) -> dict[str, int | float]:
+def count_parameters(method: Method, backbone: HeadedBackbone) -> dict[str, int | float]:
     """Count what trains and what the whole model holds; shapes alone are needed, so the meta device will do.
 
     Returns:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from peftbench.backbones.load import Backbone
+from peftbench.backbones.heads import HeadedBackbone
 from peftbench.config.schema import RunConfig
 from peftbench.errors import PeftbenchError
 from peftbench.measuring.latency import measure_latency
@@ -16,7 +16,7 @@ from peftbench.training.devices import is_out_of_memory
 
 
 def measure_run(
-    method: Method, backbone: Backbone, first_row: bool, data: Encoded, adapter_dir: Path, config: RunConfig
+    method: Method, backbone: HeadedBackbone, first_row: bool, data: Encoded, adapter_dir: Path, config: RunConfig
 ) -> tuple[dict[str, Any], list[PeftbenchError]]:
     """Return the sections of result.json that `config.measure` asks for, the others None, and what went wrong.
 

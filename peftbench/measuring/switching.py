@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.backbones.load import Backbone
+from peftbench.backbones.heads import HeadedBackbone
 from peftbench.measuring.latency import synchroniser
 from peftbench.serving.adapter import load_adapter
 
 ROUNDS = 20
 
 
-def measure_switching(adapter_dir: Path, backbone: Backbone) -> dict[str, Any]:
+def measure_switching(adapter_dir: Path, backbone: HeadedBackbone) -> dict[str, Any]:
     """Read a trained adapter from disk and attach it, and attach one that is in memory, many times.
 
     Args:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from peftbench.backbones.economy.attach import economical
-from peftbench.backbones.load import Backbone
+from peftbench.backbones.heads import HeadedBackbone
 from peftbench.config.schema import TrainerConfig
 from peftbench.measuring.latency import ratio_with_interval
 from peftbench.methods import Method, build
@@ -20,7 +20,7 @@ LEAST_ROUNDS = 5
 
 
 def measure_training_step(
-    method: Method, backbone: Backbone, first_row: bool, data: Encoded, config: TrainerConfig, seconds: float
+    method: Method, backbone: HeadedBackbone, first_row: bool, data: Encoded, config: TrainerConfig, seconds: float
 ) -> dict[str, Any]:
     """Train a few batches with the method and with full fine-tuning, in turns, on the same examples.
 
@@ -77,7 +77,7 @@ def _representative(data: Encoded, batch_size: int) -> list[int]:
     return [row for number in sorted(chosen) for row in batches[number]]
 
 
-def _unit(method: Method, backbone: Backbone, first_row: bool, data: Encoded, config: TrainerConfig) -> float:
+def _unit(method: Method, backbone: HeadedBackbone, first_row: bool, data: Encoded, config: TrainerConfig) -> float:
     method.to(backbone.sites.device)
     trained = {f"method.{name}": parameter for name, parameter in method.named_parameters()}
     trained |= {f"head.{name}": parameter for name, parameter in backbone.head.items()}

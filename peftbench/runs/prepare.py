@@ -10,6 +10,7 @@ from torch import nn
 
 from peftbench.assets.fetch import fetch
 from peftbench.backbones.economy.first_row import reads_first_row
+from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import Backbone, load_backbone
 from peftbench.config.schema import RunConfig
 from peftbench.errors import UserError
@@ -26,7 +27,7 @@ class Prepared:
 
     device: torch.device
     task: Task
-    backbone: Backbone
+    backbone: HeadedBackbone
     method: Method
     first_row: bool
     splits: dict[str, Encoded]
@@ -55,7 +56,7 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
             raise UserError(f"task {task.name}: the labels of its {name} split ({task.source}) are all hidden (-1)")
     folder = fetch(config.model)
     torch.manual_seed(config.seed)
-    backbone = _backbone(folder, task.num_outputs, config.model.dropout)
+    backbone = add_head(_backbone(folder, config.model.dropout), task.num_outputs)
     method = build(config.method, backbone.sites)
     check_length(config, backbone.sites.positions, method.extra_tokens)
     return Prepared(
@@ -73,29 +74,26 @@ _THREADS = torch.get_num_threads()  # what the environment or torch chose
 _kept: dict[str, tuple[object, Any]] = {}
 
 
-def _keep(name: str, key: object, make: Callable[[], Any]) -> tuple[Any, bool]:
-    """Return (what `make` gave for this key, whether it was kept from before); another key drops the old value."""
-    if name in _kept and _kept[name][0] == key:
-        return _kept[name][1], True
-    _kept.pop(name, None)  # first: two backbones may not fit
-    _kept[name] = key, make()
-    return _kept[name][1], False
+def _keep(name: str, key: object, make: Callable[[], Any]) -> Any:
+    """Return what `make` gave for this key, now or before; another key drops the old value."""
+    if name not in _kept or _kept[name][0] != key:
+        _kept.pop(name, None)  # first: two backbones may not fit
+        _kept[name] = key, make()
+    return _kept[name][1]
 
 
-def _backbone(folder: Path, num_outputs: int, dropout: float | None) -> Backbone:
-    key = (folder, num_outputs, dropout)
-    backbone, used = _keep("backbone", key, lambda: load_backbone(folder, num_outputs, dropout))
-    if used:
-        backbone.renew()
+def _backbone(folder: Path, dropout: float | None) -> Backbone:
+    backbone: Backbone = _keep("backbone", (folder, dropout), lambda: load_backbone(folder, dropout))
+    backbone.encoder.cpu()  # where the last run may have left it: a method's start is computed there
     return backbone
 
 
-def _splits(task: Task, backbone: Backbone, folder: Path, max_length: int) -> dict[str, Encoded]:
+def _splits(task: Task, backbone: HeadedBackbone, folder: Path, max_length: int) -> dict[str, Encoded]:
     def tokenize() -> dict[str, Encoded]:
         tokenizer = backbone.sites.tokenizer
         return {name: encode(split.texts, split.labels, tokenizer, max_length) for name, split in task.splits.items()}
 
-    splits, _ = _keep("splits", (task.name, task.checksum, folder, max_length), tokenize)
+    splits: dict[str, Encoded] = _keep("splits", (task.name, task.checksum, folder, max_length), tokenize)
     return splits
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from peftbench import __version__
-from peftbench.backbones.load import Backbone
+from peftbench.backbones.heads import HeadedBackbone
 from peftbench.config.schema import fill
 from peftbench.errors import UserError
 from peftbench.files import atomic_write, make_folder, write_json
@@ -29,7 +29,9 @@ class Description:
     peftbench: str = __version__
 
 
-def save_adapter(folder: Path, method: Method, backbone: Backbone, model: dict, task: dict, labels: list[str]) -> None:
+def save_adapter(
+    folder: Path, method: Method, backbone: HeadedBackbone, model: dict, task: dict, labels: list[str]
+) -> None:
     """Write the method's tensors (in the form inference needs) and the head's."""
     config, tensors = method.exported()
     description = Description({"name": method.name, **asdict(config)}, model, task, labels)
@@ -52,7 +54,7 @@ def read_description(folder: Path) -> Description:
         raise UserError(f"{path} is damaged: train the run again with force=true") from error
 
 
-def load_adapter(folder: Path, backbone: Backbone) -> Method:
+def load_adapter(folder: Path, backbone: HeadedBackbone) -> Method:
     """Build the stored method on a backbone, fill its tensors and the head's, and attach it.
 
     Raises UserError where the file is cut short or of another model.

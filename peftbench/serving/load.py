@@ -10,7 +10,8 @@ import torch
 from peftbench.assets.fetch import fetch
 from peftbench.backbones.economy.attach import economical
 from peftbench.backbones.economy.first_row import reads_first_row
-from peftbench.backbones.load import Backbone, load_backbone
+from peftbench.backbones.heads import HeadedBackbone, add_head
+from peftbench.backbones.load import load_backbone
 from peftbench.config.schema import ModelConfig, fill
 from peftbench.errors import UserError
 from peftbench.methods import METHODS, Method, method_class
@@ -22,7 +23,7 @@ from peftbench.serving.adapter import Description, load_adapter, read_descriptio
 class RunModel(NamedTuple):
     """A run's backbone, its trained method (attached to it) and what its adapter says of both."""
 
-    backbone: Backbone
+    backbone: HeadedBackbone
     method: Method
     description: Description
 
@@ -49,7 +50,7 @@ def load_run_model(record: Record, device: torch.device) -> RunModel:
             f"the model of run {record.folder.name} is gone: there is no folder {config.path}; put it back,"
             " or train again on another model"
         )
-    backbone = load_backbone(fetch(config), len(description.labels) or 1, config.dropout)
+    backbone = add_head(load_backbone(fetch(config), config.dropout), len(description.labels) or 1)
     backbone.model.to(device)
     method = load_adapter(record.adapter_dir, backbone)
     return RunModel(backbone, method, description)

@@ -3,12 +3,11 @@ import time
 
 import pytest
 import torch
-from tiny import tiny_batch, tiny_model
+from tiny import headed, tiny_batch, tiny_model
 
-from peftbench.backbones.load import Backbone
 from peftbench.config.schema import MeasureConfig
 from peftbench.measuring.latency import compare, measure_latency, ratio_with_interval
-from peftbench.methods import METHODS, Method, build, find_sites
+from peftbench.methods import METHODS, Method, build
 from peftbench.methods.head import HeadConfig
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.prefix import PrefixConfig
@@ -29,10 +28,7 @@ def one_thread():
 
 
 def backbone_of(architecture="bert"):
-    model = tiny_model(architecture)
-    sites = find_sites(model)
-    base = {id(p) for p in sites.base.parameters()}
-    return Backbone(model, sites, {n: p for n, p in model.named_parameters() if id(p) not in base})
+    return headed(tiny_model(architecture))
 
 
 def shaken(config, sites):

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny import tiny_model
+from tiny import headed, tiny_model
 
-from peftbench.backbones.load import Backbone, blank_backbone
+from peftbench.backbones.heads import HeadedBackbone, add_head
+from peftbench.backbones.load import blank_backbone
 from peftbench.measuring.parameters import count_parameters
-from peftbench.methods import METHODS, build, find_sites
+from peftbench.methods import METHODS, build
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.full import FullConfig
@@ -27,8 +28,9 @@ EMBEDDINGS_NORM = 1_536
 
 
 @cache
-def backbone(name: str) -> Backbone:
-    return blank_backbone(yaml.safe_load((CONF / f"{name}.yaml").read_text())["architecture"], 2)
+def backbone(name: str) -> HeadedBackbone:
+    architecture = yaml.safe_load((CONF / f"{name}.yaml").read_text())["architecture"]
+    return add_head(blank_backbone(architecture), 2)
 
 
 def count(config, name="bert_base"):
@@ -191,12 +193,11 @@ def test_meta_and_real_counts_agree(name):
     architecture = {"model_type": "roberta", **model.config.to_diff_dict()}
     for key in ("architectures", "id2label", "label2id", "num_labels"):
         architecture.pop(key, None)
-    blank = blank_backbone(architecture, 2)
+    blank = add_head(blank_backbone(architecture), 2)
     with torch.device("meta"):
         expected = count_parameters(build(config, blank.sites), blank)
-    sites = find_sites(model)
-    head = {n: p for n, p in model.named_parameters() if not n.startswith("roberta.")}
-    real = Backbone(model, sites, head)
+    real = headed(model)
+    sites = real.sites
     method = build(config, sites)
     assert count_parameters(method, real) == expected
     with method.on(sites):
@@ -206,9 +207,8 @@ def test_meta_and_real_counts_agree(name):
 def test_a_fresh_pooler_counts_with_the_head():
     model = tiny_model("bert")
     fresh = {name for name, _ in model.base_model.named_parameters() if name.startswith("pooler")}
-    sites = find_sites(model, fresh=fresh)
-    head = {n: p for n, p in model.named_parameters() if n.startswith(("bert.pooler", "classifier"))}
-    counts = count_parameters(build(FullConfig(), sites), Backbone(model, sites, head))
+    backbone = headed(model, frozenset(fresh))
+    counts = count_parameters(build(FullConfig(), backbone.sites), backbone)
     everything = sum(p.numel() for p in model.parameters())
     assert counts["head"] == 32 * 32 + 32 + 2 * 32 + 2
     assert counts["backbone"] == counts["method"] == everything - counts["head"]

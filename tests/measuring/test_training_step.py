@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from peftbench.backbones.heads import add_head
 from peftbench.backbones.load import load_backbone
 from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
@@ -18,7 +19,7 @@ from peftbench.tasks.text.batching import encode
 @pytest.fixture
 def backbone(tiny_model_dir):
     torch.manual_seed(0)
-    return load_backbone(tiny_model_dir, 2)
+    return add_head(load_backbone(tiny_model_dir), 2)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_everything_is_left_as_it_was(backbone, data):
 
 
 def test_a_switch_from_memory_is_quicker_than_from_disk(tiny_run, tiny_model_dir):
-    backbone = load_backbone(tiny_model_dir, 2)
+    backbone = add_head(load_backbone(tiny_model_dir), 2)
     before = {name: parameter.clone() for name, parameter in backbone.sites.backbone_parameters()}
     told = measure_switching(tiny_run.adapter_dir, backbone)
     assert told["ms"]["least"] <= told["ms"]["median"] <= told["ms"]["most"]
