@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = argparse.ArgumentParser(
-        prog="peftbench evaluate", description="Score a finished run again, on any split of its task."
+        prog="peftbench evaluate",
+        description="Score a finished run again, on any split of its task.",
+        allow_abbrev=False,
     )
     add_run_arguments(parser)
     parser.add_argument(

@@ -16,6 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="peftbench list",
         description="List what `peftbench train` can be given (method=, model=, task=) and `sweep` (table=).",
+        allow_abbrev=False,
     )
     parser.add_argument("what", nargs="?", metavar="WHAT", help=f"{', '.join(GROUPS)} (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON: the config files with their descriptions")

@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="peftbench params",
         description="Count what a method trains, exactly, from the config alone: no weights are loaded.",
         epilog="Example: peftbench params model=bert_base method=adapter,lora,prefix",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "overrides",

@@ -1,44 +1,33 @@
 """`peftbench predict`: a finished run's labels and probabilities for text of the user's own."""
 
 import argparse
-import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
 from peftbench.errors import UserError
-from peftbench.runs.record import Record
+from peftbench.serving.inputs import Row, read_input
+from peftbench.terminal import error_console
 
 if TYPE_CHECKING:
-    import torch
+    from peftbench.serving.outputs import Batch
+    from peftbench.serving.predictor import Predictor
 
-    from peftbench.serving.load import RunModel
-
-# files with named columns; any other holds one text (or pair) a line
-_TABLES = (".csv", ".tsv", ".jsonl")
-_GLUE_COLUMNS = {1: ["sentence"], 2: ["sentence1", "sentence2"]}
-
-Texts = tuple[str, ...]
-
-
-class Answer(NamedTuple):
-    """One example: its text or texts, the class's name (or the score), and each class's probability."""
-
-    texts: Texts
-    prediction: str | float
-    probabilities: dict[str, float]
+_BLANK_ROWS_NAMED = 10
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = argparse.ArgumentParser(
         prog="peftbench predict",
-        description="Label text with a finished run: text on the line, in a file or on standard input.",
+        description="Label text with a finished run: text on the line, in a file or on standard input. Every line"
+        " or row gets an answer, in order; one without text gets an empty one.",
         epilog="A task of pairs takes its texts two by two on the line; in a file or on standard input a tab"
         " stands between the two.",
+        allow_abbrev=False,
     )
     add_run_arguments(parser)
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="text to label; without any, standard input is read")
@@ -49,6 +38,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_inference_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE.csv",
+        help="write a CSV instead: every row and column of the input, then prediction and probabilities",
+    )
     return parser
 
 
@@ -59,186 +54,86 @@ def main(argv: list[str]) -> int:
     or too few for the task, or not UTF-8.
     """
     arguments = build_parser().parse_intermixed_args(argv)
+    _check_output(arguments)
     record = chosen_run(arguments)
 
+    from peftbench.serving import outputs
     from peftbench.serving.load import check_mergeable, describe_run
+    from peftbench.serving.predictor import load_predictor
+    from peftbench.training.devices import choose_device
 
     description = describe_run(record)
     if arguments.merged:
         check_mergeable(description.method["name"])
-    columns = list(description.task["text"])
-    answers = _answers(record, arguments, columns)
-    if arguments.json:
-        _print_json(answers)
+    choose_device(arguments.device)  # a mistake shows before anything is read
+    header, rows = read_input(arguments.texts, arguments.file, list(description.task["text"]))
+    rows = _through_first_text(rows)
+    with working("loading the model"):
+        predictor = load_predictor(record, "", arguments.device, arguments.merged, arguments.batch_size)
+    blank: list[int] = []
+    batches = _answered(predictor, rows, 1 if _is_typed(arguments) else predictor.batch_size, blank)
+    if arguments.output is not None:
+        outputs.write_csv(arguments.output, batches, header, predictor.labels)
+    elif arguments.json:
+        outputs.print_json(batches)
     elif sys.stdout.isatty():
-        _print_table(answers, columns)
+        outputs.print_table(batches, predictor.columns, predictor.labels)
     else:
-        _print_tsv(answers, columns)
+        outputs.print_tsv(batches, predictor.columns, predictor.labels)
+    _report_blank(blank)
     return 0
 
 
-def _answers(record: Record, arguments: argparse.Namespace, columns: list[str]) -> Iterator[list[Answer]]:
-    """Yield the answers of one batch after the other."""
-    from peftbench.config.schema import TrainerConfig, fill
-    from peftbench.serving.load import inference, load_run_model
-    from peftbench.training.devices import use_device
-
-    device = use_device(arguments.device)
-    trainer = fill(TrainerConfig, record.config()["trainer"], "trainer")
-    size = arguments.batch_size or trainer.eval_batch_size
-    if not arguments.texts and arguments.file is None and sys.stdin.isatty():
-        size = 1  # someone types and waits for each answer
-    examples = _examples(arguments, columns)
-    first = next(examples, None)
-    if first is None:
-        where = "standard input" if arguments.file is None else arguments.file
-        raise UserError(f"{where} holds no text: give one a line")
-    with working("loading the model"):
-        model = load_run_model(record, device)
-    with inference(model, arguments.merged):
-        for batch in _batches(chain([first], examples), size):
-            yield _answer(model, batch, trainer.precision, device)
+def _check_output(arguments: argparse.Namespace) -> None:
+    if arguments.output is None:
+        return
+    if arguments.output.suffix.lower() != ".csv":
+        raise UserError(f"--output {arguments.output}: it writes CSV; name the file .csv")
+    if arguments.json:
+        raise UserError("--json prints and --output writes a CSV: give one of them")
+    if not arguments.output.parent.is_dir():
+        raise UserError(f"--output {arguments.output}: there is no folder {arguments.output.parent}")
 
 
-def _answer(model: "RunModel", texts: Sequence[Texts], precision: str, device: "torch.device") -> list[Answer]:
-    from peftbench.tasks.text.batching import encode
-    from peftbench.training.inference import logits_of, read_out
-
-    labels = model.description.labels
-    data = encode(texts, None, model.backbone.sites.tokenizer, model.description.task["max_length"])
-    logits = logits_of(model.backbone.model, data, len(texts), precision, device)
-    predictions, probabilities = read_out(logits, regression=not labels)
-    if probabilities is None:
-        return [Answer(text, float(score), {}) for text, score in zip(texts, predictions, strict=True)]
-    return [
-        Answer(text, labels[index], dict(zip(labels, map(float, row), strict=True)))
-        for text, index, row in zip(texts, predictions, probabilities, strict=True)
-    ]
+def _is_typed(arguments: argparse.Namespace) -> bool:
+    """Whether someone types the texts and waits for each answer."""
+    return not arguments.texts and arguments.file is None and sys.stdin.isatty()
 
 
-# ---- what to label ---------------------------------------------------------------------------------------
+def _through_first_text(rows: Iterator[Row]) -> Iterator[Row]:
+    """Read up to the first row with a text, so that a mistake shows before the model is loaded."""
+    first: list[Row] = []
+    for row in rows:
+        first.append(row)
+        if not row.blank:
+            break
+    return chain(first, rows)
 
 
-def _examples(arguments: argparse.Namespace, columns: list[str]) -> Iterator[Texts]:
-    """Yield the one or two texts of each example; blank lines are left out."""
-    if arguments.texts and arguments.file is not None:
-        raise UserError("give text on the line or with --file, not both")
-    if arguments.texts:
-        return _from_line(arguments.texts, len(columns))
-    if arguments.file is None:
-        return _from_lines(_standard_input(), "standard input", len(columns))
-    return _from_file(arguments.file, columns)
+def _answered(predictor: "Predictor", rows: Iterator[Row], size: int, blank: list[int]) -> Iterator["Batch"]:
+    """Yield rows with their answers, `size` at a time; `blank` gets the numbers of the rows without text.
 
+    What stands in front of a bad line is answered before its error.
+    """
+    error: UserError | None = None
 
-def _from_line(texts: list[str], width: int) -> Iterator[Texts]:
-    if len(texts) % width:
-        raise UserError(f"this run's task is made of pairs of texts: give two, not {len(texts)}")
-    for position, text in enumerate(texts, start=1):
-        if not text.strip():
-            raise UserError(f"text {position} is empty")
-    for start in range(0, len(texts), width):
-        yield tuple(text.strip() for text in texts[start : start + width])
-
-
-def _from_file(path: Path, columns: list[str]) -> Iterator[Texts]:
-    from peftbench.tasks.text.files import read_columns, read_text
-
-    path = path.expanduser()
-    if path.suffix.lower() in _TABLES:
-        rows = read_columns(path, columns, _GLUE_COLUMNS[len(columns)])
-        return (tuple(cell.strip() for cell in cells) for _, cells in rows.items)
-    return _from_lines(read_text(path).split("\n"), str(path), len(columns))
-
-
-def _from_lines(lines: Iterable[str], origin: str, width: int) -> Iterator[Texts]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        texts = (line,) if width == 1 else tuple(line.split("\t"))
-        if len(texts) != width:
-            raise UserError(
-                f"{origin}, line {number}: this run's task is made of pairs of texts: write two with a tab"
-                f" between them, not {len(texts)}"
-            )
-        yield tuple(text.strip() for text in texts)
-
-
-def _standard_input() -> Iterator[str]:
-    if sys.stdin.isatty():
-        print("reading standard input, one text a line; Ctrl-D ends it", file=sys.stderr)
-    for number, line in enumerate(sys.stdin.buffer, start=1):
+    def until_error() -> Iterator[Row]:
+        nonlocal error
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"standard input, line {number}, byte {error.start + 1}: not UTF-8 (0x{error.object[error.start]:02x})"
-            ) from None
+            yield from rows
+        except UserError as met:
+            error = met
+
+    readable = until_error()
+    while batch := list(islice(readable, size)):
+        blank += [row.number for row in batch if row.blank]
+        yield list(zip(batch, predictor.predict([row.texts for row in batch]), strict=True))
+    if error is not None:
+        raise error
 
 
-def _batches(examples: Iterable[Texts], size: int) -> Iterator[list[Texts]]:
-    """Cut into lists of `size`; what stands in front of a bad line is passed on before its error."""
-    batch: list[Texts] = []
-    try:
-        for example in examples:
-            batch.append(example)
-            if len(batch) == size:
-                yield batch
-                batch = []
-    except UserError:
-        if batch:
-            yield batch
-        raise
-    if batch:
-        yield batch
-
-
-# ---- how the answers are shown ---------------------------------------------------------------------------
-
-
-def _print_json(batches: Iterable[list[Answer]]) -> None:
-    for batch in batches:
-        for answer in batch:
-            line: dict[str, Any] = {
-                "text": answer.texts[0] if len(answer.texts) == 1 else answer.texts,
-                "prediction": answer.prediction,
-            }
-            if answer.probabilities:
-                line["probabilities"] = answer.probabilities
-            print(json.dumps(line, ensure_ascii=False))
-        sys.stdout.flush()
-
-
-def _print_tsv(batches: Iterable[list[Answer]], columns: list[str]) -> None:
-    """Print a header, then prediction, probabilities and text of each example with tabs between them."""
-    for number, batch in enumerate(batches):
-        if number == 0:
-            print("prediction", *batch[0].probabilities, *columns, sep="\t")
-        for answer in batch:
-            prediction = answer.prediction
-            shown = prediction if isinstance(prediction, str) else f"{prediction:.6g}"
-            probabilities = (f"{value:.6f}" for value in answer.probabilities.values())
-            print(shown, *probabilities, *(" ".join(text.split()) for text in answer.texts), sep="\t")
-        sys.stdout.flush()
-
-
-def _print_table(batches: Iterable[list[Answer]], columns: list[str]) -> None:
-    """Print a table for each batch, the first with a header, all with the same widths."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    for number, batch in enumerate(batches):
-        classes = batch[0].probabilities
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=number == 0)
-        table.add_column("prediction", min_width=max([10, *map(len, classes)]), no_wrap=True, style="bold")
-        for name in classes:
-            table.add_column(Text(name), min_width=max(len(name), 7), justify="right", no_wrap=True)
-        for column in columns:
-            table.add_column(Text(column), ratio=1, overflow="fold")
-        for answer in batch:
-            prediction = answer.prediction
-            shown = prediction if isinstance(prediction, str) else f"{prediction:.3f}"
-            shares = [f"{100 * value:.1f} %" for value in answer.probabilities.values()]
-            table.add_row(Text(shown), *shares, *map(Text, answer.texts))
-        console.print(table)
+def _report_blank(blank: list[int]) -> None:
+    if blank:
+        numbers = ", ".join(map(str, blank[:_BLANK_ROWS_NAMED]))
+        more = f" and {len(blank) - _BLANK_ROWS_NAMED} more" if len(blank) > _BLANK_ROWS_NAMED else ""
+        error_console.print(f"no text and so no prediction: line {numbers}{more}", style="dim")

@@ -31,7 +31,9 @@ _SECTIONS = ("best", "parameters", "latency", "time", "memory", "versions")
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = argparse.ArgumentParser(
-        prog="peftbench runs", description="List the runs there are, or show one of them in detail."
+        prog="peftbench runs",
+        description="List the runs there are, or show one of them in detail.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "run", nargs="?", metavar="RUN", help="a run's folder, its id, the start of the id, or its hash"

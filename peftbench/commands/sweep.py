@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         " The same command goes on where it stopped.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "settings", nargs="+", metavar="KEY=VALUE", help="the table or search, and settings of its runs"

@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="peftbench table",
         description="Show a table made of the runs there are; nothing is trained (`peftbench sweep` does that).",
+        allow_abbrev=False,
     )
     parser.add_argument("table", metavar="TABLE", help="e.g. lab/bottleneck; `peftbench list tables` shows them")
     parser.add_argument(

@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 import os
@@ -44,7 +45,7 @@ def test_the_same_text_from_everywhere(
     texts = ["the film was good", "a dull – and bad – plot"]
     on_line = predicted(capsys, tiny_run, *texts)
     assert [answer["text"] for answer in on_line] == texts
-    (tmp_path / "lines.txt").write_text("﻿" + "\n\n".join(texts) + "\n \n", encoding="utf-8")
+    (tmp_path / "lines.txt").write_text("﻿" + "\n".join(texts) + "\n", encoding="utf-8")
     (tmp_path / "rows.tsv").write_text("id\ttext\n" + "".join(f"{i}\t{t}\n" for i, t in enumerate(texts)))
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     for file in ("lines.txt", "rows.tsv", "rows.jsonl"):
@@ -57,6 +58,50 @@ def test_the_same_text_from_everywhere(
         assert answer["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
     merged = predicted(capsys, tiny_run, *texts, "--merged")
     assert merged[0]["probabilities"] == pytest.approx(on_line[0]["probabilities"], abs=1e-4)
+
+
+def test_a_line_without_text_gets_an_empty_answer(
+    tiny_run: Record, tmp_path: Path, typed: Callable[[bytes], None], capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "lines.txt").write_text("\ngood film\n \nbad plot\n")
+    (tmp_path / "rows.csv").write_text("id,text\n1,\n2,good film\n\n4,bad plot\n")
+    typed(b"\ngood film\n\nbad plot\n")
+    for argv in (["--file", tmp_path / "lines.txt"], ["--file", tmp_path / "rows.csv"], []):
+        argv = [str(tiny_run.folder), *map(str, argv), "--json", "--batch-size", "3"]
+        assert predict.main(argv) == 0
+        captured = capsys.readouterr()
+        answers = [json.loads(line) for line in captured.out.splitlines()]
+        assert [answer["text"] for answer in answers] == ["", "good film", "", "bad plot"]
+        assert [answer["prediction"] is None for answer in answers] == [True, False, True, False]
+        assert "no text and so no prediction: line" in captured.err
+
+
+def test_output_keeps_every_row_and_column_of_the_input(
+    tiny_run: Record, tiny_pair_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text('id,text,prediction\n7,"good,\nfine film",x\n8,,y\n\n9, bad plot ,z\n')
+    assert predict.main([str(tiny_run.folder), "--file", str(source), "--output", str(target)]) == 0
+    assert capsys.readouterr().out == ""
+    rows = list(csv.reader(target.open(newline="")))
+    assert rows[0] == ["id", "text", "prediction", "prediction_2", "bad", "good"]
+    assert [row[:3] for row in rows[1:]] == [
+        ["7", "good,\nfine film", "x"],
+        ["8", "", "y"],
+        ["", "", ""],
+        ["9", " bad plot ", "z"],
+    ]
+    told = predicted(capsys, tiny_run, "good,\nfine film", "bad plot")
+    assert [row[3] for row in rows[1:]] == [told[0]["prediction"], "", "", told[1]["prediction"]]
+    assert rows[2][4:] == rows[3][4:] == ["", ""]
+    assert [float(cell) for cell in rows[4][4:]] == pytest.approx(list(told[1]["probabilities"].values()), abs=1e-5)
+
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text('{"n": 1, "sentence1": "a", "sentence2": "b"}\n{"sentence1": "a", "sentence2": null}\n')
+    assert predict.main([str(tiny_pair_run.folder), "--file", str(lines), "--output", str(target)]) == 0
+    rows = list(csv.reader(target.open(newline="")))
+    assert [row[:3] for row in rows] == [["n", "sentence1", "sentence2"], ["1", "a", "b"], ["", "a", ""]]
+    assert rows[1][3] and not rows[2][3]
 
 
 def test_pairs(
@@ -168,6 +213,9 @@ def test_bad_standard_input(data: bytes, message: str, tiny_run: Record, typed: 
         ("tiny_run", ["good", "--file", "{tmp}/empty.txt"], "on the line or with --file, not both"),
         ("tiny_pair_run", ["one", "two", "--merged"], "--merged: adapter cannot be merged"),
         ("tiny_run", ["good", "--device", "cuda:99"], "device=cuda:99, but"),
+        ("tiny_run", ["good", "--output", "{tmp}/out.xlsx"], "{tmp}/out.xlsx: it writes CSV"),
+        ("tiny_run", ["good", "--output", "{tmp}/no/out.csv"], "there is no folder {tmp}/no"),
+        ("tiny_run", ["good", "--output", "{tmp}/out.csv", "--json"], "give one of them"),
     ],
 )
 def test_bad_input(fixture: str, argv: list[str], message: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:

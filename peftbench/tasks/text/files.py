@@ -104,7 +104,7 @@ def _with_header(
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
     line, header = next(records)
     header = [name.strip() for name in header]
-    places = [header.index(name) for name in _choose(f"{path}, line {line}", choices, header)]
+    places = [header.index(name) for name in choose_columns(f"{path}, line {line}", choices, header)]
     for number, cells in records:
         if len(cells) != len(header):
             raise UserError(
@@ -126,7 +126,7 @@ def _read_jsonl(path: Path, text: str, choices: Choices) -> Iterator[tuple[int, 
             raise UserError(f"{where}: not JSON ({error}); write one JSON object a line") from None
         if not isinstance(row, dict):
             raise UserError(f"{where}: not a JSON object; write one JSON object a line")
-        names = _choose(where, choices if names is None else [names], list(row))
+        names = choose_columns(where, choices if names is None else [names], list(row))
         yield number, tuple(_json_cell(where, name, row[name]) for name in names)
 
 
@@ -138,7 +138,8 @@ def _json_cell(where: str, name: str, value: Any) -> str:
     raise UserError(f"{where}, column {name!r}: {json.dumps(value)[:40]} is neither text nor a number")
 
 
-def _choose(where: str, choices: Choices, found: list[str]) -> Sequence[str]:
+def choose_columns(where: str, choices: Choices, found: list[str]) -> Sequence[str]:
+    """Return the first of `choices` whose names are all among `found`; UserError, with the nearest, where none is."""
     for names in choices:
         if all(name in found for name in names):
             return names

@@ -1,0 +1,58 @@
+"""The runs there are as flat dictionaries: what a list of runs shows, sorts and filters by."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from peftbench.errors import UserError
+from peftbench.runs.find import UNREADABLE, Run, find_runs
+
+# what stands in front
+_FIRST = ("experiment", "method", "task", "model", "seed")
+# groups of the config that hold settings of the run, besides the seed
+_GROUPS = ("method", "task", "model", "trainer")
+
+
+def list_runs(output_dir: Path, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the runs under `output_dir` that have these values, by dotted key, oldest first."""
+    return [row for row in map(flat_run, find_runs(output_dir)) if matches(row, filters)]
+
+
+def flat_run(run: Run) -> dict[str, Any]:
+    """Return what there is of a run under dotted keys, its settings included."""
+    head: dict[str, Any] = {"id": run.id, "status": str(run.status), "folder": str(run.record.folder)}
+    if run.status == UNREADABLE:
+        return {**head, "error": run.result["error"]}
+    result = {key: value for key, value in run.result.items() if key not in head}
+    scores = result.pop("metrics", None) or {}
+    head |= {key: result.get(key) for key in _FIRST}
+    head["score"] = (scores.get("validation") or {}).get(result.get("primary"))
+    return {**head, **settings_of(run), **dict(_flat(scores)), **dict(_flat(result))}
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """Return a run's settings under dotted keys: `method.rank`, `trainer.lr`, `seed`; empty where they are damaged."""
+    try:
+        config = run.record.config()
+    except UserError:
+        return {}
+    groups = {group: config.get(group) for group in _GROUPS}
+    settings = {key: value for key, value in _flat(groups) if not key.endswith(".name")}
+    return {**settings, "seed": config.get("seed")}
+
+
+def matches(row: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
+    """Tell whether a run has all the values asked for; numbers are compared as numbers."""
+    return all(key in row and row[key] == value for key, value in filters.items())
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Walk nested objects to (dotted key, value) pairs; lists of plain values stay whole."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _flat(entry, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, Sequence) and any(isinstance(entry, Mapping) for entry in value):
+        for number, entry in enumerate(value):
+            yield from _flat(entry, f"{prefix}.{number}")
+    else:
+        yield prefix, value

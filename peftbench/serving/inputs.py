@@ -1,0 +1,188 @@
+"""The texts to answer: from the command line, a file, or standard input; row by row, blank ones too."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from peftbench.errors import UserError
+from peftbench.tasks.text.files import choose_columns, read_text
+
+# files with named columns; any other holds one text (or pair) a line
+TABLES = (".csv", ".tsv", ".jsonl")
+_GLUE_COLUMNS = {1: ["sentence"], 2: ["sentence1", "sentence2"]}
+
+
+class Row(NamedTuple):
+    """One row of the input: where it stands, its text or texts, and all of its cells as they are."""
+
+    number: int
+    texts: tuple[str, ...]
+    cells: list[str]
+
+    @property
+    def blank(self) -> bool:
+        """Whether it has a text that is empty, and so no answer."""
+        return not all(self.texts)
+
+
+class Input(NamedTuple):
+    """The header of the input and its rows, in order."""
+
+    columns: list[str]
+    rows: Iterator[Row]
+
+
+def read_input(texts: list[str], file: Path | None, columns: list[str]) -> Input:
+    """Return the input: `texts` of the command line, `file`, or else standard input.
+
+    Args:
+        columns: names of the task's text columns, one or two.
+
+    Raises UserError, also while the rows are walked, for texts that are missing, too many or too few for the task,
+    or not UTF-8.
+    """
+    if texts and file is not None:
+        raise UserError("give text on the line or with --file, not both")
+    if texts:
+        return Input(columns, _from_words(texts, len(columns)))
+    if file is None:
+        return Input(columns, _with_text(_from_lines(_standard_input(), "standard input", len(columns)), None))
+    path = file.expanduser()
+    if path.suffix.lower() not in TABLES:
+        rows = _from_lines(read_text(path).removesuffix("\n").split("\n"), str(path), len(columns))
+        return Input(columns, _with_text(rows, path))
+    table = _from_table(path, [columns, _GLUE_COLUMNS[len(columns)]])
+    return Input(table.columns, _with_text(table.rows, path))
+
+
+def _with_text(rows: Iterator[Row], path: Path | None) -> Iterator[Row]:
+    """Yield the rows; raises UserError where none of them has a text."""
+    none = True
+    for row in rows:
+        none = none and row.blank
+        yield row
+    if none:
+        raise UserError(f"{path or 'standard input'} holds no text: give one a line")
+
+
+def _from_words(texts: list[str], width: int) -> Iterator[Row]:
+    if len(texts) % width:
+        raise UserError(f"this run's task is made of pairs of texts: give two, not {len(texts)}")
+    for position, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise UserError(f"text {position} is empty")
+    return (_row(start // width + 1, texts[start : start + width]) for start in range(0, len(texts), width))
+
+
+def _from_lines(lines: Iterable[str], origin: str, width: int) -> Iterator[Row]:
+    for number, line in enumerate(lines, start=1):
+        texts = [line] if width == 1 else line.split("\t")
+        if not line.strip():
+            texts = [""] * width
+        if len(texts) != width:
+            raise UserError(
+                f"{origin}, line {number}: this run's task is made of pairs of texts: write two with a tab"
+                f" between them, not {len(texts)}"
+            )
+        yield _row(number, texts)
+
+
+def _row(number: int, texts: Sequence[str]) -> Row:
+    cells = [text.strip() for text in texts]
+    return Row(number, tuple(cells), cells)
+
+
+def _standard_input() -> Iterator[str]:
+    if sys.stdin.isatty():
+        print("reading standard input, one text a line; Ctrl-D ends it", file=sys.stderr)
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"standard input, line {number}, byte {error.start + 1}: not UTF-8 (0x{error.object[error.start]:02x})"
+            ) from None
+
+
+# ---- files with named columns ----------------------------------------------------------------------------
+
+
+def _from_table(path: Path, choices: Sequence[Sequence[str]]) -> Input:
+    """Read a file whole; a blank line is a row of empty cells."""
+    records = (_json_records if path.suffix.lower() == ".jsonl" else _delimited_records)(path, read_text(path))
+    line, header = next(records)
+    chosen = choose_columns(f"{path}, line {line}", choices, header)
+    places = [header.index(name) for name in chosen]
+
+    def rows() -> Iterator[Row]:
+        for number, cells in records:
+            cells = cells or [""] * len(header)
+            if len(cells) != len(header):
+                raise UserError(
+                    f"{path}, line {number}: {len(cells)} cells where the header has {len(header)}"
+                    f" ({', '.join(header)}); correct this row"
+                )
+            yield Row(number, tuple(cells[place].strip() for place in places), cells)
+
+    return Input(header, rows())
+
+
+def _delimited_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells), the header first; cells of a blank line are []."""
+    if path.suffix.lower() == ".tsv":
+        lines = (line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))
+        records: Iterator[list[str]] = (line.split("\t") if line else [] for line in lines)
+        numbered: Iterator[tuple[int, list[str]]] = enumerate(records, start=1)
+    else:
+        numbered = _csv_records(path, text)
+    for number, cells in numbered:
+        if cells:
+            yield number, [name.strip() for name in cells]
+            break
+    yield from numbered
+
+
+def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    start = 1
+    try:
+        for cells in reader:
+            yield start, cells
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {start}: {error}; check the quotes of this row") from None
+
+
+def _json_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the names of all columns in the order in which they come, then (line number, cells) of each object."""
+    objects = [(number, _json_object(path, number, line)) for number, line in enumerate(_lines(text), start=1)]
+    header = list(dict.fromkeys(name for _, row in objects for name in row))
+    yield 1, header
+    for number, row in objects:
+        yield number, [_json_cell(row.get(name)) for name in header]
+
+
+def _lines(text: str) -> list[str]:
+    return text.removesuffix("\n").split("\n")
+
+
+def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
+    if not line.strip():
+        return {}
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{path}, line {number}: not JSON ({error}); write one JSON object a line") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{path}, line {number}: not a JSON object; write one JSON object a line")
+    return row
+
+
+def _json_cell(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False)

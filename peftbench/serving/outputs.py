@@ -1,0 +1,85 @@
+"""How answers are shown and written: a JSON object a line, tab-separated, a table, or a CSV file."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from peftbench.files import atomic_write
+from peftbench.serving.inputs import Row
+from peftbench.serving.predictor import Answer
+
+Batch = list[tuple[Row, Answer]]
+
+
+def print_json(batches: Iterable[Batch]) -> None:
+    """Print an object a line: text (a list of two for a pair), prediction (null without text), probabilities."""
+    for batch in batches:
+        for row, answer in batch:
+            text = row.texts[0] if len(row.texts) == 1 else row.texts
+            line: dict[str, Any] = {"text": text, "prediction": answer.prediction}
+            if answer.probabilities:
+                line["probabilities"] = answer.probabilities
+            print(json.dumps(line, ensure_ascii=False))
+        sys.stdout.flush()
+
+
+def print_tsv(batches: Iterable[Batch], columns: Sequence[str], labels: Sequence[str]) -> None:
+    """Print a header, then prediction, probabilities and text of each example with tabs between them."""
+    for number, batch in enumerate(batches):
+        if number == 0:
+            print("prediction", *labels, *columns, sep="\t")
+        for row, answer in batch:
+            print(*_cells(answer, labels), *(" ".join(text.split()) for text in row.texts), sep="\t")
+        sys.stdout.flush()
+
+
+def print_table(batches: Iterable[Batch], columns: Sequence[str], labels: Sequence[str]) -> None:
+    """Print a table for each batch, the first with a header, all with the same widths."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for number, batch in enumerate(batches):
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=number == 0)
+        table.add_column("prediction", min_width=max([10, *map(len, labels)]), no_wrap=True, style="bold")
+        for name in labels:
+            table.add_column(Text(name), min_width=max(len(name), 7), justify="right", no_wrap=True)
+        for column in columns:
+            table.add_column(Text(column), ratio=1, overflow="fold")
+        for row, answer in batch:
+            prediction = answer.prediction
+            shown = f"{prediction:.3f}" if isinstance(prediction, float) else prediction or ""
+            shares = [f"{100 * answer.probabilities[name]:.1f} %" if answer.probabilities else "" for name in labels]
+            table.add_row(Text(shown), *shares, *map(Text, row.texts))
+        console.print(table)
+
+
+def write_csv(path: Path, batches: Iterable[Batch], columns: Sequence[str], labels: Sequence[str]) -> None:
+    """Write every row of the input as it was, in its order, and behind it its prediction and probabilities.
+
+    A new column whose name the input has already gets `_2` behind it. The file is there once all rows are.
+    """
+    with atomic_write(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*columns, *(_unused(name, columns) for name in ("prediction", *labels))])
+        for batch in batches:
+            writer.writerows([*row.cells, *_cells(answer, labels)] for row, answer in batch)
+
+
+def _cells(answer: Answer, labels: Sequence[str]) -> list[str]:
+    """Return prediction and probabilities as text; all empty where there is no answer."""
+    prediction = answer.prediction
+    shown = f"{prediction:.6g}" if isinstance(prediction, float) else prediction or ""
+    return [shown, *(f"{answer.probabilities[name]:.6f}" if answer.probabilities else "" for name in labels)]
+
+
+def _unused(name: str, taken: Sequence[str]) -> str:
+    number = 2
+    unused = name
+    while unused in taken:
+        unused, number = f"{name}_{number}", number + 1
+    return unused
