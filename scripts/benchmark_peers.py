@@ -137,12 +137,12 @@ def our_unit(config: RunConfig, prepared: Prepared, chosen: list[int]) -> Unit:
 
     def unit(steps: int) -> float:
         rows = chosen[: steps * config.trainer.batch_size]
-        data = replace(split, rows=[split.rows[i] for i in rows], labels=split.labels[rows])
         with economical(prepared.backbone.sites, prepared.method, prepared.first_row):
             fitted = fit(
                 model=model,
                 trained=prepared.trained,
-                data=data,
+                data=split.subset(rows),
+                loss=prepared.task.objective.loss,
                 evaluate=lambda: {prepared.task.metrics[0]: 0.0},
                 primary=prepared.task.metrics[0],
                 config=replace(config.trainer, epochs=1),
@@ -175,7 +175,7 @@ def peer_unit(config: RunConfig, prepared: Prepared, chosen: list[int], padding:
 
 def inference(args: argparse.Namespace, base: list[str], config: RunConfig, prepared: Prepared) -> str:
     backbone, device = prepared.backbone, prepared.device
-    folder, outputs = str(fetch(config.model)), prepared.task.num_outputs
+    folder, outputs = str(fetch(config.model)), prepared.task.objective.num_outputs
     backbone.model.to(device)
     ids = torch.randint(5, backbone.sites.base.config.vocab_size, (1, LENGTH), device=device)
     bare, bare_again, merged = "bare backbone", "bare backbone again (A/A)", "peftbench LoRA, merged"

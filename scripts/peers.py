@@ -91,7 +91,7 @@ def peer_of(config: "RunConfig", prepared: "Prepared", padding: str) -> Peer:
         raise SystemExit(f"method={config.method_name}: the peers here train lora and full")
     return Peer(
         folder=str(fetch(config.model)),
-        num_outputs=prepared.task.num_outputs,
+        num_outputs=prepared.task.objective.num_outputs,
         lora=lora_settings(config.method, prepared.backbone.sites) if config.method_name == "lora" else None,
         trained=prepared.parameters["method"] + prepared.parameters["head"],
         dropout=config.model.dropout,

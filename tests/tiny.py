@@ -1,11 +1,13 @@
 """Tiny random classifiers of every supported architecture."""
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import Backbone
 from peftbench.backbones.sites import find_sites
+from peftbench.tasks.text.batching import EncodedTexts
 
 _BERT = {
     "vocab_size": 120,
@@ -67,3 +69,10 @@ def tiny_batch(padded: bool = True, vocabulary: int = 120) -> dict[str, torch.Te
         return {"input_ids": ids}
     mask = (torch.arange(12)[None] < torch.tensor([9, 5, 12])[:, None]).long()
     return {"input_ids": ids.where(mask.bool(), torch.tensor(1)), "attention_mask": mask}
+
+
+def encoded_texts(rows: list[dict], labels: torch.Tensor | None, padding: dict[str, int]) -> EncodedTexts:
+    """A tokenized split from the token ids of each row."""
+    columns = {name: np.array([token for row in rows for token in row[name]], np.int32) for name in padding}
+    lengths = [len(next(iter(row.values()))) for row in rows]
+    return EncodedTexts(columns, np.cumsum([0, *lengths]), labels, padding)

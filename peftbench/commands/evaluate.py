@@ -65,9 +65,8 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
     from peftbench.config.schema import MeasureConfig, TrainerConfig, fill
     from peftbench.measuring.latency import measure_latency
     from peftbench.serving.load import check_mergeable, describe_run, inference, load_run_model
-    from peftbench.tasks.text.batching import encode
     from peftbench.training.devices import use_device
-    from peftbench.training.inference import logits_of, read_out, scores_of
+    from peftbench.training.inference import logits_of
 
     device = use_device(arguments.device)
     description = describe_run(record)
@@ -86,12 +85,12 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
         )
     with working("loading the model"):
         model = load_run_model(record, device)
-        data = encode(split.texts, split.labels, model.backbone.sites.tokenizer, description.task["max_length"])
+        data = task.encode(split, model.backbone.sites.tokenizer)
     size = arguments.batch_size or trainer.eval_batch_size
     with working(f"scoring {len(split):,} examples"), inference(model, arguments.merged):
         logits = logits_of(model.backbone.model, data, size, trainer.precision, device)
     if arguments.write is not None:
-        _write(arguments.write, task, Predictions(split.labels, *read_out(logits, task.regression)))
+        _write(arguments.write, task, Predictions(split.labels, *task.objective.read_out(logits)))
     latency = None
     if arguments.latency:
         measure = fill(MeasureConfig, config["measure"], "measure")
@@ -101,7 +100,7 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
         "run": record.folder.name,
         "split": arguments.split,
         "examples": len(split),
-        "metrics": (None if data.labels is None else scores_of(logits, data.labels, task.metrics, task.regression)),
+        "metrics": None if data.labels is None else task.objective.score(task.metrics, logits, data.labels),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "merged": arguments.merged,
         "latency": latency,

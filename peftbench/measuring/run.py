@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.config.schema import RunConfig
 from peftbench.errors import PeftbenchError
@@ -11,12 +13,18 @@ from peftbench.measuring.latency import measure_latency
 from peftbench.measuring.switching import measure_switching
 from peftbench.measuring.training_step import measure_training_step
 from peftbench.methods import Method
-from peftbench.tasks.text.batching import Encoded
+from peftbench.tasks.base import Batch, Examples
 from peftbench.training.devices import is_out_of_memory
 
 
 def measure_run(
-    method: Method, backbone: HeadedBackbone, first_row: bool, data: Encoded, adapter_dir: Path, config: RunConfig
+    method: Method,
+    backbone: HeadedBackbone,
+    first_row: bool,
+    data: Examples,
+    loss: Callable[[Any, Batch], torch.Tensor],
+    adapter_dir: Path,
+    config: RunConfig,
 ) -> tuple[dict[str, Any], list[PeftbenchError]]:
     """Return the sections of result.json that `config.measure` asks for, the others None, and what went wrong.
 
@@ -25,7 +33,7 @@ def measure_run(
     Args:
         method: trained, attached or not; it is detached behind this.
         backbone: with weights. first_row: whether its head reads the first token alone.
-        data: the training split. adapter_dir: where the run saved its adapter.
+        data: the training split. loss: of outputs and batch. adapter_dir: where the run saved its adapter.
         config: of the run.
     """
     wanted = config.measure
@@ -33,7 +41,7 @@ def measure_run(
     ways: dict[str, Callable[[], Any]] = {
         "latency": lambda: measure_latency(method, backbone, wanted),
         "training_step": lambda: measure_training_step(
-            method, backbone, first_row, data, config.trainer, wanted.seconds
+            method, backbone, first_row, data, loss, config.trainer, wanted.seconds
         ),
         "switching": lambda: measure_switching(adapter_dir, backbone),
     }

@@ -1,5 +1,6 @@
 """Time of a training step of a method over that of full fine-tuning, by units of steps taken in turns."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +13,24 @@ from peftbench.config.schema import TrainerConfig
 from peftbench.measuring.latency import ratio_with_interval
 from peftbench.methods import Method, build
 from peftbench.methods.full import FullConfig
-from peftbench.tasks.text.batching import Encoded
+from peftbench.tasks.base import Batch, Examples
 from peftbench.training.loop import fit
 
 STEPS = 4  # in a unit
 LEAST_ROUNDS = 5
 
 
+Loss = Callable[[Any, Batch], torch.Tensor]
+
+
 def measure_training_step(
-    method: Method, backbone: HeadedBackbone, first_row: bool, data: Encoded, config: TrainerConfig, seconds: float
+    method: Method,
+    backbone: HeadedBackbone,
+    first_row: bool,
+    data: Examples,
+    loss: Loss,
+    config: TrainerConfig,
+    seconds: float,
 ) -> dict[str, Any]:
     """Train a few batches with the method and with full fine-tuning, in turns, on the same examples.
 
@@ -28,7 +38,7 @@ def measure_training_step(
         method: says which method with which settings; a new one is built, its own tensors stay as they are.
         backbone: with nothing attached; its head is given back as it was found.
         first_row: whether the head reads the first token alone.
-        data: the training split.
+        data: the training split. loss: of outputs and batch.
         config: batch size, precision and optimizer.
         seconds: time for all rounds together, the warm-up apart; `LEAST_ROUNDS` rounds are the least.
 
@@ -37,15 +47,14 @@ def measure_training_step(
         interval. rounds, steps: how many units of how many steps. batch_size.
     """
     rows = _representative(data, config.batch_size)
-    assert data.labels is not None
-    part = replace(data, rows=[data.rows[row] for row in rows], labels=data.labels[rows])
+    part = data.subset(rows)
     own = replace(config, epochs=1, patience=0)
     head = {name: parameter.detach().clone() for name, parameter in backbone.head.items()}
     pair = [build(method.config, backbone.sites), build(FullConfig(), backbone.sites)]
     times: list[list[float]] = [[], []]
     spent, rounds = 0.0, -1  # the first round warms up
     while rounds < LEAST_ROUNDS or spent < seconds:
-        taken = [_unit(one, backbone, first_row, part, own) for one in pair]
+        taken = [_unit(one, backbone, first_row, part, loss, own) for one in pair]
         if rounds >= 0:
             for one, unit in zip(times, taken, strict=True):
                 one.append(unit)
@@ -69,15 +78,17 @@ def measure_training_step(
     }
 
 
-def _representative(data: Encoded, batch_size: int) -> list[int]:
-    """Return the rows of `STEPS` batches of an epoch, evenly spread over its batches by length."""
-    lengths = data.lengths
-    batches = sorted(data.shuffled(batch_size, seed=0, epoch=0), key=lambda rows: lengths[rows].max())
+def _representative(data: Examples, batch_size: int) -> list[int]:
+    """Return the rows of `STEPS` batches of an epoch, evenly spread over its batches by size."""
+    sizes = data.sizes
+    batches = sorted(data.shuffled(batch_size, seed=0, epoch=0), key=lambda rows: sizes[rows].max())
     chosen = {(2 * i + 1) * len(batches) // (2 * STEPS) for i in range(STEPS)}
     return [row for number in sorted(chosen) for row in batches[number]]
 
 
-def _unit(method: Method, backbone: HeadedBackbone, first_row: bool, data: Encoded, config: TrainerConfig) -> float:
+def _unit(
+    method: Method, backbone: HeadedBackbone, first_row: bool, data: Examples, loss: Loss, config: TrainerConfig
+) -> float:
     method.to(backbone.sites.device)
     trained = {f"method.{name}": parameter for name, parameter in method.named_parameters()}
     trained |= {f"head.{name}": parameter for name, parameter in backbone.head.items()}
@@ -86,6 +97,7 @@ def _unit(method: Method, backbone: HeadedBackbone, first_row: bool, data: Encod
             model=backbone.model,
             trained=trained,
             data=data,
+            loss=loss,
             evaluate=lambda: {"": 0.0},
             primary="",
             config=config,

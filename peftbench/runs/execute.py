@@ -114,6 +114,7 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
             model=backbone.model,
             trained=prepared.trained,
             data=prepared.splits["train"],
+            loss=task.objective.loss,
             evaluate=lambda: _score(prepared, config, "validation")[0],
             primary=task.metrics[0],
             config=config.trainer,
@@ -128,8 +129,15 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
     plain = config.plain()
     save_adapter(record.adapter_dir, method, backbone, plain["model"], plain["task"], list(task.labels))
     with working("measuring"):
-        data = prepared.splits["train"]
-        measured, failures = measure_run(method, backbone, prepared.first_row, data, record.adapter_dir, config)
+        measured, failures = measure_run(
+            method,
+            backbone,
+            prepared.first_row,
+            prepared.splits["train"],
+            task.objective.loss,
+            record.adapter_dir,
+            config,
+        )
     for failure in failures:
         print_error(failure)
     seconds = sum(fitted.seconds)
@@ -162,7 +170,7 @@ def _reported(prepared: "Prepared") -> list[str]:
 
 
 def _score(prepared: "Prepared", config: RunConfig, split: str) -> tuple[dict[str, float], Predictions]:
-    from peftbench.training.inference import logits_of, read_out, scores_of
+    from peftbench.training.inference import logits_of
 
     data, task = prepared.splits[split], prepared.task
     assert data.labels is not None
@@ -173,9 +181,8 @@ def _score(prepared: "Prepared", config: RunConfig, split: str) -> tuple[dict[st
         config.trainer.precision,
         prepared.device,
     )
-    predictions, probabilities = read_out(logits, task.regression)
-    metrics = scores_of(logits, data.labels, task.metrics, task.regression)
-    return metrics, Predictions(data.labels, predictions, probabilities)
+    metrics = task.objective.score(task.metrics, logits, data.labels)
+    return metrics, Predictions(data.labels, *task.objective.read_out(logits))
 
 
 def _is_finished(record: Record) -> bool:

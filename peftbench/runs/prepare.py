@@ -17,7 +17,7 @@ from peftbench.errors import UserError
 from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import Method, build
 from peftbench.tasks import Task, load_task
-from peftbench.tasks.text.batching import Encoded, encode
+from peftbench.tasks.base import Examples
 from peftbench.training.devices import use_device
 
 
@@ -30,7 +30,7 @@ class Prepared:
     backbone: HeadedBackbone
     method: Method
     first_row: bool
-    splits: dict[str, Encoded]
+    splits: dict[str, Examples]
     parameters: dict[str, Any]
 
     @property
@@ -56,7 +56,7 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
             raise UserError(f"task {task.name}: the labels of its {name} split ({task.source}) are all hidden (-1)")
     folder = fetch(config.model)
     torch.manual_seed(config.seed)
-    backbone = add_head(_backbone(folder, config.model.dropout), task.num_outputs)
+    backbone = add_head(_backbone(folder, config.model.dropout), task.objective.num_outputs)
     method = build(config.method, backbone.sites)
     check_length(config, backbone.sites.positions, method.extra_tokens)
     return Prepared(
@@ -88,12 +88,11 @@ def _backbone(folder: Path, dropout: float | None) -> Backbone:
     return backbone
 
 
-def _splits(task: Task, backbone: HeadedBackbone, folder: Path, max_length: int) -> dict[str, Encoded]:
-    def tokenize() -> dict[str, Encoded]:
-        tokenizer = backbone.sites.tokenizer
-        return {name: encode(split.texts, split.labels, tokenizer, max_length) for name, split in task.splits.items()}
+def _splits(task: Task, backbone: HeadedBackbone, folder: Path, max_length: int) -> dict[str, Examples]:
+    def encode() -> dict[str, Examples]:
+        return {name: task.encode(split, backbone.sites.tokenizer) for name, split in task.splits.items()}
 
-    splits: dict[str, Encoded] = _keep("splits", (task.name, task.checksum, folder, max_length), tokenize)
+    splits: dict[str, Examples] = _keep("splits", (task.name, task.checksum, folder, max_length), encode)
     return splits
 
 

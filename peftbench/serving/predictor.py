@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 from peftbench.backbones.economy.attach import attached, cheap_kernels
 from peftbench.backbones.economy.first_row import reads_first_row
-from peftbench.config.schema import TrainerConfig, fill
+from peftbench.config.schema import TaskConfig, TrainerConfig, fill
 from peftbench.errors import UserError
 from peftbench.runs.find import load_run
 from peftbench.runs.record import Record
 from peftbench.serving.load import RunModel, check_mergeable, describe_run, load_run_model
-from peftbench.tasks.text.batching import encode
+from peftbench.tasks import blank_task
+from peftbench.tasks.text.task import TextSplit
 from peftbench.training.devices import use_device
-from peftbench.training.inference import logits_of, read_out
+from peftbench.training.inference import logits_of
 
 Example = tuple[str, ...]
 
@@ -50,6 +51,7 @@ class Predictor:
         self.labels: list[str] = list(model.description.labels)
         self.columns: list[str] = list(model.description.task["text"])
         self.batch_size = batch_size
+        self._task = blank_task(fill(TaskConfig, model.description.task, "task"), self.labels)
         self._model, self._precision = model, precision
         self._lock = Lock()
         model.method.detach()
@@ -81,12 +83,12 @@ class Predictor:
         return answers
 
     def _answer(self, examples: Sequence[Example]) -> list[Answer]:
-        backbone, description = self._model.backbone, self._model.description
-        data = encode(examples, None, backbone.sites.tokenizer, description.task["max_length"])
+        backbone = self._model.backbone
+        data = self._task.encode(TextSplit(examples), backbone.sites.tokenizer)
         device = backbone.sites.device
         with cheap_kernels(device):
             logits = logits_of(backbone.model, data, self.batch_size, self._precision, device)
-        predictions, probabilities = read_out(logits, regression=not self.labels)
+        predictions, probabilities = self._task.objective.read_out(logits)
         if probabilities is None:
             return [Answer(float(score), {}) for score in predictions]
         return [

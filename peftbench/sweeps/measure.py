@@ -108,8 +108,15 @@ def _measure(record: Record, sections: set[str]) -> None:
     prepared = prepare(config, reuse=True)
     prepared.backbone.model.to(prepared.device)
     method = load_adapter(record.adapter_dir, prepared.backbone)
-    data = prepared.splits["train"]
-    measured, failures = measure_run(method, prepared.backbone, prepared.first_row, data, record.adapter_dir, config)
+    measured, failures = measure_run(
+        method,
+        prepared.backbone,
+        prepared.first_row,
+        prepared.splits["train"],
+        prepared.task.objective.loss,
+        record.adapter_dir,
+        config,
+    )
     with RunLock(record.folder):
         record.update(**{section: measured[section] for section in sections})
         log_measured(config, record)

@@ -1,6 +1,7 @@
-"""Tasks: read the splits of a data set, and score predictions."""
+"""Tasks: read the splits of a data set, make batches of them, and score what a model says."""
 
+from peftbench.tasks.base import Task
 from peftbench.tasks.metrics import score
-from peftbench.tasks.text.read import Split, Task, load_task
+from peftbench.tasks.text.read import blank_task, load_task
 
-__all__ = ["Split", "Task", "load_task", "score"]
+__all__ = ["Task", "blank_task", "load_task", "score"]

@@ -9,11 +9,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from peftbench.config.schema import TrainerConfig
 from peftbench.errors import NonFiniteLossError
-from peftbench.tasks.text.batching import Batch, Encoded
+from peftbench.tasks.base import Batch, Examples
 from peftbench.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from peftbench.training.devices import resolve_precision
 from peftbench.training.optimizer import build_optimizer, build_schedule
@@ -55,7 +54,8 @@ class Fitted:
 def fit(
     model: nn.Module,
     trained: Mapping[str, nn.Parameter],
-    data: Encoded,
+    data: Examples,
+    loss: Callable[[Any, Batch], torch.Tensor],
     evaluate: Callable[[], dict[str, float]],
     primary: str,
     config: TrainerConfig,
@@ -69,7 +69,8 @@ def fit(
     Args:
         model: called with a batch's columns, returns an object with `.logits`, (batch, outputs).
         trained: the parameters to train by name; all on `device`.
-        data: the training split, with labels: integers for cross-entropy, floats for squared error.
+        data: the training split, with labels.
+        loss: called with what the model returned and the batch, returns the batch's mean loss.
         evaluate: called after each epoch, returns the validation metrics.
         primary: the metric that patience watches; higher is better.
         config: epochs, batch size, optimizer and schedule.
@@ -108,9 +109,10 @@ def fit(
             for indices in group:
                 batch = to_device(data.batch(indices), device)
                 with autocast:
-                    loss = _loss(forward, batch) * (len(indices) / examples)
-                loss.backward()
-                mean += loss.detach()
+                    outputs = forward(**{name: column for name, column in batch.items() if name != "labels"})
+                    share = loss(outputs, batch) * (len(indices) / examples)
+                share.backward()
+                mean += share.detach()
             if config.clip is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, config.clip)
             optimizer.step()
@@ -158,14 +160,6 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cuda":
         return {name: column.pin_memory().to(device, non_blocking=True) for name, column in batch.items()}
     return batch
-
-
-def _loss(forward: Callable[..., Any], batch: Batch) -> torch.Tensor:
-    labels = batch["labels"]
-    logits = forward(**{name: column for name, column in batch.items() if name != "labels"}).logits.float()
-    if labels.is_floating_point():
-        return F.mse_loss(logits.squeeze(-1), labels)
-    return F.cross_entropy(logits, labels)
 
 
 class _Losses:

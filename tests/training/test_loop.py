@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from tiny import tiny_model
+from tiny import encoded_texts, tiny_model
 
 from peftbench.config.schema import TrainerConfig
 from peftbench.errors import NonFiniteLossError, UserError
 from peftbench.methods import build, find_sites
 from peftbench.methods.lora import LoraConfig
-from peftbench.tasks.text.batching import Encoded
-from peftbench.training.inference import logits_of, scores_of
+from peftbench.tasks.classification import Classification
+from peftbench.tasks.text.batching import EncodedTexts
+from peftbench.training.inference import logits_of
 from peftbench.training.loop import fit
 
 CPU = torch.device("cpu")
@@ -24,7 +25,7 @@ def _config(**changes) -> TrainerConfig:
     return TrainerConfig(**(settings | changes))
 
 
-def _data(rows: int = 60, seed: int = 0) -> Encoded:
+def _data(rows: int = 60, seed: int = 0) -> EncodedTexts:
     """Rows of 4 to 11 tokens; the label says whether token 7 or token 8 stands behind the first."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 2, (rows,), generator=generator)
@@ -33,7 +34,7 @@ def _data(rows: int = 60, seed: int = 0) -> Encoded:
         length = int(torch.randint(4, 12, (1,), generator=generator))
         tail = torch.randint(10, 120, (length - 2,), generator=generator).tolist()
         encoded.append({"input_ids": [2, 7 + label, *tail]})
-    return Encoded(encoded, labels, {"input_ids": 0})
+    return encoded_texts(encoded, labels, {"input_ids": 0})
 
 
 class Run:
@@ -61,14 +62,14 @@ class Run:
 
     def evaluate(self):
         logits = logits_of(self.model, self.validation, 16, "fp32", CPU)
-        return scores_of(logits, self.validation.labels, ["accuracy", "f1"], regression=False)
+        return Classification(2).score(["accuracy", "f1"], logits, self.validation.labels)
 
     def fit(self, config=None, checkpoint=None, observers=None, data=None):
         torch.manual_seed(7)
         with self.method.on(find_sites(self.model)):
             return fit(
-                self.model, self.trained, data or _data(), self.evaluate, "accuracy", config or _config(),
-                seed=5, device=CPU, checkpoint=checkpoint, observers=observers or [self],
+                self.model, self.trained, data or _data(), Classification(2).loss, self.evaluate, "accuracy",
+                config or _config(), seed=5, device=CPU, checkpoint=checkpoint, observers=observers or [self],
             )  # fmt: skip
 
     def state(self):
@@ -196,11 +197,11 @@ def test_accumulated_gradients_equal_those_of_a_large_batch():
     """Two batches of 8 in one step train as one batch of 16 with the same rows."""
     data, order = _data(32), [list(range(16)), list(range(16, 32))]
 
-    class Ordered(Encoded):
+    class Ordered(EncodedTexts):
         def shuffled(self, size, seed, epoch):
             return [group[i : i + size] for group in order for i in range(0, 16, size)]
 
-    ordered = Ordered(data.rows, data.labels, data.padding)
+    ordered = Ordered(data.columns, data.offsets, data.labels, data.padding)
     one, two = Run(), Run()
     for run in (one, two):
         run.model.config.hidden_dropout_prob = 0

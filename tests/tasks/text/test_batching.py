@@ -1,13 +1,14 @@
 """Batches hold every row once, padded to their longest, in an order that the seed decides."""
 
 import torch
+from tiny import encoded_texts
 
-from peftbench.tasks.text.batching import Encoded, encode
+from peftbench.tasks.text.batching import encode
 
 
 def _encoded(lengths):
     rows = [{"input_ids": [i + 1] * n, "token_type_ids": [1] * n} for i, n in enumerate(lengths)]
-    return Encoded(rows, torch.arange(len(lengths)), {"input_ids": 0, "token_type_ids": 0})
+    return encoded_texts(rows, torch.arange(len(lengths)), {"input_ids": 0, "token_type_ids": 0})
 
 
 def test_rows_are_padded_to_the_longest_and_masked():
@@ -33,13 +34,21 @@ def test_an_epoch_holds_every_row_once_and_is_reproducible():
 
 def test_rows_of_like_length_share_a_batch():
     data = _encoded([3 + (i * 7) % 60 for i in range(800)])
-    padded = sum(max(data.lengths[batch]) * len(batch) for batch in data.shuffled(8, seed=0, epoch=0))
-    assert padded < 1.05 * data.lengths.sum()
+    padded = sum(max(data.sizes[batch]) * len(batch) for batch in data.shuffled(8, seed=0, epoch=0))
+    assert padded < 1.05 * data.sizes.sum()
+
+
+def test_a_subset_holds_its_rows_in_order():
+    data = _encoded([5, 2, 9, 4])
+    part = data.subset([3, 1])
+    whole, of_part = data.batch([3, 1]), part.batch([0, 1])
+    assert len(part) == 2 and part.sizes.tolist() == [4, 2]
+    assert all(torch.equal(whole[name], of_part[name]) for name in whole)
 
 
 def test_in_order_covers_the_split():
     data = _encoded([5, 2, 9, 4])
-    indices = [i for batch, _ in data.in_order(3) for i in batch]
+    indices = [i for batch in data.in_order(3) for i in batch]
     assert sorted(indices) == [0, 1, 2, 3]
 
 

@@ -42,7 +42,7 @@ def test_the_three_formats_agree(write):
         task = load_task(text_file(splits={"train": path, "validation": path}))
         assert task.splits["train"].texts == [(text,) for text, _ in ROWS[:number]]
         assert task.splits["train"].labels == [0, 1, 0][:number]
-        assert task.labels == ("neg", "pos") and task.num_outputs == 2 and not task.regression
+        assert task.labels == ("neg", "pos") and task.objective.num_outputs == 2
         assert list(task.splits) == ["train", "validation"]
 
 
@@ -106,7 +106,7 @@ def test_pairs(write):
 def test_scores(write):
     path = write("a.csv", "text,label\nx,1.5\ny,-1\n")
     task = load_task(text_file(splits={"train": path}, metrics=["pearson", "spearman"]), ["train"])
-    assert task.regression and task.num_outputs == 1 and task.splits["train"].labels == [1.5, -1.0]
+    assert task.objective.num_outputs == 1 and task.splits["train"].labels == [1.5, -1.0]
 
 
 @pytest.mark.parametrize("value", ["high", "nan", "inf", ""])

@@ -86,10 +86,10 @@ def test_scores_from_a_folder(glue):
     glue("dev.tsv", PAIRS[0], "a\tb\t3.25", "c\td\t2.999")
     folder = glue("test.tsv", PAIRS[0], "a\tb\t-1.000", "c\td\t-1.000")
     task = load_task(task_config("stsb", dir=folder), ["validation", "test"])
-    assert task.regression and task.num_outputs == 1 and task.labels == ()
+    assert task.objective.num_outputs == 1 and task.labels == ()
     assert task.splits["validation"].labels == [3.25, 2.999] and task.splits["test"].labels is None
     binary = load_task(task_config("stsb_binary", dir=folder), ["validation", "test"])
-    assert binary.num_outputs == 2 and binary.splits["validation"].labels == [1, 0]
+    assert binary.objective.num_outputs == 2 and binary.splits["validation"].labels == [1, 0]
     assert binary.splits["test"].labels is None
 
 

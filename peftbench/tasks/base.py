@@ -1,0 +1,124 @@
+"""What a task is: splits of data, how examples become batches, and what a model's outputs are trained towards.
+
+A task is its data (`Task`, one subclass a kind of input) and its objective (`Objective`, one class a kind of
+answer). The trainer, the measurements and the tables know these two alone, never which kind they are.
+"""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+# the model's inputs by name, and the targets under "labels" where they are known
+Batch = dict[str, torch.Tensor]
+
+# batches are cut from sorted stretches of this many batches, so that they differ from epoch to epoch
+_STRETCH = 25
+
+
+class Objective(Protocol):
+    """What is learned: the width of the head, the loss, and what the head's outputs say."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the head."""
+
+    def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
+        """Return the mean loss of a batch, a scalar; `outputs` is what the model returned, with `.logits`."""
+
+    def read_out(self, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return what logits (examples, outputs) say of each example: predictions, and probabilities or None."""
+
+    def score(self, metrics: Sequence[str], logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        """Return the metrics and the loss of a whole split."""
+
+
+class Split(Protocol):
+    """Examples as they were read; `labels` is None where they are hidden."""
+
+    @property
+    def labels(self) -> Sequence[Any] | None:
+        """One an example."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+
+    def content(self) -> Any:
+        """Return all that the examples hold, as JSON takes it."""
+
+
+class Examples(ABC):
+    """A split as the model reads it, from which batches are made; `labels` (examples,) or None."""
+
+    labels: torch.Tensor | None
+
+    @property
+    @abstractmethod
+    def sizes(self) -> np.ndarray:
+        """What each example costs, (examples,), such as its number of tokens: like sizes share a batch."""
+
+    @abstractmethod
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Return these examples as one batch."""
+
+    @abstractmethod
+    def subset(self, indices: Sequence[int]) -> "Examples":
+        """Return these examples alone, in this order."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.sizes)
+
+    def in_order(self, size: int) -> list[list[int]]:
+        """Return the indices of each batch over the whole split, the largest examples first."""
+        order = np.argsort(-self.sizes, kind="stable").tolist()
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def shuffled(self, size: int, seed: int, epoch: int) -> list[list[int]]:
+        """Return the indices of each batch of one epoch, the same for the same seed and epoch."""
+        random = np.random.default_rng((seed, epoch))
+        order, sizes = random.permutation(len(self)), self.sizes
+        batches: list[list[int]] = []
+        for start in range(0, len(order), size * _STRETCH):
+            stretch = order[start : start + size * _STRETCH]
+            stretch = stretch[np.argsort(-sizes[stretch], kind="stable")]
+            batches += [stretch[i : i + size].tolist() for i in range(0, len(stretch), size)]
+        return [batches[i] for i in random.permutation(len(batches))]
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """A data set in memory, and what is to be learned from it.
+
+    Attributes:
+        name: as the config group calls it.
+        objective: what is learned.
+        labels: class names by index, empty where the labels are scores.
+        metrics: names, the primary one first.
+        splits: by name; empty where only the form of the task is needed.
+        source: where the data comes from, in words.
+    """
+
+    name: str
+    objective: Objective
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    splits: Mapping[str, Any]
+    source: str
+
+    @abstractmethod
+    def encode(self, split: Any, processor: Any) -> Examples:
+        """Prepare a split for a model by the backbone's tokenizer or image processor."""
+
+    @property
+    def checksum(self) -> str:
+        """16 hexadecimal digits of all examples and labels: tells whether two sources hold the same data."""
+        digest = hashlib.sha256()
+        for name, split in sorted(self.splits.items()):
+            digest.update(json.dumps([name, *split.content()]).encode())
+        return digest.hexdigest()[:16]

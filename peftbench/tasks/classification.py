@@ -1,0 +1,33 @@
+"""One class for each example: cross-entropy, probabilities, class metrics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from peftbench.tasks.base import Batch
+from peftbench.tasks.metrics import score
+
+
+@dataclass(frozen=True)
+class Classification:
+    """An objective with an output for each of `num_outputs` classes; labels are class indices, int64."""
+
+    num_outputs: int
+
+    def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
+        """Return the mean cross-entropy of a batch."""
+        return F.cross_entropy(outputs.logits.float(), batch["labels"])
+
+    def read_out(self, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return the most probable class, (examples,), and the probabilities, (examples, classes)."""
+        return logits.argmax(-1).numpy(), logits.softmax(-1).numpy()
+
+    def score(self, metrics: Sequence[str], logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        """Return the metrics and the loss of a split."""
+        predictions, _ = self.read_out(logits)
+        values = score(metrics, predictions, labels.numpy(), self.num_outputs)
+        return {**values, "loss": F.cross_entropy(logits, labels).item()}

@@ -1,0 +1,33 @@
+"""A score for each example: squared error, correlations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from peftbench.tasks.base import Batch
+from peftbench.tasks.metrics import score
+
+
+@dataclass(frozen=True)
+class Regression:
+    """An objective with one output, the score itself; labels are floats."""
+
+    num_outputs: int = 1
+
+    def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
+        """Return the mean squared error of a batch."""
+        return F.mse_loss(outputs.logits.float().squeeze(-1), batch["labels"])
+
+    def read_out(self, logits: torch.Tensor) -> tuple[np.ndarray, None]:
+        """Return the scores, (examples,)."""
+        return logits.squeeze(-1).numpy(), None
+
+    def score(self, metrics: Sequence[str], logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        """Return the metrics and the loss of a split."""
+        predictions, _ = self.read_out(logits)
+        loss = F.mse_loss(logits.squeeze(-1), labels.float())
+        return {**score(metrics, predictions, labels.numpy()), "loss": loss.item()}

