@@ -162,7 +162,7 @@ def test_metrics_that_do_not_fit_the_labels(glue):
 def sts_package(tmp_path, monkeypatch):
     """A stand-in for the unpacked package of the STS benchmark."""
     monkeypatch.delenv("PEFTBENCH_DATA", raising=False)
-    monkeypatch.setattr("peftbench.tasks.text.read.fetch_packages", lambda config, other_ways: tmp_path)
+    monkeypatch.setattr("peftbench.tasks.text.sources.fetch_packages", lambda config, other_ways: tmp_path)
     line = 'genre\tfile\t2012\t0001\t{}\tA "plane.\tB plane. \n'
     for name in ("train", "dev", "test"):
         (tmp_path / f"sts-{name}.csv").write_text(
