@@ -86,7 +86,10 @@ class Bottleneck(nn.Module):
         self.up_weight = nn.Parameter(torch.empty(hidden, bottleneck))
         self.up_bias = nn.Parameter(torch.zeros(hidden))
         for weight in (self.down_weight, self.up_weight):
-            nn.init.trunc_normal_(weight, std=init_std, a=-2 * init_std, b=2 * init_std)
+            if init_std > 0:
+                nn.init.trunc_normal_(weight, std=init_std, a=-2 * init_std, b=2 * init_std)
+            else:
+                nn.init.zeros_(weight)
 
 
 class Adapter(Method, name="adapter"):

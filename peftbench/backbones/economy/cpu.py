@@ -25,7 +25,9 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-        return _product(x, weight, bias)
+        # oneDNN's result is a view for more than two dimensions, and a view takes no in-place arithmetic
+        product = _product(x, weight, bias)
+        return torch.ops.aten._unsafe_view(product, product.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -41,7 +43,7 @@ class _Linear(torch.autograd.Function):
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Return x·weightᵀ + bias like `torch.nn.functional.linear`; float32 goes through oneDNN."""
-    if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+    if x.dtype != torch.float32 or not x.numel() or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias)
 

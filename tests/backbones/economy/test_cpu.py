@@ -132,3 +132,16 @@ def test_outside_of_the_block_nothing_is_replaced(monkeypatch):
     F.linear(torch.randn(2, 3), torch.randn(4, 3))
     with CheapOnCpu(), pytest.raises(TypeError):
         F.linear(torch.randn(2, 3), torch.randn(4, 3))
+
+
+def test_linear_s_output_takes_in_place_arithmetic_and_any_number_of_rows():
+    x, weight = torch.randn(2, 3, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
+    output = linear(x, weight)
+    output += 1
+    (output**2).sum().backward()
+    found, x.grad = x.grad, None
+    ((F.linear(x, weight) + 1) ** 2).sum().backward()
+    torch.testing.assert_close(found, x.grad)
+    empty = torch.randn(0, 4, requires_grad=True)
+    linear(empty, weight, torch.zeros(5)).sum().backward()
+    assert empty.grad.shape == (0, 4)
