@@ -8,9 +8,9 @@ from typing import Any
 
 from peftbench.files import plain
 from peftbench.tables.claims import judge, judge_claim
-from peftbench.tables.collect import MISSING, OTHER_DATA, STALE, Found
+from peftbench.tables.collect import MISSING, OTHER_DATA, SPLIT, STALE, Found
 from peftbench.tables.columns import COLUMNS, EXACT, MEASURED, PER_RUN, POINTS, SCORES, in_unit, measured
-from peftbench.tables.scored import SPLIT, Scored
+from peftbench.tables.scored import Scored
 from peftbench.tables.spec import RowSpec, TableSpec
 from peftbench.tables.statistics import Interval
 from peftbench.tables.table import Cell, Row, RunPoint, Table
@@ -203,8 +203,8 @@ def _reading(spec: TableSpec, compared: int) -> list[str]:
     together = f" for all {compared} comparisons together" if compared > 1 else ""
     return [
         "mean ± standard deviation over the seeds",
-        f"bold: differs from {spec.baseline} by a paired bootstrap over the seeds that both have and the examples,"
-        f" 95 %{together}; intervals likewise, and none where there is one seed",
+        f"bold: differs from {spec.baseline} over the seeds that both have, 95 %{together}; intervals likewise, and none"
+        " where there is one seed (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
     ]
 
 

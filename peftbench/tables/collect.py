@@ -11,6 +11,7 @@ from peftbench.runs.find import find_runs, inspect_run
 from peftbench.runs.origin import code_digest
 from peftbench.runs.record import Record, Status
 
+SPLIT = "validation"
 MISSING, STALE = "missing", "stale"
 OTHER_DATA = "made from other data than the other runs"
 

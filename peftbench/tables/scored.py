@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from peftbench.tables import statistics
-from peftbench.tables.collect import Found
-from peftbench.tables.columns import POINTS, in_unit
+from peftbench.tables.bootstrap import score_draws
+from peftbench.tables.collect import SPLIT, Found
+from peftbench.tables.columns import PERCENT, POINTS, in_unit
 from peftbench.tables.statistics import Interval
-
-SPLIT = "validation"
 
 
 class Scored:
@@ -20,31 +19,39 @@ class Scored:
         self.seeds = list(predictions)
         first = next(iter(predictions.values()))
         self.labels = np.asarray(first.labels)
-        self.predictions = np.asarray([told.predictions for told in predictions.values()])
+        self.predictions = np.asarray([of_seed.predictions for of_seed in predictions.values()])
         self.classes = len(first.probabilities[0]) if first.probabilities else None
+        self._draws: dict[str, np.ndarray] = {}
 
     def score(self, metric: str, confidence: float) -> Interval:
         """Return the score with its interval, in the column's unit."""
-        interval = statistics.score_interval(metric, self.labels, self.predictions, confidence, self.classes)
-        return interval.scaled(in_unit(metric, 1.0))
+        interval = statistics.score_interval(self._draws_of(metric, self.seeds), confidence)
+        least = 0.0 if metric in PERCENT else -1.0
+        return interval.within(least, 1.0).scaled(in_unit(metric, 1.0))
 
     def difference(self, metric: str, other: "Scored", confidence: float) -> Interval | None:
         """Return the difference to another row over the seeds that both have, in points."""
-        ours, theirs = self._paired(other)
-        if not len(ours):
+        common = self.common_seeds(other)
+        if not common:
             return None
-        found = statistics.difference_interval(metric, self.labels, ours, theirs, confidence, self.classes)
-        return found.scaled(POINTS)
+        ours, theirs = self._draws_of(metric, common), other._draws_of(metric, common)
+        return statistics.difference_interval(ours, theirs, confidence).scaled(POINTS)
 
     def kept(self, metric: str, other: "Scored", confidence: float) -> Interval | None:
         """Return the score in percent of another row's, over the seeds that both have."""
-        ours, theirs = self._paired(other)
-        if not len(ours):
+        common = self.common_seeds(other)
+        if not common:
             return None
-        found = statistics.ratio_interval(metric, self.labels, ours, theirs, confidence, self.classes)
+        ours, theirs = self._draws_of(metric, common), other._draws_of(metric, common)
+        found = statistics.ratio_interval(ours, theirs, confidence)
         return found and found.scaled(100)
 
-    def _paired(self, other: "Scored") -> tuple[np.ndarray, np.ndarray]:
-        common = [seed for seed in self.seeds if seed in other.seeds]
-        ours = self.predictions[[self.seeds.index(seed) for seed in common]]
-        return ours, other.predictions[[other.seeds.index(seed) for seed in common]]
+    def common_seeds(self, other: "Scored") -> list[int]:
+        """Return the seeds that another row has too."""
+        return [seed for seed in self.seeds if seed in other.seeds]
+
+    def _draws_of(self, metric: str, seeds: Sequence[int]) -> np.ndarray:
+        """Return (1 + draws, seeds) scores; drawn once for all comparisons of a table."""
+        if metric not in self._draws:
+            self._draws[metric] = score_draws(metric, self.labels, self.predictions, self.classes)
+        return self._draws[metric][:, [self.seeds.index(seed) for seed in seeds]]

@@ -6,9 +6,23 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from peftbench.tables import statistics
-from peftbench.tables.statistics import difference_interval, ratio_interval, score_interval
+from peftbench.tables import bootstrap, statistics
+from peftbench.tables.bootstrap import score_draws
 from peftbench.tasks.metrics import score
+
+
+def score_interval(metric, labels, predictions, confidence=0.95):
+    return statistics.score_interval(score_draws(metric, labels, predictions), confidence)
+
+
+def difference_interval(metric, labels, ours, theirs, confidence=0.95):
+    draws = [score_draws(metric, labels, predictions) for predictions in (ours, theirs)]
+    return statistics.difference_interval(*draws, confidence)
+
+
+def ratio_interval(metric, labels, ours, theirs, confidence=0.95):
+    draws = [score_draws(metric, labels, predictions) for predictions in (ours, theirs)]
+    return statistics.ratio_interval(*draws, confidence)
 
 
 @pytest.fixture
@@ -19,35 +33,50 @@ def data():
     return labels, ours, theirs
 
 
-def by_hand(labels, ours, theirs):
-    """Every draw of one seed less than there are, and of examples, each as likely as any other."""
-    seeds, examples = ours.shape
-    correct = (ours == labels).astype(float) - (theirs == labels)
-    draws = [
-        correct[np.ix_(chosen, picked)].mean()
-        for chosen in product(range(seeds), repeat=seeds - 1)
-        for picked in product(range(examples), repeat=examples)
-    ]
-    return np.array(draws)
+def twice(predictions):
+    """Two seeds that say the same: only the examples are left to vary."""
+    return np.stack([predictions, predictions])
 
 
-def test_a_case_worked_by_hand():
-    # 2 seeds × 4 examples: ours is right where theirs is wrong on examples 0 (both seeds) and 1 (seed 0)
+def test_the_examples_part_worked_by_hand():
+    # 4 examples: ours is right where theirs is wrong on example 0 and 1
     labels = np.array([1, 0, 1, 1])
-    ours = np.array([[1, 0, 1, 0], [1, 1, 1, 0]])
-    theirs = np.array([[0, 1, 1, 0], [0, 1, 1, 0]])
-    interval = difference_interval("accuracy", labels, ours, theirs, confidence=0.9)
-    assert interval.estimate == pytest.approx((2 + 1) / 8)
-    draws = by_hand(labels, ours, theirs)
-    assert draws.size == 2 * 4**4
+    ours, theirs = np.array([1, 0, 1, 0]), np.array([0, 1, 1, 0])
+    interval = difference_interval("accuracy", labels, twice(ours), twice(theirs), confidence=0.9)
+    assert interval.estimate == pytest.approx(2 / 4)
+    correct = (ours == labels).astype(float) - (theirs == labels)
+    draws = np.array([correct[list(picked)].mean() for picked in product(range(4), repeat=4)])
     assert interval.low == pytest.approx(np.quantile(draws, 0.05), abs=1e-9)
     assert interval.high == pytest.approx(np.quantile(draws, 0.95), abs=1e-9)
     assert interval.low <= 0 < interval.high  # so few examples tell nothing
 
 
-def twice(predictions):
-    """Two seeds that say the same: only the examples are left to vary."""
-    return np.stack([predictions, predictions])
+def all_right(*seeds):
+    """Seeds that get every example right or every one wrong: only the seeds are left to vary."""
+    return np.array([[right] * 50 for right in seeds])
+
+
+def test_the_seeds_part_is_student_s_t():
+    labels, scores = np.ones(50, dtype=int), (1, 0, 1, 1, 1)
+    interval = score_interval("accuracy", labels, all_right(*scores), confidence=0.9)
+    expected = stats.t(4).ppf(0.95) * np.std(scores, ddof=1) / np.sqrt(5)
+    assert interval.high - interval.estimate == pytest.approx(expected, rel=1e-3)
+    assert interval.high > 1, "few seeds do not say how far others may be"
+    against_none = difference_interval("accuracy", labels, all_right(*scores), all_right(0, 0, 0, 0, 0), 0.9)
+    assert against_none.high - against_none.estimate == pytest.approx(expected, rel=1e-3)
+    same = difference_interval("accuracy", labels, all_right(*scores), all_right(*scores), 0.9)
+    freedom = (8 + 4) / 2  # Welch's for two equal variances, and that of one row
+    assert same.high == pytest.approx(stats.t(freedom).ppf(0.95) * np.std(scores, ddof=1) * np.sqrt(2 / 5), rel=1e-3)
+
+
+def test_what_single_runs_vary_by_counts_once():
+    """Runs that err on examples of their own say as much as one with as many examples as all of them have."""
+    generator = np.random.default_rng(19)
+    labels, predictions = np.ones(1000, dtype=int), (generator.random((20, 1000)) < 0.8).astype(int)
+    interval = score_interval("accuracy", labels, predictions)
+    once = stats.t(19).ppf(0.975) * np.sqrt(0.16 / 20_000)
+    assert interval.high - interval.low == pytest.approx(2 * once, rel=0.25)
+    assert interval.high - interval.low < 2 * 1.3 * once, "counted twice it would be 1.4 times as wide"
 
 
 def test_over_examples_it_agrees_with_scipy(data):
@@ -90,14 +119,14 @@ def test_each_draw_scores_as_the_metric_does_on_the_repeated_examples(metric, cl
     generator = np.random.default_rng(7)
     labels, predictions = generator.integers(0, classes, (2, 40))
     counts = generator.multinomial(40, np.full(40, 1 / 40), size=5).astype(float)
-    scores = statistics._scorer(metric, classes)(labels, predictions, counts)
+    scores = bootstrap._scorer(metric, classes)(labels, predictions, counts)
     for drawn, found in zip(counts.astype(int), scores, strict=True):
         repeated = score([metric], np.repeat(predictions, drawn), np.repeat(labels, drawn), classes)
         assert found == pytest.approx(repeated[metric])
 
 
 def test_pairing_narrows_the_interval(data):
-    labels, ours, _ = data
+    labels, ours = data[0], twice(data[1][0])
     nearly_the_same = ours.copy()
     nearly_the_same[:, :2] = 1 - labels[:2]
     paired = difference_interval("accuracy", labels, ours, nearly_the_same)
@@ -110,7 +139,8 @@ def test_more_confidence_is_wider_and_the_same_is_no_difference(data):
     narrow = difference_interval("f1", labels, ours, theirs)
     wide = difference_interval("f1", labels, ours, theirs, confidence=0.99)
     assert wide.low < narrow.low < narrow.high < wide.high
-    assert difference_interval("f1", labels, ours, ours) == (0, 0, 0)
+    same = difference_interval("f1", labels, twice(ours[0]), twice(ours[0]))
+    assert same == (0, 0, 0) and not difference_interval("f1", labels, ours, ours).excludes(0)
 
 
 def test_ratio(data):
@@ -122,9 +152,9 @@ def test_ratio(data):
 
 
 def test_what_cannot_be_paired_is_refused(data):
-    labels, ours, theirs = data
-    with pytest.raises(ValueError, match="not of one kind"):
-        difference_interval("accuracy", labels, ours, theirs[:2])
+    labels, ours, _ = data
+    with pytest.raises(ValueError, match="not over the same examples"):
+        score_draws("accuracy", labels, ours[:, :50])
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
@@ -145,23 +175,13 @@ def test_one_seed_has_no_interval(data):
     assert not interval.excludes(0)
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_runs_that_vary_are_seldom_told_apart_by_luck(seeds):
-    """Two equally good methods whose runs end 3 points apart: few seeds must not look like certainty."""
-    generator = np.random.default_rng(13)
-    labels = np.ones(400, dtype=int)
-    told = 0
-    for _ in range(50):
-        rates = 0.8 + generator.normal(0, 0.03, (2, seeds, 1))
-        ours, theirs = (generator.random((2, seeds, 400)) < rates).astype(int)
-        told += difference_interval("accuracy", labels, ours, theirs).excludes(0)
-    assert told <= 8
-
-
-def test_the_spread_of_means_over_seeds_is_not_underestimated():
-    """Of runs that differ from seed to seed alone, the draws vary as s²/seeds."""
-    generator = np.random.default_rng(17)
-    rates = generator.random(4)
-    predictions = (np.linspace(0, 1, 2000) < rates[:, None]).astype(int)
-    (draws,) = statistics._draws("accuracy", np.ones(2000, dtype=int), [predictions], 2)
-    assert draws[1:].std() == pytest.approx(rates.std(ddof=1) / 2, rel=0.03)
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "matthews", "pearson", "spearman"])
+@pytest.mark.parametrize("constant", [0, 1])
+def test_runs_that_say_the_same_of_every_example(metric, constant):
+    labels = np.arange(60) % 2
+    same, right = np.full((3, 60), constant), np.array([labels, labels, labels])
+    assert score_interval(metric, labels, same).estimate == pytest.approx(score([metric], same[0], labels)[metric])
+    assert difference_interval(metric, labels, same, same) == (0, 0, 0)
+    assert difference_interval(metric, labels, right, same).excludes(0)
+    of_one_class = difference_interval(metric, np.full(60, constant), same, same)
+    assert of_one_class == (0, 0, 0)

@@ -1,0 +1,30 @@
+"""How often rows of equal truth are told apart by luck; the whole simulation is scripts/calibrate_statistics.py."""
+
+import pytest
+
+from scripts.calibrate_statistics import calibrate, calibrate_bootstrap, family_error
+
+# three standard errors of 5 % over the repetitions
+WITHIN_ERROR = {300: 0.088, 60: 0.135}
+
+
+@pytest.mark.parametrize("deviations", [(0, 0), (1, 1), (3, 3), (0.3, 3)])
+@pytest.mark.parametrize("examples, seeds", [(400, 2), (1500, 2), (1500, 3), (5000, 5), (10_000, 2), (10_000, 10)])
+def test_rows_of_equal_truth_are_told_apart_by_luck_as_seldom_as_stated(examples, seeds, deviations):
+    assert calibrate(examples, seeds, deviations, 300).error <= WITHIN_ERROR[300]
+
+
+@pytest.mark.parametrize("seeds, most", [(5, 1.4), (10, 1.25)])
+@pytest.mark.parametrize("deviation", [0, 1, 3])
+def test_enough_seeds_have_nearly_ideal_intervals(seeds, most, deviation):
+    found = calibrate(1500, seeds, (deviation, deviation), 200)
+    assert found.width < most * found.ideal
+
+
+def test_the_bootstrap_itself_is_as_seldom_wrong():
+    found = calibrate_bootstrap("f1", 400, 3, 60)
+    assert found.error <= WITHIN_ERROR[60] and found.width < 2.5 * found.ideal
+
+
+def test_all_comparisons_together_are_as_seldom_wrong():
+    assert family_error(1500, 3, 60) <= WITHIN_ERROR[60]
