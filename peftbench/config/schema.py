@@ -1,22 +1,29 @@
 """The schema of every config group, and the one place where values are checked.
 
-Hydra composes plain YAML; `resolve` turns it into these dataclasses or raises UserError. Importing this file
-needs no torch.
+Hydra composes plain YAML; `resolve` turns it into these dataclasses or raises UserError. A record's config, which may
+be somebody else's, goes the same way, but nothing in it is resolved. Importing this file needs no torch.
 """
 
-from dataclasses import asdict, dataclass, field, is_dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from peftbench.config.sources import check_source
+from peftbench.config.values import typed
 from peftbench.errors import UserError, nearest
+
+GROUPS = ("method", "model", "task", "trainer", "logger", "measure")
+MAX_SEED = 2**32 - 1  # numpy, torch and Python all take it
 
 
 @dataclass
 class AssetConfig:
-    """Where a model or a data set comes from; see `peftbench.assets.fetch`."""
+    """Where a model or a data set comes from; see `peftbench.assets`."""
 
     name: str
     source: str
@@ -39,6 +46,7 @@ class ModelConfig(AssetConfig):
 
     def __post_init__(self) -> None:
         _one_of("model.source", self.source, ("hub", "pypi", "local"))
+        check_source(self, "model")
         self.path = _absolute(self.path)
         if self.dropout is not None:
             _between("model.dropout", self.dropout, 0, 0.99)
@@ -59,6 +67,11 @@ class TaskConfig(AssetConfig):
 
     def __post_init__(self) -> None:
         _one_of("task.source", self.source, ("glue", "hub", "pypi", "local"))
+        check_source(self, "task")
+        if len(self.text) not in (1, 2):
+            raise UserError(
+                f"task.text has {len(self.text)} columns: name one, or two for pairs, e.g. task.text=[text]"
+            )
         _at_least("task.max_length", self.max_length, 4)
         self.dir = _absolute(self.dir)
         if self.source == "local":
@@ -88,8 +101,10 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_batch_size", "accumulate"):
             _at_least(f"trainer.{name}", getattr(self, name), 1)
-        for name in ("lr", "weight_decay", "patience"):
+        for name in ("weight_decay", "patience"):
             _at_least(f"trainer.{name}", getattr(self, name), 0)
+        if self.lr <= 0:
+            raise UserError(f"trainer.lr={self.lr:g} must be above 0")
         _between("trainer.warmup", self.warmup, 0, 1)
         _one_of("trainer.schedule", self.schedule, ("linear", "cosine", "constant"))
         _one_of("trainer.precision", self.precision, ("auto", "fp32", "bf16"))
@@ -150,12 +165,14 @@ class RunConfig:
     force: bool
 
     def __post_init__(self) -> None:
-        _at_least("seed", self.seed, 0)
+        check_seed("seed", self.seed)
         if self.threads is not None:
             _at_least("threads", self.threads, 1)
-        for letter in "/\\":
+        for letter in "/\\\0":
             if letter in self.experiment:
-                raise UserError(f"experiment={self.experiment} is a folder's name: it takes no {letter!r}")
+                raise UserError(f"experiment={self.experiment!r} is a folder's name: it takes no {letter!r}")
+        if self.experiment in ("", ".", ".."):
+            raise UserError(f"experiment={self.experiment!r} is no folder's name")
 
     def plain(self) -> dict[str, Any]:
         """Return the whole config as plain data, the method's name among its settings."""
@@ -164,64 +181,87 @@ class RunConfig:
         return flat
 
 
-def resolve(composed: DictConfig) -> RunConfig:
-    """Turn what Hydra composed (or what a record holds) into a checked `RunConfig`.
+def resolve(composed: DictConfig | Mapping[str, Any]) -> RunConfig:
+    """Turn what Hydra composed, or the plain data that a record holds, into a checked `RunConfig`.
+
+    Interpolations are resolved in what was composed here; those of a record stay text.
 
     Raises UserError for a missing value, a wrong type or a value out of range.
     """
     from peftbench.methods import method_class
 
-    try:
-        raw: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "a value"
-        raise UserError(f"{key} has no value: set it, e.g. {key}=…") from error
+    raw: Any = composed
+    if isinstance(composed, DictConfig):
+        try:
+            raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            key = getattr(error, "full_key", None) or "a value"
+            raise UserError(f"{key} has no value: set it, e.g. {key}=…") from error
     known = {"method", *RunConfig.__dataclass_fields__} - {"method_name"}
     for key in raw:
         if key not in known:
             raise UserError(f"there is no setting {key!r}. {nearest(key, known)}")
-    method = dict(raw["method"])
+    for key in known:
+        if key not in raw:
+            raise UserError(f"the config lacks {key!r}")
+    groups = {
+        group: _as_group(raw[group], group) for group in ("method", "model", "task", "trainer", "logger", "measure")
+    }
+    method = groups["method"]
     method.pop("recipe", None)
-    name = method.pop("name")
+    name = str(method.pop("name", None))
     return RunConfig(
         method_name=name,
         method=fill(method_class(name).config_class, method, "method"),
-        model=fill(ModelConfig, raw["model"], "model"),
-        task=fill(TaskConfig, raw["task"], "task"),
-        trainer=fill(TrainerConfig, raw["trainer"], "trainer"),
-        logger=fill(LoggerConfig, raw["logger"], "logger"),
-        measure=fill(MeasureConfig, raw["measure"], "measure"),
+        model=fill(ModelConfig, groups["model"], "model"),
+        task=fill(TaskConfig, groups["task"], "task"),
+        trainer=fill(TrainerConfig, groups["trainer"], "trainer"),
+        logger=fill(LoggerConfig, groups["logger"], "logger"),
+        measure=fill(MeasureConfig, groups["measure"], "measure"),
         **{
-            key: _typed(RunConfig, key, raw[key], key)
+            key: typed(RunConfig, key, raw[key], key)
             for key in ("seed", "device", "threads", "experiment", "output_dir", "force")
         },
     )
 
 
-def fill(cls: type, values: dict[str, Any], group: str) -> Any:
-    """Build the dataclass `cls` from plain values of the config group `group`, each converted to its type."""
+def _as_group(value: Any, group: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{group}={value} must have keys and values")
+    return dict(value)
+
+
+def fill(cls: type, values: Mapping[str, Any], group: str) -> Any:
+    """Build the dataclass `cls` from plain values of the config group `group`, each converted to its type.
+
+    Raises UserError for an unknown or missing key, a wrong type or a value out of range.
+    """
     assert is_dataclass(cls)
-    names = cls.__dataclass_fields__
+    names = {name: field for name, field in cls.__dataclass_fields__.items() if field.init}
+    required = [name for name, field in names.items() if field.default is MISSING and field.default_factory is MISSING]
+    values = _as_group(values, group)
+    for name in required:
+        if name not in values:
+            raise UserError(f"{group} lacks {name!r}: set {group}.{name}=…")
     for key in values:
         if key not in names:
             raise UserError(f"{group} has no key {key!r}. {nearest(key, names)}")
-    return cls(**{key: _typed(cls, key, value, f"{group}.{key}") for key, value in values.items()})
+    return cls(**{key: typed(cls, key, value, f"{group}.{key}") for key, value in values.items()})
 
 
-def _typed(cls: type, key: str, value: Any, shown: str) -> Any:
-    """Convert one value to the type of the field `key` of `cls`, as OmegaConf does (`"3"` is an int, `1` a float)."""
-    if value is None and "None" in str(cls.__dataclass_fields__[key].type):  # type: ignore[attr-defined]
-        return None
-    schema = OmegaConf.structured(cls)
-    OmegaConf.set_readonly(schema, False)
-    try:
-        schema[key] = value
-        typed = schema[key]
-    except OmegaConfBaseException as error:
-        wanted = cls.__dataclass_fields__[key].type  # type: ignore[attr-defined]
-        wanted = getattr(wanted, "__name__", str(wanted))
-        raise UserError(f"{shown}={value} is not of type {wanted}") from error
-    return OmegaConf.to_container(typed) if OmegaConf.is_config(typed) else typed
+def check_seed(name: str, seed: int) -> None:
+    """Raise UserError for a seed that not all random generators take."""
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"{name}={seed} must lie in 0 … {MAX_SEED}")
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise UserError where there are fewer cores; only the machine that runs it can tell."""
+    cores = os.cpu_count() or 1
+    if threads is not None and threads > cores:
+        raise UserError(
+            f"threads={threads} is more than this machine's {cores} cores: choose {cores} or fewer, or null"
+        )
 
 
 def _absolute(path: str | None) -> str | None:

@@ -12,7 +12,7 @@ from peftbench.assets.fetch import fetch
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import Backbone, load_backbone
-from peftbench.config.schema import RunConfig
+from peftbench.config.schema import RunConfig, check_threads
 from peftbench.errors import UserError
 from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import Method, build
@@ -48,6 +48,7 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
     """
     if not reuse:
         _kept.clear()
+    check_threads(config.threads)
     device = use_device(config.device)
     torch.set_num_threads(config.threads or _THREADS)  # an earlier run of the process may have set another number
     task = load_task(config.task)

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from peftbench.config.schema import resolve
 from peftbench.errors import PeftbenchError
 from peftbench.loggers.wandb_run import log_measured
@@ -102,7 +100,7 @@ def _measure(record: Record, sections: set[str]) -> None:
     from peftbench.runs.prepare import prepare
     from peftbench.serving.adapter import load_adapter
 
-    config = resolve(OmegaConf.create(record.config()))
+    config = resolve(record.config())
     choice: dict[str, Any] = {section: section in sections for section in SECTIONS}
     config = replace(config, measure=replace(config.measure, **choice))
     prepared = prepare(config, reuse=True)

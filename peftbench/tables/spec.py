@@ -1,9 +1,11 @@
 """A table's spec: the rows wanted, what is shown of them, and what the lab and the literature say."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from peftbench.config.schema import MAX_SEED
 from peftbench.errors import UserError, nearest
 from peftbench.tables.columns import COLUMNS, SIGNED
 
@@ -77,6 +79,7 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any) -> TableSpec:
             raise UserError(f"{where}: {key} is missing")
     for key in ("rows", "prepare", "claims", "columns", "base"):
         _check_list(raw.get(key), f"{where}: {key}")
+    base = _overrides(raw.get("base"), f"{where}: base")
     rows = [_row(row, f"{where}: a row") for row in raw["rows"]]
     prepare = [_row(row, f"{where}: prepare") for row in raw.get("prepare") or []]
     labels = [row.label for row in (*rows, *prepare)]
@@ -95,7 +98,7 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any) -> TableSpec:
     return TableSpec(
         name=name,
         title=str(raw["title"]),
-        base=[str(line) for line in raw.get("base") or []],
+        base=base,
         seeds=_seeds(seeds),
         baseline=str(raw["baseline"]),
         columns=list(raw["columns"]),
@@ -112,8 +115,16 @@ def _row(raw: Any, where: str) -> RowSpec:
     for key, figure in (row.lab or {}).items():
         if not isinstance(figure, int | float):
             raise UserError(f"{where}: the lab's {key} must be a number, not {figure!r}")
-    overrides = [str(line) for line in row.overrides or []]
-    return RowSpec(str(row.label), overrides, row.lab or {}, row.published or {})
+    return RowSpec(str(row.label), _overrides(row.overrides, where), row.lab or {}, row.published or {})
+
+
+def _overrides(lines: list[Any] | None, where: str) -> list[str]:
+    """Return a row's overrides; Hydra's own settings can run code, and a table may be somebody else's."""
+    overrides = [str(line) for line in lines or []]
+    for line in overrides:
+        if re.match(r"[+~]*hydra\b", line):
+            raise UserError(f"{where}: {line}: Hydra's own settings belong on the command line, not into a table")
+    return overrides
 
 
 def _claim(raw: Any, where: str) -> ClaimSpec:
@@ -160,6 +171,8 @@ def _check_claim(claim: ClaimSpec, labels: list[str], where: str) -> None:
 def _seeds(given: Any) -> list[int]:
     if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
         return list(range(given))
-    if isinstance(given, list) and given and all(isinstance(seed, int) and seed >= 0 for seed in given):
+    if isinstance(given, list) and given and all(isinstance(seed, int) and 0 <= seed <= MAX_SEED for seed in given):
         return sorted(set(given))
-    raise UserError(f"seeds={given} must be a number of seeds, 1 or more, or a list of seeds, e.g. seeds=[0,1,2]")
+    raise UserError(
+        f"seeds={given} must be a number of seeds, 1 or more, or a list of seeds (0 … {MAX_SEED}), e.g. seeds=[0,1,2]"
+    )

@@ -45,3 +45,22 @@ def test_what_cannot_be_meant(change, says):
 def test_bad_seeds(seeds):
     with pytest.raises(UserError, match="must be a number of seeds"):
         read_spec("sizes", RAW, seeds)
+
+
+HYDRAS = [
+    "hydra.launcher._target_=os.system",
+    "+hydra.callbacks.a._target_=evil",
+    "++hydra.job.env_set.A=1",
+    "~hydra",
+    "hydra/launcher=joblib",
+    "hydra.searchpath=[pkg://evil]",
+]
+
+
+@pytest.mark.parametrize("line", HYDRAS)
+@pytest.mark.parametrize("place", ["base", "rows", "prepare"])
+def test_a_table_does_not_set_what_hydra_runs(line, place):
+    raw = {"title": "Tiny", "baseline": "a", "columns": ["accuracy"], "rows": [{"label": "a", "overrides": []}]}
+    raw[place] = [line] if place == "base" else [{"label": "a", "overrides": [line]}]
+    with pytest.raises(UserError, match="Hydra's own settings belong on the command line"):
+        read_spec("tiny", raw, 1)

@@ -1,0 +1,98 @@
+"""Plain values, of YAML or a record, to the types that a dataclass declares. Nothing in them is resolved or run."""
+
+import math
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from peftbench.errors import UserError
+
+_TRUE, _FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0")
+
+
+def typed(cls: type, field: str, value: Any, shown: str) -> Any:
+    """Return `value` as the type of `cls`'s field: `"3"` is an int, `1` a float, an interpolation `${…}` mere text.
+
+    Raises UserError, naming the value `shown`, where it is of another type, NaN or infinite.
+    """
+    hint = get_type_hints(cls)[field]
+    try:
+        return _convert(value, hint)
+    except _NotFiniteError:
+        raise UserError(f"{shown}={value} must be a finite number") from None
+    except (ValueError, TypeError):
+        written = getattr(hint, "__name__", "") if get_origin(hint) is None else str(hint)
+        raise UserError(f"{shown}={value} is not of type {written}") from None
+
+
+class _NotFiniteError(ValueError):
+    pass
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    """Convert one value; raises ValueError or TypeError where it is of another type."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, UnionType):
+        return _first_that_fits(value, arguments)
+    if origin is list:
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        return [_convert(entry, arguments[0]) for entry in value]
+    if origin is dict:
+        if not isinstance(value, dict) or not all(isinstance(key, arguments[0]) for key in value):
+            raise TypeError
+        return {key: _convert(entry, arguments[1]) for key, entry in value.items()}
+    if hint in (bool, int, float, str):
+        return _SCALARS[hint](value)
+    if isinstance(value, hint):
+        return value
+    raise TypeError
+
+
+def _first_that_fits(value: Any, hints: tuple[Any, ...]) -> Any:
+    if value is None and type(None) in hints:
+        return None
+    for hint in hints:
+        try:
+            return _convert(value, hint)
+        except _NotFiniteError:
+            raise
+        except (ValueError, TypeError):
+            continue
+    raise TypeError
+
+
+def _bool(value: Any) -> bool:
+    if isinstance(value, bool | int):
+        return bool(value)
+    if isinstance(value, str) and value.lower() in _TRUE + _FALSE:
+        return value.lower() in _TRUE
+    raise TypeError
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError
+    return int(value)
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    try:
+        number = float(value)
+    except OverflowError:
+        raise _NotFiniteError from None
+    if not math.isfinite(number):
+        raise _NotFiniteError
+    return number
+
+
+def _str(value: Any) -> str:
+    if isinstance(value, str | bool | int | float):
+        return str(value)
+    raise TypeError
+
+
+_SCALARS = {bool: _bool, int: _int, float: _float, str: _str}
