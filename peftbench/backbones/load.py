@@ -13,6 +13,8 @@ from peftbench.backbones.dropout import set_dropout
 from peftbench.backbones.sites import Sites, find_sites
 from peftbench.errors import UserError
 
+_NEVER_RUN = "which is never run, for it could do anything; choose a model that transformers itself knows"
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -53,6 +55,7 @@ def load_backbone(folder: Path, dropout: float | None = None) -> Backbone:
     with quiet(), torch.random.fork_rng(devices=[]):  # a head's random start is drawn when it is built
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            _check_attention(config)
             classifier, info = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 config=config,
@@ -60,13 +63,25 @@ def load_backbone(folder: Path, dropout: float | None = None) -> Backbone:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 trust_remote_code=False,
+                weights_only=True,  # of pickled weights: tensors alone
             )
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"cannot load a model from {folder}: {reason}") from error
+            raise UserError(f"cannot load a model from {folder}: {_reason(error)}") from error
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     return _backbone(classifier, missing, dropout, tokenizer)
+
+
+def _check_attention(config: Any) -> None:
+    """Refuse a config that asks for attention from the hub: compiled code, which transformers would fetch and run."""
+    if "/" in str(getattr(config, "_attn_implementation", None)):
+        raise ValueError(f"its config.json asks for code from the hub ({config._attn_implementation}), {_NEVER_RUN}")
+
+
+def _reason(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return f"it needs Python code of its own (auto_map), {_NEVER_RUN}"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def blank_backbone(architecture: dict[str, Any]) -> Backbone:
