@@ -203,8 +203,8 @@ def _reading(spec: TableSpec, compared: int) -> list[str]:
     together = f" for all {compared} comparisons together" if compared > 1 else ""
     return [
         "mean ± standard deviation over the seeds",
-        f"bold: differs from {spec.baseline} over the seeds that both have, 95 %{together}; intervals likewise, and none"
-        " where there is one seed (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
+        f"bold: differs from {spec.baseline} over the seeds that both have, 95 %{together}; intervals likewise, and"
+        " none where there is one seed (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
     ]
 
 

@@ -2,7 +2,9 @@
 
 import csv
 import io
+from typing import Any
 
+from peftbench.tables.export.printable import printable
 from peftbench.tables.table import Table
 
 FIELDS = (
@@ -20,10 +22,16 @@ FIELDS = (
     "published",
     "runs",
 )
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_csv(table: Table) -> str:
-    """Return the CSV's text: every figure there is, shown or not; `runs` are the ids it is made from."""
+    """Return the CSV's text: every figure there is, shown or not; `runs` are the ids it is made from.
+
+    A text that a spreadsheet would take for a formula, for it begins with = + - @ or a tab, gets an apostrophe in
+    front, as OWASP advises ("CSV injection"). Numbers stay numbers.
+    """
+    table = printable(table)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(FIELDS)
@@ -33,7 +41,10 @@ def to_csv(table: Table) -> str:
             if (cell := row.cells.get(column.key)) is not None:
                 interval = [cell.low, cell.high, cell.differs]
                 beside = [cell.lab, cell.verdict, cell.published]
-                writer.writerow(
-                    [row.label, column.key, column.unit, cell.value, cell.sd, cell.n, *interval, *beside, used]
-                )
+                figures = [cell.value, cell.sd, cell.n, *interval, *beside]
+                writer.writerow(map(_safe, [row.label, column.key, column.unit, *figures, used]))
     return file.getvalue()
+
+
+def _safe(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

@@ -11,7 +11,9 @@ from peftbench.tables.table import Table
 
 def to_json(table: Table) -> str:
     """Return all of the table as indented JSON."""
-    return json.dumps(plain(table.plain()), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(plain(table.plain()), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # a byte of the command line that is no UTF-8 becomes JSON's own escape
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _markdown(table: Table) -> str:

@@ -29,7 +29,7 @@ _LEGEND = (
 )
 
 
-def grid(table: Table) -> Grid:
+def lay_out(table: Table) -> Grid:
     """Lay a table out: a column a figure, and behind it the lab's with its verdict where any row has one."""
     headings = [""]
     rows = [[Text(row.label)] for row in table.rows]
@@ -43,20 +43,20 @@ def grid(table: Table) -> Grid:
             line.append(Text(format_cell(cell, column) if cell else "–", bold=bool(cell and cell.differs)))
             if with_lab:
                 line.append(_lab(cell.lab if cell else None, cell.verdict if cell else None))
-    if any(reasons := [unused(row) for row in table.rows]):
+    if any(reasons := [missing_runs(row) for row in table.rows]):
         headings.append("runs")
         for reason, line in zip(reasons, rows, strict=True):
             line.append(Text(reason, quiet=True))
     return Grid(headings, rows, [*([_LEGEND] if "the lab" in headings else []), *table.reading], table.notes)
 
 
-def unused(row: Row) -> str:
+def missing_runs(row: Row) -> str:
     """Say which of a row's runs its figures lack, empty where they have all: `2 missing, 1 oom`."""
     statuses = [run.status for run in row.runs if not run.used]
     return ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
 
 
-def under(table: Table) -> str:
+def subtitle(table: Table) -> str:
     """Return what the table is of, in one line."""
     examples = f", n = {table.examples:,} validation examples" if table.examples else ""
     seeds = f"{len(table.seeds)} seed{'s' if len(table.seeds) > 1 else ''}"

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.files import plain
-from peftbench.tables.export.grid import claims, published, under, unused
-from peftbench.tables.export.plots import COLORS, COSTS, curves, scatter
+from peftbench.tables.export.grid import claims, missing_runs, published, subtitle
+from peftbench.tables.export.plot_data import COLORS, COSTS, curves, scatter
+from peftbench.tables.export.printable import printable
 from peftbench.tables.table import Cell, Column, Row, Table, format_cell, format_interval, heading
 
 _FOLDER = Path(__file__).parent
@@ -16,6 +17,7 @@ _FOLDER = Path(__file__).parent
 
 def to_html(table: Table) -> str:
     """Return the page; it needs no network and no other file."""
+    table = printable(table)
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     return "\n".join(
@@ -25,7 +27,7 @@ def to_html(table: Table) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(table.title)}</title>",
             f"<style>\n{style}</style></head><body>",
-            f"<h1>{escape(table.title)}</h1><p>{escape(under(table))}</p>",
+            f"<h1>{escape(table.title)}</h1><p>{escape(subtitle(table))}</p>",
             '<div class="scroll">',
             _table(table),
             "</div>",
@@ -53,7 +55,7 @@ def _table(table: Table) -> str:
 
 
 def _row(number: int, row: Row, columns: list[Column]) -> str:
-    reason = unused(row)
+    reason = missing_runs(row)
     note = f'<small class="missing">{escape(reason)}</small>' if reason else ""
     baseline = '<small class="quiet">baseline</small>' if row.baseline else ""
     label = f'<button type="button" class="lead">{escape(row.label)}</button>{baseline}{note}'

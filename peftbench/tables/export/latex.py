@@ -1,6 +1,7 @@
 """A table as LaTeX, with booktabs."""
 
-from peftbench.tables.export.grid import Text, grid, under
+from peftbench.tables.export.grid import Text, lay_out, subtitle
+from peftbench.tables.export.printable import printable
 from peftbench.tables.table import Table
 
 _GREEK = {
@@ -23,24 +24,28 @@ _ESCAPED = {
     "<": "$<$",
     ">": "$>$",
     **{letter: rf"$\{name}$" for letter, name in _GREEK.items()},
-    "\n": " ",
+    "|": "$|$",
+    '"': "''",
+    # behind \\ and \midrule these would be arguments, and two hyphens are a dash
+    **{letter: f"{{{letter}}}" for letter in "[]*-"},
 }
 
 
 def to_latex(table: Table) -> str:
     """Return a `table` environment; it needs the packages amssymb, booktabs and graphicx."""
-    laid = grid(table)
-    body = [" & ".join(map(_marked, row)) + r" \\" for row in laid.rows]
+    table = printable(table)
+    grid = lay_out(table)
+    body = [" & ".join(map(_marked, row)) + r" \\" for row in grid.rows]
     return "\n".join(
         [
-            "% " + table.command.replace("\n", " "),
+            "% " + table.command,
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escape(table.title)}: {_escape(under(table))}. {_escape('; '.join(laid.reading))}.}}",
+            rf"\caption{{{_escape(table.title)}: {_escape(subtitle(table))}. {_escape('; '.join(grid.reading))}.}}",
             r"\resizebox{\linewidth}{!}{%",
-            rf"\begin{{tabular}}{{l{'r' * (len(laid.headings) - 1)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(grid.headings) - 1)}}}",
             r"\toprule",
-            " & ".join(map(_escape, laid.headings)) + r" \\",
+            " & ".join(map(_escape, grid.headings)) + r" \\",
             r"\midrule",
             *body,
             r"\bottomrule",

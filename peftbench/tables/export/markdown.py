@@ -1,22 +1,26 @@
 """A table as Markdown."""
 
-from peftbench.tables.export.grid import Text, claims, grid, published, under
+import re
+
+from peftbench.tables.export.grid import Text, claims, lay_out, published, subtitle
+from peftbench.tables.export.printable import printable
 from peftbench.tables.table import Table
 
 
 def to_markdown(table: Table) -> str:
     """Return a Markdown section: heading, figures, claims with verdicts, notes, and what it was made with."""
-    laid = grid(table)
-    lines = [f"## {table.title}", "", f"{_escape(under(table))}", ""]
-    lines += _table(laid.headings, [[_marked(text) for text in row] for row in laid.rows])
+    table = printable(table)
+    grid = lay_out(table)
+    lines = [f"## {_escape(table.title)}", "", f"{_escape(subtitle(table))}", ""]
+    lines += _table(grid.headings, [[_marked(text) for text in row] for row in grid.rows])
     if table.claims:
-        told = [[_escape(part) for part in claim] for claim in claims(table)]
-        lines += ["", *_table(["what the lab says", "measured", "verdict"], told, align_right=False)]
+        rows = [[_escape(part) for part in claim] for claim in claims(table)]
+        lines += ["", *_table(["what the lab says", "measured", "verdict"], rows, align_right=False)]
     if notes := published(table):
         lines += ["", "Published:", "", *(f"- {_escape(note)}" for note in notes)]
-    lines += ["", *(f"- {_escape(note)}" for note in (*laid.reading, *laid.notes))]
+    lines += ["", *(f"- {_escape(note)}" for note in (*grid.reading, *grid.notes))]
     facts = "; ".join(f"{name} {', '.join(values)}" for name, values in table.environment.items())
-    return "\n".join([*lines, "", f"`{table.command}`", "", *([_escape(facts), ""] if facts else [])])
+    return "\n".join([*lines, "", _code(table.command), "", *([_escape(facts), ""] if facts else [])])
 
 
 def _table(headings: list[str], rows: list[list[str]], align_right: bool = True) -> list[str]:
@@ -28,7 +32,12 @@ def _marked(text: Text) -> str:
     return f"**{_escape(text.text)}**" if text.bold and text.text else _escape(text.text)
 
 
+def _code(text: str) -> str:
+    """Quote a command by more backticks than stand in it one after the other."""
+    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    return f"{fence}{text}{fence}" if fence == "`" else f"{fence} {text} {fence}"
+
+
 def _escape(text: str) -> str:
-    for letter in "\\|*_<`":
-        text = text.replace(letter, f"\\{letter}")
-    return text.replace("\n", " ")
+    # what would become emphasis, code, a link, an entity, HTML, a formula, a heading or a cell's end
+    return re.sub(r"([\\`*_\[\]<&$#~|])", r"\\\1", text)

@@ -4,7 +4,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from peftbench.tables.export.grid import Text, claims, grid, published, under
+from peftbench.tables.export.grid import Text, claims, lay_out, published, subtitle
+from peftbench.tables.export.printable import printable
 from peftbench.tables.table import Table
 
 _VERDICTS = {"holds": "green", "does not hold": "red"}
@@ -12,18 +13,19 @@ _VERDICTS = {"holds": "green", "does not hold": "red"}
 
 def to_terminal(table: Table) -> RenderableType:
     """Return what rich prints: the figures, the lab's claims with their verdicts, the notes."""
-    laid = grid(table)
+    table = printable(table)
+    grid = lay_out(table)
     shown = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for number, title in enumerate(laid.headings):
-        shown.add_column(title, justify="left" if number == 0 else "right", overflow="fold")
-    for row in laid.rows:
+    for number, title in enumerate(grid.headings):
+        shown.add_column(RichText(title), justify="left" if number == 0 else "right", overflow="fold")
+    for row in grid.rows:
         shown.add_row(*map(_styled, row))
-    parts: list[RenderableType] = [RichText(table.title, "bold"), RichText(under(table), "dim"), "", shown]
+    parts: list[RenderableType] = [RichText(table.title, "bold"), RichText(subtitle(table), "dim"), "", shown]
     if table.claims:
         parts += ["", RichText("what the lab says", "bold"), _claims(table)]
     if lines := published(table):
         parts += ["", RichText("published", "bold"), *map(RichText, lines)]
-    return Group(*parts, "", *(RichText(note, "dim") for note in (*laid.reading, *laid.notes)))
+    return Group(*parts, "", *(RichText(note, "dim") for note in (*grid.reading, *grid.notes)))
 
 
 def _styled(text: Text) -> RichText:
@@ -33,5 +35,5 @@ def _styled(text: Text) -> RichText:
 def _claims(table: Table) -> RichTable:
     shown = RichTable(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for claim, measured, verdict in claims(table):
-        shown.add_row(claim, measured, RichText(verdict, _VERDICTS.get(verdict, "yellow")))
+        shown.add_row(RichText(claim), RichText(measured), RichText(verdict, _VERDICTS.get(verdict, "yellow")))
     return shown

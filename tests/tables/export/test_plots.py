@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from made_table import made_table
 
-from peftbench.tables.export.plots import curves, pareto_front, save_plots, scatter
+from peftbench.tables.export.plot_data import curves, pareto_front, scatter
+from peftbench.tables.export.plots import save_plots
 
 
 def test_the_pareto_front_is_what_nothing_beats():
