@@ -18,6 +18,10 @@ class UserError(PeftbenchError):
     exit_code = 2
 
 
+class LostRunError(PeftbenchError):
+    """The process of a run ended without a word: it was killed, or its machine was lost."""
+
+
 class NonFiniteLossError(PeftbenchError):
     """The loss became NaN or infinite; training stopped at that step."""
 

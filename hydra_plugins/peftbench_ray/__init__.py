@@ -5,19 +5,16 @@ part the launcher is what follows. Hydra looks for launchers in `hydra_plugins` 
 """
 
 import logging
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from peftbench.errors import PeftbenchError, UserError
+from peftbench.errors import UserError
+from peftbench.sweeps.hydra_job import HydraJob, compose_jobs, lost
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # jobs hand over next to nothing; Ray would take a third of the memory
 
@@ -40,42 +37,40 @@ class RayLauncher(Launcher):
         except ImportError as error:
             raise UserError("hydra/launcher=ray is not installed: pip install 'peftbench[ray]'") from error
         self._connect()
-        remote = ray.remote(**self._remote)(_run)
-        tasks = []
-        for index, overrides in enumerate(job_overrides, start=initial_job_idx):
-            config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-            with open_dict(config):
-                config.hydra.job.id = config.hydra.job.num = index
-            tasks.append(remote.remote(self._context, config, self._task, Singleton.get_state(), Path.cwd()))
+        jobs = compose_jobs(self._context, self._task, self._config, job_overrides, initial_job_idx)
+        tasks = [ray.remote(**self._resources(str(job.config.get("device", "auto"))))(_run).remote(job) for job in jobs]
         numbered = enumerate(zip(tasks, job_overrides, strict=True), start=initial_job_idx + 1)
         return [_returned(task, number, overrides) for number, (task, overrides) in numbered]
+
+    def _resources(self, device: str) -> dict[str, Any]:
+        """Return what `ray.remote` takes for a run on `device`: a GPU of its own where the cluster has any.
+
+        Ray shows a task the GPUs that it was given and no others.
+        """
+        import ray
+
+        if device.startswith("cuda:"):
+            raise UserError(f"device={device}: Ray gives each run a GPU of its own; write device=cuda")
+        if self._remote.get("num_gpus") is not None:
+            return self._remote
+        has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+        return {**self._remote, "num_gpus": int(has_gpus and device != "cpu")}
 
     def _connect(self) -> None:
         import ray
 
         if ray.is_initialized():
             return
-        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+        local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
         try:
-            ray.init(self._address, logging_level=logging.WARNING, **(own if self._address == "local" else {}))
+            ray.init(self._address, logging_level=logging.WARNING, **(local if self._address == "local" else {}))
         except (ConnectionError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"hydra.launcher.address={self._address}: {reason}") from error
 
 
-def _run(context: HydraContext, config: DictConfig, task: TaskFunction, state: Any, folder: Path) -> JobReturn:
-    """Run one job, in a Ray worker."""
-    os.chdir(folder)  # paths in the config are the command's, on the disk that all nodes share
-    setup_globals()
-    Singleton.set_state(state)
-    HydraConfig.instance().set_config(config)
-    return run_job(
-        hydra_context=context,
-        task_function=task,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
+def _run(job: HydraJob) -> JobReturn:
+    return job.run()
 
 
 def _returned(task: Any, number: int, overrides: Sequence[str]) -> JobReturn:
@@ -87,6 +82,5 @@ def _returned(task: Any, number: int, overrides: Sequence[str]) -> JobReturn:
     except RayError as error:
         # what went wrong in the worker, or how the worker was lost
         reason = str(getattr(error, "cause", None) or error).strip().splitlines()[0]
-        returned = JobReturn(overrides=overrides, status=JobStatus.FAILED)
-        returned.return_value = PeftbenchError(f"run {number}: its Ray task failed: {reason}")
+        returned = lost(number, overrides, f"its Ray task failed: {reason}")
     return returned

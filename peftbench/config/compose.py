@@ -1,7 +1,6 @@
 """Compose a config from overrides as `peftbench train` does, and turn Hydra's errors into one clear line."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import hydra
 from hydra import initialize_config_dir
-from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
@@ -19,12 +17,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
-from peftbench.errors import PeftbenchError, UserError, nearest
+from peftbench.errors import LostRunError, PeftbenchError, UserError, nearest
 
 CONFIG_NAME = "train"
 SWEEP_NAME = "sweep"
@@ -66,7 +63,7 @@ class UnknownKeyError(UserError):
 def compose(overrides: Sequence[str], name: str = CONFIG_NAME) -> DictConfig:
     """Compose the config `name`, that of one run, from Hydra overrides; raises UserError for a bad one."""
     try:
-        with _hydra():
+        with hydra_ready():
             return hydra.compose(name, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException, MarkedYAMLError) as error:
         raise translate(error, overrides, name) from error
@@ -75,67 +72,9 @@ def compose(overrides: Sequence[str], name: str = CONFIG_NAME) -> DictConfig:
 def expand(overrides: Sequence[str]) -> list[list[str]]:
     """Return the override lists of every combination of comma-separated values, as `-m` would run them."""
     try:
-        with _hydra() as loader:
+        with hydra_ready() as loader:
             return _expand(_parse(overrides, loader))
     except (HydraException, OmegaConfBaseException) as error:
-        raise translate(error, overrides) from error
-
-
-@contextmanager
-def launcher(task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> Iterator[Callable[[Any], list[Any]]]:
-    """Yield the function that runs `task` on each of a list of override lists and returns what each call returned.
-
-    It is the launcher that `overrides` choose (`hydra/launcher=…`); jobs are composed as `peftbench train -m`
-    composes its own. Raises UserError for a launcher there is not, or one that is not installed, and PeftbenchError
-    for a job whose process was lost.
-    """
-    try:
-        with _hydra():
-            running = GlobalHydra.instance().hydra
-            assert running is not None
-            lines = [*overrides, "hydra.mode=MULTIRUN"]
-            config = running.compose_config(CONFIG_NAME, lines, RunMode.MULTIRUN, from_shell=False)
-            context = HydraContext(config_loader=running.config_loader, callbacks=Callbacks(config))
-            with _its_settings_checked(config):
-                chosen = Plugins.instance().instantiate_launcher(
-                    hydra_context=context, task_function=task, config=config
-                )
-
-            def launch(jobs: Sequence[Sequence[str]]) -> list[Any]:
-                with _its_settings_checked(config):
-                    done = chosen.launch(jobs, initial_job_idx=0)
-                return [returned.return_value for returned in done]  # the property raises what a job raised
-
-            yield launch
-    except PeftbenchError:
-        raise
-    except Exception as error:
-        raise translate(error, overrides) from error
-
-
-@contextmanager
-def _its_settings_checked(config: DictConfig) -> Iterator[None]:
-    """Turn what a launcher says of settings it cannot use into UserError; what jobs raise comes back otherwise."""
-    try:
-        yield
-    except (ValueError, TypeError, AssertionError) as error:
-        name = config.hydra.runtime.choices["hydra/launcher"]
-        raise UserError(f"hydra/launcher={name} cannot use its settings: {_own_text(error)}") from error
-
-
-def runs_at_once(overrides: Sequence[str]) -> int:
-    """Return how many runs the launcher that `overrides` choose has under way at the same time."""
-    try:
-        with _hydra() as loader:
-            config = loader.load_configuration(CONFIG_NAME, list(overrides), RunMode.MULTIRUN, from_shell=False)
-            chosen = config.hydra.launcher
-            if "n_jobs" in chosen:  # joblib, where -1 is one a core
-                jobs, cores = int(chosen.n_jobs), os.cpu_count() or 1
-                return jobs if jobs > 0 else max(1, cores + 1 + jobs)
-            if "remote" in chosen:  # ray
-                return max(1, int((os.cpu_count() or 1) / (chosen.remote.get("num_cpus") or 1)))
-            return int(chosen.get("array_parallelism", 1))
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise translate(error, overrides) from error
 
 
@@ -162,7 +101,7 @@ def translate(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAM
         raise error
     given = [o for o in overrides if not o.startswith("-") and (o.startswith("~") or "=" in o)]
     try:
-        with _hydra() as loader:
+        with hydra_ready() as loader:
             parsed = _parse(given, loader)
             if "--multirun" in str(error):
                 return UserError(_several_values(parsed, loader))
@@ -171,12 +110,11 @@ def translate(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAM
                     return found
     except HydraException:  # a second mistake in the same line: the first one's own text must do
         pass
-    return UserError(_own_text(error))
+    return UserError(error_text(error))
 
 
 # what the class of a launcher starts with → the launcher, which is also the extra that installs it
 _EXTRAS = {
-    "hydra_plugins.hydra_joblib_launcher": "joblib",
     "hydra_plugins.hydra_submitit_launcher": "slurm",
     "hydra_plugins.peftbench_ray": "ray",
 }
@@ -190,16 +128,16 @@ def _launcher_failure(error: Exception) -> PeftbenchError | None:
             if start in text:
                 return UserError(f"hydra/launcher={extra} is not installed: pip install 'peftbench[{extra}]'")
     if isinstance(error.__cause__, CalledProcessError):
-        return UserError(f"hydra/launcher=slurm: the cluster takes no such job: {_own_text(error)}")
-    if type(error).__module__.partition(".")[0] in ("submitit", "joblib"):
-        return PeftbenchError(f"a run was lost: {_own_text(error)}; the same command goes on from its last epoch")
+        return UserError(f"hydra/launcher=slurm: the cluster takes no such job: {error_text(error)}")
+    if type(error).__module__.partition(".")[0] == "submitit":
+        return LostRunError(f"a run was lost: {error_text(error)}; the same command goes on from its last epoch")
     if isinstance(error, RuntimeError) and "srun" in text:
         return UserError("hydra/launcher=slurm: there is no srun here; give the command on a machine of the cluster")
     return None
 
 
 @contextmanager
-def _hydra() -> Iterator[ConfigLoader]:
+def hydra_ready() -> Iterator[ConfigLoader]:
     """Make Hydra ready to compose, also while `hydra.main` runs; yield what knows the groups and options."""
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -313,7 +251,7 @@ def _at(node: Any, path: list[str]) -> Any:
     return node
 
 
-def _own_text(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return the first lines of an error's text as one, without Hydra's search path."""
     text = str(error).strip() or str(error.__cause__ or "").strip() or type(error).__name__
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from peftbench.config.compose import launcher, runs_at_once
 from peftbench.config.schema import ModelConfig, TaskConfig, fill
-from peftbench.errors import PeftbenchError, UserError
+from peftbench.errors import LostRunError, PeftbenchError, UserError
 from peftbench.runs.lock import Locked
 from peftbench.runs.record import Status
 from peftbench.sweeps.job import sweep_job
+from peftbench.sweeps.launch import launcher, runs_at_once
 from peftbench.sweeps.request import key_of
 from peftbench.tables.collect import MISSING, STALE, Found, Wanted, collect
 from peftbench.terminal import console, print_error
@@ -59,12 +59,13 @@ def train_missing(
             try:
                 with launcher(sweep_job, [*hydra, *_place(todo[0])]) as launch:
                     errors = launch([[*run.wanted.overrides, *_forced(run), *more(run)] for run in part])
-            except UserError:
-                raise
-            except PeftbenchError as error:  # a job was lost; the others' records will tell
+            except LostRunError as error:  # which of them, their records will tell
                 print_error(error)
             now = collect([run.wanted for run in part])
             for run, met in zip(now, errors, strict=True):
+                if isinstance(met, LostRunError):
+                    lost = f"{met}: {run.wanted.folder.name}; the same command goes on from its last epoch"
+                    print_error(LostRunError(lost))
                 if isinstance(met, UserError):
                     mistakes[run.wanted.folder] = str(met)
                 # one that another process held comes again, also where that process has died since
@@ -72,7 +73,7 @@ def train_missing(
                     tried.add(run.wanted.folder)
             if any(isinstance(met, Locked) for met in errors):
                 time.sleep(_POLL_SECONDS)
-            if stop and (mistakes or any(run.status in (Status.FAILED, Status.OOM) for run in now)):
+            if stop and (mistakes or any(run.status in (Status.FAILED, Status.OOM, Status.INTERRUPTED) for run in now)):
                 return False
 
 

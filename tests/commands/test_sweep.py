@@ -252,7 +252,7 @@ def test_mistakes_in_a_table(sweep, capsys, old, new, says):
     ],
 )
 def test_settings_that_a_launcher_cannot_use(sweep, capsys, tmp_path, monkeypatch, launcher, setting, says):
-    pytest.importorskip({"joblib": "hydra_plugins.hydra_joblib_launcher", "slurm": "submitit"}[launcher])
+    pytest.importorskip({"joblib": "joblib", "slurm": "submitit"}[launcher])
     for client in ("srun", "sbatch"):  # submitit looks for them before it looks at any setting
         (tmp_path / client).write_text("#!/bin/sh\nexit 1\n")
         (tmp_path / client).chmod(0o755)

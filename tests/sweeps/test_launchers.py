@@ -16,11 +16,12 @@ from omegaconf import OmegaConf
 
 from peftbench import cli
 from peftbench.commands.sweep import _measured_at_once
-from peftbench.config.compose import CONFIG_PATH, runs_at_once, translate
+from peftbench.config.compose import CONFIG_PATH
+from peftbench.sweeps.launch import runs_at_once
 from peftbench.sweeps.request import read_request
 
 LAUNCHERS = {
-    "joblib": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+    "joblib": "hydra_plugins.peftbench_joblib.JoblibLauncher",
     "slurm": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
     "ray": "hydra_plugins.peftbench_ray.RayLauncher",
 }
@@ -64,8 +65,8 @@ def test_a_slurm_job_script(tmp_path):
 
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_a_launcher_that_is_not_installed(name, tmp_path, monkeypatch, capsys):
-    if name == "ray":
-        monkeypatch.setitem(sys.modules, "ray", None)
+    if name in ("joblib", "ray"):
+        monkeypatch.setitem(sys.modules, {"joblib": "joblib.externals"}.get(name, name), None)
     else:
         monkeypatch.delitem(Plugins.instance().class_name_to_class, LAUNCHERS[name], raising=False)
     for words in (["train", "-m"], ["sweep", "table=smoke"]):
@@ -126,16 +127,8 @@ def test_which_launchers_leave_measuring_to_the_sweep(settings, here):
     assert ("measure.training_step=true" in told) == (not here)
 
 
-def test_a_process_that_joblib_lost():
-    loky = pytest.importorskip("joblib.externals.loky.process_executor")
-    error = translate(loky.TerminatedWorkerError("A worker process was terminated.\nIts exit code:\nSIGKILL"), [])
-    assert str(error).startswith("a run was lost: A worker process was terminated.") and "\n" not in str(error)
-    assert error.exit_code == 1
-
-
 def test_joblib_divides_the_cores_among_its_runs(tiny_model_dir, tiny_data_dir, tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    import joblib
+    joblib = pytest.importorskip("joblib")
 
     env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "threads=null", "trainer.epochs=1"]

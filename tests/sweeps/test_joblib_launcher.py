@@ -1,0 +1,108 @@
+"""Several runs at a time on one machine: lost workers, a killed command, GPUs, and tables of one's own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from sweeps import worker_tasks
+
+from hydra_plugins import peftbench_joblib
+from peftbench.errors import LostRunError
+from peftbench.runs.find import find_runs
+from peftbench.sweeps.launch import launcher
+
+pytest.importorskip("joblib", reason="pip install 'peftbench[joblib]'")
+
+
+def _launch(task, tmp_path, jobs, n_jobs=2, *overrides):
+    settings = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={n_jobs}", f"output_dir={tmp_path}"]
+    with launcher(task, settings) as launch:
+        return launch([[f"seed={seed}", *overrides] for seed in range(jobs)])
+
+
+def test_a_killed_worker_loses_its_own_run_alone(tmp_path):
+    returned = _launch(worker_tasks.die_at_seed, tmp_path, 5)
+    lost = returned.pop(worker_tasks.KILLED)
+    assert returned == [0, 1, 3, 4]
+    assert isinstance(lost, LostRunError)
+    assert str(lost) == "run 3 was lost: its process was killed (SIGKILL), as the system does when memory runs out"
+
+
+@pytest.mark.parametrize(
+    ("visible", "overrides", "seen"),
+    [
+        (None, (), {"0", "1"}),
+        ("GPU-a,GPU-b", (), {"GPU-a", "GPU-b"}),
+        ("3,4", ("device=cuda:1",), {"3,4"}),
+    ],
+)
+def test_each_worker_has_a_device_of_its_own(tmp_path, monkeypatch, visible, overrides, seen):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    else:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    by_process = _launch(worker_tasks.environment, tmp_path, 6, 2, *overrides)
+    assert {devices for _, devices in by_process} == seen
+    assert len({pid for pid, _ in by_process}) == len(set(by_process)) == 2, "a worker keeps its device"
+
+
+def test_workers_share_the_devices_in_turn_and_leave_a_single_one_alone():
+    device_of = peftbench_joblib.device_of
+    assert [device_of(worker, ["0", "1", "2"])["CUDA_VISIBLE_DEVICES"] for worker in range(5)] == list("01201")
+    assert device_of(3, ["0"]) == device_of(3, []) == {}
+
+
+def test_workers_end_with_a_killed_command(tmp_path):
+    code = (
+        "from sweeps import worker_tasks; from peftbench.sweeps.launch import launcher\n"
+        f"with launcher(worker_tasks.sleep, ['hydra/launcher=joblib', 'hydra.launcher.n_jobs=2']) as launch:\n"
+        f"    launch([['seed=0', 'output_dir={tmp_path}'], ['seed=1', 'output_dir={tmp_path}']])"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
+    command = subprocess.Popen([sys.executable, "-c", code], env=env, start_new_session=True)
+    try:
+        assert _within(60, lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+        workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
+        command.kill()
+        command.wait()
+        assert _within(20, lambda: not any(map(_lives, workers)))
+    finally:
+        command.kill()
+
+
+def test_a_killed_worker_of_a_sweep_is_named_and_the_same_command_goes_on(sweep):
+    """Also: a table found through hydra.searchpath, which the workers cannot compose."""
+    sweep.spec.write_text(sweep.spec.read_text().replace("method.rank=2", "method.rank=2, trainer.epochs=30"))
+    words = sweep.line("seeds=1", "measure.latency=false", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    command = [sys.executable, "-m", "peftbench", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert _within(90, lambda: [run.record for run in find_runs(sweep.outputs, method="lora", status="running")])
+    (lora,) = find_runs(sweep.outputs, method="lora")
+    os.kill(lora.record.read()["pid"], signal.SIGKILL)
+    output, error = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert f"killed (SIGKILL), as the system does when memory runs out: {lora.id}; the same command goes on" in error
+    assert "Traceback" not in error + output
+    statuses = {run.result["method"]: run.status for run in find_runs(sweep.outputs)}
+    assert statuses == {"head": "finished", "lora": "interrupted", "adapter": "finished"}
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert {run.status for run in find_runs(sweep.outputs)} == {"finished"}
+
+
+def _within(seconds, condition):
+    end = time.monotonic() + seconds
+    while not (met := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return met
+
+
+def _lives(pid):
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
