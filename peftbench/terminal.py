@@ -1,14 +1,50 @@
 """The terminal: its two streams, errors in one line, and how scores are written."""
 
+import re
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 
-console = Console(highlight=False, soft_wrap=True)
-if not console.is_terminal:
-    console.width = 10_000  # a pipe or a log file folds no line
-error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+# control characters but the line end, and those that turn the direction of what follows
+_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class _SafeConsole(Console):
+    """Shows every text as it is: markup, emoji codes and control characters in a label or a name do nothing.
+
+    What is to be bold or dim is a `Text`, or printed with `style=`.
+    """
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        if not self.is_terminal:
+            self.width = 10_000  # a pipe or a log file folds no line
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as rich does, with control characters of the texts written out."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """End quietly where the reader has gone (`| head`): rich would end with code 1."""
+        try:
+            super().on_broken_pipe()
+        except SystemExit:
+            raise SystemExit(0) from None
+        raise AssertionError("rich ends the program where the reader has gone")
+
+
+def printable(text: str) -> str:
+    """Write out control characters (`\\x1b`), which would move the cursor, colour or hide what follows."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+console = _SafeConsole()
+error_console = _SafeConsole(stderr=True)
 
 # how each metric is written: its name, and whether as a percentage
 _METRICS = {
@@ -22,12 +58,18 @@ _METRICS = {
 
 def working(what: str) -> AbstractContextManager[Any]:
     """Show on a terminal what takes its time inside the block."""
-    return console.status(what) if console.is_terminal else nullcontext()
+    return console.status(Text(what)) if console.is_terminal else nullcontext()
+
+
+def print_table(*parts: RenderableType) -> None:
+    """Print tables and texts, folded to the terminal's width."""
+    for part in parts:
+        console.print(part, soft_wrap=False)
 
 
 def print_error(error: Exception) -> None:
-    """Print an error's one line."""
-    error_console.print(f"peftbench: {error}", markup=False)
+    """Print an error in one line."""
+    error_console.print("peftbench:", " ".join(str(error).splitlines()))
 
 
 def format_metric(name: str, value: float | None) -> str:

@@ -137,27 +137,23 @@ def _write(path: Path, task: "Task", told: Predictions) -> None:
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    from peftbench.runs.report import format_latency
-    from peftbench.terminal import format_metric, metric_name
+    from peftbench.runs.report import format_latency, score_cell
+    from peftbench.terminal import metric_name, print_table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 10_000  # another program reads it: nothing is folded or cut
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     merged = ", merged" if result["merged"] else ""
-    count = f"[dim]{result['split']}, {result['examples']:,} examples{merged}[/dim]"
+    count = f"{result['split']}, {result['examples']:,} examples{merged}"
     for name, value in (result["metrics"] or {}).items():
         if name != "loss":
-            table.add_row(metric_name(name), f"[bold]{format_metric(name, value)}[/bold]  {count}")
+            table.add_row(metric_name(name), score_cell(name, value, count))
     for setting in (result["latency"] or {}).get("settings", []):
         table.add_row("latency", format_latency(setting))
     if result["predictions"] is not None:
-        table.add_row("predictions", f"{escape(str(result['predictions']))}  {count}")
+        table.add_row("predictions", Text.assemble(str(result["predictions"]), (f"  {count}", "dim")))
     table.add_row("run", result["run"])
-    console.print(table)
+    print_table(table)

@@ -84,13 +84,10 @@ def _value(value: Any) -> str:
 
 
 def _print(lists: dict[str, list[Config]]) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 10_000  # another program reads it: nothing is folded or cut
+    from peftbench.terminal import console, print_table
+
     for number, (name, configs) in enumerate(lists.items()):
         rows = [
             {"name": config["name"], **GROUPS[name](config), "description": config["description"]} for config in configs
@@ -100,7 +97,7 @@ def _print(lists: dict[str, list[Config]]) -> None:
             title = name.removesuffix("s") if column == "name" else column
             table.add_column(title, overflow="fold", no_wrap=column not in ("settings", "columns", "description"))
         for row in rows:
-            table.add_row(*map(Text, row.values()))
+            table.add_row(*row.values())
         if number:
             console.print()
-        console.print(table)
+        print_table(table)

@@ -160,12 +160,10 @@ def _config_path(model: "ModelConfig") -> Path:
 
 def _print(rows: list[Row]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 10_000  # another program reads it: nothing is folded or cut
+    from peftbench.terminal import console
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown_apart = {"method", "model"} | ({"task"} if len({row.task for row in rows}) == 1 else set())
     settings = [[o for o in row.overrides if _key(o) not in shown_apart] for row in rows]
@@ -182,7 +180,7 @@ def _print(rows: list[Row]) -> None:
         shares = [_percent(counts[key]) for key in ("share_method", "share_trained")]
         texts = [row.method, *([" ".join(own)] if any(settings) else [])]
         table.add_row(*texts, *([row.model] if several_models else []), *numbers, *shares)
-    console.print(table, end="")
+    console.print(table, end="", soft_wrap=False)
     if not several_models:
         console.print(f"backbone {rows[0].model}, task {rows[0].task}")
 

@@ -39,13 +39,12 @@ def chosen_run(arguments: argparse.Namespace) -> Record:
 @contextmanager
 def working(text: str) -> Iterator[None]:
     """Show on a terminal what is under way inside the block; standard output stays free for the answer."""
-    from rich.console import Console
+    from peftbench.terminal import error_console
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not error_console.is_terminal:
         yield
         return
-    with console.status(text):
+    with error_console.status(text):
         yield
 
 

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from peftbench.files import plain
 from peftbench.runs.find import UNREADABLE, Run, find_runs, inspect_run, load_run, parse_time
 from peftbench.runs.record import Status
+from peftbench.terminal import print_table
 
 _COLOURS = {
     Status.RUNNING: "cyan",
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
         if arguments.json:
             print(json.dumps(_as_json(run), indent=2, ensure_ascii=False))
         else:
-            _print(_details(run))
+            print_table(_details(run))
         return 0
 
     filters = {key: getattr(arguments, key) for key in ("status", "experiment", "method", "task", "model")}
@@ -71,19 +71,11 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         print(json.dumps([_as_json(run) for run in runs], indent=2, ensure_ascii=False))
     elif runs:
-        _print(_overview(runs), *_errors(runs))
+        print_table(_overview(runs), *_errors(runs))
     else:
         asked = ", ".join(f"{key} {value}" for key, value in filters.items() if value is not None)
         print(f"No runs{f' with {asked}' if asked else ''} under {arguments.output_dir}.")
     return 0
-
-
-def _print(*parts: Table | Text) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = 10_000  # another program reads it: nothing is folded or cut
-    for part in parts:
-        console.print(part)
 
 
 def _as_json(run: Run) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     show(table)
     folder = Path(request.config.output_dir) / request.config.experiment / "tables" / request.spec.name
     files = write_table(table, folder)
-    console.print(f"\ntable, plots and page: {folder}/", markup=False)
+    console.print(f"\ntable, plots and page: {folder}/")
     if request.config.logger.name == "wandb" and request.config.logger.mode != "disabled":
         log_table(table, files, request.config.logger, request.config.experiment)
     return code or exit_code(found, mistakes)

@@ -12,7 +12,7 @@ from peftbench.tables.collect import collect
 from peftbench.tables.export.formats import FORMATS, TEXTS, check_formats, write_table
 from peftbench.tables.export.terminal import to_terminal
 from peftbench.tables.table import Table
-from peftbench.terminal import console
+from peftbench.terminal import print_table
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,4 +62,4 @@ def main(argv: list[str]) -> int:
 
 def show(table: Table) -> None:
     """Print a table on the terminal."""
-    console.print(to_terminal(table), soft_wrap=False)
+    print_table(to_terminal(table))

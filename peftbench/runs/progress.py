@@ -53,7 +53,7 @@ class Terminal:
         self._title = f"{config.method_name} on {config.task.name}, {config.model.name}, seed {config.seed}"
 
     def __enter__(self) -> "Terminal":
-        console.print(f"[bold]{self._title}[/bold]")
+        console.print(self._title, style="bold")
         self._progress.start()
         return self
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from peftbench.runs.record import Record
 from peftbench.terminal import console, error_console, format_metric, metric_name
@@ -11,7 +11,7 @@ from peftbench.terminal import console, error_console, format_metric, metric_nam
 
 def report_job(number: int, overrides: list[str]) -> None:
     """Head one run of a multirun."""
-    console.print(f"\n[bold]run {number}[/bold]  {escape(' '.join(overrides))}")
+    console.print(Text.assemble((f"\nrun {number}", "bold"), f"  {' '.join(overrides)}"))
 
 
 def report_finished(record: Record) -> None:
@@ -22,7 +22,7 @@ def report_finished(record: Record) -> None:
 
 def report_interrupted(record: Record) -> None:
     """Say what is left of an interrupted run."""
-    error_console.print(f"peftbench: {record.read()['error']}; record {record.folder}", markup=False)
+    error_console.print(f"peftbench: {record.read()['error']}; record {record.folder}")
 
 
 def report_result(record: Record) -> None:
@@ -34,8 +34,8 @@ def report_result(record: Record) -> None:
     for split, metrics in result["metrics"].items():
         for name, value in metrics.items():
             if name != "loss":
-                count = f"[dim]{split}, {result['examples'][split]:,} examples[/dim]"
-                table.add_row(metric_name(name), f"[bold]{format_metric(name, value)}[/bold]  {count}")
+                count = f"{split}, {result['examples'][split]:,} examples"
+                table.add_row(metric_name(name), score_cell(name, value, count))
     counts = result["parameters"]
     table.add_row(
         "trained",
@@ -54,6 +54,11 @@ def report_result(record: Record) -> None:
         table.add_row("memory", memory)
     table.add_row("record", str(record.folder))
     console.print(table)
+
+
+def score_cell(metric: str, value: float | None, count: str) -> Text:
+    """Return a score and, less loud, what it was computed on."""
+    return Text.assemble((format_metric(metric, value), "bold"), (f"  {count}", "dim"))
 
 
 def format_latency(setting: dict[str, Any]) -> str:

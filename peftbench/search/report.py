@@ -55,14 +55,14 @@ def show_winner(request: SearchRequest, trials: Sequence[Trial], best: Trial, re
         show(f"{chosen} the only trial with a score")
     for run in rerun:
         if not run.used:
-            show(f"{run.status}: seed {run.wanted.seed}{f', {run.reason}' if run.reason else ''}", markup=False)
+            show(f"{run.status}: seed {run.wanted.seed}{f', {run.reason}' if run.reason else ''}")
     notes = {SPLIT: "the split the choice was made on", "test": "nothing was chosen on it"}
     if seeds:
         show(f"the same settings on fresh seeds {seeds}:")
     for split, metrics in summarize(rerun).items():
         scores = "  ".join(f"{metric_name(name)} {_format(name, told)}" for name, told in metrics.items())
-        show(f"  {split:<10}  {scores}  [dim]{notes[split]}[/dim]")
-    show(f"\n  {request.train_command(best.point)}", markup=False)
+        show(Text.assemble(f"  {split:<10}  {scores}  ", (notes[split], "dim")))
+    show(f"\n  {request.train_command(best.point)}")
 
 
 def _format(metric: str, told: Summary) -> str:

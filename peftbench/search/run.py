@@ -50,7 +50,7 @@ def main(settings: Sequence[str]) -> int:
     show_trials(request, trials)
     write_trials(request, trials)
     if interrupted:
-        console.print(f"\ninterrupted; trials: {request.folder}/trials.csv", markup=False)
+        console.print(f"\ninterrupted; trials: {request.folder}/trials.csv")
         return INTERRUPTED
     best = select(trials, request.primary)
     if best is None:
@@ -64,7 +64,7 @@ def main(settings: Sequence[str]) -> int:
     rerun = collect(fresh, request.stale == "use", mistakes)
     show_winner(request, trials, best, rerun)
     write_winner(request, trials, best, rerun)
-    console.print(f"\ntrials.csv and winner.json: {request.folder}/", markup=False)
+    console.print(f"\ntrials.csv and winner.json: {request.folder}/")
     return exit_code([*found, *rerun], mistakes)
 
 
@@ -101,7 +101,7 @@ def _try_optuna(request: SearchRequest, tried: list[_Tried], mistakes: dict[Path
         trial = _Tried(point, request.wanted(point))
         if all(trial.wanted.folder != other.wanted.folder for other in tried):
             tried.append(trial)
-            console.print(f"\n[bold]trial {len(tried)}[/bold]")
+            console.print(f"\ntrial {len(tried)}", style="bold")
         _train([trial.wanted], request, mistakes)
         (found,) = collect([trial.wanted], request.stale == "use")
         # a failed trial is the worst there can be: the sampler is to keep away from it

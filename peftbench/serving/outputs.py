@@ -38,11 +38,11 @@ def print_tsv(batches: Iterable[Batch], columns: Sequence[str], labels: Sequence
 
 def print_table(batches: Iterable[Batch], columns: Sequence[str], labels: Sequence[str]) -> None:
     """Print a table for each batch, the first with a header, all with the same widths."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from peftbench.terminal import console
+
     for number, batch in enumerate(batches):
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=number == 0)
         table.add_column("prediction", min_width=max([10, *map(len, labels)]), no_wrap=True, style="bold")
@@ -55,7 +55,7 @@ def print_table(batches: Iterable[Batch], columns: Sequence[str], labels: Sequen
             shown = f"{prediction:.3f}" if isinstance(prediction, float) else prediction or ""
             shares = [f"{100 * answer.probabilities[name]:.1f} %" if answer.probabilities else "" for name in labels]
             table.add_row(Text(shown), *shares, *map(Text, row.texts))
-        console.print(table)
+        console.print(table, soft_wrap=False)
 
 
 def write_csv(path: Path, batches: Iterable[Batch], columns: Sequence[str], labels: Sequence[str]) -> None:
