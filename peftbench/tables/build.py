@@ -10,6 +10,7 @@ from peftbench.files import plain
 from peftbench.tables.claims import judge, judge_claim
 from peftbench.tables.collect import MISSING, OTHER_DATA, SPLIT, STALE, Found
 from peftbench.tables.columns import COLUMNS, EXACT, MEASURED, PER_RUN, POINTS, SCORES, in_unit, measured
+from peftbench.tables.conclusion import conclude
 from peftbench.tables.scored import Scored
 from peftbench.tables.spec import RowSpec, TableSpec
 from peftbench.tables.statistics import Interval
@@ -19,9 +20,6 @@ CONFIDENCE = 0.95
 
 # settings of the trainer that change how long a step takes
 _OF_A_STEP = ("batch_size", "accumulate", "precision", "compile")
-
-# figures that depend on the model and the task: the lab's hold for its own alone
-_ABSOLUTE = (*SCORES, "share", "trained", "spread", "train_time", "training", "switch", "memory")
 
 
 def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
@@ -36,10 +34,12 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     used = {label: [run for run in own if run.used] for label, own in runs.items()}
     scored = {label: Scored(own) for label, own in used.items() if own}
     primary = _primary(found)
+    left_out = [] if _is_of_this_setting(spec, found) else _left_out(spec)
+    if left_out:
+        spec = replace(spec, rows=[replace(row, lab={}, published={}) for row in spec.rows], claims=[])
     compared = _comparisons(spec, list(scored), found)
     confidence = 1 - (1 - CONFIDENCE) / max(1, compared)
     first = found[0].wanted.config
-    of_lab = _setting(spec) == (first["model"]["name"], first["task"]["name"])
     full_ms = _full_steps(found)
     rows = []
     for row in spec.rows:
@@ -48,7 +48,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
             cells |= _score_cells(used[row.label], scored[row.label], confidence)
             if row.label != spec.baseline and spec.baseline in scored:
                 cells = _compared(cells, scored[row.label], scored[spec.baseline], primary, confidence)
-        cells = _with_figures(cells, row, spec, of_lab)
+        cells = _with_figures(cells, row, spec)
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, _points(runs[row.label])))
     examples = {len(one.labels) for one in scored.values()}
     return Table(
@@ -65,8 +65,9 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         all_columns=[COLUMNS[key] for key in COLUMNS if any(key in row.cells for row in rows)],
         rows=rows,
         claims=[judge_claim(claim, rows, scored, confidence) for claim in spec.claims],
+        conclusion=conclude(rows, scored, primary),
         reading=_reading(spec, compared),
-        notes=_notes(found, command),
+        notes=[*_notes(found, command), *left_out],
         environment=_environment(found),
     )
 
@@ -82,10 +83,16 @@ def _primary(found: Sequence[Found]) -> str:
     return str(found[0].wanted.config["task"]["metrics"][0])
 
 
-def _setting(spec: TableSpec) -> tuple[str | None, str | None]:
-    """Return the model and the task that the lab's figures are of."""
+def _setting(spec: TableSpec) -> dict[str, str]:
+    """Return the model and the task that the figures and claims of the spec are of, where it names them."""
     base = dict(line.split("=", 1) for line in spec.base if "=" in line)
-    return base.get("model"), base.get("task")
+    return {key: base[key] for key in ("model", "task") if key in base}
+
+
+def _is_of_this_setting(spec: TableSpec, found: Sequence[Found]) -> bool:
+    """Tell whether the runs are of the model and the task that the figures and claims of the spec are of."""
+    config = found[0].wanted.config
+    return all(config[key]["name"] == name for key, name in _setting(spec).items())
 
 
 def _full_steps(found: Sequence[Found]) -> dict[Hashable, float]:
@@ -163,7 +170,7 @@ def _differs(interval: Interval, same: float) -> bool | None:
     return None if interval.low is None else interval.excludes(same)
 
 
-def _with_figures(cells: dict[str, Cell], row: RowSpec, spec: TableSpec, of_lab: bool) -> dict[str, Cell]:
+def _with_figures(cells: dict[str, Cell], row: RowSpec, spec: TableSpec) -> dict[str, Cell]:
     """Put the lab's and the literature's figures beside the measured ones, with a verdict on the lab's."""
     told = dict(cells)
     for key, lab in row.lab.items():
@@ -171,9 +178,7 @@ def _with_figures(cells: dict[str, Cell], row: RowSpec, spec: TableSpec, of_lab:
         tolerance = spec.tolerance.get(key, 0.0)
         verdict = None
         if cell.value is not None:
-            comparable = of_lab or key not in _ABSOLUTE
-            agreed = (lab - tolerance, lab + tolerance)
-            verdict = judge(cell.low, cell.high, *agreed) if comparable else "not comparable"
+            verdict = judge(cell.low, cell.high, lab - tolerance, lab + tolerance)
         told[key] = replace(cell, lab=lab, verdict=verdict)
     for key, published in row.published.items():
         told[key] = replace(told.get(key, Cell()), published=published)
@@ -206,6 +211,14 @@ def _reading(spec: TableSpec, compared: int) -> list[str]:
         f"bold: differs from {spec.baseline} over the seeds that both have, 95 %{together}; intervals likewise, and"
         " none where there is one seed (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
     ]
+
+
+def _left_out(spec: TableSpec) -> list[str]:
+    """Say that the figures and claims of the spec are left out; nothing where it has none."""
+    if not (spec.claims or any(row.lab or row.published for row in spec.rows)):
+        return []
+    setting = " on ".join(_setting(spec).values())
+    return [f"figures and claims of the lab and the literature are of {setting}, and left out here"]
 
 
 def _notes(found: Sequence[Found], command: str) -> list[str]:

@@ -33,7 +33,7 @@ class Cell:
         n: how many seeds it is of; a difference is of those that both rows have.
         low, high: its interval where one was computed (95 % for all comparisons of the table together).
         differs: whether that interval excludes "no difference to the baseline"; None where that is not asked.
-        lab: the lab's figure. verdict: holds | does not hold | cannot be told | not comparable.
+        lab: the lab's figure. verdict: holds | does not hold | cannot be told.
         published: the literature's figure as text, with its source.
     """
 
@@ -103,6 +103,7 @@ class Table:
         command: what makes it. model, task, seeds: of what. baseline: that row's label.
         primary: key of the score that rows are judged by. examples: how many it is over.
         columns: those shown, in order. all_columns: those that cells may have, shown or not.
+        conclusion: the best row and the cheapest that cannot be told from it; empty where no row has a score.
         reading: how to read the figures. notes: missing, stale and failed runs with the command that mends it.
         environment: versions, devices, threads and commits of the runs it is made of; each a sorted list.
     """
@@ -120,6 +121,7 @@ class Table:
     all_columns: list[Column]
     rows: list[Row]
     claims: list[Claim]
+    conclusion: str
     reading: list[str]
     notes: list[str]
     environment: dict[str, list[str]]

@@ -235,14 +235,21 @@ def test_verdicts_on_the_lab_s_figures(table):
     assert cell(table, "bad", "kept").verdict == "does not hold"
 
 
-def test_the_lab_s_absolute_figures_say_nothing_about_another_model(make):
+def test_figures_of_another_model_are_left_out(make):
     accuracies = (("full", "full", 0.85), ("LoRA", "lora", 0.84), ("bad", "bitfit", 0.6))
     wanted = [make(label, method, seed, accuracy) for label, method, accuracy in accuracies for seed in (0, 1)]
-    spec = read_spec("made", {**RAW, "base": ["model=bert_base", "task=mrpc"]}, 2)
-    table = build_table(spec, collect(wanted), "peftbench sweep table=made")
-    assert cell(table, "LoRA", "share").verdict == "not comparable"
-    assert cell(table, "bad", "accuracy").verdict == "not comparable"
-    assert cell(table, "bad", "kept").verdict == "does not hold"  # relative to the baseline: that can be judged
+    rows = [{**RAW["rows"][0], "published": {"accuracy": "85 (Houlsby et al. 2019)"}}, *RAW["rows"][1:]]
+    raw = {**RAW, "rows": rows, "base": ["model=bert_base", "task=mrpc"]}
+    table = build_table(read_spec("made", raw, 2), collect(wanted), "peftbench sweep table=made")
+    cells = [cell for row in table.rows for cell in row.cells.values()]
+    assert not table.claims and all((cell.lab, cell.verdict, cell.published) == (None, None, None) for cell in cells)
+    assert "of bert_base on mrpc, and left out here" in table.notes[-1]
+    assert "95 % for all 4 comparisons together" in table.reading[1], "no claim is judged"
+    none_to_leave_out = [{**row, "lab": {}} for row in RAW["rows"]]
+    raw = {**raw, "rows": none_to_leave_out, "claims": []}
+    assert not build_table(read_spec("made", raw, 2), collect(wanted), "x").notes
+    at_home = build_table(read_spec("made", {**raw, "rows": rows, "base": RAW["base"]}, 2), collect(wanted), "x")
+    assert cell(at_home, "full", "accuracy").published and cell(at_home, "bad", "kept").verdict == "does not hold"
 
 
 def test_verdicts_on_the_lab_s_claims(table):

@@ -23,10 +23,7 @@ class Grid(NamedTuple):
 
 
 _MARKS = {"holds": " ✓", "does not hold": " ✗", "cannot be told": " ?"}
-_LEGEND = (
-    "the lab's figure: ✓ agrees with the measured interval, ✗ does not, ? cannot be told from so few examples,"
-    " in brackets: of another model or task"
-)
+_LEGEND = "the lab's figure: ✓ agrees with the measured interval, ✗ does not, ? cannot be told from so few examples"
 
 
 def lay_out(table: Table) -> Grid:
@@ -82,4 +79,4 @@ def _lab(figure: float | None, verdict: str | None) -> Text:
     if figure is None:
         return Text("")
     text = f"{figure:g}".replace("-", "−")
-    return Text(f"({text})" if verdict == "not comparable" else text + _MARKS.get(verdict or "", ""), quiet=True)
+    return Text(text + _MARKS.get(verdict or "", ""), quiet=True)

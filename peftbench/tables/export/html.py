@@ -31,6 +31,7 @@ def to_html(table: Table) -> str:
             '<div class="scroll">',
             _table(table),
             "</div>",
+            f"<p>{escape(table.conclusion)}</p>" if table.conclusion else "",
             '<div id="plots"></div>',
             _claims(table),
             _list("Published", published(table)),

@@ -13,6 +13,8 @@ def to_markdown(table: Table) -> str:
     grid = lay_out(table)
     lines = [f"## {_escape(table.title)}", "", f"{_escape(subtitle(table))}", ""]
     lines += _table(grid.headings, [[_marked(text) for text in row] for row in grid.rows])
+    if table.conclusion:
+        lines += ["", _escape(table.conclusion)]
     if table.claims:
         rows = [[_escape(part) for part in claim] for claim in claims(table)]
         lines += ["", *_table(["what the lab says", "measured", "verdict"], rows, align_right=False)]

@@ -21,6 +21,8 @@ def to_terminal(table: Table) -> RenderableType:
     for row in grid.rows:
         shown.add_row(*map(_styled, row))
     parts: list[RenderableType] = [RichText(table.title, "bold"), RichText(subtitle(table), "dim"), "", shown]
+    if table.conclusion:
+        parts += ["", RichText(table.conclusion)]
     if table.claims:
         parts += ["", RichText("what the lab says", "bold"), _claims(table)]
     if lines := published(table):
