@@ -4,7 +4,7 @@ import csv
 import io
 from typing import Any
 
-from peftbench.tables.export.printable import printable
+from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Table
 
 FIELDS = (
@@ -31,7 +31,7 @@ def to_csv(table: Table) -> str:
     A text that a spreadsheet would take for a formula, for it begins with = + - @ or a tab, gets an apostrophe in
     front, as OWASP advises ("CSV injection"). Numbers stay numbers.
     """
-    table = printable(table)
+    table = printable_texts(table)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(FIELDS)

@@ -9,7 +9,7 @@ from typing import Any
 from peftbench.files import plain
 from peftbench.tables.export.grid import claims, missing_runs, published, subtitle
 from peftbench.tables.export.plot_data import COLORS, COSTS, curves, scatter
-from peftbench.tables.export.printable import printable
+from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Cell, Column, Row, Table, format_cell, format_interval, heading
 
 _FOLDER = Path(__file__).parent
@@ -17,7 +17,7 @@ _FOLDER = Path(__file__).parent
 
 def to_html(table: Table) -> str:
     """Return the page; it needs no network and no other file."""
-    table = printable(table)
+    table = printable_texts(table)
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     return "\n".join(

@@ -1,7 +1,7 @@
 """A table as LaTeX, with booktabs."""
 
 from peftbench.tables.export.grid import Text, lay_out, subtitle
-from peftbench.tables.export.printable import printable
+from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Table
 
 _GREEK = {
@@ -33,7 +33,7 @@ _ESCAPED = {
 
 def to_latex(table: Table) -> str:
     """Return a `table` environment; it needs the packages amssymb, booktabs and graphicx."""
-    table = printable(table)
+    table = printable_texts(table)
     grid = lay_out(table)
     body = [" & ".join(map(_marked, row)) + r" \\" for row in grid.rows]
     return "\n".join(

@@ -3,13 +3,13 @@
 import re
 
 from peftbench.tables.export.grid import Text, claims, lay_out, published, subtitle
-from peftbench.tables.export.printable import printable
+from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Table
 
 
 def to_markdown(table: Table) -> str:
     """Return a Markdown section: heading, figures, claims with verdicts, notes, and what it was made with."""
-    table = printable(table)
+    table = printable_texts(table)
     grid = lay_out(table)
     lines = [f"## {_escape(table.title)}", "", f"{_escape(subtitle(table))}", ""]
     lines += _table(grid.headings, [[_marked(text) for text in row] for row in grid.rows])

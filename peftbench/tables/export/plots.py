@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from peftbench.files import atomic_write, make_folder
 from peftbench.tables.export.plot_data import COLORS, COSTS, Curve, Scatter, column, curves, scatter
 from peftbench.tables.export.plot_labels import place_labels
-from peftbench.tables.export.printable import printable
+from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Table, heading
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import, and only what draws needs it
@@ -32,7 +32,7 @@ def save_plots(table: Table, folder: Path, kinds: Sequence[str] = ("png", "svg")
     """
     import matplotlib
 
-    table = printable(table)
+    table = printable_texts(table)
     drawings: dict[str, Callable[[], Figure]] = {}
     for key in COSTS:
         data = scatter(table, key)

@@ -5,7 +5,7 @@ from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
 from peftbench.tables.export.grid import Text, claims, lay_out, published, subtitle
-from peftbench.tables.export.printable import printable
+from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Table
 
 _VERDICTS = {"holds": "green", "does not hold": "red"}
@@ -13,7 +13,7 @@ _VERDICTS = {"holds": "green", "does not hold": "red"}
 
 def to_terminal(table: Table) -> RenderableType:
     """Return what rich prints: the figures, the lab's claims with their verdicts, the notes."""
-    table = printable(table)
+    table = printable_texts(table)
     grid = lay_out(table)
     shown = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, title in enumerate(grid.headings):

@@ -9,9 +9,9 @@ from made_table import made_table
 from rich.console import Console
 
 from peftbench.tables.export.formats import TEXTS, write_table
-from peftbench.tables.export.printable import printable
 from peftbench.tables.export.terminal import to_terminal
 from peftbench.tables.table import Cell, Claim
+from peftbench.terminal import printable
 
 MARKUP = "[/b] [red]x[/red] [link=file:///etc]y[/link]"
 FORMULAS = ["=1+1", "+1", "-x", "@SUM(A1)", "\tx"]
