@@ -43,6 +43,16 @@ ARCHITECTURES: dict[str, dict] = {
         "position_biased_input": False,
         "type_vocab_size": 0,
     },
+    "modernbert": {
+        **_BERT,
+        "num_hidden_layers": 4,  # every third attends to all tokens, the others to a window
+        "local_attention": 8,
+        "pad_token_id": 1,
+        "cls_token_id": 2,
+        "bos_token_id": 2,
+        "sep_token_id": 3,
+        "eos_token_id": 3,
+    },
     "camembert": {**_BERT, "pad_token_id": 1},  # no entry of its own: recognised by its structure
 }
 

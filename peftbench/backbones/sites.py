@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from peftbench.backbones.layouts import LAYOUTS, Layout
+from peftbench.backbones.attachments import Attachments, attachments_of
+from peftbench.backbones.layouts import LAYOUTS, Layout, Part
+from peftbench.backbones.site import Site, Span
 from peftbench.errors import UserError, nearest
 
 LINEAR_SITES = (
@@ -29,37 +32,66 @@ WHOLE_SITES = ("embeddings", "final")
 
 @dataclass(frozen=True)
 class Sites:
-    """The sites of one model: where methods attach, and the sizes they need."""
+    """The sites of one model: where methods attach, and the sizes they need.
+
+    Attributes:
+        model: what a batch is given to. base: the encoder inside it.
+        layout: of its architecture. layers: in order.
+        hidden: width d of the hidden states. entry_width: of what enters the encoder.
+        key_width: of a layer's keys and values, all heads together. heads: of its queries.
+        positions: longest token sequence the model takes.
+        head_modules: the head's modules, the first first. tokenizer: None where it was not given.
+        fresh: names of the encoder's parameters that no checkpoint filled.
+    """
 
     model: Any
     base: Any
     layout: Layout
     layers: tuple[nn.Module, ...]
     hidden: int
-    intermediate: int
+    entry_width: int
+    key_width: int
     heads: int
     positions: int
     head_modules: tuple[nn.Module, ...] = ()
     tokenizer: Any = None
     fresh: frozenset[str] = frozenset()
 
-    def at(self, site: str) -> list[nn.Module]:
-        """Return the modules of a site, one a layer in order (`final`: the head's first module alone).
+    def at(self, name: str) -> list[Site]:
+        """Return the sites of a name, one a layer in order (`embeddings` and `final`: one in all).
 
         Raises UserError for a name that is no site of this model.
         """
-        if site == "embeddings":
-            return [self.base.get_submodule(self.layout.encoder)]
-        if site == "final" and self.head_modules:
-            return [self.head_modules[0]]
-        if site not in self.layout.sites:
-            raise UserError(f"no site {site!r} in this {self.layout.name} model. {nearest(site, self.names)}")
-        return [layer.get_submodule(self.layout.sites[site]) for layer in self.layers]
+        if name == "embeddings":
+            if self.layout.encoder is None:
+                return [Site(self.base.embeddings)]
+            return [Site(self.base.get_submodule(self.layout.encoder), entry=True)]
+        if name == "final" and self.head_modules:
+            return [Site(self.head_modules[0], entry=True)]
+        if name not in self.layout.sites:
+            raise UserError(f"no site {name!r} in this {self.layout.name} model. {nearest(name, self.names)}")
+        return [_site(layer, self.layout.place(name)) for layer in self.layers]
+
+    def spans(self, name: str) -> list[Span]:
+        """Return the sub-layer `attention` or `ffn` of each layer."""
+        exits = self.at(f"{name}.residual")
+        if name == "ffn":
+            entries = [Site(site.module, entry=True) for site in self.at("ffn.up")]
+        elif self.layout.pre_norm:
+            entries = self.at("attention.norm")
+        else:
+            entries = [Site(layer, entry=True) for layer in self.layers]
+        return [Span(entry, exit) for entry, exit in zip(entries, exits, strict=True)]
 
     @property
     def names(self) -> list[str]:
         """Names of all sites of this model."""
         return [*self.layout.sites, "embeddings", *(["final"] if self.head_modules else [])]
+
+    @property
+    def attachments(self) -> Attachments:
+        """What is attached to the encoder, in order."""
+        return attachments_of(self.base)
 
     @property
     def self_attention(self) -> list[nn.Module]:
@@ -75,10 +107,11 @@ class Sites:
         """Yield name and parameter of the backbone; what the checkpoint lacked (`fresh`) is the head's."""
         return ((name, p) for name, p in self.base.named_parameters() if name not in self.fresh)
 
-    def parameters_outside_layers(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the backbone's parameters that belong to no layer (embeddings, pooler)."""
-        inside = self.layout.layers + "."
-        return ((name, p) for name, p in self.backbone_parameters() if not name.startswith(inside))
+    def parameters_outside_sites(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the backbone's parameters that belong to no linear map or norm of the layout (embeddings, pooler)."""
+        modules = [site.module for name in (*LINEAR_SITES, *NORM_SITES) for site in self.at(name)]
+        inside = {id(p) for module in modules for p in module.parameters()}
+        return ((name, p) for name, p in self.backbone_parameters() if id(p) not in inside)
 
     @property
     def device(self) -> torch.device:
@@ -101,31 +134,53 @@ def find_sites(model: Any, tokenizer: Any = None, fresh: Iterable[str] = ()) -> 
         layers = _submodule(base, layout.layers)
         if not isinstance(layers, nn.ModuleList) or not len(layers):
             continue
-        paths = (*layout.sites.values(), layout.self_attention)
-        if all(_submodule(layer, path) is not None for layer in layers for path in paths):
-            up: Any = layers[0].get_submodule(layout.sites["ffn.up"])
+        if all(_submodule(layer, path) is not None for layer in layers for path in layout.paths) and _linear(
+            layers, layout
+        ):
             config = base.config
-            head = () if base is model else tuple(_head_modules(model, base))
+            key = _site(layers[0], layout.place("attention.key"))
+            hidden = _site(layers[0], layout.place("attention.output")).out_features
+            encoder_input = layout.encoder_input and _submodule(base, f"{layout.encoder}.{layout.encoder_input}")
             return Sites(
                 model=model,
                 base=base,
                 layout=layout,
                 layers=tuple(layers),
-                hidden=up.in_features,
-                intermediate=up.out_features,
+                hidden=hidden,
+                entry_width=encoder_input.in_features if isinstance(encoder_input, nn.Linear) else hidden,
+                key_width=key.out_features,
                 heads=config.num_attention_heads,
-                positions=_positions(config),
-                head_modules=head,
+                positions=_positions(base),
+                head_modules=() if base is model else tuple(_head_modules(model, base)),
                 tokenizer=tokenizer,
                 fresh=frozenset(fresh),
             )
     raise UserError(_unknown(base))
 
 
-def _positions(config: Any) -> int:
-    """Longest token sequence the model takes; models that pad positions reserve the first `pad_token_id + 1`."""
-    reserved = config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text")
-    return config.max_position_embeddings - (config.pad_token_id + 1 if reserved else 0)
+def _site(layer: nn.Module, part: Part) -> Site:
+    module: Any = layer.get_submodule(part.path)
+    if part.of == 1:
+        return Site(module)
+    width = Site(module).out_features // part.of
+    return Site(module, slice(part.index * width, (part.index + 1) * width))
+
+
+def _linear(layers: Iterable[nn.Module], layout: Layout) -> bool:
+    """Tell whether the linear sites are linear maps (grouped ones are not)."""
+    modules = (layer.get_submodule(layout.place(name).path) for layer in layers for name in LINEAR_SITES)
+    return all(isinstance(module, nn.Linear | Conv1D) for module in modules)
+
+
+def _positions(base: Any) -> int:
+    """Longest token sequence the model takes; a position table with padding keeps its first rows for padding."""
+    longest = base.config.max_position_embeddings
+    tables = (m for name, m in base.named_modules() if name.endswith("position_embeddings"))
+    table = next((m for m in tables if isinstance(m, nn.Embedding)), None)
+    if table is None:
+        return longest
+    reserved = 0 if table.padding_idx is None else table.padding_idx + 1
+    return min(longest, table.num_embeddings - reserved)
 
 
 def _head_modules(model: nn.Module, base: nn.Module) -> Iterator[nn.Module]:
@@ -150,6 +205,6 @@ def _unknown(base: nn.Module) -> str:
     found = ", ".join(path for path, module in layers[0].named_modules() if path and not list(module.children()))
     needed = ", ".join((*LINEAR_SITES, *RESIDUAL_SITES, *NORM_SITES))
     return (
-        f"unknown architecture {type(base).__name__}: no layout in peftbench/backbones/sites.py fits it. "
-        f"A layer of {name!r} holds: {found}. A new Layout entry names the module for each of: {needed}."
+        f"unknown architecture {type(base).__name__}: no layout in peftbench/backbones/layouts/ fits it. "
+        f"A layer of {name!r} holds: {found}. A new layout file names the module for each of: {needed}."
     )

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from peftbench.backbones.sites import Sites
-from peftbench.methods.base import Handle, Method, add_to_output, check_at_least, check_choice
+from peftbench.backbones.attachments import Handle
+from peftbench.backbones.sites import NORM_SITES, Sites
+from peftbench.methods.base import Method, check_at_least, check_choice
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu": F.gelu,
@@ -116,30 +117,26 @@ class Adapter(Method, name="adapter"):
         activation = ACTIVATIONS[self.config.activation]
         for site in POSITIONS[self.config.position]:
             blocks: Any = self.bottlenecks[site.replace(".", "_")]
-            for module, block in zip(sites.at(site), blocks, strict=True):
+            for place, block in zip(sites.at(site), blocks, strict=True):
 
                 def adapt(x: torch.Tensor, block: Bottleneck = block) -> torch.Tensor:
                     return bottleneck_adapter(
                         x, block.down_weight, block.down_bias, block.up_weight, block.up_bias, activation
                     )
 
-                if site == "final":
-                    yield module.register_forward_pre_hook(
-                        lambda _module, args, adapt=adapt: (adapt(args[0]), *args[1:])
-                    )
-                else:
-                    yield add_to_output(module, adapt)
+                yield place.replace(adapt)
 
     @staticmethod
     def count(config: AdapterConfig, sites: Sites) -> int:
-        """2md + m + d an adapter (§2.1); with the norms 4d a layer and the embeddings' own."""
+        """2md + m + d an adapter (§2.1); with the norms 2d each (d without a bias), the embeddings' own too."""
         d, m = sites.hidden, config.bottleneck
         adapters = sum(len(sites.at(site)) for site in POSITIONS[config.position])
         norms = 0
         if config.train_layer_norm:
             names = set(layer_norm_names(sites))
-            outside = sum(p.numel() for name, p in sites.parameters_outside_layers() if name in names)
-            norms = len(sites.layers) * 4 * d + outside
+            outside = sum(p.numel() for name, p in sites.parameters_outside_sites() if name in names)
+            inside = (place.module for site in NORM_SITES for place in sites.at(site))
+            norms = outside + sum(d * len(list(norm.parameters())) for norm in inside)
         return adapters * (2 * m * d + m + d) + norms
 
 

@@ -6,26 +6,25 @@ its `state_dict` names; `detach` gives it back bit for bit.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
+from peftbench.backbones.attachments import Attachment, Change, Handle, Parameters
+from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 
-
-class Handle(Protocol):
-    """What takes one attachment back."""
-
-    def remove(self) -> None:
-        """Undo the attachment."""
-
-
 METHODS: dict[str, type["Method"]] = {}
+
+# from a linear map's weight, (d_out, d_in), and bias, (d_out,) or None, to those of the map that does the method's
+# work too
+Fold = Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor | None]]
 
 
 class Method(nn.Module, ABC):
@@ -35,6 +34,8 @@ class Method(nn.Module, ABC):
 
     Parameters of the backbone that a method trains (biases, layer norms, all of them) are clones, put in the
     backbone's place while attached; the backbone's own `Parameter` objects wait aside untouched.
+
+    A method that defines `fold` can be merged into the backbone's weights.
     """
 
     name: ClassVar[str]
@@ -43,6 +44,7 @@ class Method(nn.Module, ABC):
 
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.mergeable = cls.fold is not Method.fold
         if name is not None:
             cls.name = name
             METHODS[name] = cls
@@ -51,14 +53,20 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.replaced = nn.ParameterDict()
-        self._originals: dict[str, nn.Parameter] = {}
-        self._sites: list[Sites] = []  # a list keeps nn.Module from taking the backbone in
-        self._handles: list[Handle] = []
+        self._attached: list[tuple[Sites, Attachment]] = []  # a list keeps nn.Module from taking the backbone in
+        self._merged = False
 
     # what a method defines ------------------------------------------------------------------------------
 
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Register the method's hooks on the sites and return their handles (none by default)."""
+        return ()
+
+    def fold(self, sites: Sites) -> Iterable[tuple[Site, Fold]]:
+        """Yield the linear sites the method acts on, each with what the method makes of its weight and bias.
+
+        A merged method acts through these alone, its hooks are off.
+        """
         return ()
 
     @staticmethod
@@ -92,36 +100,57 @@ class Method(nn.Module, ABC):
     @property
     def attached(self) -> bool:
         """Whether the method acts on a backbone now."""
-        return bool(self._sites)
+        return bool(self._attached)
 
     @property
     def merged(self) -> bool:
         """Whether the method is folded into the backbone's weights now."""
-        return False
+        return self._merged
 
     def attach(self, sites: Sites) -> None:
-        """Act on the backbone from now on. Raises UserError where the method is attached already."""
+        """Act on the backbone from now on, behind what is attached to it already.
+
+        Raises UserError where this method is attached already. After an error the backbone is as it was.
+        """
         if self.attached:
             raise UserError("this method is attached to a backbone already: detach it first")
-        for key, parameter in self.replaced.items():
-            name = _unescape(key)
-            self._originals[name] = _swap(sites.base, name, parameter)
-        self._sites.append(sites)
-        self._handles.extend(self.hook(sites))
+        attachment = Attachment(partial(self.hook, sites), self._replacements(sites))
+        self._attached.append((sites, attachment))
+        try:
+            sites.attachments.add(attachment)
+        except BaseException:
+            self._attached.clear()
+            raise
 
     def detach(self) -> None:
-        """Give the backbone back as it was before `attach`, bit for bit."""
-        self._unhook()
-        for sites in self._sites:
-            for name, original in self._originals.items():
-                _swap(sites.base, name, original)
-        self._originals.clear()
-        self._sites.clear()
+        """Give the backbone back as it would be without this method, bit for bit."""
+        for sites, attachment in self._attached:
+            sites.attachments.remove(attachment)
+        self._attached.clear()
+        self._merged = False
 
-    def _unhook(self) -> None:
-        for handle in reversed(self._handles):
-            handle.remove()
-        self._handles.clear()
+    def merge(self) -> None:
+        """Fold the method into the backbone's weights: no cost at inference from then on.
+
+        Raises UserError where the method is not attached or cannot be merged.
+        """
+        if not self.mergeable:
+            raise UserError(f"method {self.name} cannot be merged into the backbone's weights")
+        if not self.attached:
+            raise UserError("attach the method before merging it")
+        if self.merged:
+            return
+        for sites, attachment in self._attached:
+            sites.attachments.change(attachment, None, _together(self._replacements(sites), _folded(self.fold(sites))))
+        self._merged = True
+
+    def unmerge(self) -> None:
+        """Put the weights back that the backbone has without the method, bit for bit, and act beside them."""
+        if not self.merged:
+            return
+        for sites, attachment in self._attached:
+            sites.attachments.change(attachment, partial(self.hook, sites), self._replacements(sites))
+        self._merged = False
 
     @contextmanager
     def on(self, sites: Sites) -> Iterator[None]:
@@ -132,15 +161,57 @@ class Method(nn.Module, ABC):
         finally:
             self.detach()
 
+    def _replacements(self, sites: Sites) -> dict[nn.Module, Change]:
+        """Return what puts the clones that train in the place of the backbone's parameters."""
+        clones: dict[nn.Module, dict[str, nn.Parameter]] = defaultdict(dict)
+        for key, clone in self.replaced.items():
+            path, _, leaf = _unescape(key).rpartition(".")
+            clones[sites.base.get_submodule(path)][leaf] = clone
+        return {module: partial(_put, put) for module, put in clones.items()}
 
-def _swap(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
-    """Put `parameter` in the place `name` of `module` and return what stood there."""
-    path, _, leaf = name.rpartition(".")
-    owner = module.get_submodule(path)
-    original = owner._parameters[leaf]
-    assert original is not None
-    owner._parameters[leaf] = parameter
-    return original
+
+def _put(parameters: Parameters, before: Parameters) -> Parameters:
+    return parameters
+
+
+def _folded(folds: Iterable[tuple[Site, Fold]]) -> dict[nn.Module, Change]:
+    """Return what puts folded weights and biases in the place of those of the sites' modules."""
+    by_module: dict[nn.Module, list[tuple[Site, Fold]]] = defaultdict(list)
+    for site, fold in folds:
+        by_module[site.module].append((site, fold))
+    return {module: partial(_fold, parts) for module, parts in by_module.items()}
+
+
+@torch.no_grad()
+def _fold(parts: list[tuple[Site, Fold]], before: Parameters) -> Parameters:
+    """Return weight and bias of one module with every fold of its sites done."""
+    weight, bias = before["weight"], before.get("bias")
+    assert weight is not None
+    new_weight, new_bias = weight.detach().clone(), None if bias is None else bias.detach().clone()
+    for site, fold in parts:
+        folded_weight, folded_bias = fold(site.weight_of(new_weight), site.bias_of(new_bias))
+        site.weight_of(new_weight).copy_(folded_weight)
+        if folded_bias is not None:
+            if new_bias is None:
+                new_bias = new_weight.new_zeros(new_weight.shape[1 if site.transposed else 0])
+            view = site.bias_of(new_bias)
+            assert view is not None
+            view.copy_(folded_bias)
+    put = {"weight": new_weight, **({} if new_bias is None else {"bias": new_bias})}
+    return {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in put.items()}
+
+
+def _together(first: Mapping[nn.Module, Change], then: Mapping[nn.Module, Change]) -> dict[nn.Module, Change]:
+    """Return the changes of both, one behind the other where they meet."""
+
+    def both(one: Change, other: Change) -> Change:
+        def change(before: Parameters) -> Parameters:
+            put = one(before)
+            return {**put, **other({**before, **put})}
+
+        return change
+
+    return {**first, **{m: both(first[m], change) if m in first else change for m, change in then.items()}}
 
 
 def _escape(name: str) -> str:
@@ -149,11 +220,6 @@ def _escape(name: str) -> str:
 
 def _unescape(key: str) -> str:
     return key.replace("/", ".")
-
-
-def add_to_output(module: nn.Module, function: Callable[[torch.Tensor], torch.Tensor]) -> RemovableHandle:
-    """Replace a module's output by `function(output)`."""
-    return module.register_forward_hook(lambda _module, _args, output: function(output))
 
 
 def check_at_least(name: str, value: float, least: float) -> None:

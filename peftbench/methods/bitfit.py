@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from peftbench.backbones.sites import Sites
+from peftbench.backbones.sites import LINEAR_SITES, NORM_SITES, Sites
+from peftbench.errors import UserError
 from peftbench.methods.base import Method
 
 
@@ -18,10 +19,16 @@ class Bitfit(Method, name="bitfit"):
 
     def __init__(self, config: BitfitConfig, sites: Sites) -> None:
         super().__init__(config, sites)
-        self.train_backbone(sites, [n for n, _ in sites.backbone_parameters() if n.endswith("bias")])
+        biases = [name for name, _ in sites.backbone_parameters() if name.endswith("bias")]
+        if not biases:
+            raise UserError(f"method=bitfit has nothing to train: {type(sites.base).__name__} has no biases")
+        self.train_backbone(sites, biases)
 
     @staticmethod
     def count(config: BitfitConfig, sites: Sites) -> int:
-        """7d + d_ff a layer (four attention maps, two FFN maps, two norms), and the biases outside the layers."""
-        outside = sum(p.numel() for name, p in sites.parameters_outside_layers() if name.endswith("bias"))
-        return len(sites.layers) * (7 * sites.hidden + sites.intermediate) + outside
+        """d_out a linear map, d a norm (in BERT 7d + d_ff a layer), and the biases elsewhere (embeddings, pooler)."""
+        maps = [site for name in LINEAR_SITES for site in sites.at(name)]
+        norms = [site.module for name in NORM_SITES for site in sites.at(name)]
+        count = sum(site.out_features for site in maps if site.bias is not None)
+        count += sum(sites.hidden for norm in norms if getattr(norm, "bias", None) is not None)
+        return count + sum(p.numel() for name, p in sites.parameters_outside_sites() if name.endswith("bias"))

@@ -7,14 +7,17 @@ the paper: A Kaiming-uniform with a = √5, B zero.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from peftbench.backbones.attachments import Handle
+from peftbench.backbones.site import Site
 from peftbench.backbones.sites import LINEAR_SITES, Sites
 from peftbench.errors import UserError, nearest
-from peftbench.methods.base import Handle, Method, check_at_least
+from peftbench.methods.base import Fold, Method, check_at_least
 
 _SHORT = {site.split(".")[1]: site for site in LINEAR_SITES}
 
@@ -100,7 +103,7 @@ def dora_weight(
 class Update(nn.Module):
     """The tensors of one target: A, B and, for DoRA, the magnitude of each output row."""
 
-    def __init__(self, linear: nn.Linear, config: LoraConfig) -> None:
+    def __init__(self, linear: Site, config: LoraConfig) -> None:
         super().__init__()
         self.a = nn.Parameter(torch.empty(config.rank, linear.in_features))
         self.b = nn.Parameter(torch.zeros(linear.out_features, config.rank))
@@ -113,93 +116,61 @@ class Lora(Method, name="lora"):
 
     config_class = LoraConfig
     config: LoraConfig
-    mergeable = True
 
     def __init__(self, config: LoraConfig, sites: Sites) -> None:
         super().__init__(config, sites)
-        self._unmerged: list[tuple[nn.Linear, torch.Tensor]] = []
         self.updates = nn.ModuleDict()
-        for site in config.sites:
-            linears: list[nn.Linear] = sites.at(site)  # type: ignore[assignment]
+        for name in config.sites:
+            linears = sites.at(name)
             smallest = min(linears[0].in_features, linears[0].out_features)
             if config.rank > smallest:
                 raise UserError(
-                    f"method.rank={config.rank} is larger than the dimension {smallest} of {site}:"
+                    f"method.rank={config.rank} is larger than the dimension {smallest} of {name}:"
                     f" choose a rank of {smallest} or less"
                 )
-            self.updates[_SHORT_OF[site]] = nn.ModuleList(Update(linear, config) for linear in linears)
+            self.updates[_SHORT_OF[name]] = nn.ModuleList(Update(linear, config) for linear in linears)
 
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Add each update to its linear map's output."""
-        for linear, update in self._pairs(sites):
+        for site, update in self._pairs(sites):
 
             def apply(
-                linear: nn.Module, args: tuple[torch.Tensor], output: torch.Tensor, update: Update = update
+                x: torch.Tensor, output: torch.Tensor, site: Site = site, update: Update = update
             ) -> torch.Tensor:
-                (x,) = args
                 if update.magnitude is not None:
-                    assert isinstance(linear, nn.Linear)
-                    return F.linear(x, self._merged_weight(linear, update), linear.bias)
+                    return F.linear(x, self._merged_weight(site.weight, update), site.bias)
                 if self.config.dropout:
-                    x = F.dropout(x, self.config.dropout, linear.training)  # the backbone's mode, not our own
+                    # the backbone's mode, not our own
+                    x = F.dropout(x, self.config.dropout, site.module.training)
                 return lora(output, x, update.a, update.b, self.config.scale)
 
-            yield linear.register_forward_hook(apply)
+            yield site.replace_output(apply)
 
-    def _pairs(self, sites: Sites) -> Iterable[tuple[nn.Linear, Update]]:
-        for site in self.config.sites:
-            yield from zip(sites.at(site), self.updates[_SHORT_OF[site]], strict=True)  # type: ignore
+    def fold(self, sites: Sites) -> Iterable[tuple[Site, Fold]]:
+        """Add each update to its linear map's weight."""
+        for site, update in self._pairs(sites):
+            yield site, partial(self._fold, update)
 
-    def _merged_weight(self, linear: nn.Linear, update: Update) -> torch.Tensor:
+    def _fold(
+        self, update: Update, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self._merged_weight(weight, update), bias
+
+    def _pairs(self, sites: Sites) -> Iterable[tuple[Site, Update]]:
+        for name in self.config.sites:
+            yield from zip(sites.at(name), self.updates[_SHORT_OF[name]], strict=True)  # type: ignore
+
+    def _merged_weight(self, weight: torch.Tensor, update: Update) -> torch.Tensor:
         if update.magnitude is not None:
-            return dora_weight(linear.weight, update.a, update.b, update.magnitude, self.config.scale)
-        return linear.weight + self.config.scale * (update.b @ update.a)
-
-    @property
-    def merged(self) -> bool:
-        """Whether the updates are folded into the backbone's weights now."""
-        return bool(self._unmerged)
-
-    @torch.no_grad()
-    def merge(self) -> None:
-        """Fold the updates into the backbone's weights: no cost at inference from then on."""
-        if not self.attached:
-            raise UserError("attach the method before merging it")
-        if self.merged:
-            return
-        unmerged = []
-        for sites in self._sites:
-            for linear, update in self._pairs(sites):
-                unmerged.append((linear, linear.weight.data))
-                linear.weight.data = self._merged_weight(linear, update)
-        self._unhook()
-        self._unmerged = unmerged
-
-    def unmerge(self) -> None:
-        """Put the backbone's own weights back, bit for bit."""
-        if not self.merged:
-            return
-        for linear, weight in self._unmerged:
-            linear.weight.data = weight
-        self._unmerged = []
-        for sites in self._sites:
-            self._handles.extend(self.hook(sites))
-
-    def detach(self) -> None:
-        """Unmerge, then detach."""
-        self.unmerge()
-        super().detach()
+            return dora_weight(weight, update.a, update.b, update.magnitude, self.config.scale)
+        return weight + self.config.scale * (update.b @ update.a)
 
     @staticmethod
     def count(config: LoraConfig, sites: Sites) -> int:
-        """r·(d_in + d_out) a target, and d_out more for DoRA."""
-        d, d_ff, r = sites.hidden, sites.intermediate, config.rank
-        sizes = {"ffn.up": (d, d_ff), "ffn.down": (d_ff, d)}
-        a_layer = 0
-        for site in config.sites:
-            d_in, d_out = sizes.get(site, (d, d))
-            a_layer += r * (d_in + d_out) + (d_out if config.dora else 0)
-        return len(sites.layers) * a_layer
+        """r·(d_in + d_out) a target and layer, and d_out more for DoRA."""
+        linears = [linear for name in config.sites for linear in sites.at(name)]
+        a_map = (config.rank * (m.in_features + m.out_features) + config.dora * m.out_features for m in linears)
+        return sum(a_map)
 
 
 _SHORT_OF = {site: short for short, site in _SHORT.items()}

@@ -1,21 +1,23 @@
 """Prompt tuning (Lester et al. 2021): trained vectors among the embedded input, and nothing else.
 
 The vectors enter where the first layer reads (behind the embeddings' own layer norm), so token positions and
-segments stay as they are. The head still reads the model's own first token. Uniform initialisation follows
+segments stay as they are; where positions are not in the embeddings (rotary) the vectors count as tokens, and a
+sliding window counts them too. The head still reads the model's own first token. Uniform initialisation follows
 the official code, U[0, 0.5), not the paper's U[-0.5, 0.5] (§3.2); `vocab` samples the whole vocabulary,
 since a tokenizer does not tell which 5,000 items are the commonest.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
+from peftbench.backbones.attachments import Handle
+from peftbench.backbones.entry import insert_at_entry, leave_out_behind_attention
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
-from peftbench.methods.base import Handle, Method, check_at_least, check_choice
+from peftbench.methods.base import Method, check_at_least, check_choice
 
 
 @dataclass(frozen=True)
@@ -42,34 +44,8 @@ class PromptConfig:
             raise UserError("method.text and method.init=text go together: set both or neither")
 
 
-def insert_rows(x: torch.Tensor, rows: torch.Tensor, at: int) -> torch.Tensor:
-    """Return x with rows put in at index `at` of each sequence.
-
-    Args:
-        x: (batch, sequence, d). rows: (length, d). at: 0 … sequence.
-    """
-    own = rows.to(x.dtype).expand(x.shape[0], -1, -1)
-    return torch.cat([x[:, :at], own, x[:, at:]], dim=1)
-
-
-def widen_mask(mask: torch.Tensor, length: int, at: int) -> torch.Tensor:
-    """Return a padding mask that also lets `length` positions from index `at` on be seen by all.
-
-    Args:
-        mask: (batch, sequence) with 1 = seen, or (batch, 1, queries, sequence) as attention takes it: boolean
-            with True = seen, or floating with 0 = seen.
-    """
-    additive = mask.dim() == 4 and mask.is_floating_point()
-    seen = mask.new_full((*mask.shape[:-1], length), 0 if additive else 1)
-    mask = torch.cat([mask[..., :at], seen, mask[..., at:]], dim=-1)
-    if mask.dim() == 4 and mask.shape[-2] > 1:
-        rows = mask[..., :1, :].expand(-1, -1, length, -1)  # a padding mask is the same for every query
-        mask = torch.cat([mask[..., :at, :], rows, mask[..., at:, :]], dim=-2)
-    return mask
-
-
 class Prompt(Method, name="prompt"):
-    """The prompt's vectors, (length, d)."""
+    """The prompt's vectors, (length, entry_width)."""
 
     config_class = PromptConfig
     config: PromptConfig
@@ -81,7 +57,7 @@ class Prompt(Method, name="prompt"):
                 f"method.length={config.length} leaves no room for text: the model takes {sites.positions} tokens"
             )
         if config.init == "uniform" or sites.device.type == "meta":  # without weights there is nothing to embed
-            vectors = torch.rand(config.length, sites.hidden) / 2
+            vectors = torch.rand(config.length, sites.entry_width) / 2
         else:
             vectors = _embedded(sites, _token_ids(config, sites))
         self.vectors = nn.Parameter(vectors)
@@ -92,24 +68,10 @@ class Prompt(Method, name="prompt"):
 
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Put the prompt in before the first layer."""
-        (encoder,) = sites.at("embeddings")
-
-        def insert(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-            call = dict(zip(("hidden_states", "attention_mask"), args, strict=False)) | kwargs
-            call["hidden_states"] = insert_rows(call["hidden_states"], self.vectors, self._at)
-            if call.get("attention_mask") is not None:
-                call["attention_mask"] = widen_mask(call["attention_mask"], self.config.length, self._at)
-            return args[2:], call
-
-        def leave_out(module: nn.Module, args: tuple) -> tuple:
-            x, at = args[0], self._at
-            own = x[:, self.config.length :] if at == 0 else torch.cat([x[:, :at], x[:, at + self.config.length :]], 1)
-            return (own, *args[1:])
-
-        yield encoder.register_forward_pre_hook(insert, with_kwargs=True)
+        length = self.config.length
+        yield from insert_at_entry(sites, lambda: self.vectors, length, self._at)
         if self.config.insert == "front" or sites.head_modules:
-            # no head reads the prompt's rows: behind the last attention only the text's go on
-            yield sites.at("attention.norm")[-1].register_forward_pre_hook(leave_out)
+            yield leave_out_behind_attention(sites, length, self._at)
 
     @property
     def extra_tokens(self) -> int:
@@ -123,8 +85,8 @@ class Prompt(Method, name="prompt"):
 
     @staticmethod
     def count(config: PromptConfig, sites: Sites) -> int:
-        """length·d."""
-        return config.length * sites.hidden
+        """length·d, d the width of what enters the encoder."""
+        return config.length * sites.entry_width
 
 
 def _token_ids(config: PromptConfig, sites: Sites) -> torch.Tensor:
@@ -142,13 +104,8 @@ def _token_ids(config: PromptConfig, sites: Sites) -> torch.Tensor:
 @torch.no_grad()
 def _embedded(sites: Sites, ids: torch.Tensor) -> torch.Tensor:
     """Return what enters the first layer for these tokens, (length, d)."""
-    (encoder,) = sites.at("embeddings")
     entered: list[torch.Tensor] = []
-
-    def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        entered.append(args[0] if args else kwargs["hidden_states"])
-
-    handle = encoder.register_forward_pre_hook(keep, with_kwargs=True)
+    handle = sites.at("embeddings")[0].watch(entered.append)
     training = sites.base.training
     sites.base.eval()
     try:

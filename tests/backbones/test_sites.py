@@ -24,21 +24,28 @@ def test_sites_are_where_they_say(architecture):
     names = (*LINEAR_SITES, *RESIDUAL_SITES, *NORM_SITES)
     assert set(sites.names) == {*names, "embeddings", "final"}
     seen: dict = {}
-    handles = [_record(sites.at(name)[0], seen, name) for name in names]
+    handles = [_record(sites.at(name)[1].module, seen, name) for name in names]
     with torch.no_grad():
-        model(**tiny_batch())
+        hidden = model(**tiny_batch(), output_hidden_states=True).hidden_states[1]
     for handle in handles:
         handle.remove()
     for name in LINEAR_SITES:
-        assert isinstance(sites.at(name)[0], nn.Linear)
+        assert isinstance(sites.at(name)[1].module, nn.Linear)
     for name in NORM_SITES:
-        assert isinstance(sites.at(name)[0], nn.LayerNorm)
-    assert sites.at("ffn.up")[0].out_features == sites.intermediate == 48
+        assert isinstance(sites.at(name)[1].module, nn.LayerNorm)
+    up = 96 if architecture == "modernbert" else 48
+    assert (sites.at("ffn.up")[1].out_features, sites.hidden, sites.key_width) == (up, 32, 32)
     attended, normed = seen["attention.residual"][1], seen["attention.norm"]
-    # what enters the norm is the sub-layer's output plus what entered the layer, and the FFN reads the norm
-    torch.testing.assert_close(normed[0][0] - attended, seen["attention.query"][0][0])
-    torch.testing.assert_close(seen["ffn.up"][0][0], normed[1])
-    torch.testing.assert_close(seen["ffn.norm"][0][0] - seen["ffn.residual"][1], normed[1])
+    if sites.layout.pre_norm:  # what is normed is what entered the layer, then that and the sub-layer's output
+        torch.testing.assert_close(normed[0][0], hidden)
+        torch.testing.assert_close(seen["attention.query"][0][0], normed[1])
+        torch.testing.assert_close(seen["ffn.norm"][0][0] - attended, hidden)
+        torch.testing.assert_close(seen["ffn.up"][0][0], seen["ffn.norm"][1])
+    else:  # what enters the norm is the sub-layer's output plus what entered the layer, and the FFN reads the norm
+        torch.testing.assert_close(normed[0][0] - attended, hidden)
+        torch.testing.assert_close(seen["attention.query"][0][0], hidden)
+        torch.testing.assert_close(seen["ffn.up"][0][0], normed[1])
+        torch.testing.assert_close(seen["ffn.norm"][0][0] - seen["ffn.residual"][1], normed[1])
     torch.testing.assert_close(seen["ffn.residual"][1], seen["ffn.down"][1])
 
 
@@ -48,7 +55,7 @@ def test_position_limit_is_the_longest_row_that_runs(architecture):
     longest = find_sites(model).positions
     with torch.no_grad():
         model(input_ids=torch.full((1, longest), 7))
-        if architecture != "deberta-v2":  # its positions are relative: the limit is nominal
+        if architecture not in ("deberta-v2", "modernbert"):  # their positions are relative: the limit is nominal
             with pytest.raises((IndexError, RuntimeError)):
                 model(input_ids=torch.full((1, longest + 1), 7))
 

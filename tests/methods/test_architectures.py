@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny import ARCHITECTURES, tiny_batch, tiny_model
 
+from peftbench.errors import UserError
 from peftbench.methods import METHODS, build, find_sites
 from peftbench.methods.adapter import POSITIONS, AdapterConfig
 from peftbench.methods.lora import LoraConfig
@@ -40,6 +41,10 @@ def test_method_on_architecture(architecture, name):
     sites = find_sites(model)
     before, weights, names = model(**tiny_batch()).logits, _snapshot(model), list(model.state_dict())
     implementation = model.config._attn_implementation
+    if (architecture, name) == ("modernbert", "bitfit"):
+        with pytest.raises(UserError, match="has no biases"):
+            build(CONFIGS[name], sites)
+        return
 
     method = build(CONFIGS[name], sites)
     assert sum(p.numel() for p in method.parameters()) == method.count(CONFIGS[name], sites)

@@ -4,47 +4,57 @@ Behind its keys and values the last layer works row by row, so its query, output
 part and norms are run on row 0 alone; the logits stay the same up to rounding.
 """
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from peftbench.backbones.attachments import Attachment
 from peftbench.backbones.sites import Sites
 
 
 class FirstRow:
-    """Hooks on the last layer that keep row 0 only. Attach behind any method, remove before it."""
+    """Lets the last layer keep row 0 only. Attach behind any method."""
 
     def __init__(self, sites: Sites) -> None:
-        query, output, norm = (sites.at(site)[-1] for site in ("attention.query", "attention.output", "attention.norm"))
-        rows: list[int] = []
-
-        def enter(module: nn.Module, args: tuple) -> None:
-            rows.clear()
-
-        def shorten_query(module: nn.Module, args: tuple) -> tuple | None:
-            if rows:  # DeBERTa sends its relative embeddings through the same map behind the hidden states
-                return None
-            rows.append(args[0].shape[1])
-            return _first(module, args)
-
-        def lengthen(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
-            # the attention code views the query by the sequence's length: repeat the row without copying it
-            return output.expand(-1, rows[0], -1) if output.shape[1] == 1 else None
-
-        self._handles: list[RemovableHandle] = [
-            sites.layers[-1].register_forward_pre_hook(enter),
-            query.register_forward_pre_hook(shorten_query),
-            query.register_forward_hook(lengthen),
-            output.register_forward_pre_hook(_first),
-            norm.register_forward_pre_hook(_first),
-        ]
+        self._attachments = sites.attachments
+        self._attachment = Attachment(partial(_hooks, sites))
+        self._attachments.add(self._attachment)
 
     def remove(self) -> None:
         """Let the last layer compute every row again."""
-        for handle in self._handles:
-            handle.remove()
+        self._attachments.remove(self._attachment)
+
+
+def _hooks(sites: Sites) -> Iterator[RemovableHandle]:
+    if sites.layout.pre_norm:  # the residual keeps its rows: row 0 of the sum is right, nobody reads the others
+        yield sites.at("attention.output")[-1].module.register_forward_pre_hook(_first)
+        yield sites.at("ffn.norm")[-1].module.register_forward_pre_hook(_first)
+        return
+    query, output, norm = (sites.at(f"attention.{name}")[-1].module for name in ("query", "output", "norm"))
+    rows: list[int] = []
+
+    def enter(module: nn.Module, args: tuple) -> None:
+        rows.clear()
+
+    def shorten_query(module: nn.Module, args: tuple) -> tuple | None:
+        if rows:  # DeBERTa sends its relative embeddings through the same map behind the hidden states
+            return None
+        rows.append(args[0].shape[1])
+        return _first(module, args)
+
+    def lengthen(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
+        # the attention code views the query by the sequence's length: repeat the row without copying it
+        return output.expand(-1, rows[0], -1) if output.shape[1] == 1 else None
+
+    yield sites.layers[-1].register_forward_pre_hook(enter)
+    yield query.register_forward_pre_hook(shorten_query)
+    yield query.register_forward_hook(lengthen)
+    yield output.register_forward_pre_hook(_first)
+    yield norm.register_forward_pre_hook(_first)
 
 
 def _first(module: nn.Module, args: tuple) -> tuple:

@@ -4,24 +4,63 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of the equal parts of a module's output, where several maps are fused into one (query, key, value).
+
+    Attributes:
+        path: of the module.
+        index: 0 for the first part. of: how many there are.
+    """
+
+    path: str
+    index: int
+    of: int
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Module paths of one architecture family; those in `sites` are relative to one layer."""
+    """Module paths of one architecture family; those in `sites` are relative to one layer.
+
+    Attributes:
+        name: of the family.
+        layers: the list of layers.
+        self_attention: of a layer.
+        sites: the module of each site, or the part of its output that is the site.
+        encoder: the module that takes the hidden states and their mask and runs the layers; None where the base
+            model runs them itself and its module `embeddings` returns the hidden states.
+        encoder_input: a linear map inside the encoder and before the first layer, where the family has one.
+        pre_norm: whether a sub-layer is normed before it, not behind its residual addition.
+        rows_prepended: whether self-attention without an interface takes a prefix as more rows of its input.
+    """
 
     name: str
-    encoder: str
     layers: str
     self_attention: str
-    sites: dict[str, str]
+    sites: dict[str, str | Part]
+    encoder: str | None = None
+    encoder_input: str | None = None
+    pre_norm: bool = False
+    rows_prepended: bool = False
+
+    def place(self, site: str) -> Part:
+        """Return where a site lies, a whole module as its only part."""
+        found = self.sites[site]
+        return Part(found, 0, 1) if isinstance(found, str) else found
+
+    @property
+    def paths(self) -> set[str]:
+        """Every module path of a layer that the layout names."""
+        return {self.self_attention, *(self.place(site).path for site in self.sites)}
 
 
 # what BERT's descendants have in common behind the attention
-BERT_FFN = {
+BERT_FFN: dict[str, str | Part] = {
     "ffn.up": "intermediate.dense",
     "ffn.down": "output.dense",
     "ffn.residual": "output.dropout",
     "ffn.norm": "output.LayerNorm",
 }
-BERT_OUTPUT = {
+BERT_OUTPUT: dict[str, str | Part] = {
     "attention.output": "attention.output.dense",
     "attention.residual": "attention.output.dropout",
     "attention.norm": "attention.output.LayerNorm",

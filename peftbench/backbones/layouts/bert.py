@@ -5,6 +5,7 @@ from peftbench.backbones.layouts.base import BERT_FFN, BERT_OUTPUT, Layout
 LAYOUT = Layout(
     "bert",
     encoder="encoder",
+    encoder_input="embedding_hidden_mapping_in",  # RemBERT
     layers="encoder.layer",
     self_attention="attention.self",
     sites={

@@ -5,6 +5,7 @@ from peftbench.backbones.layouts.base import BERT_FFN, BERT_OUTPUT, Layout
 LAYOUT = Layout(
     "deberta",
     encoder="encoder",
+    rows_prepended=True,
     layers="encoder.layer",
     self_attention="attention.self",
     sites={

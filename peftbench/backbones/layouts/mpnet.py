@@ -5,6 +5,7 @@ from peftbench.backbones.layouts.base import BERT_FFN, Layout
 LAYOUT = Layout(
     "mpnet",
     encoder="encoder",
+    rows_prepended=True,
     layers="encoder.layer",
     self_attention="attention.attn",
     sites={

@@ -32,6 +32,8 @@ def test_logits_and_gradients_stay(architecture, name, padded):
     model = tiny_model(architecture)
     sites = find_sites(model)
     assert reads_first_row(sites)
+    if (architecture, name) == ("modernbert", "bitfit"):
+        pytest.skip("it has no biases")
     method = build(CONFIGS[name], sites)
     with torch.no_grad():
         for parameter in method.parameters():
@@ -64,7 +66,7 @@ def test_it_spares_the_rows():
     model = tiny_model("bert")
     sites = find_sites(model)
     shapes = []
-    handle = sites.at("ffn.up")[-1].register_forward_hook(lambda m, args, out: shapes.append(out.shape[1]))
+    handle = sites.at("ffn.up")[-1].module.register_forward_hook(lambda m, args, out: shapes.append(out.shape[1]))
     first = FirstRow(sites)
     model(**tiny_batch())
     first.remove()

@@ -1,0 +1,208 @@
+"""More keys and values in front of those of each layer's self-attention.
+
+Architectures that use transformers' registry of attention functions get one that prepends; others (MPNet,
+DeBERTa) get more rows inside each self-attention, which are dropped again behind it. There a prefix has no
+relative position in MPNet, and stands before the text in DeBERTa. Token positions stay 0 … n-1. Every token
+sees the prefix, in a layer with a sliding window too; keys stand as they are given, a rotary position is not
+applied to them.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from peftbench.backbones.sites import Sites
+from peftbench.errors import UserError
+
+_REGISTERED = "peftbench_prefix_"
+
+
+@dataclass(frozen=True, eq=False)
+class KeySource:
+    """Keys and values for every layer: `rows(layer)` gives (2, length, key_width), keys then values."""
+
+    length: int
+    rows: Callable[[int], torch.Tensor]
+
+
+def check_reachable(sites: Sites) -> None:
+    """Raise UserError where nothing can be put in front of this model's keys."""
+    if not sites.attention_interface and not sites.layout.rows_prepended:
+        raise UserError(
+            f"a prefix cannot reach the attention of {type(sites.base).__name__}, which goes through no attention"
+            " function of transformers' registry: choose another method"
+        )
+
+
+def prepend_keys(sites: Sites, source: KeySource) -> "PrependedKeys":
+    """Let every layer attend to the source's keys and values too, until the handle is removed."""
+    check_reachable(sites)
+    prepended = _PREPENDED.get(sites.base)
+    if prepended is None:
+        prepended = _PREPENDED[sites.base] = _Prepended()
+        prepended.sources.append(source)
+        prepended.handles += _route(sites, prepended) if sites.attention_interface else _widen_rows(sites, prepended)
+    else:
+        prepended.sources.append(source)
+    return PrependedKeys(sites.base, source)
+
+
+@dataclass(frozen=True, eq=False)
+class PrependedKeys:
+    """Takes one source of keys and values away again."""
+
+    base: nn.Module
+    source: KeySource
+
+    def remove(self) -> None:
+        """Attend without this source; without any, as the backbone does by itself."""
+        prepended = _PREPENDED[self.base]
+        prepended.sources.remove(self.source)
+        if not prepended.sources:
+            for handle in reversed(prepended.handles):
+                handle.remove()
+            del _PREPENDED[self.base]
+
+
+class _Prepended:
+    """All sources of one backbone, in the order they came."""
+
+    def __init__(self) -> None:
+        self.sources: list[KeySource] = []
+        self.handles: list[Any] = []
+        self.masks: list[tuple[torch.Tensor, int, torch.Tensor]] = []
+
+    @property
+    def length(self) -> int:
+        return sum(source.length for source in self.sources)
+
+    def rows(self, layer: int) -> torch.Tensor:
+        parts = [source.rows(layer) for source in self.sources]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def widened(self, mask: torch.Tensor | None) -> torch.Tensor | None:
+        """Return the mask with `length` allowed columns in front; layers share masks, so they are kept."""
+        if mask is None:
+            return None
+        for known, length, widened in self.masks:
+            if known is mask and length == self.length:
+                return widened
+        widened = F.pad(mask, (self.length, 0), value=0.0 if mask.is_floating_point() else 1)
+        self.masks.append((mask, self.length, widened))
+        return widened
+
+
+_PREPENDED: WeakKeyDictionary[nn.Module, _Prepended] = WeakKeyDictionary()
+
+
+def prepend(prefix: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return keys and values with the prefix before them.
+
+    Args:
+        prefix: (2, length, heads · head_dim), keys then values.
+        keys: (batch, heads, sequence, head_dim). values: the same shape.
+    """
+    batch, heads, _, head_dim = keys.shape
+    both = prefix.view(2, 1, -1, heads, head_dim).transpose(2, 3).expand(-1, batch, -1, -1, -1)
+    return torch.cat([both[0], keys], dim=2), torch.cat([both[1], values], dim=2)
+
+
+# through transformers' attention functions --------------------------------------------------------------
+
+Inner = Callable[..., Any]
+_ROUTED: WeakKeyDictionary[nn.Module, tuple[_Prepended, int, Inner]] = WeakKeyDictionary()
+
+
+class _Routing:
+    """Points a backbone's attention at `_attend` until removed."""
+
+    def __init__(self, sites: Sites, prepended: _Prepended) -> None:
+        self._config: Any = sites.base.config
+        self._before: str = self._config._attn_implementation
+        self._modules = sites.self_attention
+        eager = sys.modules[type(self._modules[0]).__module__].eager_attention_forward
+        inner = ALL_ATTENTION_FUNCTIONS.get_interface(self._before, eager)
+        name = _REGISTERED + self._before
+        AttentionInterface.register(name, _attend)
+        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[self._before])
+        for layer, module in enumerate(self._modules):
+            _ROUTED[module] = prepended, layer, inner
+        self._config._attn_implementation = name
+
+    def remove(self) -> None:
+        """Give the backbone its own attention function back."""
+        self._config._attn_implementation = self._before
+        for module in self._modules:
+            _ROUTED.pop(module, None)
+
+
+def _route(sites: Sites, prepended: _Prepended) -> list[Any]:
+    forget = sites.base.register_forward_pre_hook(lambda _module, _args: prepended.masks.clear())
+    return [forget, _Routing(sites, prepended)]
+
+
+def _attend(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> Any:
+    """Attend as the registry asks, with the layer's prefix before keys and values."""
+    prepended, layer, inner = _ROUTED[module]
+    key, value = prepend(prepended.rows(layer).to(key.dtype), key, value)
+    return inner(module, query, key, value, prepended.widened(attention_mask), **kwargs)
+
+
+# through more rows in each self-attention ---------------------------------------------------------------
+
+
+def _widen_rows(sites: Sites, prepended: _Prepended) -> list[Any]:
+    return [handle for layer in range(len(sites.layers)) for handle in _widen_layer(sites, prepended, layer)]
+
+
+def _widen_layer(sites: Sites, prepended: _Prepended, layer: int) -> Iterator[RemovableHandle]:
+    mask_is_product = sites.layout.name == "deberta"
+    rows: list[torch.Tensor] = []
+
+    def widen(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        hidden, mask, *rest = args
+        length = prepended.length
+        rows[:] = [F.pad(hidden, (0, 0, length, 0))]
+        if mask is not None:
+            more_queries = length if mask.shape[-2] > 1 else 0
+            mask = F.pad(mask, (length, 0, more_queries, 0), value=1 if mask_is_product else 0)
+        if mask_is_product:
+            kwargs["relative_pos"] = None  # built anew for the wider sequence
+        elif rest and rest[0] is not None:
+            rest[0] = F.pad(rest[0], (length, 0, length, 0))
+        return (rows[0], mask, *rest), kwargs
+
+    def fill(which: int) -> Callable[..., torch.Tensor | None]:
+        def hook(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
+            if args[0] is not rows[0]:  # DeBERTa sends its relative embeddings through the same maps
+                return None
+            prefix = prepended.rows(layer)[which].to(output.dtype).expand(output.shape[0], -1, -1)
+            return torch.cat([prefix, output[:, prefix.shape[1] :]], dim=1)
+
+        return hook
+
+    def narrow(module: nn.Module, args: tuple, output: tuple) -> tuple:
+        rows.clear()
+        return (output[0][:, prepended.length :], *output[1:])
+
+    yield sites.self_attention[layer].register_forward_pre_hook(widen, with_kwargs=True)
+    yield sites.at("attention.key")[layer].module.register_forward_hook(fill(0))
+    yield sites.at("attention.value")[layer].module.register_forward_hook(fill(1))
+    yield sites.self_attention[layer].register_forward_hook(narrow)

@@ -1,0 +1,85 @@
+"""More rows in the sequence that enters the first layer, and out of it again behind the last attention."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from peftbench.backbones.sites import Sites
+
+
+def insert_rows(x: torch.Tensor, rows: torch.Tensor, at: int) -> torch.Tensor:
+    """Return x with rows put in at index `at` of each sequence.
+
+    Args:
+        x: (batch, sequence, d). rows: (length, d). at: 0 … sequence.
+    """
+    inserted = rows.to(x.dtype).expand(x.shape[0], -1, -1)
+    return torch.cat([x[:, :at], inserted, x[:, at:]], dim=1)
+
+
+def leave_out_rows(x: torch.Tensor, length: int, at: int) -> torch.Tensor:
+    """Return x, (batch, sequence, d), without the `length` rows from index `at` on."""
+    return x[:, length:] if at == 0 else torch.cat([x[:, :at], x[:, at + length :]], dim=1)
+
+
+def widen_mask(mask: torch.Tensor, length: int, at: int) -> torch.Tensor:
+    """Return a padding mask that also lets `length` positions from index `at` on be seen by all.
+
+    Args:
+        mask: (batch, sequence) with 1 = seen, or (batch, 1, queries, sequence) as attention takes it: boolean
+            with True = seen, or floating with 0 = seen.
+    """
+    additive = mask.dim() == 4 and mask.is_floating_point()
+    seen = mask.new_full((*mask.shape[:-1], length), 0 if additive else 1)
+    mask = torch.cat([mask[..., :at], seen, mask[..., at:]], dim=-1)
+    if mask.dim() == 4 and mask.shape[-2] > 1:
+        rows = mask[..., :1, :].expand(-1, -1, length, -1)  # a padding mask is the same for every query
+        mask = torch.cat([mask[..., :at, :], rows, mask[..., at:, :]], dim=-2)
+    return mask
+
+
+def insert_at_entry(sites: Sites, rows: Callable[[], torch.Tensor], length: int, at: int) -> Iterator[RemovableHandle]:
+    """Put `rows()`, (length, entry_width), into what enters the first layer, at index `at`, seen by all tokens.
+
+    Where positions are added to the embeddings the tokens keep theirs. Where they are computed from the sequence
+    that enters (rotary, relative) the rows count as tokens among the others.
+    """
+    if sites.layout.encoder is not None:
+
+        def enter_encoder(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+            call = dict(zip(("hidden_states", "attention_mask"), args, strict=False)) | kwargs
+            call["hidden_states"] = insert_rows(call["hidden_states"], rows(), at)
+            if call.get("attention_mask") is not None:
+                call["attention_mask"] = widen_mask(call["attention_mask"], length, at)
+            return args[2:], call
+
+        yield sites.at("embeddings")[0].module.register_forward_pre_hook(enter_encoder, with_kwargs=True)
+        return
+
+    def enter_base(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        call = dict(zip(("input_ids", "attention_mask"), args, strict=False)) | kwargs
+        tokens = call["input_ids"] if call.get("input_ids") is not None else call["inputs_embeds"]
+        if call.get("attention_mask") is not None:
+            call["attention_mask"] = widen_mask(call["attention_mask"], length, at)
+        call["position_ids"] = torch.arange(tokens.shape[1] + length, device=tokens.device)[None]
+        return args[2:], call
+
+    yield sites.base.register_forward_pre_hook(enter_base, with_kwargs=True)
+    yield sites.at("embeddings")[0].replace(lambda x: insert_rows(x, rows(), at)).handle
+
+
+def leave_out_behind_attention(sites: Sites, length: int, at: int) -> RemovableHandle:
+    """Take the rows out again once the last layer has attended to them: nobody reads what becomes of them."""
+    if not sites.layout.pre_norm:
+        norm = sites.at("attention.norm")[-1].module
+        return norm.register_forward_pre_hook(lambda _, args: (leave_out_rows(args[0], length, at), *args[1:]))
+
+    def leave(module: nn.Module, args: tuple, output: Any) -> Any:  # the residual still has every row before
+        if isinstance(output, tuple):
+            return (leave_out_rows(output[0], length, at), *output[1:])
+        return leave_out_rows(output, length, at)
+
+    return sites.layers[-1].register_forward_hook(leave)

@@ -1,0 +1,25 @@
+"""ModernBERT: norms before the sub-layers, query, key and value in one map, a gated feed-forward part.
+
+`ffn.up` is the whole of `Wi`: what is activated, then what it is multiplied with.
+"""
+
+from peftbench.backbones.layouts.base import Layout, Part
+
+LAYOUT = Layout(
+    "modernbert",
+    layers="layers",
+    self_attention="attn",
+    pre_norm=True,
+    sites={
+        "attention.query": Part("attn.Wqkv", 0, 3),
+        "attention.key": Part("attn.Wqkv", 1, 3),
+        "attention.value": Part("attn.Wqkv", 2, 3),
+        "attention.output": "attn.Wo",
+        "attention.residual": "attn.out_drop",
+        "attention.norm": "attn_norm",  # nothing but the identity in the first layer
+        "ffn.up": "mlp.Wi",
+        "ffn.down": "mlp.Wo",
+        "ffn.residual": "mlp.Wo",
+        "ffn.norm": "mlp_norm",
+    },
+)

@@ -1,0 +1,134 @@
+"""A site: one place of one layer, a module's output or a part of it, or what enters the module."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+from transformers.pytorch_utils import Conv1D
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Where a method attaches.
+
+    Attributes:
+        module: whose output the site is.
+        part: which features of the output, where the module is several maps in one; None for all.
+        entry: the site is what enters the module (its first argument), not what it returns.
+    """
+
+    module: nn.Module
+    part: slice | None = None
+    entry: bool = False
+
+    # a linear map: its weight is (d_out, d_in) here, however the module keeps it --------------------------
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the module keeps its weight as (d_in, d_out)."""
+        return isinstance(self.module, Conv1D)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The linear map's weight, (d_out, d_in), a view."""
+        return self.weight_of(self.module.weight)  # type: ignore[arg-type]
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The linear map's bias, (d_out,), a view; None where it has none."""
+        return self.bias_of(self.module.bias)  # type: ignore[arg-type]
+
+    def weight_of(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the site's view, (d_out, d_in), of a weight as the module keeps it."""
+        weight = weight.t() if self.transposed else weight
+        return weight if self.part is None else weight[self.part]
+
+    def bias_of(self, bias: torch.Tensor | None) -> torch.Tensor | None:
+        """Return the site's view, (d_out,), of the module's bias."""
+        return bias if bias is None or self.part is None else bias[self.part]
+
+    @property
+    def in_features(self) -> int:
+        """The linear map's input dimension."""
+        return self.weight.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """The linear map's output dimension."""
+        return self.weight.shape[0]
+
+    # acting on it ---------------------------------------------------------------------------------------
+
+    def replace(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "SiteHandle":
+        """Replace the tensor at the site by `function(tensor)` until the handle is removed."""
+        if self.entry:
+
+            def enter(module: nn.Module, args: tuple) -> tuple:
+                return (function(args[0]), *args[1:])
+
+            return SiteHandle(self, self.module.register_forward_pre_hook(enter))
+        return SiteHandle(self, self.module.register_forward_hook(lambda _, args, out: self._with(out, function)))
+
+    def replace_output(self, function: Callable[[Any, torch.Tensor], torch.Tensor]) -> "SiteHandle":
+        """Replace the site's output by `function(the module's input, output)` until the handle is removed."""
+
+        def leave(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+            return self._with(output, partial(function, args[0]))
+
+        return SiteHandle(self, self.module.register_forward_hook(leave))
+
+    def _with(self, output: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Return the module's output with `function` done to the site's part of it."""
+        if self.part is None:
+            return function(output)
+        start, stop = self.part.start, self.part.stop
+        return torch.cat([output[..., :start], function(output[..., self.part]), output[..., stop:]], dim=-1)
+
+    def watch(self, function: Callable[[torch.Tensor], None]) -> RemovableHandle:
+        """Call `function(tensor)` with what passes the site, until the handle is removed."""
+        if self.entry:
+            return self.module.register_forward_pre_hook(
+                lambda _module, args, kwargs: function(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+            )
+
+        def leave(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+            function(output if self.part is None else output[..., self.part])
+
+        return self.module.register_forward_hook(leave)
+
+
+@dataclass(frozen=True, eq=False)
+class SiteHandle:
+    """Takes back what acts on a site."""
+
+    site: Site
+    handle: RemovableHandle
+
+    def remove(self) -> None:
+        """Undo the attachment."""
+        self.handle.remove()
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """A sub-layer: what enters it (behind a norm that stands before it) and its output before the residual addition."""
+
+    entry: Site
+    exit: Site
+
+    def replace(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> list[RemovableHandle]:
+        """Replace the sub-layer's output by `function(input, output)`, both (batch, rows, d)."""
+        entered: list[torch.Tensor] = []
+
+        def keep(x: torch.Tensor) -> None:
+            entered[:] = [x]
+
+        def leave(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+            # where the last layer computes its first rows alone, the input's others have no output
+            return function(entered.pop()[:, : output.shape[1]], output)
+
+        return [self.entry.watch(keep), self.exit.module.register_forward_hook(leave)]

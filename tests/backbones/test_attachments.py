@@ -1,0 +1,192 @@
+"""Several methods on one backbone: in any order, through errors, it is given back bit for bit."""
+
+import itertools
+
+import pytest
+import torch
+from tiny import tiny_batch, tiny_model
+
+from peftbench.backbones.economy.first_row import FirstRow
+from peftbench.methods import build, find_sites
+from peftbench.methods.adapter import AdapterConfig
+from peftbench.methods.bitfit import BitfitConfig
+from peftbench.methods.full import FullConfig
+from peftbench.methods.lora import LoraConfig
+from peftbench.methods.prefix import PrefixConfig
+from peftbench.methods.prompt import PromptConfig
+
+
+class Backbone:
+    def __init__(self, architecture="bert"):
+        self.model = tiny_model(architecture)
+        self.sites = find_sites(self.model)
+        self.parameters = dict(self.model.named_parameters())
+        self.values = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.answer = self.logits()
+
+    def logits(self):
+        with torch.no_grad():
+            return self.model(**tiny_batch()).logits
+
+    def shaken(self, config):
+        method = build(config, self.sites)
+        with torch.no_grad():
+            for parameter in method.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+        return method
+
+    def check_as_before(self):
+        found = dict(self.model.named_parameters())
+        assert found.keys() == self.parameters.keys()
+        assert all(found[name] is p and torch.equal(p, self.values[name]) for name, p in self.parameters.items())
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in self.model.modules())
+        assert torch.equal(self.logits(), self.answer)
+
+
+PAIRS = {
+    "the same parameters": (FullConfig(), BitfitConfig()),
+    "two prefixes": (PrefixConfig(length=3), PrefixConfig(length=2)),
+    "two updates": (LoraConfig(rank=2), LoraConfig(rank=3, targets=["all"])),
+    "norms and an update": (AdapterConfig(bottleneck=4), LoraConfig(rank=2)),
+    "prompt and prefix": (PromptConfig(length=3), PrefixConfig(length=2)),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("architecture", ["bert", "deberta-v2", "mpnet"])
+def test_two_methods_come_and_go_in_any_order(pair, architecture):
+    backbone = Backbone(architecture)
+    methods = [backbone.shaken(config) for config in PAIRS[pair]]
+    alone = []
+    for method in methods:
+        with method.on(backbone.sites):
+            alone.append(backbone.logits())
+    for leaves_first in (0, 1):
+        for method in methods:
+            method.attach(backbone.sites)
+        both = backbone.logits()
+        if pair != "the same parameters":
+            assert not any(torch.equal(both, one) for one in alone)
+        methods[leaves_first].detach()
+        assert torch.equal(backbone.logits(), alone[1 - leaves_first])
+        methods[1 - leaves_first].detach()
+        backbone.check_as_before()
+
+
+def test_two_prefixes_are_one_of_both_their_keys():
+    backbone = Backbone()
+    parts = [backbone.shaken(PrefixConfig(length=length)) for length in (3, 2)]
+    whole = build(PrefixConfig(length=5), backbone.sites)
+    with torch.no_grad():
+        whole.direct.copy_(torch.cat([part.direct for part in parts], dim=2))
+    with whole.on(backbone.sites):
+        expected = backbone.logits()
+    with parts[0].on(backbone.sites), parts[1].on(backbone.sites):
+        torch.testing.assert_close(backbone.logits(), expected)
+
+
+@pytest.mark.parametrize("order", itertools.permutations(["unmerge 0", "unmerge 1", "detach 0", "detach 1"]))
+def test_merged_methods_leave_in_any_order(order):
+    backbone = Backbone()
+    methods = [backbone.shaken(LoraConfig(rank=2, targets=["all"])), backbone.shaken(LoraConfig(rank=2, dora=True))]
+    for method in methods:
+        method.attach(backbone.sites)
+        method.merge()
+    for step in order:
+        action, which = step.split()
+        getattr(methods[int(which)], action)()
+    backbone.check_as_before()
+
+
+def test_a_merged_method_acts_at_its_place_in_the_order():
+    """Behind merge and unmerge the first method's hooks still run before the second's."""
+    backbone = Backbone()
+    first, second = (
+        backbone.shaken(AdapterConfig(position="both")),
+        backbone.shaken(LoraConfig(rank=2, targets=["down"])),
+    )
+    with second.on(backbone.sites), first.on(backbone.sites):
+        expected = backbone.logits()
+        second.merge()
+        torch.testing.assert_close(backbone.logits(), expected, rtol=1e-4, atol=1e-5)
+        second.unmerge()
+        assert torch.equal(backbone.logits(), expected)
+    backbone.check_as_before()
+
+
+def test_replaced_weights_are_what_a_later_method_is_merged_into():
+    backbone = Backbone()
+    full, lora = backbone.shaken(FullConfig()), backbone.shaken(LoraConfig(rank=2, targets=["all"]))
+    trained = {name: p.detach().clone() for name, p in full.named_parameters()}
+    full.attach(backbone.sites)
+    lora.attach(backbone.sites)
+    beside = backbone.logits()
+    lora.merge()
+    torch.testing.assert_close(backbone.logits(), beside, rtol=1e-4, atol=1e-5)
+    full.detach()
+    merged = backbone.logits()
+    lora.unmerge()
+    torch.testing.assert_close(backbone.logits(), merged, rtol=1e-4, atol=1e-5)
+    lora.detach()
+    assert all(torch.equal(p, trained[name]) for name, p in full.named_parameters()), "its own tensors stay"
+    backbone.check_as_before()
+
+
+@pytest.mark.parametrize("config", [AdapterConfig(bottleneck=4), PrefixConfig(length=2), PromptConfig(length=2)])
+def test_an_error_half_way_through_attaching_leaves_nothing(config, monkeypatch):
+    backbone = Backbone()
+    method = backbone.shaken(config)
+    hook = type(method).hook
+
+    def failing(self, sites):
+        handles = iter(hook(self, sites))
+        yield next(handles)
+        raise MemoryError
+
+    monkeypatch.setattr(type(method), "hook", failing)
+    with pytest.raises(MemoryError):
+        method.attach(backbone.sites)
+    assert not method.attached
+    backbone.check_as_before()
+
+
+def test_an_error_half_way_through_merging_leaves_the_method_beside_the_weights(monkeypatch):
+    backbone = Backbone()
+    method = backbone.shaken(LoraConfig(rank=2, targets=["all"]))
+    with method.on(backbone.sites):
+        before = backbone.logits()
+        calls = iter([False] * 5 + [True])
+        merged_weight = type(method)._merged_weight
+        monkeypatch.setattr(
+            type(method), "_merged_weight", lambda *a: 1 / 0 if next(calls, False) else merged_weight(*a)
+        )
+        with pytest.raises(ZeroDivisionError):
+            method.merge()
+        assert not method.merged and torch.equal(backbone.logits(), before)
+    backbone.check_as_before()
+
+
+def test_an_error_in_the_forward_pass_leaves_the_backbone_usable():
+    backbone = Backbone("deberta-v2")
+    for config in (PrefixConfig(length=2), PromptConfig(length=2), LoraConfig(rank=2)):
+        method = backbone.shaken(config)
+        with pytest.raises(ZeroDivisionError), method.on(backbone.sites):
+            handle = backbone.sites.layers[-1].register_forward_pre_hook(lambda module, args: 1 / 0)
+            try:
+                backbone.logits()
+            finally:
+                handle.remove()
+        backbone.check_as_before()
+
+
+def test_sparing_rows_stays_behind_a_method_that_was_merged_and_taken_out():
+    backbone = Backbone()
+    method = backbone.shaken(LoraConfig(rank=2, targets=["all"]))
+    with method.on(backbone.sites):
+        first = FirstRow(backbone.sites)
+        spared = backbone.logits()
+        method.merge()
+        method.unmerge()
+        assert torch.equal(backbone.logits(), spared)
+        first.remove()
+    backbone.check_as_before()
