@@ -71,8 +71,8 @@ def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     opinions, pairs = folder / "opinions", folder / "pairs"
     opinions.mkdir()
     pairs.mkdir()
-    for split, size in (("train", 48), ("validation", 21), ("test", 9)):
-        texts = [" ".join(WORDS[(3 * i + i * i * j) % 12] for j in range(3 + i % 4)) for i in range(size)]
+    for split, size, end in (("train", 48, "was"), ("validation", 21, "is fine"), ("test", 9, "but dull")):
+        texts = [" ".join(WORDS[(3 * i + i * i * j) % 12] for j in range(3 + i % 4)) + f" {end}" for i in range(size)]
         kinds = ["good" if i % 5 < 3 else "bad" for i in range(size)]
         rows = [f'"{kind}, {text}",{kind}' for kind, text in zip(kinds, texts, strict=True)]
         (opinions / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")

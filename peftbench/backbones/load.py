@@ -66,6 +66,7 @@ def load_backbone(folder: Path, dropout: float | None = None) -> Backbone:
                 weights_only=True,  # of pickled weights: tensors alone
             )
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            _check_tokenizer(folder, tokenizer)
         except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
             raise UserError(f"cannot load a model from {folder}: {_reason(error)}") from error
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
@@ -76,6 +77,13 @@ def _check_attention(config: Any) -> None:
     """Refuse a config that asks for attention from the hub: compiled code, which transformers would fetch and run."""
     if "/" in str(getattr(config, "_attn_implementation", None)):
         raise ValueError(f"its config.json asks for code from the hub ({config._attn_implementation}), {_NEVER_RUN}")
+
+
+def _check_tokenizer(folder: Path, tokenizer: Any) -> None:
+    """Refuse a folder without a vocabulary: transformers makes a tokenizer up that knows no word."""
+    files = sorted(set(tokenizer.vocab_files_names.values()))
+    if files and not any((folder / name).exists() for name in files):
+        raise ValueError(f"it has no tokenizer ({' or '.join(files)}); save one there with tokenizer.save_pretrained")
 
 
 def _reason(error: Exception) -> str:

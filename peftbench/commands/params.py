@@ -59,8 +59,10 @@ def main(argv: list[str]) -> int:
 
     Raises UserError for a mistake in the overrides, or where a model's architecture cannot be had.
     """
+    from peftbench.config.quoting import quote_free_text
+
     arguments = build_parser().parse_intermixed_args(argv)
-    rows = _count(_combinations(arguments.overrides))
+    rows = _count(_combinations(quote_free_text(arguments.overrides)))
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from peftbench.commands.table import show
+from peftbench.config.quoting import quote_free_text
 from peftbench.errors import INTERRUPTED, UserError
 from peftbench.loggers.wandb_table import log_table
 from peftbench.runs.interruption import interrupt_on_sigterm
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
 
     Raises UserError for a mistake in the line, the table, or a row's config.
     """
-    settings = build_parser().parse_args(argv).settings
+    settings = quote_free_text(build_parser().parse_args(argv).settings)
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if any(key_of(line) == "force" for line in settings):
         raise UserError("a sweep trains what is missing, without force=…; stale=rerun trains runs of other code again")

@@ -21,11 +21,13 @@ def main(argv: list[str]) -> int:
     import hydra
 
     from peftbench.config.compose import CONFIG_NAME, CONFIG_PATH, VERSION_BASE, translate
+    from peftbench.config.quoting import quote_free_text
 
     global _command_pid
     _exit_codes.clear()
     _command_pid = os.getpid()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    argv = quote_free_text(argv)
     # Hydra's parser takes its flags only before the overrides
     sys.argv = [sys.argv[0], *sorted(argv, key=lambda word: word not in ("-m", "--multirun"))]
     main = hydra.main(version_base=VERSION_BASE, config_path=CONFIG_PATH, config_name=CONFIG_NAME)

@@ -72,10 +72,12 @@ class TaskConfig(AssetConfig):
             raise UserError(
                 f"task.text has {len(self.text)} columns: name one, or two for pairs, e.g. task.text=[text]"
             )
+        if len({*self.text, self.label}) <= len(self.text):
+            raise UserError(f"task.text={self.text} and task.label={self.label} must be different columns")
         _at_least("task.max_length", self.max_length, 4)
         self.dir = _absolute(self.dir)
         if self.source == "local":
-            self.splits = {name: _absolute(path) for name, path in self.splits.items()}
+            self.splits = {name: _file_or_share(name, value) for name, value in self.splits.items()}
         if not self.metrics:
             raise UserError("task.metrics is empty: name at least one, e.g. task.metrics=[accuracy]")
 
@@ -207,6 +209,9 @@ def resolve(composed: DictConfig | Mapping[str, Any]) -> RunConfig:
     groups = {
         group: _as_group(raw[group], group) for group in ("method", "model", "task", "trainer", "logger", "measure")
     }
+    for key in ("text", "metrics"):
+        if isinstance(groups["task"].get(key), str):  # task.text="Review Text" is one column
+            groups["task"][key] = [groups["task"][key]]
     method = groups["method"]
     method.pop("recipe", None)
     name = str(method.pop("name", None))
@@ -267,6 +272,18 @@ def check_threads(threads: int | None) -> None:
 def _absolute(path: str | None) -> str | None:
     """Write a path so that a later command finds it from any folder."""
     return None if path is None else str(Path(path).expanduser().absolute())
+
+
+def _file_or_share(split: str, value: Any) -> str | float | None:
+    """Return the path of a split's file, or the share of the training file that it is."""
+    if isinstance(value, bool | int | float):
+        if split == "train" or isinstance(value, bool) or not 0 < value < 1:
+            raise UserError(
+                f"task.splits.{split}={value} must be a file"
+                + ("" if split == "train" else ", or a share of the training file between 0 and 1, such as 0.2")
+            )
+        return float(value)
+    return _absolute(value)
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -16,7 +16,7 @@ from peftbench.runs.lock import RunLock
 from peftbench.runs.origin import code_digest
 from peftbench.runs.progress import RecordHistory, Terminal
 from peftbench.runs.record import Predictions, Record, Status
-from peftbench.runs.report import report_finished, report_interrupted, report_result
+from peftbench.runs.report import report_data, report_finished, report_interrupted, report_result
 from peftbench.terminal import console, print_error, working
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def execute_run(config: RunConfig, overrides: list[str], only_stale: bool = Fals
             check_data(record, load_task(config.task))
         return _report_finished(record)
     prepared = prepare(config, reuse=True)
+    report_data(prepared.task, prepared.warnings)
     origin = {"data": prepared.task.checksum, "code": code_digest(config.method_name)}
     with RunLock(record.folder) as lock:
         forced = config.force and not (only_stale and _matches_origin(record, origin))

@@ -31,6 +31,7 @@ class Prepared:
     method: Method
     first_row: bool
     splits: dict[str, Examples]
+    warnings: list[str]
     parameters: dict[str, Any]
 
     @property
@@ -60,13 +61,15 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
     backbone = add_head(_backbone(folder, config.model.dropout), task.objective.num_outputs)
     method = build(config.method, backbone.sites)
     check_length(config, backbone.sites.positions, method.extra_tokens)
+    splits, warnings = _encoded(task, backbone, folder, config.task.max_length)
     return Prepared(
         device=device,
         task=task,
         backbone=backbone,
         method=method,
         first_row=reads_first_row(backbone.sites),
-        splits=_splits(task, backbone, folder, config.task.max_length),
+        splits=splits,
+        warnings=warnings,
         parameters=count_parameters(method, backbone),
     )
 
@@ -89,12 +92,19 @@ def _backbone(folder: Path, dropout: float | None) -> Backbone:
     return backbone
 
 
-def _splits(task: Task, backbone: HeadedBackbone, folder: Path, max_length: int) -> dict[str, Examples]:
-    def encode() -> dict[str, Examples]:
-        return {name: task.encode(split, backbone.sites.tokenizer) for name, split in task.splits.items()}
+def _encoded(
+    task: Task, backbone: HeadedBackbone, folder: Path, max_length: int
+) -> tuple[dict[str, Examples], list[str]]:
+    """Return the splits as the model reads them, and what the user should know of them."""
 
-    splits: dict[str, Examples] = _keep("splits", (task.name, task.checksum, folder, max_length), encode)
-    return splits
+    def encode() -> tuple[dict[str, Examples], list[str]]:
+        encoded = {name: task.encode(split, backbone.sites.tokenizer) for name, split in task.splits.items()}
+        return encoded, task.warnings(encoded)
+
+    kept: tuple[dict[str, Examples], list[str]] = _keep(
+        "splits", (task.name, task.checksum, folder, max_length), encode
+    )
+    return kept
 
 
 def check_length(config: RunConfig, positions: int, extra: int) -> None:

@@ -1,6 +1,6 @@
 """What is said of a run when it starts and when it is done."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -8,10 +8,28 @@ from rich.text import Text
 from peftbench.runs.record import Record
 from peftbench.terminal import console, error_console, format_metric, metric_name
 
+if TYPE_CHECKING:
+    from peftbench.tasks.base import Task
+
+_reported: set[str] = set()  # checksums of the data that this process has described
+
 
 def report_job(number: int, overrides: list[str]) -> None:
     """Head one run of a multirun."""
     console.print(Text.assemble((f"\nrun {number}", "bold"), f"  {' '.join(overrides)}"))
+
+
+def report_data(task: "Task", warnings: list[str]) -> None:
+    """Say how many examples there are of what, and what the user should know of them; once a process."""
+    if task.checksum in _reported:
+        return
+    _reported.add(task.checksum)
+    width = max(map(len, task.splits))
+    for name, split in task.splits.items():
+        labels = "labels hidden" if split.labels is None else task.objective.describe(split.labels)
+        console.print(f"{name:<{width}}  {len(split):,} examples: {labels}", style="dim", markup=False)
+    for warning in warnings:
+        error_console.print(f"warning: {warning}", markup=False)
 
 
 def report_finished(record: Record) -> None:

@@ -1,7 +1,5 @@
 """The texts to answer: from the command line, a file, or standard input; row by row, blank ones too."""
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peftbench.errors import UserError
-from peftbench.tasks.text.files import choose_columns, read_text
+from peftbench.tasks.text.files import Table, choose_columns, read_table, read_text
 
 # files with named columns; any other holds one text (or pair) a line
 TABLES = (".csv", ".tsv", ".jsonl")
@@ -113,57 +111,27 @@ def _standard_input() -> Iterator[str]:
 
 def _from_table(path: Path, choices: Sequence[Sequence[str]]) -> Input:
     """Read a file whole; a blank line is a row of empty cells."""
-    records = (_json_records if path.suffix.lower() == ".jsonl" else _delimited_records)(path, read_text(path))
-    line, header = next(records)
+    text = read_text(path)
+    header, line, records = (
+        _json_table(path, text) if path.suffix.lower() == ".jsonl" else read_table(path, text, choices)
+    )
     chosen = choose_columns(f"{path}, line {line}", choices, header)
     places = [header.index(name) for name in chosen]
 
     def rows() -> Iterator[Row]:
         for number, cells in records:
             cells = cells or [""] * len(header)
-            if len(cells) != len(header):
-                raise UserError(
-                    f"{path}, line {number}: {len(cells)} cells where the header has {len(header)}"
-                    f" ({', '.join(header)}); correct this row"
-                )
             yield Row(number, tuple(cells[place].strip() for place in places), cells)
 
     return Input(header, rows())
 
 
-def _delimited_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, cells), the header first; cells of a blank line are []."""
-    if path.suffix.lower() == ".tsv":
-        lines = (line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))
-        records: Iterator[list[str]] = (line.split("\t") if line else [] for line in lines)
-        numbered: Iterator[tuple[int, list[str]]] = enumerate(records, start=1)
-    else:
-        numbered = _csv_records(path, text)
-    for number, cells in numbered:
-        if cells:
-            yield number, [name.strip() for name in cells]
-            break
-    yield from numbered
-
-
-def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    start = 1
-    try:
-        for cells in reader:
-            yield start, cells
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}, line {start}: {error}; check the quotes of this row") from None
-
-
-def _json_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the names of all columns in the order in which they come, then (line number, cells) of each object."""
+def _json_table(path: Path, text: str) -> Table:
+    """Return the names of all keys in the order in which they come, and the cells of each object."""
     objects = [(number, _json_object(path, number, line)) for number, line in enumerate(_lines(text), start=1)]
     header = list(dict.fromkeys(name for _, row in objects for name in row))
-    yield 1, header
-    for number, row in objects:
-        yield number, [_json_cell(row.get(name)) for name in header]
+    rows = ((number, [_json_cell(row.get(name)) for name in header]) for number, row in objects)
+    return Table(header, 1, rows)
 
 
 def _lines(text: str) -> list[str]:

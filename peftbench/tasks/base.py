@@ -31,6 +31,9 @@ class Objective(Protocol):
     def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
         """Return the mean loss of a batch, a scalar; `outputs` is what the model returned, with `.logits`."""
 
+    def describe(self, labels: Sequence[Any]) -> str:
+        """Return in words what labels there are, and how many."""
+
     def read_out(self, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
         """Return what logits (examples, outputs) say of each example: predictions, and probabilities or None."""
 
@@ -114,6 +117,14 @@ class Task(ABC):
     @abstractmethod
     def encode(self, split: Any, processor: Any) -> Examples:
         """Prepare a split for a model by the backbone's tokenizer or image processor."""
+
+    @abstractmethod
+    def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
+        """Return what the user should know of the data before it is trained on, a line each.
+
+        Args:
+            encoded: the splits as `encode` gave them. Raises UserError where nothing can be learned from them.
+        """
 
     @property
     def checksum(self) -> str:

@@ -11,16 +11,33 @@ from torch.nn import functional as F
 from peftbench.tasks.base import Batch
 from peftbench.tasks.metrics import score
 
+_CLASSES_SHOWN = 8
+
 
 @dataclass(frozen=True)
 class Classification:
-    """An objective with an output for each of `num_outputs` classes; labels are class indices, int64."""
+    """An objective with an output for each class of `classes`; labels are class indices, int64."""
 
-    num_outputs: int
+    classes: tuple[str, ...]
+
+    @property
+    def num_outputs(self) -> int:
+        """One a class."""
+        return len(self.classes)
 
     def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
         """Return the mean cross-entropy of a batch."""
         return F.cross_entropy(outputs.logits.float(), batch["labels"])
+
+    def describe(self, labels: Sequence[int]) -> str:
+        """Return how many examples each class has, the most frequent ones where there are many."""
+        counts = np.bincount(np.asarray(labels, dtype=np.int64), minlength=self.num_outputs)
+        shown = range(self.num_outputs)
+        if self.num_outputs > _CLASSES_SHOWN:
+            shown = np.argsort(-counts, kind="stable")[: _CLASSES_SHOWN - 1].tolist()
+        named = [f"{self.classes[index]} {counts[index]:,}" for index in shown]
+        others = self.num_outputs - len(named)
+        return ", ".join([*named, *([f"{others:,} classes more"] if others else [])])
 
     def read_out(self, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Return the most probable class, (examples,), and the probabilities, (examples, classes)."""

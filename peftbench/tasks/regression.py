@@ -22,6 +22,10 @@ class Regression:
         """Return the mean squared error of a batch."""
         return F.mse_loss(outputs.logits.float().squeeze(-1), batch["labels"])
 
+    def describe(self, labels: Sequence[float]) -> str:
+        """Return the range of the scores and their mean."""
+        return f"scores {min(labels):g} to {max(labels):g}, mean {np.mean(labels):.3g}"
+
     def read_out(self, logits: torch.Tensor) -> tuple[np.ndarray, None]:
         """Return the scores, (examples,)."""
         return logits.squeeze(-1).numpy(), None

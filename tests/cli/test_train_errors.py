@@ -9,6 +9,7 @@ import torch
 from peftbench import cli
 from peftbench.runs.find import find_runs
 from peftbench.runs.record import Record
+from peftbench.tasks.classification import Classification
 
 
 @pytest.fixture
@@ -109,9 +110,7 @@ def test_a_loss_that_is_not_a_number(train, tmp_path):
 
 
 def test_out_of_memory_is_recorded_with_a_hint(train, tmp_path, monkeypatch):
-    from peftbench.training import loop
-
-    monkeypatch.setattr(loop, "_loss", lambda *_: torch.empty(2**60))
+    monkeypatch.setattr(Classification, "loss", lambda *_: torch.empty(2**60))
     code, error = train()
     record = _only_record(tmp_path)
     assert code == 1 and record["status"] == "oom"
@@ -119,12 +118,10 @@ def test_out_of_memory_is_recorded_with_a_hint(train, tmp_path, monkeypatch):
 
 
 def test_an_unforeseen_error_leaves_its_traceback_in_the_log(train, tmp_path, monkeypatch):
-    from peftbench.training import loop
-
     def broken(*_):
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr(loop, "_loss", broken)
+    monkeypatch.setattr(Classification, "loss", broken)
     code, error = train()
     record = _only_record(tmp_path)
     assert code == 1 and record["status"] == "failed" and "ZeroDivisionError: oh" in record["error"]
@@ -134,9 +131,7 @@ def test_an_unforeseen_error_leaves_its_traceback_in_the_log(train, tmp_path, mo
 
 
 def test_a_damaged_checkpoint_is_named(train, tmp_path, monkeypatch):
-    from peftbench.training import loop
-
-    monkeypatch.setattr(loop, "_loss", lambda *_: torch.empty(2**60))
+    monkeypatch.setattr(Classification, "loss", lambda *_: torch.empty(2**60))
     train()
     monkeypatch.undo()
     (result,) = tmp_path.rglob("result.json")

@@ -16,6 +16,8 @@ from peftbench.methods.lora import LoraConfig
 from peftbench.tasks.classification import Classification
 from peftbench.tasks.text.batching import encode
 
+OBJECTIVE = Classification(("no", "yes"))
+
 
 @pytest.fixture
 def backbone(tiny_model_dir):
@@ -31,9 +33,7 @@ def data(backbone):
 
 def measure(config, backbone, data):
     trainer = resolve(compose(["trainer.batch_size=8"])).trainer
-    return measure_training_step(
-        build(config, backbone.sites), backbone, True, data, Classification(2).loss, trainer, 0.2
-    )
+    return measure_training_step(build(config, backbone.sites), backbone, True, data, OBJECTIVE.loss, trainer, 0.2)
 
 
 def test_full_against_itself_is_one_and_the_head_alone_is_cheaper(backbone, data):
@@ -48,7 +48,7 @@ def test_everything_is_left_as_it_was(backbone, data):
     before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
     own = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     trainer = resolve(compose(["trainer.batch_size=8", "trainer.lr=0.1"])).trainer
-    measure_training_step(method, backbone, True, data, Classification(2).loss, trainer, 0)
+    measure_training_step(method, backbone, True, data, OBJECTIVE.loss, trainer, 0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
     assert all(torch.equal(tensor, own[name]) for name, tensor in method.state_dict().items())
     assert not method.attached and all(parameter.grad is None for parameter in backbone.model.parameters())

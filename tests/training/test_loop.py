@@ -14,6 +14,7 @@ from peftbench.training.inference import logits_of
 from peftbench.training.loop import fit
 
 CPU = torch.device("cpu")
+OBJECTIVE = Classification(("no", "yes"))
 
 
 def _config(**changes) -> TrainerConfig:
@@ -62,13 +63,13 @@ class Run:
 
     def evaluate(self):
         logits = logits_of(self.model, self.validation, 16, "fp32", CPU)
-        return Classification(2).score(["accuracy", "f1"], logits, self.validation.labels)
+        return OBJECTIVE.score(["accuracy", "f1"], logits, self.validation.labels)
 
     def fit(self, config=None, checkpoint=None, observers=None, data=None):
         torch.manual_seed(7)
         with self.method.on(find_sites(self.model)):
             return fit(
-                self.model, self.trained, data or _data(), Classification(2).loss, self.evaluate, "accuracy",
+                self.model, self.trained, data or _data(), OBJECTIVE.loss, self.evaluate, "accuracy",
                 config or _config(), seed=5, device=CPU, checkpoint=checkpoint, observers=observers or [self],
             )  # fmt: skip
 

@@ -22,12 +22,16 @@ class EncodedTexts(Examples):
         offsets: (rows + 1,) int64; row i is tokens offsets[i] to offsets[i + 1] of each column.
         labels: (rows,), or None where they are hidden.
         padding: what fills each column behind a row's end.
+        truncated: number of rows that were cut short.
+        unknown: share of the tokens that the tokenizer does not know, special tokens left out.
     """
 
     columns: Mapping[str, np.ndarray]
     offsets: np.ndarray
     labels: torch.Tensor | None
     padding: Mapping[str, int]
+    truncated: int = 0
+    unknown: float = 0.0
 
     @property
     def sizes(self) -> np.ndarray:
@@ -71,14 +75,32 @@ def encode(
         padding["token_type_ids"] = tokenizer.pad_token_type_id
     parts: dict[str, list[np.ndarray]] = {name: [np.empty(0, np.int32)] for name in padding}
     lengths: list[int] = []
+    truncated = 0
     for start in range(0, len(texts), _AT_ONCE):
         columns = zip(*texts[start : start + _AT_ONCE], strict=True)
         encoded = tokenizer(*map(list, columns), truncation=True, max_length=max_length)
         lengths += map(len, encoded["input_ids"])
+        truncated += sum(bool(row.overflowing) for row in getattr(encoded, "encodings", None) or ())
         for name, part in parts.items():
             part.append(np.concatenate([np.asarray(row, np.int32) for row in encoded[name]]))
     joined = {name: np.concatenate(part) for name, part in parts.items()}
-    return EncodedTexts(joined, _offsets(lengths), None if labels is None else torch.tensor(labels), padding)
+    return EncodedTexts(
+        columns=joined,
+        offsets=_offsets(lengths),
+        labels=None if labels is None else torch.tensor(labels),
+        padding=padding,
+        truncated=truncated,
+        unknown=_unknown_share(joined["input_ids"], tokenizer),
+    )
+
+
+def _unknown_share(ids: np.ndarray, tokenizer: Any) -> float:
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if unknown is None:
+        return 0.0
+    special = [token for token in tokenizer.all_special_ids if token != unknown]
+    tokens = int((~np.isin(ids, special)).sum())
+    return int((ids == unknown).sum()) / max(1, tokens)
 
 
 def _offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

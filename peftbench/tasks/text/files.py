@@ -6,31 +6,44 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from peftbench.errors import UserError, nearest
+from peftbench.tasks.text.delimiter import find_delimiter
+
+_ROWS_NAMED = 5  # of many faulty rows
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Chosen columns of a file or of a hub split; the labels' column comes last."""
+    """Chosen columns of a file or of a hub split; the labels' column comes last.
+
+    Attributes:
+        origin: the file or split. unit: what its rows are numbered by.
+        items: number and cells of each row.
+        faults: what the user should know of the columns, a line each.
+    """
 
     origin: str
     items: list[tuple[int, tuple[str, ...]]]
     unit: str = "line"
+    faults: tuple[str, ...] = ()
 
-    def at(self, number: int) -> str:
-        """Return where a row stands, as errors name it."""
-        return f"{self.origin}, {self.unit} {number}"
+    def at(self, *numbers: int) -> str:
+        """Return where rows stand, as errors name them."""
+        shown = ", ".join(map(str, numbers[:_ROWS_NAMED]))
+        more = f" and {len(numbers) - _ROWS_NAMED:,} more" if len(numbers) > _ROWS_NAMED else ""
+        return f"{self.origin}, {self.unit}{'s' if len(numbers) > 1 else ''} {shown}{more}"
 
 
 def read_columns(path: Path, columns: Sequence[str], *fallbacks: Sequence[str]) -> Rows:
     """Return the cells of `columns`, or of the first of `fallbacks` that the file has complete.
 
     Args:
-        path: `.csv` (quoted as csv does), `.tsv` (never quoted) or `.jsonl` (an object a line), UTF-8 with
-            or without a byte order mark, the first two with a header.
-        columns: names of the wanted columns.
+        path: `.csv` (quoted as csv does, with commas, semicolons, tabs or pipes between the cells), `.tsv` (never
+            quoted) or `.jsonl` (an object a line), UTF-8 with or without a byte order mark, the first two with a
+            header.
+        columns: names of the columns to read.
         fallbacks: other sets of names, tried in turn.
 
     Raises:
@@ -39,10 +52,12 @@ def read_columns(path: Path, columns: Sequence[str], *fallbacks: Sequence[str]) 
     if path.suffix.lower() not in READERS:
         raise UserError(f"{path}: cannot tell the format; name the file {', '.join(READERS)}")
     choices = [columns, *fallbacks]
-    items = list(READERS[path.suffix.lower()](path, read_text(path), choices))
+    cells, repeated = READERS[path.suffix.lower()](path, read_text(path), choices)
+    items = list(cells)
     if not items:
         raise UserError(f"{path}: only a header, no rows; give a file with examples")
-    return Rows(str(path), items)
+    faults = [f"{path}: there is more than one column {name!r}; the first is used" for name in repeated]
+    return Rows(str(path), items, faults=tuple(faults))
 
 
 def read_text(path: Path) -> str:
@@ -69,52 +84,72 @@ def read_text(path: Path) -> str:
 
 
 def tsv_records(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, cells) of every line that is not blank; a quote is a character like any other."""
-    for number, line in enumerate(text.split("\n"), start=1):
+    """Yield (line number, cells) of every line, none for a blank one; a quote is a character like any other."""
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         line = line.removesuffix("\r")
-        if line:
-            yield number, line.split("\t")
-
-
-def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    start = 1
-    try:
-        for cells in reader:
-            if cells:
-                yield start, cells
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}, line {start}: {error}; check the quotes of this row") from None
+        yield number, line.split("\t") if line else []
 
 
 Choices = Sequence[Sequence[str]]
 
 
-def _read_csv(path: Path, text: str, choices: Choices) -> Iterator[tuple[int, tuple[str, ...]]]:
-    return _with_header(path, _csv_records(path, text), choices)
+class Table(NamedTuple):
+    """A file with a header: its columns, the line they stand in, and (line number, cells) of each row."""
+
+    columns: list[str]
+    line: int
+    rows: Iterator[tuple[int, list[str]]]
 
 
-def _read_tsv(path: Path, text: str, choices: Choices) -> Iterator[tuple[int, tuple[str, ...]]]:
-    return _with_header(path, tsv_records(text), choices)
+def read_table(path: Path, text: str, choices: Choices) -> Table:
+    """Read a CSV or TSV file; a blank line is a row without cells.
+
+    Raises UserError, also while the rows are walked, for faulty quotes and for a row of another length.
+    """
+    if path.suffix.lower() == ".tsv":
+        records = tsv_records(text)
+    else:
+        records = _csv_records(path, text, find_delimiter(text, choices))
+    line, names = next((number, cells) for number, cells in records if cells)
+    header = [name.strip() for name in names]
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        for number, cells in records:
+            if cells and len(cells) != len(header):
+                raise UserError(
+                    f"{path}, line {number}: {len(cells)} cells where the header has {len(header)} "
+                    f"({', '.join(header)}); correct this row"
+                )
+            yield number, cells
+
+    return Table(header, line, rows())
 
 
-def _with_header(
-    path: Path, records: Iterator[tuple[int, list[str]]], choices: Choices
-) -> Iterator[tuple[int, tuple[str, ...]]]:
-    line, header = next(records)
-    header = [name.strip() for name in header]
-    places = [header.index(name) for name in choose_columns(f"{path}, line {line}", choices, header)]
-    for number, cells in records:
-        if len(cells) != len(header):
-            raise UserError(
-                f"{path}, line {number}: {len(cells)} cells where the header has {len(header)} "
-                f"({', '.join(header)}); correct this row"
-            )
-        yield number, tuple(cells[place] for place in places)
+def _csv_records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(len(text) + 1)  # a text may be longer than the 128 KiB that Python allows
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    start = 1
+    try:
+        for cells in reader:
+            yield start, cells
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {start}: {error}; check the quotes of this row") from None
 
 
-def _read_jsonl(path: Path, text: str, choices: Choices) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _read_delimited(path: Path, text: str, choices: Choices) -> "Selected":
+    header, line, rows = read_table(path, text, choices)
+    names = choose_columns(f"{path}, line {line}", choices, header)
+    places = [header.index(name) for name in names]
+    cells = ((number, tuple(row[place] for place in places)) for number, row in rows if row)
+    return cells, [name for name in names if header.count(name) > 1]
+
+
+def _read_jsonl(path: Path, text: str, choices: Choices) -> "Selected":
+    return _json_cells(path, text, choices), []
+
+
+def _json_cells(path: Path, text: str, choices: Choices) -> Iterator[tuple[int, tuple[str, ...]]]:
     names: Sequence[str] | None = None
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -155,5 +190,7 @@ def _nearest_column(missing: str, found: list[str]) -> str:
     return f"{hint} " if hint.startswith("Did you mean") else ""  # all columns are in the message already
 
 
-Reader = Callable[[Path, str, Choices], Iterator[tuple[int, tuple[str, ...]]]]
-READERS: dict[str, Reader] = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl}
+# (line number, chosen cells) of each row; and the chosen columns whose name the header has more than once
+Selected = tuple[Iterator[tuple[int, tuple[str, ...]]], list[str]]
+Reader = Callable[[Path, str, Choices], Selected]
+READERS: dict[str, Reader] = {".csv": _read_delimited, ".tsv": _read_delimited, ".jsonl": _read_jsonl}

@@ -90,6 +90,8 @@ def _sts_package(config: "TaskConfig") -> Source:
         path = folder / STS_FILES[split]
         items: list[tuple[int, tuple[str, ...]]] = []
         for number, cells in tsv_records(read_text(path)):
+            if not cells:
+                continue
             if len(cells) <= STS_SECOND:
                 raise UserError(f"{path}, line {number}: {len(cells)} cells, at least {STS_SECOND + 1} expected")
             items.append((number, (cells[STS_FIRST], cells[STS_SECOND], cells[STS_SCORE])))
@@ -119,10 +121,14 @@ def _hub(config: "TaskConfig") -> Source:
                     f"task {config.name}: {description} has no column {column!r} among "
                     f"{', '.join(part.column_names)}; set task.text and task.label"
                 )
-        cells = zip(*(map(str, part[column]) for column in columns), strict=True)
+        cells = zip(*(map(_hub_cell, part[column]) for column in columns), strict=True)
         return Rows(f"{description} {name}", list(enumerate(cells)), unit="row")
 
     return Source(description, read)
+
+
+def _hub_cell(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 def _load_from_hub(config: "TaskConfig", name: str) -> Mapping[str, "datasets.Dataset"]:
@@ -149,8 +155,9 @@ def _own_files(config: "TaskConfig") -> Source:
     def read(split: str) -> Rows:
         path = config.splits.get(split)
         if not path or path == "???":
+            share = "" if split == "train" else ", or a share of the training file such as 0.2"
             raise MissingSplitError(
-                f"task {config.name}: no {split} file; set task.splits.{split}=FILE (.csv, .tsv or .jsonl)"
+                f"task {config.name}: no {split} file; set task.splits.{split}=FILE (.csv, .tsv or .jsonl){share}"
             )
         return read_columns(Path(path).expanduser(), [*config.text, config.label])
 

@@ -1,11 +1,12 @@
 """A task whose examples are texts: tokenized by the backbone's tokenizer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from peftbench.tasks.base import Task
 from peftbench.tasks.text.batching import EncodedTexts, encode
+from peftbench.tasks.text.checks import text_warnings
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class TextSplit:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def subset(self, rows: Sequence[int]) -> "TextSplit":
+        """Return these examples alone, in this order."""
+        labels: Any = None if self.labels is None else [self.labels[row] for row in rows]
+        return TextSplit([self.texts[row] for row in rows], labels)
+
     def content(self) -> list[Any]:
         """Return texts and labels."""
         return [self.texts, self.labels]
@@ -25,10 +31,15 @@ class TextSplit:
 
 @dataclass(frozen=True)
 class TextTask(Task):
-    """Texts or pairs of texts, cut to `max_length` tokens."""
+    """Texts or pairs of texts, cut to `max_length` tokens; `faults` is what the user should know of the files."""
 
     max_length: int
+    faults: tuple[str, ...] = ()
 
     def encode(self, split: TextSplit, processor: Any) -> EncodedTexts:
         """Tokenize a split; `processor` is the backbone's tokenizer."""
         return encode(split.texts, split.labels, processor, self.max_length)
+
+    def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
+        """Return what the user should know of the data; UserError where the tokenizer cannot read it."""
+        return [*self.faults, *text_warnings(self.splits, encoded, len(self.labels), self.max_length)]

@@ -1,23 +1,13 @@
 """The user's own files, good and bad."""
 
 import json
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import yaml
+from text_files import text_file
 
 from peftbench.errors import UserError
 from peftbench.tasks import load_task
 from peftbench.tasks.text.files import read_columns
-
-CONF = Path(__file__).parents[3] / "conf"
-
-
-def text_file(**fields):
-    names = ["id", "subset", "revision", "folder", "archive", "path", "dir", "threshold"]
-    defaults = dict.fromkeys(names) | {"packages": [], "files": {}, "max_length": 128}
-    return SimpleNamespace(**defaults | yaml.safe_load((CONF / "task" / "text_file.yaml").read_text()) | fields)
 
 
 @pytest.fixture

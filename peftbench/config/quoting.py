@@ -1,0 +1,37 @@
+"""Quote paths and column names for Hydra, whose grammar reads unicode, `=`, parentheses and more as its own signs."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+# keys whose value is a path or the name of a column, both of the user's choosing
+_FREE_TEXT = re.compile(r"\+{0,2}(task\.(splits\.\w+|dir|text|label|path)|model\.path|output_dir)")
+
+
+def quote_free_text(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides, those that Hydra could not read or would split quoted where their key takes any text.
+
+    A value that Hydra reads stays as it is, so that `task.dir=a,b` is a sweep, unless there is a file `a,b`.
+    """
+    return [_quoted(line) for line in overrides]
+
+
+def _quoted(line: str) -> str:
+    key, sign, value = line.partition("=")
+    if not sign or not _FREE_TEXT.fullmatch(key) or not value or value[0] in "'\"[":
+        return line
+    if _is_readable(line) and not ("," in value and Path(value).expanduser().exists()):
+        return line
+    escaped = re.sub(r"(\\*)(\"|$)", lambda found: 2 * found[1] + ("\\" + found[2] if found[2] else ""), value)
+    return f'{key}="{escaped}"'
+
+
+def _is_readable(line: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(line)
+    except HydraException:
+        return False
+    return True

@@ -1,0 +1,41 @@
+"""Splits that are a share of the training data, each with every class in its proportion."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from peftbench.errors import UserError
+
+REST = "train"
+_SEED = 0  # not the run's: all runs on the data have the same splits
+
+
+def divide(labels: Sequence[int] | Sequence[float], shares: Mapping[str, float]) -> dict[str, list[int]]:
+    """Return the rows of each share, and those left as `train`, in their order; the same for the same labels.
+
+    Args:
+        labels: of the rows, classes or scores; rows of like label are dealt out evenly.
+        shares: 0 to 1 by the name of the split. A label that occurs once stays with `train`.
+
+    Raises UserError where a share is not a row, or all shares together leave none.
+    """
+    if sum(shares.values()) >= 1:
+        named = ", ".join(f"task.splits.{name}={share:g}" for name, share in shares.items())
+        raise UserError(f"{named}: together they must leave rows to train on")
+    values = np.asarray(labels)
+    order = np.lexsort((np.random.default_rng(_SEED).permutation(len(values)), values))
+    if values.dtype.kind == "i":
+        order = order[(np.bincount(values - values.min()) > 1)[values[order] - values.min()]]
+    parts: dict[str, list[int]] = {}
+    left = 1.0
+    for name, share in shares.items():
+        # every (left / share)-th row of those sorted by label
+        steps = np.floor(np.arange(len(order) + 1) * (share / left) + 0.5)
+        taken = np.diff(steps) > 0
+        if not taken.any():
+            raise UserError(f"task.splits.{name}={share:g}: of {len(values):,} rows that is none")
+        parts[name] = sorted(order[taken].tolist())
+        order = order[~taken]
+        left -= share
+    chosen = {row for rows in parts.values() for row in rows}
+    return {REST: [row for row in range(len(values)) if row not in chosen], **parts}

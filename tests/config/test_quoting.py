@@ -1,0 +1,44 @@
+"""Paths and column names need no quotes of Hydra's; other values stay as they were given."""
+
+import pytest
+
+from peftbench.config.compose import compose
+from peftbench.config.quoting import quote_free_text
+
+NAMES = [
+    "my data/a b.csv",
+    "日本/ünï.csv",
+    "seed=1.csv",
+    "copy (1).csv",
+    "it's.csv",
+    "~/x.csv",
+    "a#b&c.csv",
+    "a{b}.csv",
+    'the "best".csv',
+    "ending in ü\\",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_reach_the_config_as_they_are(name):
+    lines = quote_free_text([f"task.splits.train={name}", f"task.text={name}", f"model.path={name}"])
+    config = compose(["task=text_file", "model=local", *lines])
+    assert config.task.splits.train == config.task.text == config.model.path == name
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["task.splits.validation=0.2", "task.text=[a,b]", "task.dir='a b'", 'task.dir="ü"', "task.dir=a,b", "seed=0,1"],
+)
+def test_what_hydra_reads_stays(line):
+    assert quote_free_text([line]) == [line]
+
+
+def test_a_file_whose_name_looks_like_several_values(tmp_path):
+    path = tmp_path / "a,b.csv"
+    path.touch()
+    assert quote_free_text([f"task.splits.train={path}"]) == [f'task.splits.train="{path}"']
+
+
+def test_other_settings_are_none_of_its_business():
+    assert quote_free_text(["experiment=ü", "-m", "~task.labels"]) == ["experiment=ü", "-m", "~task.labels"]
