@@ -40,7 +40,7 @@ from peftbench.runs.identity import run_id
 from peftbench.runs.origin import environment
 from peftbench.runs.prepare import prepare
 from peftbench.runs.record import Record, Status
-from peftbench.training.loop import compute_dtype
+from peftbench.training.devices import compute_dtype
 
 EXPERIMENT = "compare_quality"
 METHODS = {
@@ -127,7 +127,7 @@ def train_peer(pair: Pair) -> None:
         trainer.train()
     seconds = time.perf_counter() - started
     validation = peers.rows_of(prepared.task.splits["validation"])
-    facts = environment(prepared.device, compute_dtype(pair.config.trainer.precision, prepared.device), pair.method)
+    facts = environment(prepared.device, compute_dtype(pair.config.trainer.precision), pair.method)
     result = {
         "metrics": {"validation": peers.peer_scores(trainer, peer, validation, pair.config.task.metrics)},
         "examples": {"validation": len(validation)},

@@ -2,7 +2,7 @@
 
 They get the model folder, rows and hyperparameters of a peftbench run and do what run_glue.py does with them:
 tokenize with `datasets`, pad to a fixed length or dynamically, train with linear warm-up and decay, AdamW and
-clipping. On CUDA they train in bf16, as peftbench does; they log, save and evaluate nothing while they train.
+clipping. They train in the precision peftbench does; they log, save and evaluate nothing while they train.
 
 The `adapters` library is left out: it needs transformers 4 and cannot share an environment with peftbench.
 
@@ -28,6 +28,7 @@ import numpy as np
 import peft
 import torch
 import transformers
+from accelerate.state import AcceleratorState
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
@@ -85,7 +86,6 @@ class Peer:
 def peer_of(config: "RunConfig", prepared: "Prepared", padding: str) -> Peer:
     """Describe the Trainer's counterpart of a peftbench run."""
     from peftbench.assets.fetch import fetch
-    from peftbench.training.loop import compute_dtype
 
     if config.method_name not in ("lora", "full"):
         raise SystemExit(f"method={config.method_name}: the peers here train lora and full")
@@ -99,7 +99,7 @@ def peer_of(config: "RunConfig", prepared: "Prepared", padding: str) -> Peer:
         padding=padding,
         seed=config.seed,
         cpu=prepared.device.type == "cpu",
-        bf16=compute_dtype(config.trainer.precision, prepared.device) == torch.bfloat16,
+        bf16=config.trainer.precision == "bf16",
         threads=torch.get_num_threads(),
         trainer=asdict(config.trainer),
     )
@@ -138,6 +138,8 @@ def bare_model(folder: str, num_outputs: int, dropout: float | None = None) -> A
 def peer_trainer(peer: Peer, rows: datasets.Dataset) -> Trainer:
     """Return a Trainer ready to train on `rows`; SystemExit where it would not train what peftbench does."""
     transformers.set_seed(peer.seed)
+    AcceleratorState._reset_state(reset_partial_state=True)  # it keeps the precision of the process' first Trainer
+    precision = os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if peer.bf16 else "no"
     model = bare_model(peer.folder, peer.num_outputs, peer.dropout)
     if peer.lora:
         model = get_peft_model(model, LoraConfig(**peer.lora))
@@ -153,6 +155,8 @@ def peer_trainer(peer: Peer, rows: datasets.Dataset) -> Trainer:
         processing_class=tokenizer,
         data_collator=transformers.default_data_collator if peer.padding == "max_length" else None,
     )
+    if trainer.accelerator.mixed_precision != precision:
+        raise SystemExit(f"the peer would compute in {trainer.accelerator.mixed_precision}, not in {precision}")
     trainer.remove_callback(PrinterCallback)
     return trainer
 

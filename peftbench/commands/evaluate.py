@@ -87,7 +87,7 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
         model = load_run_model(record, device)
         data = task.encode(split, model.backbone.sites.tokenizer)
     size = arguments.batch_size or trainer.eval_batch_size
-    with working(f"scoring {len(split):,} examples"), inference(model, arguments.merged):
+    with working(f"scoring {len(split):,} examples"), inference(model, trainer.precision, arguments.merged):
         logits = logits_of(model.backbone.model, data, size, trainer.precision, device)
     if arguments.write is not None:
         _write(arguments.write, task, Predictions(split.labels, *task.objective.read_out(logits)))
@@ -95,7 +95,7 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.latency:
         measure = fill(MeasureConfig, config["measure"], "measure")
         with working("measuring the latency"):
-            latency = measure_latency(model.method, model.backbone, measure)
+            latency = measure_latency(model.method, model.backbone, measure, trainer.precision)
     return {
         "run": record.folder.name,
         "split": arguments.split,

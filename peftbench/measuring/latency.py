@@ -9,15 +9,17 @@ from token ids to logits, eager, without padding or mask; tokenizer and transfer
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
+from peftbench.backbones.economy.bf16 import Copies, frozen_in_bf16
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.config.schema import MeasureConfig
 from peftbench.methods.base import Method
+from peftbench.training.devices import autocasting
 
 LEAST_ROUNDS = 5
 LEAST_FOR_P99 = 1000
@@ -26,13 +28,16 @@ _SHORT = 0.05
 _RESAMPLES = 1000
 
 
-def measure_latency(method: Method, backbone: HeadedBackbone, config: MeasureConfig) -> dict[str, Any]:
+def measure_latency(
+    method: Method, backbone: HeadedBackbone, config: MeasureConfig, precision: str = "fp32"
+) -> dict[str, Any]:
     """Time the adapted model against the bare backbone at every batch size and length of `config`.
 
     Args:
         method: attached to the backbone or not, merged or not; it is left as it was found.
         backbone: with weights; nothing else may be attached to it.
         config: `seconds` is the time for one setting, warm-up apart; `LEAST_ROUNDS` rounds are the least.
+        precision: that the run was scored in: fp32, or bf16, in which the frozen weights are held then.
 
     Returns:
         settings: one entry for each batch and length the model can take beside `method.extra_tokens`:
@@ -40,15 +45,15 @@ def measure_latency(method: Method, backbone: HeadedBackbone, config: MeasureCon
             ratio, ratio_low, ratio_high: method / base with its 95 % interval; merged_ratio… likewise;
             noise, noise_low, noise_high: base / base;
             base_throughput, method_throughput: examples/s at the median latency.
-        merge_difference: largest absolute difference of merged and unmerged logits; None where the method
+        merge_difference: largest absolute difference of merged and unmerged logits, in fp32; None where the method
             cannot be merged.
-        device, dtype, attention, threads, compile: under which conditions.
+        device, precision, attention, threads, compile: under which conditions.
     """
     sites = backbone.sites
     base: Any = sites.base
     with _bare_and_evaluating(method, backbone):
         settings = [
-            _measure_setting(method, backbone, batch, length, config.seconds)
+            _measure_setting(method, backbone, batch, length, config.seconds, precision)
             for batch in config.batches
             for length in config.lengths
             if length + method.extra_tokens <= sites.positions
@@ -57,7 +62,7 @@ def measure_latency(method: Method, backbone: HeadedBackbone, config: MeasureCon
             "settings": settings,
             "merge_difference": _merge_difference(method, backbone) if method.mergeable else None,
             "device": torch.cuda.get_device_name(sites.device) if sites.device.type == "cuda" else "cpu",
-            "dtype": str(next(base.parameters()).dtype).removeprefix("torch."),
+            "precision": precision,
             "attention": base.config._attn_implementation,
             "threads": torch.get_num_threads(),
             "compile": False,
@@ -143,17 +148,26 @@ def _time(function: Callable[[], Any], synchronise: Callable[[], Any]) -> float:
 
 
 def _measure_setting(
-    method: Method, backbone: HeadedBackbone, batch: int, length: int, seconds: float
+    method: Method, backbone: HeadedBackbone, batch: int, length: int, seconds: float, precision: str
 ) -> dict[str, Any]:
+    device = backbone.sites.device
     ids = _token_ids(backbone, batch, length)
     variants = ["base", "method", "base again", *(["merged"] if method.mergeable else [])]
-    times = compare(
-        {variant: lambda: _logits(backbone, ids) for variant in variants},
-        seconds,
-        LEAST_ROUNDS,
-        synchroniser(backbone.sites.device),
-        before=lambda variant: _switch(method, backbone, variant),
-    )
+    copies: Copies = {}
+
+    def logits() -> torch.Tensor:
+        with autocasting(precision, device):
+            return _logits(backbone, ids)
+
+    with ExitStack() as casts:
+
+        def prepare(variant: str) -> None:
+            casts.close()
+            _switch(method, backbone, variant)
+            if precision == "bf16":
+                casts.enter_context(frozen_in_bf16(backbone.model, copies))
+
+        times = compare(dict.fromkeys(variants, logits), seconds, LEAST_ROUNDS, synchroniser(device), prepare)
     _switch(method, backbone, "base")
     result: dict[str, Any] = {
         "batch": batch,

@@ -39,7 +39,7 @@ def measure_run(
     wanted = config.measure
     method.requires_grad_(False)
     ways: dict[str, Callable[[], Any]] = {
-        "latency": lambda: measure_latency(method, backbone, wanted),
+        "latency": lambda: measure_latency(method, backbone, wanted, config.trainer.precision),
         "training_step": lambda: measure_training_step(
             method, backbone, first_row, data, loss, config.trainer, wanted.seconds
         ),

@@ -100,7 +100,8 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
     from peftbench.measuring.run import measure_run
     from peftbench.runs.origin import environment
     from peftbench.serving.adapter import save_adapter
-    from peftbench.training.loop import compute_dtype, fit
+    from peftbench.training.devices import compute_dtype
+    from peftbench.training.loop import fit
 
     global _trained_before
     first_of_process, _trained_before = not _trained_before, True
@@ -109,7 +110,7 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
     backbone.model.to(device)
     method.to(device)
     reset_peak(device)
-    attached = economical(backbone.sites, method, prepared.first_row, config.trainer.compile)
+    attached = economical(backbone.sites, method, prepared.first_row, config.trainer.precision, config.trainer.compile)
     with Terminal(config, task.metrics) as terminal, attached:
         fitted = fit(
             model=backbone.model,
@@ -159,7 +160,7 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
         # what earlier runs of the process have left in the host's memory is no part of this one's
         "memory": memory if first_of_process else {**memory, "host_peak": None},
         **measured,
-        **environment(device, compute_dtype(config.trainer.precision, device), config.method_name),
+        **environment(device, compute_dtype(config.trainer.precision), config.method_name),
     }
 
 

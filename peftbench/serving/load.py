@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -57,11 +57,12 @@ def load_run_model(record: Record, device: torch.device) -> RunModel:
 
 
 @contextmanager
-def inference(model: RunModel, merged: bool = False) -> Iterator[None]:
+def inference(model: RunModel, precision: str, merged: bool = False) -> Iterator[None]:
     """Within the block the model computes as it did in training, so that it gives the figures of the record.
 
     Args:
         model: is left with its method attached, unmerged.
+        precision: that the run was scored in, fp32 or bf16.
         merged: fold the method into the backbone's weights.
 
     Raises UserError where `merged` is asked of a method that cannot be merged.
@@ -71,10 +72,7 @@ def inference(model: RunModel, merged: bool = False) -> Iterator[None]:
         check_mergeable(method.name)
     method.detach()
     try:
-        with economical(backbone.sites, method, reads_first_row(backbone.sites)):
-            if merged:
-                mergeable: Any = method
-                mergeable.merge()
+        with economical(backbone.sites, method, reads_first_row(backbone.sites), precision, merged=merged):
             yield
     finally:
         method.attach(backbone.sites)

@@ -57,11 +57,9 @@ class Predictor:
         model.method.detach()
         sites = model.backbone.sites
         self._attached = ExitStack()  # for as long as the predictor lives
-        self._attached.enter_context(attached(sites, model.method, reads_first_row(sites)))
         if merged:
             check_mergeable(model.method.name)
-            mergeable: Any = model.method
-            mergeable.merge()
+        self._attached.enter_context(attached(sites, model.method, reads_first_row(sites), precision, merged))
 
     def predict(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[Answer]:
         """Answer each example, in the order given.

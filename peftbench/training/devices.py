@@ -3,8 +3,10 @@
 import gc
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -61,6 +63,16 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if cpu_is_faster_in_bf16() else "fp32"
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """Return what a forward pass computes in: bfloat16 for bf16, float32 for fp32."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def autocasting(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context that a forward pass runs in."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 @cache

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from peftbench.tasks.base import Examples
-from peftbench.training.loop import autocasting, to_device
+from peftbench.training.devices import autocasting
+from peftbench.training.loop import to_device
 
 
 @torch.inference_mode()

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +13,7 @@ from peftbench.config.schema import TrainerConfig
 from peftbench.errors import NonFiniteLossError
 from peftbench.tasks.base import Batch, Examples
 from peftbench.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
-from peftbench.training.devices import resolve_precision
+from peftbench.training.devices import autocasting
 from peftbench.training.optimizer import build_optimizer, build_schedule
 
 # steps between two looks at the loss: each look waits for the device
@@ -142,17 +141,6 @@ def fit(
             _save(checkpoint, trained, optimizer, schedule, fitted)
     model.eval()
     return fitted
-
-
-def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return what a forward pass computes in."""
-    return torch.bfloat16 if resolve_precision(precision, device) == "bf16" else torch.float32
-
-
-def autocasting(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context a forward pass runs in."""
-    dtype = compute_dtype(precision, device)
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

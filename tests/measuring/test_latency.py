@@ -55,7 +55,7 @@ def test_structure(architecture):
             seconds = setting[f"{variant}_ms"]["median"] / 1000
             assert setting[f"{variant}_throughput"] == pytest.approx(setting["batch"] / seconds)
     assert 0 < result["merge_difference"] < 1e-4
-    assert result["device"] == "cpu" and result["dtype"] == "float32" and result["threads"] == 1
+    assert result["device"] == "cpu" and result["precision"] == "fp32" and result["threads"] == 1
     assert result["compile"] is False and result["attention"] == backbone.model.config._attn_implementation
 
 

@@ -35,7 +35,7 @@ def test_gives_what_training_recorded(fixture: str, request: pytest.FixtureReque
     model = load_run_model(record, CPU)
     settings = {**model.description.task, "labels": model.description.labels}
     texts = load_task(fill(TaskConfig, settings, "task"), ["validation"]).splits["validation"].texts
-    with inference(model):
+    with inference(model, "fp32"):
         found = logits_of(
             model.backbone.model, encode(texts, None, model.backbone.sites.tokenizer, 32), 64, "auto", CPU
         )
@@ -50,7 +50,7 @@ def test_gives_what_training_recorded(fixture: str, request: pytest.FixtureReque
 def test_the_method_stays_attached(fixture: str, request: pytest.FixtureRequest) -> None:
     model = load_run_model(request.getfixturevalue(fixture), CPU)
     plain = logits(model)
-    with inference(model):
+    with inference(model, "fp32"):
         inside = logits(model)
     assert model.method.attached
     torch.testing.assert_close(inside, plain, rtol=1e-4, atol=1e-5)
@@ -63,7 +63,7 @@ def test_merged(tiny_run: Record) -> None:
     model = load_run_model(tiny_run, CPU)
     weights = {name: p.clone() for name, p in model.backbone.model.named_parameters()}
     plain = logits(model)
-    with inference(model, merged=True):
+    with inference(model, "fp32", merged=True):
         changed = [name for name, p in model.backbone.model.named_parameters() if not torch.equal(p, weights[name])]
         torch.testing.assert_close(logits(model), plain, rtol=1e-4, atol=1e-4)
     assert len(changed) == 4  # query and value of two layers
@@ -74,7 +74,7 @@ def test_not_mergeable(tiny_pair_run: Record) -> None:
     model = load_run_model(tiny_pair_run, CPU)
     with (
         pytest.raises(UserError, match="--merged: adapter cannot be merged.*only lora"),
-        inference(model, merged=True),
+        inference(model, "fp32", merged=True),
     ):
         pass
     assert model.method.attached

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
+from peftbench.backbones.economy.bf16 import frozen_in_bf16
 from peftbench.backbones.economy.cpu import CheapOnCpu
 from peftbench.backbones.economy.first_row import FirstRow
 from peftbench.backbones.sites import Sites
@@ -23,16 +24,28 @@ class Attachable(Protocol):
 
 
 @contextmanager
-def economical(sites: Sites, method: Attachable, first_row: bool, compiled: bool = False) -> Iterator[None]:
+def economical(
+    sites: Sites,
+    method: Attachable,
+    first_row: bool,
+    precision: str,
+    compiled: bool = False,
+    merged: bool = False,
+) -> Iterator[None]:
     """Attach `method` to the backbone inside the block: cheap kernels on a CPU, no row that nobody reads.
 
     Args:
         sites: of the backbone.
         method: detached.
         first_row: whether the head reads the first token alone (`reads_first_row`).
+        precision: fp32, or bf16, in which the frozen weights are held then; the caller's forward runs in autocast.
         compiled: the model will go through torch.compile, which brings kernels of its own.
+        merged: fold the method into the backbone's weights.
     """
-    with nullcontext() if compiled else cheap_kernels(sites.device), attached(sites, method, first_row):
+    with (
+        nullcontext() if compiled else cheap_kernels(sites.device),
+        attached(sites, method, first_row, precision, merged),
+    ):
         yield
 
 
@@ -42,10 +55,15 @@ def cheap_kernels(device: torch.device) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def attached(sites: Sites, method: Attachable, first_row: bool) -> Iterator[None]:
-    """Attach `method` inside the block and leave out the rows that nobody reads, whichever thread computes."""
+def attached(sites: Sites, method: Attachable, first_row: bool, precision: str, merged: bool = False) -> Iterator[None]:
+    """Attach `method` inside the block as `economical` does, but for the kernels: whichever thread computes."""
     with ExitStack() as stack:
         stack.enter_context(method.on(sites))
+        if merged:  # in fp32, and rounded once
+            mergeable: Any = method
+            mergeable.merge()
         if first_row and method.keeps_first_row:
             stack.callback(FirstRow(sites).remove)
+        if precision == "bf16":
+            stack.enter_context(frozen_in_bf16(sites.base))
         yield

@@ -13,6 +13,8 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from peftbench.backbones.economy import bf16
+
 _LEVELS = 2**16
 
 
@@ -69,6 +71,8 @@ def dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: boo
     """Zero each element of x with probability p (to 2⁻¹⁶) and scale the others by 1 / (1 − p)."""
     if not training or not 0 < round(p * _LEVELS) < _LEVELS:
         return F.dropout(x, p, training, inplace)
+    if x.dtype == torch.bfloat16 and p < 0.99:
+        return bf16.dropout(x, p)
     return _Dropout.apply(x, p)
 
 
@@ -94,11 +98,13 @@ def attention(
             lowest = torch.finfo(scores.dtype).min
             attn_mask = torch.zeros_like(attn_mask, dtype=scores.dtype).masked_fill_(~attn_mask, lowest)
         scores = scores + attn_mask
-    return dropout(F.softmax(scores, dim=-1), dropout_p, dropout_p > 0) @ value
+    weights = bf16.softmax(scores) if scores.dtype == torch.bfloat16 else F.softmax(scores, dim=-1)
+    return dropout(weights, dropout_p, dropout_p > 0) @ value
 
 
 _REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {
     F.dropout: dropout,
+    F.embedding: bf16.embedding,
     F.scaled_dot_product_attention: attention,
 }
 if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
