@@ -50,6 +50,8 @@ error_console = _SafeConsole(stderr=True)
 _METRICS = {
     "accuracy": ("accuracy", "%"),
     "f1": ("F1", "%"),
+    "macro_f1": ("F1 (macro)", "%"),
+    "roc_auc": ("ROC AUC", ""),
     "matthews": ("Matthews", ""),
     "pearson": ("Pearson", ""),
     "spearman": ("Spearman", ""),
@@ -79,6 +81,8 @@ def format_metric(name: str, value: float | None) -> str:
     return f"{100 * value:.1f} %" if _METRICS.get(name, ("", ""))[1] else f"{value:.3f}"
 
 
-def metric_name(metric: str) -> str:
-    """Return the name that readers know a metric by."""
+def metric_name(metric: str, classes: int = 2) -> str:
+    """Return the name that readers know a metric by; F1 of more than two classes is their mean."""
+    if metric == "f1" and classes > 2:
+        metric = "macro_f1"
     return _METRICS.get(metric, (metric, ""))[0]

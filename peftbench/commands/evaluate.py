@@ -10,6 +10,7 @@ from peftbench.commands.run_options import add_inference_arguments, add_run_argu
 from peftbench.errors import UserError
 from peftbench.files import atomic_write, plain
 from peftbench.runs.record import Predictions, Record
+from peftbench.terminal import error_console
 
 if TYPE_CHECKING:
     from peftbench.serving.adapter import Description
@@ -78,6 +79,11 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
     trainer = fill(TrainerConfig, config["trainer"], "trainer")
     task = _read_task(description, arguments)
     split = task.splits[arguments.split]
+    trained_beside = record.read().get("data_splits") or {}
+    if trained_beside.get(arguments.split, task.checksums[arguments.split]) != task.checksums[arguments.split]:
+        error_console.print(
+            f"warning: {task.source} holds another {arguments.split} split than when this run was trained"
+        )
     if split.labels is None and arguments.write is None:
         raise UserError(
             f"the labels of {task.name}'s {arguments.split} split are hidden: there is nothing to score;"
@@ -89,8 +95,9 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
     size = arguments.batch_size or trainer.eval_batch_size
     with working(f"scoring {len(split):,} examples"), inference(model, trainer.precision, arguments.merged):
         logits = logits_of(model.backbone.model, data, size, trainer.precision, device)
+    predicted, probabilities = task.objective.read_out(logits)
     if arguments.write is not None:
-        _write(arguments.write, task, Predictions(split.labels, *task.objective.read_out(logits)))
+        _write(arguments.write, task, Predictions(split.labels, predicted, probabilities))
     latency = None
     if arguments.latency:
         measure = fill(MeasureConfig, config["measure"], "measure")
@@ -100,6 +107,7 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
         "run": record.folder.name,
         "split": arguments.split,
         "examples": len(split),
+        "by_class": None if data.labels is None else task.objective.by_class(predicted, split.labels),
         "metrics": None if data.labels is None else task.objective.score(task.metrics, logits, data.labels),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "merged": arguments.merged,
@@ -140,7 +148,7 @@ def _print(result: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from peftbench.runs.report import format_latency, score_cell
+    from peftbench.runs.report import MOST_CLASSES_SHOWN, class_table, format_latency, score_cell
     from peftbench.terminal import metric_name, print_table
 
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -148,12 +156,16 @@ def _print(result: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     merged = ", merged" if result["merged"] else ""
     count = f"{result['split']}, {result['examples']:,} examples{merged}"
+    by_class = result["by_class"]
+    classes = len(by_class["names"]) if by_class else 0
     for name, value in (result["metrics"] or {}).items():
         if name != "loss":
-            table.add_row(metric_name(name), score_cell(name, value, count))
+            table.add_row(metric_name(name, classes), score_cell(name, value, count))
     for setting in (result["latency"] or {}).get("settings", []):
         table.add_row("latency", format_latency(setting))
     if result["predictions"] is not None:
         table.add_row("predictions", Text.assemble(str(result["predictions"]), (f"  {count}", "dim")))
     table.add_row("run", result["run"])
     print_table(table)
+    if by_class and classes <= MOST_CLASSES_SHOWN:
+        print_table(class_table(result["split"], by_class))

@@ -111,7 +111,7 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
     method.to(device)
     reset_peak(device)
     attached = economical(backbone.sites, method, prepared.first_row, config.trainer.precision, config.trainer.compile)
-    with Terminal(config, task.metrics) as terminal, attached:
+    with Terminal(config, task.metrics, len(task.labels)) as terminal, attached:
         fitted = fit(
             model=backbone.model,
             trained=prepared.trained,
@@ -146,8 +146,13 @@ def _train_and_measure(prepared: "Prepared", config: RunConfig, record: Record, 
     rows = len(prepared.splits["train"])
     return {
         "metrics": {name: metrics for name, (metrics, _) in scored.items()},
+        "by_class": {
+            name: task.objective.by_class(predictions.predictions, predictions.labels)
+            for name, (_, predictions) in scored.items()
+        },
         "best": {"epoch": fitted.best["epoch"], "validation": fitted.best["validation"]},
         "primary": task.metrics[0],
+        "data_splits": task.checksums,
         "examples": {name: len(split) for name, split in prepared.splits.items()},
         "parameters": prepared.parameters,
         "time": {

@@ -35,8 +35,8 @@ class RecordHistory:
 class Terminal:
     """A progress bar on a terminal; a line an epoch in a pipe or a log file."""
 
-    def __init__(self, config: RunConfig, metrics: Iterable[str]) -> None:
-        self._metrics = list(metrics)
+    def __init__(self, config: RunConfig, metrics: Iterable[str], classes: int) -> None:
+        self._metrics = {name: metric_name(name, classes) for name in metrics}
         self._epochs = config.trainer.epochs
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -80,6 +80,6 @@ class Terminal:
     def on_epoch(self, row: dict[str, Any]) -> None:
         """Print the epoch's line."""
         validation = row["validation"]
-        score = "  ".join(f"{metric_name(name)} {format_metric(name, validation[name])}" for name in self._metrics)
+        score = "  ".join(f"{shown} {format_metric(name, validation[name])}" for name, shown in self._metrics.items())
         self._progress.update(self._bar, score=score)
         console.print(f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.3f}  {score}  {row['seconds']:.0f} s")

@@ -11,6 +11,8 @@ from peftbench.terminal import console, error_console, format_metric, metric_nam
 if TYPE_CHECKING:
     from peftbench.tasks.base import Task
 
+SHOWN_SPLIT = "validation"
+MOST_CLASSES_SHOWN = 6  # in a confusion matrix
 _reported: set[str] = set()  # checksums of the data that this process has described
 
 
@@ -53,7 +55,9 @@ def report_result(record: Record) -> None:
         for name, value in metrics.items():
             if name != "loss":
                 count = f"{split}, {result['examples'][split]:,} examples"
-                table.add_row(metric_name(name), score_cell(name, value, count))
+                by_class = (result.get("by_class") or {}).get(split)
+                classes = len(by_class["names"]) if by_class else 0
+                table.add_row(metric_name(name, classes), score_cell(name, value, count))
     counts = result["parameters"]
     table.add_row(
         "trained",
@@ -72,11 +76,26 @@ def report_result(record: Record) -> None:
         table.add_row("memory", memory)
     table.add_row("record", str(record.folder))
     console.print(table)
+    for split, by_class in (result.get("by_class") or {}).items():
+        if split == SHOWN_SPLIT and by_class and len(by_class["names"]) <= MOST_CLASSES_SHOWN:
+            console.print(class_table(split, by_class))
 
 
 def score_cell(metric: str, value: float | None, count: str) -> Text:
     """Return a score and, less loud, what it was computed on."""
     return Text.assemble((format_metric(metric, value), "bold"), (f"  {count}", "dim"))
+
+
+def class_table(split: str, by_class: dict[str, Any]) -> Table:
+    """Return the confusion matrix of a few classes, a row for each true class, with the F1 of each."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column(Text(f"{split}: true \\ predicted"))
+    for name in by_class["names"]:
+        table.add_column(Text(name), justify="right")
+    table.add_column("F1", justify="right")
+    for name, counts, f1 in zip(by_class["names"], by_class["confusion"], by_class["f1"], strict=True):
+        table.add_row(Text(name), *(f"{count:,}" for count in counts), format_metric("f1", f1))
+    return table
 
 
 def format_latency(setting: dict[str, Any]) -> str:

@@ -20,13 +20,14 @@ def score_draws(metric: str, labels: np.ndarray, predictions: np.ndarray, classe
     """Return each seed's score on the sample itself (first) and on every draw, (1 + RESAMPLES, seeds).
 
     Args:
-        metric: accuracy | f1 | matthews | pearson | spearman.
-        labels: (examples,). predictions: (seeds, examples), classes or scores.
+        metric: accuracy | f1 | macro_f1 | roc_auc | matthews | pearson | spearman.
+        labels: (examples,).
+        predictions: (seeds, examples), classes or scores; probabilities, (seeds, examples, classes), for roc_auc.
         classes: of the task; taken from what occurs where it is not given.
 
     Raises ValueError where labels and predictions are not over the same examples.
     """
-    if predictions.ndim != 2 or labels.shape != predictions.shape[1:]:
+    if predictions.ndim != (3 if metric == "roc_auc" else 2) or labels.shape != predictions.shape[1:2]:
         raise ValueError(f"labels {labels.shape} and predictions {predictions.shape} are not over the same examples")
     scorer = _scorer(metric, classes or int(max(labels.max(), predictions.max())) + 1)
     counts = _resamples(len(labels))
@@ -54,7 +55,9 @@ def _scorer(metric: str, classes: int) -> Scorer:
         return _pearson
     if metric == "spearman":
         return _spearman
-    from_confusion = {"accuracy": _accuracy, "f1": _f1, "matthews": _matthews}[metric]
+    if metric == "roc_auc":
+        return _roc_auc
+    from_confusion = {"accuracy": _accuracy, "f1": _f1, "macro_f1": _macro_f1, "matthews": _matthews}[metric]
 
     def scorer(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
         cell = (labels * classes + predictions).astype(np.int64)
@@ -70,13 +73,38 @@ def _accuracy(confusion: np.ndarray) -> np.ndarray:
 
 
 def _f1(confusion: np.ndarray) -> np.ndarray:
-    """F1 of class 1 of two, else the mean over the classes that occur, as `peftbench.tasks.metrics.f1`."""
+    """F1 of class 1 of two, else macro F1, as `peftbench.tasks.metrics.f1`."""
+    if confusion.shape[1] > 2:
+        return _macro_f1(confusion)
+    per_class, _ = _class_f1(confusion)
+    return per_class[:, 1] if confusion.shape[1] == 2 else np.zeros(len(confusion))
+
+
+def _macro_f1(confusion: np.ndarray) -> np.ndarray:
+    """Mean F1 of the classes that occur."""
+    per_class, size = _class_f1(confusion)
+    return _divide(per_class.sum(axis=1), (size > 0).sum(axis=1))
+
+
+def _class_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(draws, classes) F1, and how often each class occurs among labels and predictions."""
     found = np.diagonal(confusion, axis1=1, axis2=2)
     size = confusion.sum(axis=1) + confusion.sum(axis=2)
-    per_class = _divide(2 * found, size)
-    if confusion.shape[1] <= 2:
-        return per_class[:, 1] if confusion.shape[1] == 2 else np.zeros(len(confusion))
-    return _divide(per_class.sum(axis=1), (size > 0).sum(axis=1))
+    return _divide(2 * found, size), size
+
+
+def _roc_auc(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Area of class 1 of two, else the mean over the classes, as `peftbench.tasks.metrics.roc_auc`."""
+    classes = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
+    areas, defined = np.zeros(len(counts)), np.zeros(len(counts))
+    for index in classes:
+        positive = labels == index
+        ranks, found = _ranks(probabilities[:, index], counts), counts[:, positive].sum(axis=1)
+        above = (counts[:, positive] * ranks[:, positive]).sum(axis=1) - found * (found + 1) / 2
+        pairs = found * (counts.sum(axis=1) - found)
+        areas += _divide(above, pairs)
+        defined += pairs > 0
+    return np.where(defined > 0, _divide(areas, defined), 0.5)
 
 
 def _matthews(confusion: np.ndarray) -> np.ndarray:

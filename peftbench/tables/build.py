@@ -50,6 +50,9 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
                 cells = _compared(cells, scored[row.label], scored[spec.baseline], primary, confidence)
         cells = _with_figures(cells, row, spec)
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, _points(runs[row.label])))
+    columns = dict(COLUMNS)
+    if any((one.classes or 0) > 2 for one in scored.values()):
+        columns["f1"] = replace(columns["f1"], title=columns["macro_f1"].title)
     examples = {len(one.labels) for one in scored.values()}
     return Table(
         name=spec.name,
@@ -61,8 +64,8 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         baseline=spec.baseline,
         primary=primary,
         examples=examples.pop() if examples else None,
-        columns=[COLUMNS[key] for key in spec.columns],
-        all_columns=[COLUMNS[key] for key in COLUMNS if any(key in row.cells for row in rows)],
+        columns=[columns[key] for key in spec.columns],
+        all_columns=[columns[key] for key in columns if any(key in row.cells for row in rows)],
         rows=rows,
         claims=[judge_claim(claim, rows, scored, confidence) for claim in spec.claims],
         conclusion=conclude(rows, scored, primary),

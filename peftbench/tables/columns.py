@@ -7,9 +7,9 @@ from peftbench.tables.table import Column
 
 Result = Mapping[str, Any]
 
-SCORES = ("accuracy", "f1", "matthews", "pearson", "spearman")
+SCORES = ("accuracy", "f1", "macro_f1", "roc_auc", "matthews", "pearson", "spearman")
 # scores that are shares and shown in percent; the others are correlations
-PERCENT = ("accuracy", "f1")
+PERCENT = ("accuracy", "f1", "macro_f1")
 # differences and deviations of any score are in hundredths
 POINTS = 100.0
 
@@ -20,6 +20,8 @@ COLUMNS = {
         Column("trained", "trained parameters", "", 0),
         Column("accuracy", "accuracy", "%"),
         Column("f1", "F1", "%"),
+        Column("macro_f1", "F1 (macro)", "%"),
+        Column("roc_auc", "ROC AUC", "", 3),
         Column("matthews", "Matthews", "", 3),
         Column("pearson", "Pearson", "", 3),
         Column("spearman", "Spearman", "", 3),

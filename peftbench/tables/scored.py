@@ -21,12 +21,13 @@ class Scored:
         self.labels = np.asarray(first.labels)
         self.predictions = np.asarray([of_seed.predictions for of_seed in predictions.values()])
         self.classes = len(first.probabilities[0]) if first.probabilities else None
+        self.probabilities = [of_seed.probabilities for of_seed in predictions.values()]
         self._draws: dict[str, np.ndarray] = {}
 
     def score(self, metric: str, confidence: float) -> Interval:
         """Return the score with its interval, in the column's unit."""
         interval = statistics.score_interval(self._draws_of(metric, self.seeds), confidence)
-        least = 0.0 if metric in PERCENT else -1.0
+        least = 0.0 if metric in PERCENT or metric == "roc_auc" else -1.0
         return interval.within(least, 1.0).scaled(in_unit(metric, 1.0))
 
     def difference(self, metric: str, other: "Scored", confidence: float) -> Interval | None:
@@ -53,5 +54,6 @@ class Scored:
     def _draws_of(self, metric: str, seeds: Sequence[int]) -> np.ndarray:
         """Return (1 + draws, seeds) scores; drawn once for all comparisons of a table."""
         if metric not in self._draws:
-            self._draws[metric] = score_draws(metric, self.labels, self.predictions, self.classes)
+            said = np.asarray(self.probabilities) if metric == "roc_auc" else self.predictions
+            self._draws[metric] = score_draws(metric, self.labels, said, self.classes)
         return self._draws[metric][:, [self.seeds.index(seed) for seed in seeds]]

@@ -5,10 +5,10 @@ answer). The trainer, the measurements and the tables know these two alone, neve
 """
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,6 +37,9 @@ class Objective(Protocol):
     def read_out(self, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
         """Return what logits (examples, outputs) say of each example: predictions, and probabilities or None."""
 
+    def by_class(self, predictions: np.ndarray, labels: Sequence[Any]) -> dict[str, Any] | None:
+        """Return what the score is made of, class by class, as the record keeps it; None without classes."""
+
     def score(self, metrics: Sequence[str], logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """Return the metrics and the loss of a whole split."""
 
@@ -51,8 +54,8 @@ class Split(Protocol):
     def __len__(self) -> int:
         """Return the number of examples."""
 
-    def content(self) -> Any:
-        """Return all that the examples hold, as JSON takes it."""
+    def content(self, name: str) -> Iterable[bytes]:
+        """Yield the split's name and all that its examples hold, for a digest."""
 
 
 class Examples(ABC):
@@ -126,10 +129,20 @@ class Task(ABC):
             encoded: the splits as `encode` gave them. Raises UserError where nothing can be learned from them.
         """
 
-    @property
+    @cached_property
+    def checksums(self) -> dict[str, str]:
+        """16 hexadecimal digits of the examples and labels of each split."""
+        return {name: _digest([(name, split)]) for name, split in self.splits.items()}
+
+    @cached_property
     def checksum(self) -> str:
         """16 hexadecimal digits of all examples and labels: tells whether two sources hold the same data."""
-        digest = hashlib.sha256()
-        for name, split in sorted(self.splits.items()):
-            digest.update(json.dumps([name, *split.content()]).encode())
-        return digest.hexdigest()[:16]
+        return _digest(sorted(self.splits.items()))
+
+
+def _digest(splits: Iterable[tuple[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    for name, split in splits:
+        for part in split.content(name):
+            digest.update(part)
+    return digest.hexdigest()[:16]

@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from peftbench.tasks.base import Batch
-from peftbench.tasks.metrics import score
+from peftbench.tasks.metrics import class_f1, confusion_matrix, score
 
 _CLASSES_SHOWN = 8
+_CLASSES_IN_MATRIX = 50
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,20 @@ class Classification:
         """Return the most probable class, (examples,), and the probabilities, (examples, classes)."""
         return logits.argmax(-1).numpy(), logits.softmax(-1).numpy()
 
+    def by_class(self, predictions: np.ndarray, labels: Sequence[int]) -> dict[str, Any]:
+        """Return the classes' names, the F1 of each, and the confusion matrix (true class by row) of a split.
+
+        The matrix is None where there are more than 50 classes.
+        """
+        confusion = confusion_matrix(predictions, np.asarray(labels), self.num_outputs)
+        return {
+            "names": list(self.classes),
+            "f1": class_f1(confusion).tolist(),
+            "confusion": confusion.tolist() if self.num_outputs <= _CLASSES_IN_MATRIX else None,
+        }
+
     def score(self, metrics: Sequence[str], logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """Return the metrics and the loss of a split."""
-        predictions, _ = self.read_out(logits)
-        values = score(metrics, predictions, labels.numpy(), self.num_outputs)
+        predictions, probabilities = self.read_out(logits)
+        values = score(metrics, predictions, labels.numpy(), self.num_outputs, probabilities)
         return {**values, "loss": F.cross_entropy(logits, labels).item()}

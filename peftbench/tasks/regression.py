@@ -26,6 +26,9 @@ class Regression:
         """Return the range of the scores and their mean."""
         return f"scores {min(labels):g} to {max(labels):g}, mean {np.mean(labels):.3g}"
 
+    def by_class(self, predictions: np.ndarray, labels: Sequence[float]) -> None:
+        """Return nothing: there are no classes."""
+
     def read_out(self, logits: torch.Tensor) -> tuple[np.ndarray, None]:
         """Return the scores, (examples,)."""
         return logits.squeeze(-1).numpy(), None
@@ -34,4 +37,4 @@ class Regression:
         """Return the metrics and the loss of a split."""
         predictions, _ = self.read_out(logits)
         loss = F.mse_loss(logits.squeeze(-1), labels.float())
-        return {**score(metrics, predictions, labels.numpy()), "loss": loss.item()}
+        return {**score(metrics, predictions, labels.numpy(), num_classes=0), "loss": loss.item()}

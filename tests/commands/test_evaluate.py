@@ -34,6 +34,34 @@ def test_gives_the_figures_of_the_record(
     assert (result["run"], result["split"], result["latency"]) == (record.folder.name, split, None)
 
 
+def test_the_confusion_matrix_of_few_classes(tiny_run: Record, capsys: pytest.CaptureFixture) -> None:
+    result = evaluated(capsys, tiny_run)
+    by_class = result["by_class"]
+    assert by_class == tiny_run.read()["by_class"]["validation"]
+    assert by_class["names"] == ["bad", "good"] and sum(map(sum, by_class["confusion"])) == 21
+    correct = by_class["confusion"][0][0] + by_class["confusion"][1][1]
+    assert result["metrics"]["accuracy"] == pytest.approx(correct / 21)
+    evaluate.main([str(tiny_run.folder), "--device", "cpu"])
+    header, bad, good = (line.split() for line in capsys.readouterr().out.splitlines()[-3:])
+    assert header == ["validation:", "true", "\\", "predicted", "bad", "good", "F1"]
+    assert bad[:3] == ["bad", *map(str, by_class["confusion"][0])]
+    assert good == ["good", *map(str, by_class["confusion"][1]), f"{100 * by_class['f1'][1]:.1f}", "%"]
+
+
+def test_other_data_than_the_run_s_is_said_in_a_line(
+    tiny_pair_run: Record, tiny_data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "pairs"
+    shutil.copytree(tiny_data_dir / "pairs", folder)
+    line = [str(tiny_pair_run.folder), "--device", "cpu", "--task-dir", str(folder)]
+    assert evaluate.main(line) == 0 and capsys.readouterr().err == ""
+    text = (folder / "dev.tsv").read_text()
+    (folder / "dev.tsv").write_text(text.replace("the film", "a film", 1))
+    assert evaluate.main(line) == 0
+    expected = f"warning: folder {folder} holds another validation split than when this run was trained"
+    assert capsys.readouterr().err.splitlines() == [expected]
+
+
 def test_another_split_and_batch_size(tiny_run: Record, capsys: pytest.CaptureFixture) -> None:
     whole = evaluated(capsys, tiny_run, "--split", "train")
     assert whole["examples"] == 48
@@ -54,13 +82,13 @@ def test_merged_with_latency(tiny_run: Record, tmp_path: Path, capsys: pytest.Ca
     assert merged["latency"]["merge_difference"] < 1e-3
     assert evaluate.main([str(record.folder), "--latency", "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["accuracy", "F1", "latency", "latency", "run"]
+    assert [line.split()[0] for line in lines] == ["accuracy", "F1", "latency", "latency", "run", "validation:", "bad", "good"]
     assert "ms at batch 1 of 32 tokens" in lines[2]
 
 
 def test_what_a_reader_sees(tiny_run: Record, capsys: pytest.CaptureFixture) -> None:
     assert evaluate.main([str(tiny_run.folder)]) == 0
-    accuracy, f1, run = capsys.readouterr().out.splitlines()
+    accuracy, f1, run, *_ = capsys.readouterr().out.splitlines()
     score = tiny_run.read()["metrics"]["validation"]
     assert accuracy.split() == [
         "accuracy",

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from peftbench.tables import bootstrap, statistics
-from peftbench.tables.bootstrap import score_draws
+from peftbench.tables.bootstrap import _resamples, score_draws
 from peftbench.tasks.metrics import score
 
 
@@ -113,7 +113,7 @@ def test_spearman_agrees_with_scipy():
     assert interval.high == pytest.approx(expected.high, abs=0.03)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "f1", "matthews", "pearson", "spearman"])
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"])
 @pytest.mark.parametrize("classes", [2, 4])
 def test_each_draw_scores_as_the_metric_does_on_the_repeated_examples(metric, classes):
     generator = np.random.default_rng(7)
@@ -149,6 +149,20 @@ def test_ratio(data):
     assert interval.estimate == pytest.approx((ours == labels).mean() / (theirs == labels).mean())
     assert interval.low < interval.estimate < interval.high
     assert ratio_interval("accuracy", labels, ours, 1 - np.broadcast_to(labels, ours.shape)) is None
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_roc_auc_of_a_draw_is_that_of_the_examples_drawn(classes):
+    generator = np.random.default_rng(classes)
+    labels = np.r_[0:classes, generator.integers(0, classes, 37)]
+    probabilities = generator.dirichlet(np.ones(classes), (2, len(labels))).round(2)
+    draws = score_draws("roc_auc", labels, probabilities, classes)
+    assert draws.shape[1] == 2
+    for seed, of_seed in enumerate(probabilities):
+        for number, counts in enumerate(_resamples(len(labels))[:20]):
+            rows = np.repeat(np.arange(len(labels)), counts)
+            expected = score(["roc_auc"], labels[rows], labels[rows], classes, of_seed[rows])["roc_auc"]
+            assert draws[number, seed] == pytest.approx(expected)
 
 
 def test_what_cannot_be_paired_is_refused(data):

@@ -9,8 +9,9 @@ import sklearn.metrics
 
 from peftbench.errors import UserError
 from peftbench.tasks import score
+from peftbench.tasks.classification import Classification
 
-CLASSES = ["accuracy", "f1", "matthews"]
+CLASSES = ["accuracy", "f1", "macro_f1", "matthews"]
 
 
 def by_sklearn(predictions, labels, num_classes):
@@ -21,8 +22,10 @@ def by_sklearn(predictions, labels, num_classes):
             f1 = sklearn.metrics.f1_score(labels, predictions, pos_label=1, average="binary", zero_division=0)
         else:
             f1 = sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=0)
+        macro_f1 = sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=0)
         matthews = sklearn.metrics.matthews_corrcoef(labels, predictions) if present else 0.0
-    return {"accuracy": sklearn.metrics.accuracy_score(labels, predictions), "f1": f1, "matthews": matthews}
+    accuracy = sklearn.metrics.accuracy_score(labels, predictions)
+    return {"accuracy": accuracy, "f1": f1, "macro_f1": macro_f1, "matthews": matthews}
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 7])
@@ -98,3 +101,36 @@ def test_an_unknown_metric():
 def test_vectors_of_two_lengths():
     with pytest.raises(ValueError, match="equally long"):
         score(["accuracy"], np.array([1, 0]), np.array([1]))
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 7])
+@pytest.mark.parametrize("decimals", [1, 8])  # with one decimal there are many ties
+def test_roc_auc(num_classes, decimals):
+    random = np.random.default_rng(num_classes)
+    labels = np.r_[0:num_classes, random.integers(0, num_classes, 300)]
+    probabilities = random.dirichlet(np.ones(num_classes), len(labels)).round(decimals)
+    found = score(["roc_auc"], probabilities.argmax(1), labels, num_classes, probabilities)["roc_auc"]
+    if num_classes == 2:
+        expected = sklearn.metrics.roc_auc_score(labels, probabilities[:, 1])
+    else:
+        one_hot = np.eye(num_classes)[labels]
+        expected = sklearn.metrics.roc_auc_score(one_hot, probabilities, average="macro")
+    assert found == pytest.approx(expected)
+
+
+def test_roc_auc_leaves_out_classes_without_examples():
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.5, 0.4, 0.1]])
+    found = score(["roc_auc"], probabilities.argmax(1), np.array([0, 1, 1]), 3, probabilities)
+    assert found["roc_auc"] == 1.0
+    assert score(["roc_auc"], np.zeros(2), np.zeros(2), 2, probabilities[:2, :2])["roc_auc"] == 0.5
+
+
+def test_the_figures_of_each_class():
+    random = np.random.default_rng(0)
+    labels, predictions = random.integers(0, 3, 100), random.integers(0, 3, 100)
+    found = Classification(("a", "b", "c")).by_class(predictions, labels)
+    assert found["names"] == ["a", "b", "c"]
+    assert found["f1"] == pytest.approx(sklearn.metrics.f1_score(labels, predictions, average=None))
+    assert found["confusion"] == sklearn.metrics.confusion_matrix(labels, predictions).tolist()
+    many = Classification(tuple(map(str, range(60)))).by_class(predictions, labels)
+    assert many["confusion"] is None and len(many["f1"]) == 60

@@ -1,12 +1,15 @@
 """A task whose examples are texts: tokenized by the backbone's tokenizer."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from peftbench.tasks.base import Task
 from peftbench.tasks.text.batching import EncodedTexts, encode
 from peftbench.tasks.text.checks import text_warnings
+
+_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,13 @@ class TextSplit:
         labels: Any = None if self.labels is None else [self.labels[row] for row in rows]
         return TextSplit([self.texts[row] for row in rows], labels)
 
-    def content(self) -> list[Any]:
-        """Return texts and labels."""
-        return [self.texts, self.labels]
+    def content(self, name: str) -> Iterator[bytes]:
+        """Yield the JSON of [name, texts, labels], piece by piece: in one it would be as large as the data again."""
+        yield f"[{json.dumps(name)}, [".encode()
+        for start in range(0, len(self.texts), _AT_ONCE):
+            comma = ", " if start else ""
+            yield (comma + json.dumps(self.texts[start : start + _AT_ONCE])[1:-1]).encode()
+        yield f"], {json.dumps(self.labels)}]".encode()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Tasks from GLUE folders and from the package; real data where it is at hand."""
 
+import hashlib
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -61,6 +63,15 @@ def test_a_folder_of_pairs(glue):
     assert task.splits["train"].labels == [1, 0] and len(task.splits["train"]) == 2
     assert task.labels == ("not_equivalent", "equivalent") and task.metrics == ("accuracy", "f1")
     assert task.source == f"folder {folder}"
+
+
+def test_the_digest_is_that_of_all_texts_and_labels(glue):
+    rows = [PAIRS[0], *(f"text {row}\tother\t{row % 2}" for row in range(2_345))]
+    folder = glue("dev.tsv", *rows)
+    task = load_task(task_config("mrpc", dir=folder), ["validation"])
+    split = task.splits["validation"]
+    whole = hashlib.sha256(json.dumps(["validation", split.texts, split.labels]).encode()).hexdigest()[:16]
+    assert task.checksum == whole and task.checksums == {"validation": whole}
 
 
 def test_hidden_labels(glue):
