@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftbench.backbones.dropout import set_dropout
+from peftbench.backbones.dropout import set_config_dropout, set_dropout
 from peftbench.backbones.sites import Sites, find_sites
 from peftbench.errors import UserError
 
@@ -55,6 +55,8 @@ def load_backbone(folder: Path, dropout: float | None = None) -> Backbone:
     with quiet(), torch.random.fork_rng(devices=[]):  # a head's random start is drawn when it is built
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            if dropout is not None:
+                set_config_dropout(config, dropout)
             _check_attention(config)
             classifier, info = AutoModelForSequenceClassification.from_pretrained(
                 folder,

@@ -19,11 +19,13 @@ class Site:
         module: whose output the site is.
         part: which features of the output, where the module is several maps in one; None for all.
         entry: the site is what enters the module (its first argument), not what it returns.
+        name: among the sites of a layer.
     """
 
     module: nn.Module
     part: slice | None = None
     entry: bool = False
+    name: str = ""
 
     # a linear map: its weight is (d_out, d_in) here, however the module keeps it --------------------------
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from peftbench.backbones.attachments import Attachments, attachments_of
-from peftbench.backbones.layouts import LAYOUTS, Layout, Part
+from peftbench.backbones.layouts import LAYOUTS, Layout
 from peftbench.backbones.site import Site, Span
 from peftbench.errors import UserError, nearest
 
@@ -64,13 +64,13 @@ class Sites:
         """
         if name == "embeddings":
             if self.layout.encoder is None:
-                return [Site(self.base.embeddings)]
-            return [Site(self.base.get_submodule(self.layout.encoder), entry=True)]
+                return [Site(self.base.embeddings, name=name)]
+            return [Site(self.base.get_submodule(self.layout.encoder), entry=True, name=name)]
         if name == "final" and self.head_modules:
-            return [Site(self.head_modules[0], entry=True)]
+            return [Site(self.head_modules[0], entry=True, name=name)]
         if name not in self.layout.sites:
             raise UserError(f"no site {name!r} in this {self.layout.name} model. {nearest(name, self.names)}")
-        return [_site(layer, self.layout.place(name)) for layer in self.layers]
+        return [_site(layer, self.layout, name) for layer in self.layers]
 
     def spans(self, name: str) -> list[Span]:
         """Return the sub-layer `attention` or `ffn` of each layer."""
@@ -138,8 +138,8 @@ def find_sites(model: Any, tokenizer: Any = None, fresh: Iterable[str] = ()) -> 
             layers, layout
         ):
             config = base.config
-            key = _site(layers[0], layout.place("attention.key"))
-            hidden = _site(layers[0], layout.place("attention.output")).out_features
+            key = _site(layers[0], layout, "attention.key")
+            hidden = _site(layers[0], layout, "attention.output").out_features
             encoder_input = layout.encoder_input and _submodule(base, f"{layout.encoder}.{layout.encoder_input}")
             return Sites(
                 model=model,
@@ -158,12 +158,13 @@ def find_sites(model: Any, tokenizer: Any = None, fresh: Iterable[str] = ()) -> 
     raise UserError(_unknown(base))
 
 
-def _site(layer: nn.Module, part: Part) -> Site:
+def _site(layer: nn.Module, layout: Layout, name: str) -> Site:
+    part = layout.place(name)
     module: Any = layer.get_submodule(part.path)
     if part.of == 1:
-        return Site(module)
+        return Site(module, name=name)
     width = Site(module).out_features // part.of
-    return Site(module, slice(part.index * width, (part.index + 1) * width))
+    return Site(module, slice(part.index * width, (part.index + 1) * width), name=name)
 
 
 def _linear(layers: Iterable[nn.Module], layout: Layout) -> bool:

@@ -103,6 +103,11 @@ class Method(nn.Module, ABC):
         return bool(self._attached)
 
     @property
+    def handles(self) -> list[Handle]:
+        """The hooks through which it acts now."""
+        return [handle for _, attachment in self._attached for handle in attachment.handles]
+
+    @property
     def merged(self) -> bool:
         """Whether the method is folded into the backbone's weights now."""
         return self._merged

@@ -16,6 +16,7 @@ from peftbench.config.schema import RunConfig, check_threads
 from peftbench.errors import UserError
 from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import Method, build
+from peftbench.methods.guard import check_method
 from peftbench.tasks import Task, load_task
 from peftbench.tasks.base import Examples
 from peftbench.training.devices import use_device
@@ -61,6 +62,7 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
     backbone = add_head(_backbone(folder, config.model.dropout), task.objective.num_outputs)
     method = build(config.method, backbone.sites)
     check_length(config, backbone.sites.positions, method.extra_tokens)
+    check_method(method, backbone, config.task.max_length)
     splits, warnings = _encoded(task, backbone, folder, config.task.max_length)
     return Prepared(
         device=device,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from foreign_tiny import recognised_model
 from tiny import tiny_batch, tiny_model
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import blank_backbone, load_backbone
@@ -147,3 +148,14 @@ def test_a_saved_classifier_of_another_task_gets_a_new_head(tmp_path, tiny_model
     assert backbone.head["classifier.weight"].shape == (2, 32)
     encoder = dict(backbone.sites.backbone_parameters())
     assert all(torch.equal(p, encoder[name]) for name, p in saved.sites.backbone_parameters())
+
+
+@pytest.mark.parametrize("architecture", ["layoutlm", "longformer", "bert"])
+def test_dropout_reaches_rates_kept_as_plain_numbers(architecture, tiny_model_dir, tmp_path):
+    recognised_model(architecture).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_model_dir).save_pretrained(tmp_path)
+    batch = tiny_batch(vocabulary=60)
+    for rate, alike in ((None, False), (0.0, True)):
+        model = _load(tmp_path, 2, dropout=rate).model.train()
+        first, second = (model(**batch).logits for _ in range(2))
+        assert torch.equal(first, second) == alike

@@ -1,0 +1,60 @@
+"""Small forward passes that find out how a model behaves and leave no trace in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+ROWS, LENGTH, SHORT = 3, 8, 5  # of a probe's batch: its second row is short and padded
+
+
+@contextmanager
+def probing(model: nn.Module) -> Iterator[None]:
+    """Inside the block the model may be run in any mode; behind it is as before, torch's random state too.
+
+    Some models rewrite themselves while they run (BigBird ends sparse attention at the first short batch): their
+    plain attributes, submodules and buffers are put back.
+    """
+    before = [(module, _state(module)) for module in model.modules()]
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            for module, (attributes, modules, buffers) in before:
+                vars(module).update(attributes)
+                module._modules.clear()
+                module._modules.update(modules)
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+
+
+def rewritten(model: nn.Module) -> dict[nn.Module, dict[str, Any]]:
+    """Return what a model that rewrites itself would change: its submodules and plain attributes now."""
+    return {module: {**_plain(module), **module._modules} for module in model.modules()}
+
+
+def probe_batch(model: Any, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return token ids, (ROWS, LENGTH), and their mask; the second row has SHORT tokens and then padding."""
+    config = model.config
+    padding = config.pad_token_id or 0
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size - 1, (ROWS, LENGTH), generator=generator)
+    ids += ids >= padding
+    mask = torch.ones_like(ids)
+    ids[1, SHORT:], mask[1, SHORT:] = padding, 0
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+
+
+def _state(module: nn.Module) -> tuple[dict[str, Any], dict[str, nn.Module | None], list[tuple]]:
+    buffers = [(b, b.clone()) for b in module._buffers.values() if b is not None and b.device.type != "meta"]
+    return {**_plain(module), "training": module.training}, dict(module._modules), buffers
+
+
+def _plain(module: nn.Module) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name != "training" and isinstance(value, bool | int | float | str | None)
+    }

@@ -1,0 +1,149 @@
+"""The guard: what is silently wrong on a recognised architecture is refused in one line, before training."""
+
+import pytest
+import torch
+from foreign_tiny import RECOGNISED, recognised_model
+from tiny import ARCHITECTURES, headed, tiny_model
+
+from peftbench.backbones.economy.first_row import reads_first_row
+from peftbench.errors import UserError
+from peftbench.methods import METHODS, build, find_sites
+from peftbench.methods.adapter import AdapterConfig
+from peftbench.methods.bitfit import BitfitConfig
+from peftbench.methods.full import FullConfig
+from peftbench.methods.guard import check_method
+from peftbench.methods.head import HeadConfig
+from peftbench.methods.lora import LoraConfig
+from peftbench.methods.prefix import PrefixConfig
+from peftbench.methods.prompt import PromptConfig
+
+CONFIGS = {
+    "full": FullConfig(),
+    "head": HeadConfig(),
+    "adapter": AdapterConfig(bottleneck=4, position="every"),
+    "adapter-output": AdapterConfig(bottleneck=4, position="output"),
+    "lora": LoraConfig(rank=2, targets=["all"]),
+    "dora": LoraConfig(rank=2, dora=True),
+    "prefix": PrefixConfig(length=3),
+    "prefix-network": PrefixConfig(length=3, reparametrize=True, mid_dim=6),
+    "prompt": PromptConfig(length=3),
+    "prompt-front": PromptConfig(length=3, insert="front"),
+}
+
+
+def refusal(config, backbone, longest=32) -> str:
+    with pytest.raises(UserError) as caught:
+        check_method(build(config, backbone.sites), backbone, longest)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_supported_architectures_pass_and_nothing_is_disturbed(architecture):
+    backbone = headed(tiny_model(architecture))
+    backbone.backbone.encoder.requires_grad_(False)
+    for config in CONFIGS.values():
+        method = build(config, backbone.sites)
+        before = [p.detach().clone() for p in method.parameters()]
+        weights = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
+        torch.manual_seed(5)
+        check_method(method, backbone, 32)
+        drawn = torch.rand(1)
+        torch.manual_seed(5)
+        assert torch.equal(torch.rand(1), drawn), "torch's random state stays"
+        assert all(torch.equal(p, old) for p, old in zip(method.parameters(), before, strict=True))
+        assert all(torch.equal(tensor, weights[n]) for n, tensor in backbone.model.state_dict().items())
+        assert not method.attached and not backbone.model.training
+        assert all(p.grad is None for p in (*method.parameters(), *backbone.model.parameters()))
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.model.modules())
+
+
+def test_a_site_that_is_run_twice_is_refused():
+    assert "runs ffn.residual 2 times" in refusal(AdapterConfig(bottleneck=4), headed(recognised_model("xmod")))
+    check_method(build(LoraConfig(rank=2), (b := headed(recognised_model("xmod"))).sites), b, 32)
+
+
+@pytest.mark.parametrize("config", [PrefixConfig(length=3), PromptConfig(length=3)])
+def test_a_causal_model_under_prefix_or_prompt_is_refused(config):
+    causal = headed(recognised_model("bert", is_decoder=True))
+    assert "padding" in refusal(config, causal) and "causal" in refusal(config, causal)
+
+
+def test_a_causal_model_under_other_methods_answers_alike_beside_padding():
+    """Of its head's row, the first, the query does not matter: it sees nothing but itself."""
+    causal = headed(recognised_model("bert", is_decoder=True))
+    check_method(build(LoraConfig(rank=2, targets=["value"]), causal.sites), causal, 32)
+    assert "updates.query.0 would never train" in refusal(LoraConfig(rank=2), causal)
+
+
+def test_what_would_never_train_is_refused():
+    longformer = headed(recognised_model("longformer"))
+    line = refusal(LoraConfig(rank=2), longformer)
+    assert "updates.query.1 would never train" in line and "Longformer" in line
+    check_method(build(LoraConfig(rank=2, targets=["output", "up"]), longformer.sites), longformer, 32)
+
+
+@pytest.mark.parametrize("architecture", ["roformer", "rembert", "tapas", "convbert", "layoutlm", "longformer", "yoso"])
+def test_an_attention_that_a_prefix_cannot_reach_is_refused(architecture):
+    sites = find_sites(recognised_model(architecture))
+    with pytest.raises(UserError, match="a prefix cannot reach the attention of"):
+        build(PrefixConfig(length=3), sites)
+
+
+def test_what_only_fails_when_it_runs_is_refused():
+    assert "prompt does not run on LukeModel" in refusal(PromptConfig(length=3), headed(recognised_model("luke")))
+
+
+def test_big_bird_keeps_its_sparse_attention():
+    backbone = headed(recognised_model("big_bird"))
+    encoder = backbone.backbone.encoder
+    attention = encoder.encoder.layer[0].attention.self
+    reads_first_row(backbone.sites)
+    assert encoder.attention_type == "block_sparse" and encoder.encoder.layer[0].attention.self is attention
+    assert "order of the batches" in refusal(LoraConfig(rank=2), backbone, longest=120)
+    assert encoder.attention_type == "block_sparse" and encoder.encoder.layer[0].attention.self is attention
+    check_method(build(LoraConfig(rank=2), backbone.sites), backbone, 16)  # every row is too short for it
+    whole = headed(recognised_model("big_bird", attention_type="original_full"))
+    check_method(build(LoraConfig(rank=2), whole.sites), whole, 120)
+
+
+def test_dropout_that_was_asked_away_and_stays_is_refused():
+    model = tiny_model("bert")
+    model.bert.encoder.layer[0].register_forward_hook(lambda m, args, out: torch.dropout(out, 0.2, m.training))
+    backbone = headed(model)
+    check_method(build(LoraConfig(rank=2), backbone.sites), backbone, 32)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    object.__setattr__(backbone.backbone, "dropout", 0.0)
+    assert "model.dropout=0 does not reach" in refusal(LoraConfig(rank=2), backbone)
+
+
+@pytest.mark.parametrize("architecture", [*RECOGNISED, "deberta-v2 without share_att_key"])
+def test_closed_forms_are_what_trains(architecture):
+    name, _, without = architecture.partition(" without ")
+    sites = find_sites(recognised_model(name, **({without: False} if without else {})))
+    for method in METHODS.values():
+        config = LoraConfig(rank=2, targets=["all"]) if method.name == "lora" else method.config_class()
+        try:
+            built = build(config, sites)
+        except UserError:  # a prefix that reaches no attention
+            assert method.name == "prefix" and not sites.attention_interface
+            continue
+        assert sum(p.numel() for p in built.parameters()) == built.count(config, sites), method.name
+
+
+@pytest.mark.parametrize("architecture", RECOGNISED)
+def test_the_position_limit_is_the_longest_row_that_runs(architecture):
+    model = recognised_model(architecture)
+    longest = find_sites(model).positions
+    with torch.no_grad():
+        model(input_ids=torch.full((1, longest), 7))
+        if architecture != "tapas":  # it counts positions anew in each cell of its table
+            with pytest.raises((IndexError, RuntimeError)):
+                model(input_ids=torch.full((1, longest + 1), 7))
+
+
+def test_bitfit_without_biases_is_refused():
+    with pytest.raises(UserError, match="has no biases"):
+        build(BitfitConfig(), find_sites(tiny_model("modernbert")))
