@@ -1,8 +1,14 @@
 """The dispatch table: the first word of the command line → the module that does it. Imports nothing heavy."""
 
+import contextlib
 import os
 import sys
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from peftbench.errors import PeftbenchError
 
 STARTED = time.time()
 
@@ -20,51 +26,98 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 for a failed run, 2 for the user's mistake."""
+    """Run one command and return its exit code: 0, 1 for a failed run, 2 for the user's mistake, 130 if interrupted."""
     # oneDNN keeps what it made for each shape, and batches have many: a fifth less memory at the same speed
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+    argv = sys.argv[1:] if argv is None else argv
+    if not _open_streams():
+        print("peftbench: standard output is closed: give it a file, or /dev/null", file=sys.stderr)
+        return 1
     try:
-        code = _answer(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()  # a reader that has gone is to show here, not when Python shuts down
+        code = _answer(argv)
+        sys.stdout.flush()  # what cannot be written is to show here, not when Python shuts down
         return code
     except BrokenPipeError:
-        # the reader has gone (`peftbench --help | head`): nothing is wrong, and nothing is left to be flushed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader has gone (`peftbench --help | head`): nothing is wrong
         return 0
+    except OSError as error:  # of standard output: `_answer` lets no other through
+        _drop_output()
+        print(f"peftbench: cannot write the standard output: {error.strerror or error}", file=sys.stderr)
+        return 1
+
+
+def _open_streams() -> bool:
+    """Put something in the place of closed streams, for code relies on them; False where standard output is closed."""
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        return False
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks stops nothing
+    return True
+
+
+def _drop_output() -> None:
+    """Let what is left in the buffers go nowhere: Python would try again, and complain, when it shuts down."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _answer(argv: list[str]) -> int:
+    """Run the command that `argv` names; only what standard output raises comes through, besides the exit code."""
+    from peftbench.errors import INTERRUPTED, PeftbenchError
+
+    try:
+        return _dispatch(argv)
+    except PeftbenchError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        print("peftbench: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except SystemExit as exit:  # argparse behind --help, rich where the reader has gone
+        return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is None:
+            print(flush=True)  # raises again where it is standard output that cannot be written
+        from peftbench.crash_log import log_crash
+
+        return _fail(log_crash(error, argv))
+
+
+def _fail(error: "PeftbenchError") -> int:
+    from peftbench.terminal import print_error
+
+    print_error(error)
+    return error.exit_code
+
+
+def _dispatch(argv: list[str]) -> int:
+    from importlib import import_module
+
+    from peftbench.errors import UserError, nearest
+
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
         return 0
-    if argv[0] == "--version":
+    command, *rest = argv
+    if command == "--version":
         from peftbench import __version__
 
         print(f"peftbench {__version__}")
         return 0
-    return _dispatch(argv[0], argv[1:])
+    if command in ("-sc", "--shell_completion", "--shell-completion"):
+        from peftbench.commands.completion import main as complete
 
-
-def _dispatch(command: str, rest: list[str]) -> int:
-    from importlib import import_module
-
-    from peftbench.errors import INTERRUPTED, PeftbenchError, UserError, nearest
-
-    try:
-        if command in ("-sc", "--shell_completion", "--shell-completion"):
-            from peftbench.commands.completion import main as complete
-
-            return complete(rest)
-        if command not in COMMANDS:
-            raise UserError(f"no command {command!r}. {nearest(command, COMMANDS)}")
-        code: int = import_module(f"peftbench.commands.{command}").main(rest)
-        return code
-    except PeftbenchError as error:
-        print(f"peftbench: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("peftbench: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return complete(rest)
+    if command not in COMMANDS:
+        raise UserError(f"no command {command!r}. {nearest(command, COMMANDS)}")
+    code: int = import_module(f"peftbench.commands.{command}").main(rest)
+    return code
 
 
 def _usage() -> str:

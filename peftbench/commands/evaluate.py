@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftbench.arguments import Parser
 from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
 from peftbench.errors import UserError
 from peftbench.files import atomic_write, plain
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="peftbench evaluate",
         description="Score a finished run again, on any split of its task.",
-        allow_abbrev=False,
     )
     add_run_arguments(parser)
     parser.add_argument(

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from peftbench.arguments import Parser
 from peftbench.config.groups import Config, read_group
 from peftbench.errors import UserError, nearest
 
@@ -13,10 +14,9 @@ _SOURCES = {"hub": "hub", "pypi": "package index", "local": "your own", "glue": 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="peftbench list",
         description="List what `peftbench train` can be given (method=, model=, task=) and `sweep` (table=).",
-        allow_abbrev=False,
     )
     parser.add_argument("what", nargs="?", metavar="WHAT", help=f"{', '.join(GROUPS)} (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON: the config files with their descriptions")

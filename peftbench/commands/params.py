@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftbench.arguments import Parser
 from peftbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,11 +38,10 @@ class Row:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="peftbench params",
         description="Count what a method trains, exactly, from the config alone: no weights are loaded.",
         epilog="Example: peftbench params model=bert_base method=adapter,lora,prefix",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "overrides",

@@ -7,6 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peftbench.arguments import Parser
 from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
 from peftbench.errors import UserError
 from peftbench.serving.inputs import Row, read_input
@@ -21,13 +22,12 @@ _BLANK_ROWS_NAMED = 10
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="peftbench predict",
         description="Label text with a finished run: text on the line, in a file or on standard input. Every line"
         " or row gets an answer, in order; one without text gets an empty one.",
         epilog="A task of pairs takes its texts two by two on the line; in a file or on standard input a tab"
         " stands between the two.",
-        allow_abbrev=False,
     )
     add_run_arguments(parser)
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="text to label; without any, standard input is read")

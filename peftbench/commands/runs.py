@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from peftbench.arguments import Parser
 from peftbench.files import plain
 from peftbench.runs.find import UNREADABLE, Run, find_runs, inspect_run, load_run, parse_time
 from peftbench.runs.record import Status
@@ -30,10 +31,9 @@ _SECTIONS = ("best", "parameters", "latency", "time", "memory", "versions")
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="peftbench runs",
         description="List the runs there are, or show one of them in detail.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "run", nargs="?", metavar="RUN", help="a run's folder, its id, the start of the id, or its hash"

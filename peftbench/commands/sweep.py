@@ -5,6 +5,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+from peftbench.arguments import Parser
 from peftbench.commands.table import show
 from peftbench.config.quoting import quote_free_text
 from peftbench.errors import INTERRUPTED, UserError
@@ -40,13 +41,12 @@ a search, chosen on validation and trained again on fresh seeds
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="peftbench sweep",
         description="Train the runs that a table still lacks and show it, or search for the best settings."
         " The same command goes on where it stopped.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "settings", nargs="+", metavar="KEY=VALUE", help="the table or search, and settings of its runs"

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from peftbench.arguments import Parser
 from peftbench.errors import UserError
 from peftbench.files import atomic_write
 from peftbench.sweeps.request import read_request
@@ -17,10 +18,9 @@ from peftbench.terminal import print_table
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="peftbench table",
         description="Show a table made of the runs there are; nothing is trained (`peftbench sweep` does that).",
-        allow_abbrev=False,
     )
     parser.add_argument("table", metavar="TABLE", help="e.g. lab/bottleneck; `peftbench list tables` shows them")
     parser.add_argument(

@@ -2,10 +2,12 @@
 
 import os
 import sys
+from typing import NoReturn
 
 from omegaconf import DictConfig
 
-from peftbench.errors import INTERRUPTED, PeftbenchError
+from peftbench.arguments import unknown_option
+from peftbench.errors import INTERRUPTED, PeftbenchError, UserError
 from peftbench.runs.interruption import interrupt_on_sigterm
 from peftbench.sweeps.job import train_job
 
@@ -26,6 +28,7 @@ def main(argv: list[str]) -> int:
     global _command_pid
     _exit_codes.clear()
     _command_pid = os.getpid()
+    _check_options(argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     argv = quote_free_text(argv)
     # Hydra's parser takes its flags only before the overrides
@@ -52,3 +55,19 @@ def _hydras_job(composed: DictConfig) -> None:
         if os.getpid() != _command_pid:
             raise
         _exit_codes.append(error.exit_code)
+
+
+def _check_options(argv: list[str]) -> None:
+    """Raise UserError, with a hint, for options that Hydra does not have or cannot use."""
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; `peftbench train --hydra-help` shows Hydra's options")
+
+    parser = get_args_parser()
+    for word in argv:
+        if word.startswith("-") and word.partition("=")[0] not in parser._option_string_actions:
+            raise unknown_option(word, parser._option_string_actions, True, "peftbench train")
+    parser.allow_abbrev = False
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_intermixed_args(argv)

@@ -110,12 +110,18 @@ def test_a_damaged_record(outputs: Path, capsys: pytest.CaptureFixture) -> None:
         runs.main(["--output-dir", str(outputs), "prompt"])
 
 
-@pytest.mark.parametrize("argv", [["--status", "done"], ["--nonsense"]])
-def test_bad_arguments(argv: list[str], capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as caught:
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--status", "done"], "argument --status: invalid choice: 'done'"),
+        (["--statsu", "done"], "has no option --statsu. Did you mean --status"),
+        (["--stat", "failed"], "has no option --stat. Did you mean --status"),  # no abbreviations
+    ],
+)
+def test_bad_arguments(argv: list[str], line: str) -> None:
+    with pytest.raises(UserError) as caught:
         runs.main(argv)
-    assert caught.value.code == 2
-    assert "error:" in capsys.readouterr().err
+    assert line in str(caught.value)
 
 
 def test_unknown_run(outputs: Path) -> None:

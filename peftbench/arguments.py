@@ -1,0 +1,39 @@
+"""What the commands' argument parsers share: whole option names only, and mistakes in one line with a hint."""
+
+import argparse
+from collections.abc import Iterable
+from typing import IO, Any, NoReturn
+
+from peftbench.errors import UserError, nearest
+
+SETTINGS = "KEY=VALUE"  # the metavar of a command's settings
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that takes no abbreviated options and raises UserError for a mistake."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def print_help(self, file: IO[str] | None = None) -> None:
+        """Print the help; unlike argparse, say so where that is not possible."""
+        print(self.format_help(), end="", file=file)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError, with the option or setting that may have been meant."""
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            takes_settings = any(action.metavar == SETTINGS for action in self._actions)
+            raise unknown_option(unknown.split()[0], self._option_string_actions, takes_settings, self.prog)
+        raise UserError(f"{message}; `{self.prog} --help` shows how it is used")
+
+
+def unknown_option(word: str, options: Iterable[str], takes_settings: bool, command: str) -> UserError:
+    """Return the error for an argument that `command` does not have; settings are written without dashes."""
+    if not word.startswith("-"):
+        return UserError(f"too many arguments: {word!r}; `{command} --help` shows how it is used")
+    name, equals, value = word.lstrip("-").partition("=")
+    if takes_settings and equals:
+        return UserError(f"{word}: settings have no dashes: write {name}={value}")
+    options = [option for option in options if option.startswith("--")]
+    return UserError(f"{command} has no option {word.partition('=')[0]}. {nearest(word.partition('=')[0], options)}")
