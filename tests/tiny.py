@@ -1,5 +1,7 @@
 """Tiny random classifiers of every supported architecture."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
@@ -57,9 +59,9 @@ ARCHITECTURES: dict[str, dict] = {
 }
 
 
-def tiny_model(architecture: str, num_labels: int = 2, seed: int = 0) -> PreTrainedModel:
+def tiny_model(architecture: str, num_labels: int = 2, seed: int = 0, **settings: Any) -> PreTrainedModel:
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture], num_labels=num_labels)
+    config = AutoConfig.for_model(architecture, **{**ARCHITECTURES[architecture], **settings}, num_labels=num_labels)
     return AutoModelForSequenceClassification.from_config(config).eval()
 
 

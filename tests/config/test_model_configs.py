@@ -21,6 +21,8 @@ COUNTS = {
     "electra_small": 13_483_008,
     "electra_base": 108_891_648,
     "deberta_v3_base": 183_831_552,
+    "modernbert_base": 149_014_272,
+    "modernbert_large": 394_781_696,
 }
 
 
