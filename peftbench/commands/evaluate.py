@@ -91,7 +91,7 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
         )
     with working("loading the model"):
         model = load_run_model(record, device)
-        data = task.encode(split, model.backbone.sites.tokenizer)
+        data = task.encode_split(arguments.split, model.backbone.sites.tokenizer)
     size = arguments.batch_size or trainer.eval_batch_size
     with working(f"scoring {len(split):,} examples"), inference(model, trainer.precision, arguments.merged):
         logits = logits_of(model.backbone.model, data, size, trainer.precision, device)

@@ -100,7 +100,7 @@ def _encoded(
     """Return the splits as the model reads them, and what the user should know of them."""
 
     def encode() -> tuple[dict[str, Examples], list[str]]:
-        encoded = {name: task.encode(split, backbone.sites.tokenizer) for name, split in task.splits.items()}
+        encoded = {name: task.encode_split(name, backbone.sites.tokenizer) for name in task.splits}
         return encoded, task.warnings(encoded)
 
     kept: tuple[dict[str, Examples], list[str]] = _keep(

@@ -121,6 +121,10 @@ class Task(ABC):
     def encode(self, split: Any, processor: Any) -> Examples:
         """Prepare a split for a model by the backbone's tokenizer or image processor."""
 
+    def encode_split(self, name: str, processor: Any) -> Examples:
+        """Prepare the split `name`; a task may keep what that gives."""
+        return self.encode(self.splits[name], processor)
+
     @abstractmethod
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the data before it is trained on, a line each.

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from peftbench.tasks.base import Examples
+from peftbench.training.batches import batches_of
 from peftbench.training.devices import autocasting
-from peftbench.training.loop import to_device
 
 
 @torch.inference_mode()
@@ -15,15 +15,14 @@ def logits_of(model: nn.Module, data: Examples, batch_size: int, precision: str,
     model.eval()
     autocast = autocasting(precision, device)
     found: list[torch.Tensor] = []
-    order: list[int] = []
-    for indices in data.in_order(batch_size):
-        batch = data.batch(indices)
-        batch.pop("labels", None)
-        with autocast:
-            found.append(model(**to_device(batch, device)).logits.float())
-        order += indices
+    order = data.in_order(batch_size)
+    with batches_of(data, order, device) as batches:
+        for batch in batches:
+            batch.pop("labels", None)
+            with autocast:
+                found.append(model(**batch).logits.float())
     model.train(training)
     together = torch.cat(found).cpu()
     logits = torch.empty_like(together)
-    logits[order] = together
+    logits[[row for indices in order for row in indices]] = together
     return logits

@@ -12,6 +12,7 @@ from torch import nn
 from peftbench.config.schema import TrainerConfig
 from peftbench.errors import NonFiniteLossError
 from peftbench.tasks.base import Batch, Examples
+from peftbench.training.batches import batches_of
 from peftbench.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from peftbench.training.devices import autocasting
 from peftbench.training.optimizer import build_optimizer, build_schedule
@@ -101,27 +102,28 @@ def fit(
         losses = _Losses(steps, epoch, observers)
         started = time.perf_counter()
         order = data.shuffled(config.batch_size, seed, epoch)
-        for first in range(0, len(order), config.accumulate):
-            group = order[first : first + config.accumulate]
-            examples = sum(map(len, group))
-            mean = torch.zeros((), device=device)
-            for indices in group:
-                batch = to_device(data.batch(indices), device)
-                with autocast:
-                    outputs = forward(**{name: column for name, column in batch.items() if name != "labels"})
-                    share = loss(outputs, batch) * (len(indices) / examples)
-                share.backward()
-                mean += share.detach()
-            if config.clip is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, config.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            lr = float(schedule.get_last_lr()[0])
-            schedule.step()
-            fitted.steps += 1
-            if fitted.first_step is None:
-                fitted.first_step = time.time()
-            losses.add(fitted.steps, mean, examples, lr)
+        with batches_of(data, order, device) as batches:
+            for first in range(0, len(order), config.accumulate):
+                group = order[first : first + config.accumulate]
+                examples = sum(map(len, group))
+                mean = torch.zeros((), device=device)
+                for indices in group:
+                    batch = next(batches)
+                    with autocast:
+                        outputs = forward(**{name: column for name, column in batch.items() if name != "labels"})
+                        share = loss(outputs, batch) * (len(indices) / examples)
+                    share.backward()
+                    mean += share.detach()
+                if config.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+                optimizer.step()
+                optimizer.zero_grad()
+                lr = float(schedule.get_last_lr()[0])
+                schedule.step()
+                fitted.steps += 1
+                if fitted.first_step is None:
+                    fitted.first_step = time.time()
+                losses.add(fitted.steps, mean, examples, lr)
         losses.look()
         seconds = time.perf_counter() - started
         row: Row = {
@@ -141,13 +143,6 @@ def fit(
             _save(checkpoint, trained, optimizer, schedule, fitted)
     model.eval()
     return fitted
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move a batch's columns; on CUDA from pinned memory, so that the copy does not hold the host up."""
-    if device.type == "cuda":
-        return {name: column.pin_memory().to(device, non_blocking=True) for name, column in batch.items()}
-    return batch
 
 
 class _Losses:

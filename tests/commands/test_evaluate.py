@@ -82,7 +82,16 @@ def test_merged_with_latency(tiny_run: Record, tmp_path: Path, capsys: pytest.Ca
     assert merged["latency"]["merge_difference"] < 1e-3
     assert evaluate.main([str(record.folder), "--latency", "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["accuracy", "F1", "latency", "latency", "run", "validation:", "bad", "good"]
+    assert [line.split()[0] for line in lines] == [
+        "accuracy",
+        "F1",
+        "latency",
+        "latency",
+        "run",
+        "validation:",
+        "bad",
+        "good",
+    ]
     assert "ms at batch 1 of 32 tokens" in lines[2]
 
 

@@ -87,11 +87,16 @@ def encode(
     return EncodedTexts(
         columns=joined,
         offsets=_offsets(lengths),
-        labels=None if labels is None else torch.tensor(labels),
+        labels=as_tensor(labels),
         padding=padding,
         truncated=truncated,
         unknown=_unknown_share(joined["input_ids"], tokenizer),
     )
+
+
+def as_tensor(labels: Sequence[int] | Sequence[float] | None) -> torch.Tensor | None:
+    """Return labels as a model takes them: int64 classes, float32 scores, None where they are hidden."""
+    return None if labels is None else torch.tensor(labels)
 
 
 def _unknown_share(ids: np.ndarray, tokenizer: Any) -> float:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftbench.tasks.base import Task
-from peftbench.tasks.text.batching import EncodedTexts, encode
+from peftbench.tasks.text.batching import EncodedTexts, as_tensor, encode
+from peftbench.tasks.text.cache import LEAST_ROWS, cached
 from peftbench.tasks.text.checks import text_warnings
 
 _AT_ONCE = 1000
@@ -46,6 +47,19 @@ class TextTask(Task):
     def encode(self, split: TextSplit, processor: Any) -> EncodedTexts:
         """Tokenize a split; `processor` is the backbone's tokenizer."""
         return encode(split.texts, split.labels, processor, self.max_length)
+
+    def encode_split(self, name: str, processor: Any) -> EncodedTexts:
+        """Tokenize a split, or find its tokens in the cache folder."""
+        split = self.splits[name]
+        if len(split) < LEAST_ROWS:
+            return self.encode(split, processor)
+        return cached(
+            lambda: self.encode(split, processor),
+            self.checksums[name],
+            as_tensor(split.labels),
+            processor,
+            self.max_length,
+        )
 
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the data; UserError where the tokenizer cannot read it."""

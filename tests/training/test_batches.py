@@ -1,0 +1,76 @@
+"""Batches from the background thread: the same ones in the same order, and no thread left behind."""
+
+import threading
+import time
+
+import pytest
+import torch
+from tiny import encoded_texts
+
+from peftbench.training.batches import batches_of
+
+CPU = torch.device("cpu")
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "batches"]
+
+
+class Counting:
+    """A split that counts the batches made of it, and may fail at one."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.made, self.fails_at = 0, fails_at
+
+    def batch(self, indices):
+        if self.made == self.fails_at:
+            raise IndexError("no such row")
+        self.made += 1
+        return {"input_ids": torch.tensor(indices)}
+
+
+def test_the_batches_are_those_of_the_split_in_order():
+    data = encoded_texts(
+        [{"input_ids": [row] * (1 + row % 5)} for row in range(50)], torch.arange(50), {"input_ids": 0}
+    )
+    order = data.shuffled(4, seed=1, epoch=2)
+    with batches_of(data, order, CPU) as batches:
+        found = list(batches)
+    assert len(found) == len(order) and not threads()
+    for batch, indices in zip(found, order, strict=True):
+        assert all(torch.equal(column, data.batch(indices)[name]) for name, column in batch.items())
+
+
+def test_some_are_made_ahead_but_not_all():
+    data = Counting()
+    with batches_of(data, [[row] for row in range(100)], CPU) as batches:
+        next(batches)
+        deadline = time.monotonic() + 10
+        while data.made < 3 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert 3 <= data.made <= 10
+    assert not threads()
+
+
+def test_an_error_comes_where_its_batch_is_asked_for():
+    with batches_of(Counting(fails_at=2), [[row] for row in range(5)], CPU) as batches:
+        assert [int(next(batches)["input_ids"]) for _ in range(2)] == [0, 1]
+        with pytest.raises(IndexError, match="no such row"):
+            next(batches)
+    assert not threads()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_no_thread_is_left_behind_an_interruption(error):
+    with pytest.raises(error), batches_of(Counting(), [[row] for row in range(1000)], CPU) as batches:
+        next(batches)
+        raise error
+    assert not threads()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_the_batches_are_on_the_device():
+    order = [[row, row + 1] for row in range(20)]
+    with batches_of(Counting(), order, torch.device("cuda")) as batches:
+        found = [batch["input_ids"] for batch in batches]
+    assert all(column.is_cuda for column in found) and [column.tolist() for column in found] == order
