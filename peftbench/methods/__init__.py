@@ -5,10 +5,14 @@ In a notebook, without the runner::
     sites = find_sites(model)
     method = build(LoraConfig(rank=4), sites)
     method.attach(sites)
+
+A method outside this package: a module that defines it, named like the method in the entry-point group
+`peftbench.methods` of its distribution, and `method/NAME.yaml` in a folder given as `hydra.searchpath`.
 """
 
 import pkgutil
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 from peftbench.backbones.sites import Sites, find_sites
@@ -18,6 +22,14 @@ from peftbench.methods.base import METHODS, Method
 # each file registers its method, so a new method is a new file and nothing else
 for _module in pkgutil.iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
+# and so does each module that an installed package names in its entry-point group
+for _entry in entry_points(group="peftbench.methods"):
+    try:
+        _entry.load()
+    except Exception as error:  # whatever another package's code raises
+        raise UserError(
+            f"cannot load the method {_entry.name} ({_entry.value}): {error}; mend or uninstall it"
+        ) from error
 
 
 def method_class(name: str) -> type[Method]:

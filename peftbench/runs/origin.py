@@ -5,10 +5,13 @@ import platform
 import re
 import subprocess
 from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from peftbench import __version__
+from peftbench.errors import UserError
 
 PACKAGE = Path(__file__).parents[1]
 # the rooms whose code decides what a run learns; of methods/, only the run's own file and what that imports
@@ -45,14 +48,27 @@ def code_digest(method: str) -> str:
     files = [path for room in _DECIDING for path in (PACKAGE / room).rglob("*.py")] + [PACKAGE / "runs/prepare.py"]
     names = ["__init__", "base", method]
     for name in names:  # grows while it is walked: a method may build on others
-        path = PACKAGE / "methods" / f"{name}.py"
+        path = _method_file(name)
         files.append(path)
         imported = re.findall(r"peftbench\.methods\.(\w+)", path.read_text(encoding="utf-8"))
         names += [other for other in imported if other not in names]
     digest = hashlib.sha256()
     for path in sorted(files):
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n".encode() + path.read_bytes())
+        name = path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name
+        digest.update(f"{name}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:8]
+
+
+def _method_file(name: str) -> Path:
+    """Return a method's file: the package's own, or that of the entry point of its name; neither is imported."""
+    path = PACKAGE / "methods" / f"{name}.py"
+    if path.exists():
+        return path
+    for entry in entry_points(group="peftbench.methods", name=name):
+        found = find_spec(entry.module)
+        if found is not None and found.origin is not None:
+            return Path(found.origin)
+    raise UserError(f"no method {name!r} here: install the package that brings it")
 
 
 def processor() -> str:
