@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterable
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from peftbench.errors import UserError, nearest
 
@@ -15,7 +15,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
-    def print_help(self, file: IO[str] | None = None) -> None:
+    def print_help(self, file: Any = None) -> None:
         """Print the help; unlike argparse, say so where that is not possible."""
         print(self.format_help(), end="", file=file)
 

@@ -74,7 +74,8 @@ def _combinations(overrides: list[str]) -> list[tuple[list[str], "RunConfig"]]:
     """Return the config of each combination, without the settings that only the other methods have."""
     from omegaconf import OmegaConf
 
-    from peftbench.config.compose import UnknownKeyError, compose, expand
+    from peftbench.config.compose import compose, expand
+    from peftbench.config.mistakes import UnknownKeyError
     from peftbench.config.schema import resolve
 
     configs: dict[tuple[str, ...], RunConfig] = {}

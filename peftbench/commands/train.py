@@ -22,7 +22,8 @@ def main(argv: list[str]) -> int:
     """
     import hydra
 
-    from peftbench.config.compose import CONFIG_NAME, CONFIG_PATH, VERSION_BASE, translate
+    from peftbench.config.hydra_session import CONFIG_NAME, CONFIG_PATH, VERSION_BASE
+    from peftbench.config.mistakes import translate
     from peftbench.config.quoting import quote_free_text
 
     global _command_pid

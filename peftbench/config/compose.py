@@ -1,63 +1,12 @@
-"""Compose a config from overrides as `peftbench train` does, and turn Hydra's errors into one clear line."""
+"""Compose a config from overrides, as `peftbench train` does."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path
-from subprocess import CalledProcessError
-from typing import Any
+from collections.abc import Sequence
 
 import hydra
-from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError  # type: ignore[import-untyped]
+from omegaconf import DictConfig
 
-from peftbench.errors import LostRunError, PeftbenchError, UserError, nearest
-
-CONFIG_NAME = "train"
-SWEEP_NAME = "sweep"
-VERSION_BASE = "1.3"
-
-
-def _config_path() -> Path:
-    """Return the folder of the config groups: the installed package's, or the repository's `conf`."""
-    spec = find_spec("peftbench.conf")
-    installed = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
-    for folder in [*installed, Path(__file__).resolve().parents[2] / "conf"]:
-        if (folder / f"{CONFIG_NAME}.yaml").is_file():
-            return folder.resolve()
-    raise UserError("peftbench's config files are missing: install it again")
-
-
-CONFIG_PATH = str(_config_path())
-
-
-def _prefer_own_launchers() -> None:
-    """Put our launcher configs in the place of the plugins' of the same names: Hydra would check ours against them."""
-    Plugins.instance()  # finds the plugins, which store their configs
-    stored = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
-    for path in (Path(CONFIG_PATH) / "hydra" / "launcher").glob("*.yaml"):
-        stored.pop(path.name, None)
-
-
-_prefer_own_launchers()
-
-
-class UnknownKeyError(UserError):
-    """An override names a key that the config does not have; `override` is the text of it."""
-
-    def __init__(self, message: str, override: str) -> None:
-        super().__init__(message)
-        self.override = override
+from peftbench.config.hydra_session import CONFIG_NAME, combinations, hydra_ready, parse
+from peftbench.config.mistakes import translate
 
 
 def compose(overrides: Sequence[str], name: str = CONFIG_NAME) -> DictConfig:
@@ -65,7 +14,7 @@ def compose(overrides: Sequence[str], name: str = CONFIG_NAME) -> DictConfig:
     try:
         with hydra_ready():
             return hydra.compose(name, overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException, MarkedYAMLError) as error:
+    except Exception as error:
         raise translate(error, overrides, name) from error
 
 
@@ -73,186 +22,6 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     """Return the override lists of every combination of comma-separated values, as `-m` would run them."""
     try:
         with hydra_ready() as loader:
-            return _expand(_parse(overrides, loader))
-    except (HydraException, OmegaConfBaseException) as error:
+            return combinations(parse(overrides, loader))
+    except Exception as error:
         raise translate(error, overrides) from error
-
-
-def translate(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAME) -> PeftbenchError:
-    """Return the one line that says which override is wrong, and what it may have been meant to be.
-
-    Args:
-        error: what Hydra or OmegaConf raised; another kind is a bug and raised again.
-        overrides: the command line behind the command's name; flags among it are left out.
-    """
-    if isinstance(error, OverrideParseException):
-        return UserError(_unreadable(error.override))
-    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        return UserError(f"{group}={option}: there is no such {group}. {nearest(option, error.options, most=2)}")
-    if isinstance(error, MarkedYAMLError) and error.problem_mark:
-        place = f"{error.problem_mark.name.strip()}, line {error.problem_mark.line + 1}"
-        return UserError(f"{place}: {error.problem or error.context}")
-    if isinstance(error, OSError) and error.filename:
-        return UserError(f"cannot use {error.filename}: {error.strerror}")
-    if failure := _launcher_failure(error):
-        return failure
-    if not isinstance(error, HydraException | OmegaConfBaseException):
-        raise error
-    given = [o for o in overrides if not o.startswith("-") and (o.startswith("~") or "=" in o)]
-    try:
-        with hydra_ready() as loader:
-            parsed = _parse(given, loader)
-            if "--multirun" in str(error):
-                return UserError(_several_values(parsed, loader))
-            for combination in _expand(parsed):
-                if found := _unknown_key(_parse(combination, loader), loader, name):
-                    return found
-    except HydraException:  # a second mistake in the same line: the first one's own text must do
-        pass
-    return UserError(error_text(error))
-
-
-# what the class of a launcher starts with → the launcher, which is also the extra that installs it
-_EXTRAS = {
-    "hydra_plugins.hydra_submitit_launcher": "slurm",
-    "hydra_plugins.peftbench_ray": "ray",
-}
-
-
-def _launcher_failure(error: Exception) -> PeftbenchError | None:
-    """Return the line for a launcher that is not installed, or has no cluster here, or lost a job's process."""
-    text = str(error)
-    if isinstance(error, RuntimeError) and "Unknown plugin class" in text:
-        for start, extra in _EXTRAS.items():
-            if start in text:
-                return UserError(f"hydra/launcher={extra} is not installed: pip install 'peftbench[{extra}]'")
-    if isinstance(error.__cause__, CalledProcessError):
-        return UserError(f"hydra/launcher=slurm: the cluster takes no such job: {error_text(error)}")
-    if type(error).__module__.partition(".")[0] == "submitit":
-        return LostRunError(f"a run was lost: {error_text(error)}; the same command goes on from its last epoch")
-    if isinstance(error, RuntimeError) and "srun" in text:
-        return UserError("hydra/launcher=slurm: there is no srun here; give the command on a machine of the cluster")
-    return None
-
-
-@contextmanager
-def hydra_ready() -> Iterator[ConfigLoader]:
-    """Make Hydra ready to compose, also while `hydra.main` runs; yield what knows the groups and options."""
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(CONFIG_PATH, job_name="peftbench", version_base=VERSION_BASE):
-            yield GlobalHydra.instance().config_loader()
-    finally:
-        GlobalHydra.instance().hydra = running
-
-
-def _parse(overrides: Sequence[str], loader: ConfigLoader) -> list[Override]:
-    return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
-
-
-def _expand(overrides: list[Override]) -> list[list[str]]:
-    (combinations,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    return combinations
-
-
-def _group_choices(overrides: list[Override], loader: ConfigLoader) -> list[str]:
-    """Return the overrides that choose an option of a group, and where Hydra looks for options."""
-    search = [o for o in overrides if o.key_or_group == "hydra.searchpath"]
-    lines = [str(o.input_line) for o in search]
-    chosen = [
-        o
-        for o in overrides
-        if not o.is_sweep_override()
-        and not o.is_delete()
-        and o.value() in loader.get_group_options(o.key_or_group, config_name=CONFIG_NAME, overrides=lines)
-    ]
-    return lines + [str(o.input_line) for o in chosen]
-
-
-def _unreadable(override: str) -> str:
-    line = f"cannot read {override!r}: "
-    if "=" not in override:
-        return line + "write key=value"
-    key, _, value = override.partition("=")
-    quoted = value.replace("'", "").replace('"', "")
-    return line + f"write key=value; a value with special characters needs both quotes: {key}='\"{quoted}\"'"
-
-
-def _several_values(overrides: list[Override], loader: ConfigLoader) -> str:
-    """Describe a sweep without -m: it is meant as one, or as a list without its brackets."""
-    sweep = next(o for o in overrides if o.is_sweep_override())
-    text = f"{sweep.input_line}: several values need -m, to run each (peftbench train -m {sweep.input_line} …)"
-    config = hydra.compose(CONFIG_NAME, overrides=_group_choices(overrides, loader))
-    if isinstance(OmegaConf.select(config, sweep.key_or_group), ListConfig):
-        key, _, value = str(sweep.input_line).partition("=")
-        text += f"; one list is written {key}=[{value}]"
-    return text
-
-
-def _unknown_key(overrides: list[Override], loader: ConfigLoader, name: str) -> UnknownKeyError | None:
-    """Return the error for the first override whose key the config does not have."""
-    choices = _group_choices(overrides, loader)
-    plain = _plain(choices, name)
-    chosen: dict[str, str] = plain["hydra"]["runtime"]["choices"]
-    for override in overrides:
-        line, path = str(override.input_line), override.key_or_group.split(".")
-        if override.is_add() or override.is_force_add() or override.key_or_group in chosen:
-            continue
-        depth = _depth(plain, path)
-        if depth == len(path):
-            continue
-        node, missing = _at(plain, path[:depth]), path[depth]
-        where = ".".join(path[:depth])
-        shown = f"{where}={chosen[where]}" if where in chosen else where or "the config"
-        if not isinstance(node, dict):
-            return UnknownKeyError(f"{line}: {where} is a single value and has no key {missing!r}", line)
-        text = f"{line}: {shown} has no key {missing!r}"
-        if where in chosen and (owners := _owners(where, path, loader)):
-            return UnknownKeyError(f"{text}; it belongs to {where}={f' or {where}='.join(owners)}", line)
-        names = [str(key) for key in node if key != "hydra"]
-        if len(path) == 1 and (deeper := [f"{key}.{missing}" for key in names if _has(node[key], missing)]):
-            return UnknownKeyError(f"{text}. Did you mean {' or '.join(deeper)}?", line)
-        return UnknownKeyError(f"{text}. {nearest(missing, names, most=1)}", line)
-    return None
-
-
-def _owners(group: str, path: list[str], loader: ConfigLoader) -> list[str]:
-    """Return the options of a group whose config has the key."""
-    return [
-        option for option in loader.get_group_options(group) if _depth(_plain([f"{group}={option}"]), path) == len(path)
-    ]
-
-
-def _plain(overrides: list[str], name: str = CONFIG_NAME) -> Any:
-    """Compose to plain data, Hydra's own settings included; missing values stay `???`."""
-    return OmegaConf.to_container(hydra.compose(name, overrides=overrides, return_hydra_config=True), resolve=False)
-
-
-def _depth(config: Any, path: list[str]) -> int:
-    """Return how many parts of a dotted key, from the left, the config has."""
-    for depth, name in enumerate(path):
-        if not _has(config, name):
-            return depth
-        config = _at(config, [name])
-    return len(path)
-
-
-def _has(node: Any, name: str) -> bool:
-    if isinstance(node, list):
-        return name.isdecimal() and int(name) < len(node)
-    return isinstance(node, dict) and name in node
-
-
-def _at(node: Any, path: list[str]) -> Any:
-    for name in path:
-        node = node[int(name)] if isinstance(node, list) else node[name]
-    return node
-
-
-def error_text(error: BaseException) -> str:
-    """Return the first lines of an error's text as one, without Hydra's search path."""
-    text = str(error).strip() or str(error.__cause__ or "").strip() or type(error).__name__
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines[:2])

@@ -10,7 +10,7 @@ def read_group(group: str) -> list[Config]:
     """Return the options of a config group by name: what each file says, its first line as description."""
     from omegaconf import OmegaConf
 
-    from peftbench.config.compose import CONFIG_PATH
+    from peftbench.config.hydra_session import CONFIG_PATH
 
     options = []
     folder = Path(CONFIG_PATH, group)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from peftbench.config.sources import check_source
 from peftbench.config.values import typed
@@ -196,9 +196,10 @@ def resolve(composed: DictConfig | Mapping[str, Any]) -> RunConfig:
     if isinstance(composed, DictConfig):
         try:
             raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        except MissingMandatoryValue as error:
+            raise UserError(f"{error.full_key} has no value: set it, e.g. {error.full_key}=…") from error
         except OmegaConfBaseException as error:
-            key = getattr(error, "full_key", None) or "a value"
-            raise UserError(f"{key} has no value: set it, e.g. {key}=…") from error
+            raise UserError(f"{error.full_key or 'a value'}: {str(error).splitlines()[0]}") from error
     known = {"method", *RunConfig.__dataclass_fields__} - {"method_name"}
     for key in raw:
         if key not in known:

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
-from peftbench.config.compose import translate
+from peftbench.config.mistakes import translate
 from peftbench.errors import UserError
 
 # what a trial is called, where it lies, what it is measured by or how it is started: nothing of it can win

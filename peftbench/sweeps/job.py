@@ -1,6 +1,8 @@
 """One job of Hydra's: the run of a composed config, in whatever process a launcher put it."""
 
-from omegaconf import DictConfig
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from peftbench.config.schema import resolve
 from peftbench.errors import PeftbenchError
@@ -27,7 +29,7 @@ def train_job(composed: DictConfig, only_stale: bool = False) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     hydra_config = HydraConfig.get()
-    overrides = list(hydra_config.overrides.task)
+    overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # as they were typed
     if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
         report_job(int(hydra_config.job.num) + 1, overrides)
     try:

@@ -14,7 +14,8 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from peftbench.config.compose import CONFIG_NAME, error_text, hydra_ready, translate
+from peftbench.config.hydra_session import CONFIG_NAME, hydra_ready
+from peftbench.config.mistakes import error_text, translate
 from peftbench.errors import LostRunError, PeftbenchError, UserError
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from peftbench.config.compose import SWEEP_NAME, compose
+from peftbench.config.compose import compose
 from peftbench.config.groups import read_group
+from peftbench.config.hydra_session import SWEEP_NAME
 from peftbench.config.schema import RunConfig, resolve
 from peftbench.errors import UserError, nearest
 from peftbench.runs.identity import run_id

@@ -10,7 +10,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from peftbench.config.compose import CONFIG_PATH, UnknownKeyError, compose, expand, translate
+from peftbench.config.compose import compose, expand
+from peftbench.config.hydra_session import CONFIG_PATH
+from peftbench.config.mistakes import UnknownKeyError, translate
 from peftbench.errors import UserError
 
 
