@@ -22,6 +22,10 @@ class LostRunError(PeftbenchError):
     """The process of a run ended without a word: it was killed, or its machine was lost."""
 
 
+class TakenOverError(PeftbenchError):
+    """Another process took the run over: this one writes and deletes nothing of it any more."""
+
+
 class NonFiniteLossError(PeftbenchError):
     """The loss became NaN or infinite; training stopped at that step."""
 

@@ -1,19 +1,55 @@
-"""Writing files so that a reader sees the old content or the new, never half of it."""
+"""Writing files so that a reader sees the old content or the new, never half of it.
+
+A folder may be guarded: whoever works on it has a staging folder, which is taken away with that right. Everything
+written is then made in the staging folder and put in place by one rename, and everything removed is renamed into it
+first: without the staging folder, neither can happen, however long a process slept before it tries.
+"""
 
 import errno
 import json
 import math
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from peftbench.errors import UserError
+from peftbench.errors import TakenOverError, UserError
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _WRITE_FAILED = _DISK_FULL | {errno.EIO, errno.EROFS}
+_GONE = (FileNotFoundError, NotADirectoryError)
+
+_staging: dict[Path, Path] = {}  # guarded folder → where what is written to it is made
+
+
+def guard(folder: Path, staging: Path) -> None:
+    """Let everything written beneath `folder` be made in `staging` from now on, on the same file system."""
+    _staging[folder.absolute()] = staging
+
+
+def unguard(folder: Path) -> None:
+    """Write beneath `folder` directly again."""
+    _staging.pop(folder.absolute(), None)
+
+
+def _staged(path: Path) -> Path | None:
+    """Return a new path to make `path` at or to move it to, None where no guard is over it."""
+    if not _staging:
+        return None
+    folder = next((parent for parent in path.absolute().parents if parent in _staging), None)
+    return None if folder is None else _staging[folder] / f"{path.name}.{uuid.uuid4().hex}.tmp"
+
+
+def _check_staging(staged: Path | None, path: Path) -> None:
+    """Raise TakenOverError where a write or removal of `path` failed because the staging folder is gone."""
+    if staged is not None and not staged.parent.is_dir():
+        folder = next(parent for parent in path.absolute().parents if parent in _staging)
+        raise TakenOverError(
+            f"another process took {folder} over, for this one gave no sign of life for too long: it stops here"
+        )
 
 
 @contextmanager
@@ -21,9 +57,11 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     """Yield a file that becomes `path` when the block ends, all at once and safely on disk.
 
     If the block raises, or the process dies, `path` keeps what it held. Text is UTF-8 with `\\n` line ends.
-    Raises UserError where the system refuses the write (full disk, no permission, no such folder).
+    Raises UserError where the system refuses the write (full disk, no permission, no such folder), and
+    TakenOverError where the folder was guarded and the guard has been taken away.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    staged = _staged(path)
+    temporary = staged or path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         # Not tempfile: its files are readable by their owner alone, and a record is often shared by a group.
         with _open(temporary, binary) as file:
@@ -35,6 +73,8 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         refused = _refused_write(error, temporary)
+        if isinstance(refused, _GONE):
+            _check_staging(staged, path)
         if refused is None:
             raise
         raise write_error(path, refused) from error
@@ -65,17 +105,41 @@ def write_error(path: Path, error: OSError) -> UserError:
 
 def make_folder(folder: Path) -> None:
     """Make `folder` and its parents; raises UserError where that is not possible."""
+    staged = _staged(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if staged is None:
+            folder.mkdir(parents=True, exist_ok=True)
+        elif not folder.is_dir():
+            staged.mkdir()
+            staged.rename(folder)
     except OSError as error:
+        _check_staging(staged, folder)
         raise write_error(folder, error) from error
 
 
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all in it, if it is there; raises as `atomic_write` does."""
+    staged = _staged(path)
+    try:
+        if staged is not None:
+            path.rename(staged)
+            path = staged
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except _GONE:
+        _check_staging(staged, path)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
 def remove_temporaries(folder: Path) -> None:
-    """Remove what killed writers left in `folder`; only for the one who holds the run's lock."""
-    for path in folder.rglob(".*.tmp"):
-        if path.is_file():
-            path.unlink(missing_ok=True)
+    """Remove what killed writers left in `folder` and its folders; only for the one who holds the run's lock."""
+    for pattern in (".*.tmp", "*/.*.tmp"):
+        for path in folder.glob(pattern):
+            if path.is_file():
+                remove(path)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -69,8 +69,8 @@ def print_table(*parts: RenderableType) -> None:
         console.print(part, soft_wrap=False)
 
 
-def print_error(error: Exception) -> None:
-    """Print an error in one line."""
+def print_error(error: Exception | str) -> None:
+    """Print an error, or a warning, in one line."""
     error_console.print("peftbench:", " ".join(str(error).splitlines()))
 
 

@@ -94,6 +94,7 @@ def train_tiny(
     def train(task: str, *overrides: str) -> Record:
         from peftbench.config.compose import compose
         from peftbench.config.schema import resolve
+        from peftbench.loggers.wandb_run import wandb_run
         from peftbench.runs.execute import execute_run
 
         files = {name: tiny_data_dir / "opinions" / f"{name}.csv" for name in ("train", "validation", "test")}
@@ -104,10 +105,10 @@ def train_tiny(
         }[task]
         lines = [f"output_dir={outputs}", f"experiment={task}", "model=local", f"model.path={tiny_model_dir}"]
         lines += [*data, "task.max_length=32", "trainer.epochs=2", "trainer.batch_size=8", "trainer.precision=fp32"]
-        lines += ["device=cpu", "threads=1", "measure.latency=false", *overrides]
+        lines += ["device=cpu", "threads=1", "trainer.precision=fp32", "measure.latency=false", *overrides]
         with redirect_stdout(io.StringIO()):
-            result = execute_run(resolve(compose(lines)), lines)
-        return Record(outputs / result["experiment"] / result["id"])
+            result = execute_run(resolve(compose(lines)), lines, mirrors=wandb_run)
+        return Record(outputs / result.experiment / result.id)
 
     return train
 

@@ -29,7 +29,7 @@ def test_predict_gives_what_training_recorded(tiny_run: Record, tiny_data_dir: P
     assert (predictor.labels, predictor.columns) == (["bad", "good"], ["text"])
     lines = (tiny_data_dir / "opinions" / "validation.csv").read_text().splitlines()[1:]
     answers = predictor.predict([line.rpartition(",")[0].strip('"') for line in lines])
-    told = tiny_run.read_predictions()["validation"]
+    told = tiny_run.predictions(tiny_run.read().evaluation("validation"))
     assert [answer.prediction for answer in answers] == [("bad", "good")[index] for index in told.predictions]
     for answer, row in zip(answers, told.probabilities, strict=True):
         assert list(answer.probabilities.values()) == pytest.approx(row, abs=1e-5)
@@ -98,8 +98,8 @@ def test_runs_are_flat_dictionaries(tiny_run: Record, tiny_pair_run: Record, tmp
     result = tiny_run.read()
     assert run["folder"] == str(tiny_run.folder) and run["status"] == "finished"
     assert (run["method"], run["method.rank"], run["trainer.lr"], run["seed"]) == ("lora", 8, 0.01, 0)
-    assert run["score"] == run["validation.accuracy"] == result["metrics"]["validation"]["accuracy"]
-    assert run["parameters.method"] == result["parameters"]["method"] and run["time.train"] > 0
+    assert run["score"] == run["validation.accuracy"] == result.metrics["validation"]["accuracy"]
+    assert run["parameters.method"] == result.parameters.method and run["time.train"] > 0
     assert not any(isinstance(value, dict) for value in run.values())
     assert run in peftbench.runs(outputs, {"trainer.lr": 1e-2, "method.rank": 8}, method="lora", status="finished")
     assert run not in peftbench.runs(outputs, {"trainer.lr": 1e-3})

@@ -1,21 +1,20 @@
 """`peftbench evaluate`: score a finished run again, on any split of its task."""
 
 import argparse
-import csv
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench.arguments import Parser
 from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
-from peftbench.errors import UserError
-from peftbench.files import atomic_write, plain
-from peftbench.runs.record import Predictions, Record
-from peftbench.terminal import error_console
+from peftbench.errors import PeftbenchError
+from peftbench.files import plain
+from peftbench.runs.predictions import write_predictions
+from peftbench.runs.record import Record
+from peftbench.terminal import print_error
 
 if TYPE_CHECKING:
-    from peftbench.serving.adapter import Description
-    from peftbench.tasks import Task
+    from peftbench.serving.evaluate import ScoredRun
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Score the run on the split and print its metrics; returns the exit code.
+    """Score the run on the split, store that in its record and print it; returns the exit code.
 
     Raises UserError where the run, its model, the split or its labels cannot be had.
     """
@@ -60,88 +59,54 @@ def main(argv: list[str]) -> int:
 
 
 def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return run, split, examples, metrics (None: hidden labels), device, merged, latency, predictions."""
-    import torch
+    """Return run, split, examples, metrics (None: hidden labels), device, merged, latency, predictions, stored."""
+    from peftbench.serving.evaluate import score_run
 
-    from peftbench.config.schema import MeasureConfig, TrainerConfig, fill
-    from peftbench.measuring.latency import measure_latency
-    from peftbench.serving.load import check_mergeable, describe_run, inference, load_run_model
-    from peftbench.training.devices import use_device
-    from peftbench.training.inference import logits_of
-
-    device = use_device(arguments.device)
-    description = describe_run(record)
-    if arguments.merged:
-        check_mergeable(description.method["name"])
-    config = record.config()
-    if config["threads"] is not None:
-        torch.set_num_threads(config["threads"])
-    trainer = fill(TrainerConfig, config["trainer"], "trainer")
-    task = _read_task(description, arguments)
-    split = task.splits[arguments.split]
-    trained_beside = record.read().get("data_splits") or {}
-    if trained_beside.get(arguments.split, task.checksums[arguments.split]) != task.checksums[arguments.split]:
-        error_console.print(
-            f"warning: {task.source} holds another {arguments.split} split than when this run was trained"
-        )
-    if split.labels is None and arguments.write is None:
-        raise UserError(
-            f"the labels of {task.name}'s {arguments.split} split are hidden: there is nothing to score;"
-            " --write FILE.csv writes the predictions, `peftbench predict` answers any text"
-        )
-    with working("loading the model"):
-        model = load_run_model(record, device)
-        data = task.encode_split(arguments.split, model.backbone.sites.tokenizer)
-    size = arguments.batch_size or trainer.eval_batch_size
-    with working(f"scoring {len(split):,} examples"), inference(model, trainer.precision, arguments.merged):
-        logits = logits_of(model.backbone.model, data, size, trainer.precision, device)
-    predicted, probabilities = task.objective.read_out(logits)
+    scored = score_run(
+        record,
+        arguments.split,
+        device=arguments.device,
+        task_dir=arguments.task_dir,
+        batch_size=arguments.batch_size,
+        merged=arguments.merged,
+        latency=arguments.latency,
+        labels_needed=arguments.write is None,
+        working=working,
+    )
     if arguments.write is not None:
-        _write(arguments.write, task, Predictions(split.labels, predicted, probabilities))
-    latency = None
-    if arguments.latency:
-        measure = fill(MeasureConfig, config["measure"], "measure")
-        with working("measuring the latency"):
-            latency = measure_latency(model.method, model.backbone, measure, trainer.precision)
+        write_predictions(arguments.write, {arguments.split: scored.predictions}, scored.classes)
     return {
         "run": record.folder.name,
         "split": arguments.split,
-        "examples": len(split),
-        "by_class": None if data.labels is None else task.objective.by_class(predicted, split.labels),
-        "metrics": None if data.labels is None else task.objective.score(task.metrics, logits, data.labels),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "examples": len(scored.predictions.predictions),
+        "metrics": scored.evaluation and scored.evaluation.metrics,
+        "by_class": scored.evaluation and scored.evaluation.by_class,
+        "precision": scored.precision,
+        "device": scored.device,
         "merged": arguments.merged,
-        "latency": latency,
+        "latency": scored.latency,
         "predictions": arguments.write,
+        "stored": _store(record, scored),
     }
 
 
-def _read_task(description: "Description", arguments: argparse.Namespace) -> "Task":
-    """Read the one split, with the classes as the run knew them."""
-    from peftbench.config.schema import TaskConfig, fill
-    from peftbench.tasks import load_task
+def _store(record: Record, scored: "ScoredRun") -> str | None:
+    """Put the evaluation into the record; return the file of its predictions, None where it is not stored."""
+    from peftbench.runs.lock import RunLock
 
-    settings = {**description.task, "labels": description.labels}
-    if arguments.task_dir is not None:
-        if settings["source"] == "local":
-            raise UserError("--task-dir: this run's task is made of files of your own, not of a folder")
-        settings["dir"] = arguments.task_dir
-    return load_task(fill(TaskConfig, settings, "task"), [arguments.split])
-
-
-def _write(path: Path, task: "Task", told: Predictions) -> None:
-    """Write index, label, prediction by name, and one column of probabilities a class."""
-
-    def named(value: Any) -> Any:
-        return task.labels[value] if task.labels else value
-
-    labels = ["" if told.labels is None else named(label) for label in told.labels or told.predictions]
-    probabilities = [[]] * len(labels) if told.probabilities is None else told.probabilities
-    with atomic_write(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["index", "label", "prediction", *task.labels])
-        for index, prediction in enumerate(told.predictions):
-            writer.writerow([index, labels[index], named(prediction), *probabilities[index]])
+    evaluation = scored.evaluation
+    if evaluation is None:
+        return None
+    known = record.read().evaluations
+    own = [other for other in known if other.predictions == record.predictions_path.name]
+    if any(other.conditions == evaluation.conditions for other in own):
+        return record.predictions_path.name  # the run's own scores, which stay as they are
+    try:
+        with RunLock(record.folder):
+            return record.add_evaluation(evaluation, scored.predictions, scored.classes).predictions
+    except PeftbenchError as error:  # a record on a disk that is only read, for one
+        print_error(f"not stored: {error}")
+        return None
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -163,6 +128,8 @@ def _print(result: dict[str, Any]) -> None:
             table.add_row(metric_name(name, classes), score_cell(name, value, count))
     for setting in (result["latency"] or {}).get("settings", []):
         table.add_row("latency", format_latency(setting))
+    if result["stored"]:
+        table.add_row("stored", f"{result['stored']} in the run's record")
     if result["predictions"] is not None:
         table.add_row("predictions", Text.assemble(str(result["predictions"]), (f"  {count}", "dim")))
     table.add_row("run", result["run"])

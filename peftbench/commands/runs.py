@@ -13,7 +13,7 @@ from rich.text import Text
 from peftbench.arguments import Parser
 from peftbench.files import plain
 from peftbench.runs.find import UNREADABLE, Run, find_runs, inspect_run, load_run, parse_time
-from peftbench.runs.record import Status
+from peftbench.runs.result import Status
 from peftbench.terminal import print_table
 
 _COLOURS = {
@@ -79,12 +79,12 @@ def main(argv: list[str]) -> int:
 
 
 def _as_json(run: Run) -> dict[str, Any]:
-    return plain({"id": run.id, **run.result, "status": run.status, "folder": run.record.folder})
+    return plain({"id": run.id, **run.facts, "status": run.status, "folder": run.record.folder})
 
 
 def _overview(runs: list[Run]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    experiments = len({run.result.get("experiment") for run in runs}) > 1
+    experiments = len({run.facts.get("experiment") for run in runs}) > 1
     if experiments:
         table.add_column("experiment", overflow="fold")
     table.add_column("run", overflow="fold", min_width=20)
@@ -95,7 +95,7 @@ def _overview(runs: list[Run]) -> Table:
     table.add_column("time", justify="right", no_wrap=True)
     for run in runs:
         time = _section(run, "time").get("total")
-        cells = [Text(str(run.result.get("experiment", "")))] if experiments else []
+        cells = [Text(str(run.facts.get("experiment", "")))] if experiments else []
         cells += [
             Text(run.id),
             Text(run.status, _COLOURS[run.status]),
@@ -111,7 +111,7 @@ def _overview(runs: list[Run]) -> Table:
 def _errors(runs: list[Run]) -> Iterator[Text]:
     """One line for each run that says why it ended; a column of the table has no room for it."""
     for run in runs:
-        lines = str(run.result.get("error") or "").strip().splitlines()
+        lines = str(run.facts.get("error") or "").strip().splitlines()
         if lines:
             yield Text.assemble((f"{run.id}: ", _COLOURS[run.status]), lines[0])
 
@@ -128,7 +128,7 @@ def _details(run: Run) -> Table:
 
 
 def _detail_rows(run: Run) -> Iterator[tuple[str, str]]:
-    result = run.result
+    result = run.facts
     if result.get("error"):
         yield "error", str(result["error"])
     if run.status == Status.INTERRUPTED:
@@ -174,13 +174,13 @@ def _text(value: Any, share: bool = False) -> str:
 
 
 def _section(run: Run, field: str) -> Mapping[str, Any]:
-    value = run.result.get(field)
+    value = run.facts.get(field)
     return value if isinstance(value, Mapping) else {}
 
 
 def _score(run: Run) -> str:
     """Return the primary metric on validation, the figure a run is judged by."""
-    primary = run.result.get("primary")
+    primary = run.facts.get("primary")
     metrics = _section(run, "metrics").get("validation")
     value = metrics.get(primary) if isinstance(metrics, Mapping) else None
     return f"{value:.4f} {primary}" if _is_number(value) else ""
@@ -196,7 +196,7 @@ def _is_number(value: Any) -> bool:
 
 def _age(run: Run) -> str:
     """Return the time since the run ended, or since it began where it has not."""
-    since = parse_time(run.result.get("finished")) or run.started
+    since = parse_time(run.facts.get("finished")) or run.started
     return _duration((datetime.now(UTC) - since).total_seconds()) if since else ""
 
 

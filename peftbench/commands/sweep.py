@@ -11,9 +11,10 @@ from peftbench.config.quoting import quote_free_text
 from peftbench.errors import INTERRUPTED, UserError
 from peftbench.loggers.wandb_table import log_table
 from peftbench.runs.interruption import interrupt_on_sigterm
+from peftbench.runs.result import SECTIONS
 from peftbench.search import run as search
 from peftbench.search.request import is_search
-from peftbench.sweeps.measure import SECTIONS, is_local, measure_rows, wanted_sections
+from peftbench.sweeps.measure import is_local, measure_rows, wanted_sections
 from peftbench.sweeps.request import TableRequest, key_of, read_request
 from peftbench.sweeps.train import exit_code, train_missing
 from peftbench.tables.build import build_table

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.config.schema import LoggerConfig, RunConfig
-from peftbench.errors import UserError
+from peftbench.errors import TakenOverError, UserError
 from peftbench.runs.record import Record
+from peftbench.runs.result import SECTIONS, Result
 from peftbench.tables.columns import MEASURED, PER_RUN, measured
 
 
@@ -32,15 +33,17 @@ class Mirror:
         values = {f"validation/{name}": value for name, value in row["validation"].items()}
         self._run.log({**values, "train/epoch_seconds": row["seconds"]}, step=row["step"])
 
-    def on_result(self, result: dict[str, Any]) -> None:
+    def on_result(self, result: Result) -> None:
         """Make the record the run's summary, and beside it `figures/…`, which panels can plot."""
-        self._run.summary.update({**result, **figures(result)})
+        summary = {**result.as_dict(), "metrics": result.metrics}
+        summary |= {name: result.section(name).result for name in SECTIONS}
+        self._run.summary.update({**summary, **figures(result)})
 
 
-def figures(result: dict[str, Any]) -> dict[str, float]:
+def figures(result: Result) -> dict[str, float]:
     """Return what a table shows of this run besides its scores, by `figures/COLUMN`, in the column's unit."""
     found = {key: value for key, figure in PER_RUN.items() if (value := figure(result)) is not None}
-    found |= {key: told[0] for key in MEASURED if (told := measured(key, result))}
+    found |= {key: figure[0] for key in MEASURED if (figure := measured(key, result))}
     return {f"figures/{key}": value for key, value in found.items()}
 
 
@@ -97,6 +100,9 @@ def wandb_run(config: RunConfig, record: Record) -> Iterator[list[Mirror]]:
     try:
         yield [Mirror(run)]
         code = 0
+    except TakenOverError:  # its wandb run, too, is the other process' now
+        code = 0
+        raise
     except BaseException as error:
         run.summary["error"] = str(error) or type(error).__name__
         raise
@@ -114,4 +120,4 @@ def log_measured(config: RunConfig, record: Record) -> None:
 
 def _wandb_id(record: Record) -> str:
     """Return an id that a run keeps when it is continued, and that training it anew changes."""
-    return re.sub(r"\W+", "-", f"{record.folder.name}-{record.read()['started']}")
+    return re.sub(r"\W+", "-", f"{record.folder.name}-{record.read().started}")

@@ -1,6 +1,7 @@
 """How long it takes to change the task of a backbone that stays loaded."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,20 @@ import numpy as np
 
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.measuring.latency import synchroniser
-from peftbench.serving.adapter import load_adapter
+from peftbench.methods import Method
 
 ROUNDS = 20
 
 
-def measure_switching(adapter_dir: Path, backbone: HeadedBackbone) -> dict[str, Any]:
+def measure_switching(
+    adapter_dir: Path, backbone: HeadedBackbone, load_adapter: Callable[[Path, HeadedBackbone], Method]
+) -> dict[str, Any]:
     """Read a trained adapter from disk and attach it, and attach one that is in memory, many times.
 
     Args:
         adapter_dir: a run's `adapter/`.
         backbone: with nothing attached; its head takes the adapter's.
+        load_adapter: attaches what is saved in a folder to a backbone.
 
     Returns:
         ms: median, least and most milliseconds from the file to a model that answers for that task, the file

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 
 from peftbench.errors import UserError
 from peftbench.runs.lock import is_locked
-from peftbench.runs.record import Record, Status
+from peftbench.runs.record import Record
+from peftbench.runs.result import SECTIONS, Result, Status
 
 UNREADABLE = "unreadable"
 
@@ -20,12 +21,13 @@ class Run:
     """A run as found on disk.
 
     `status` is the record's, but `interrupted` for one that says running while no process trains it, and
-    `unreadable` (then `result` holds nothing but `error`) for one whose `result.json` is damaged.
+    `unreadable` for one that is damaged: then there is no `result`, and `error` says why.
     """
 
     record: Record
     status: str
-    result: Mapping[str, Any]
+    result: Result | None
+    error: str | None = None
 
     @property
     def id(self) -> str:
@@ -35,7 +37,19 @@ class Run:
     @property
     def started(self) -> datetime | None:
         """When it was started, None where the record does not say."""
-        return parse_time(self.result.get("started"))
+        return parse_time(self.result.started) if self.result else None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that is known of it as plain data, for showing: scores by split, sections without their errors."""
+        if self.result is None:
+            return {"error": self.error}
+        facts = self.result.as_dict()
+        for name in ("evaluations", "files", "schema"):
+            del facts[name]
+        origin, environment = facts.pop("origin") or {}, facts.pop("environment") or {}
+        measured = {name: self.result.section(name).result for name in SECTIONS}
+        return {**facts, **environment, **origin, **measured, "metrics": self.result.metrics, "error": self.error}
 
 
 def parse_time(text: Any) -> datetime | None:
@@ -51,14 +65,14 @@ def inspect_run(record: Record) -> Run:
     """Read a record and see whether a process still trains it; never raises for a damaged one."""
     try:
         result = record.read()
-        if result["status"] == Status.RUNNING and not is_locked(record.folder):
+        if result.status == Status.RUNNING and not is_locked(record.folder):
             # Again, for it may have finished between the two looks; a running one is locked first.
             result = record.read()
-            if result["status"] == Status.RUNNING and not is_locked(record.folder):
+            if result.status == Status.RUNNING and not is_locked(record.folder):
                 return Run(record, Status.INTERRUPTED, result)
-        return Run(record, result["status"], result)
+        return Run(record, result.status, result, result.error)
     except UserError as error:
-        return Run(record, UNREADABLE, {"error": str(error)})
+        return Run(record, UNREADABLE, None, str(error))
 
 
 def find_runs(
@@ -74,13 +88,13 @@ def find_runs(
     A folder that does not exist holds no runs. Damaged records come first, with status `unreadable`; what
     they were is unknown, so they match no filter but that status.
     """
-    wanted = {"experiment": experiment, "method": method, "task": task, "model": model}
+    filters = {"experiment": experiment, "method": method, "task": task, "model": model}
     runs = [inspect_run(record) for record in _records(output_dir)]
     found = [
         run
         for run in runs
         if status in (None, run.status)
-        and all(value is None or run.result.get(field) == value for field, value in wanted.items())
+        and all(value is None or getattr(run.result, field, None) == value for field, value in filters.items())
     ]
     return sorted(found, key=lambda run: (run.started.timestamp() if run.started else 0.0, run.id))
 

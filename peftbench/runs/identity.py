@@ -35,7 +35,8 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     """Return 8 hexadecimal digits that differ where the result may: method, task, model, trainer, seed.
 
     Where an asset lies does not count (a task's `dir`, mirrors, caches), what it is does: hub name and
-    revision, pinned checksums, and the path of a local one, which is all there is to know it by.
+    revision, the checksums of its files, and the path of a local one where they are not known. The precision is the
+    one that the run computes in (see `runs.settle`).
     """
     trainer = {key: value for key, value in config["trainer"].items() if key not in NOT_HASHED}
     counted = {
@@ -54,6 +55,8 @@ def _identity(asset: Mapping[str, Any]) -> dict[str, Any]:
     if source == "pypi":
         # The files' own checksums outlive a repackaging; without them the wheels' are what is known.
         names = {"files"} if asset.get("files") else {"packages", "folder", "archive"}
+    elif source == "local" and asset.get("files"):
+        names = {"files"}
     else:
         names = _IDENTITY.get(str(source), _ASSET_FIELDS)
     return {key: value for key, value in asset.items() if key in names or key not in _ASSET_FIELDS}

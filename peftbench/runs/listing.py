@@ -22,8 +22,8 @@ def flat_run(run: Run) -> dict[str, Any]:
     """Return what there is of a run under dotted keys, its settings included."""
     head: dict[str, Any] = {"id": run.id, "status": str(run.status), "folder": str(run.record.folder)}
     if run.status == UNREADABLE:
-        return {**head, "error": run.result["error"]}
-    result = {key: value for key, value in run.result.items() if key not in head}
+        return {**head, "error": run.error}
+    result = {key: value for key, value in run.facts.items() if key not in head}
     scores = result.pop("metrics", None) or {}
     head |= {key: result.get(key) for key in _FIRST}
     head["score"] = (scores.get("validation") or {}).get(result.get("primary"))

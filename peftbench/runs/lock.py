@@ -1,12 +1,14 @@
 """The lock that keeps two processes from training the same run, on one machine or across a cluster.
 
-The lock is a folder, `run.lock/`, that holds one file named by its owner's random token. Three operations
-make it sound, each atomic on local and shared file systems alike, none of them flock:
+The lock is a folder, `run.lock/`, that holds one file named by its owner's random token, and `.<token>/`, where
+the owner makes what it writes into the run's folder (see `files.guard`). Three operations make it sound, each
+atomic on local and shared file systems alike, none of them flock:
 
 - taking it: a folder prepared aside, owner file and all, is renamed to `run.lock`, which the file system
   refuses while a `run.lock` with something in it exists;
-- breaking a dead one: the owner's file is removed by its name. Tokens are never used twice, so a slow
-  breaker cannot hit a lock younger than the one it judged; then all compete for the empty lock as above;
+- breaking a dead one: the owner's staging folder and file are removed by their names. Tokens are never used
+  twice, so a slow breaker cannot hit a lock younger than the one it judged; then all compete for the empty lock as
+  above. An owner that only slept finds its staging folder gone, and with it every way to write;
 - releasing it: the same, with one's own name.
 """
 
@@ -26,8 +28,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from peftbench.errors import PeftbenchError, UserError
-from peftbench.files import make_folder, write_error
+from peftbench.errors import PeftbenchError, TakenOverError, UserError
+from peftbench.files import guard, make_folder, unguard, write_error
 
 HEARTBEAT_SECONDS = 15.0
 EXPIRY_SECONDS = 120.0
@@ -78,20 +80,21 @@ class RunLock:
             self._file = _take(self.folder)
         except OSError as error:
             raise write_error(self.folder, error) from error
+        guard(self.folder, _staging(self._file))
         self._pid = os.getpid()
         self._stop.clear()
         self._thread = threading.Thread(target=self._beat, args=(self._file,), name="run-lock", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raise Locked if the lock was broken meanwhile: this process slept so long that it seemed dead.
+        """Raise TakenOverError if the lock was broken: this process slept so long that it seemed dead.
 
-        To be called before writing what another process may be writing too (each checkpoint).
+        Nothing it would write could reach the run's folder; this spares the work until then.
         """
         if self._file is None or not _touch(self._file):
-            raise Locked(
-                f"The lock of {self.folder} is gone: another process took the run over, for this one gave no "
-                f"sign of life for more than {EXPIRY_SECONDS:.0f} s. This one stops."
+            raise TakenOverError(
+                f"another process took {self.folder} over, for this one gave no sign of life for more than"
+                f" {EXPIRY_SECONDS:.0f} s: it stops here"
             )
 
     def release(self) -> None:
@@ -100,8 +103,9 @@ class RunLock:
             return  # a forked child holds nothing
         self._stop.set()
         self._thread.join()
+        unguard(self.folder)
         with contextlib.suppress(OSError):
-            self._file.unlink(missing_ok=True)
+            _break(self._file)
             self._file.parent.rmdir()
         self._file = self._thread = None
 
@@ -139,6 +143,7 @@ def _take(folder: Path) -> Path:
     watched: dict[Path, float] = {}  # owners that cannot be looked up from here, and their last touch
     try:
         (prepared / token).write_text(json.dumps(_this_process()), encoding="utf-8")
+        _staging(prepared / token).mkdir()
         for _ in range(_TRIES):
             if _rename(prepared, folder / _LOCK, token):
                 _remove_leftovers(folder)
@@ -154,10 +159,27 @@ def _take(folder: Path) -> Path:
                 watched[owner.path] = owner.touched
                 time.sleep(_WATCH_SECONDS)
             else:
-                owner.path.unlink(missing_ok=True)
+                _break(owner.path)
     finally:
         shutil.rmtree(prepared, ignore_errors=True)
     raise UserError(f"{folder / _LOCK} holds something that is no lock. Delete it if nothing trains this run.")
+
+
+def _staging(owner: Path) -> Path:
+    """Return the folder in which the owner of this file makes what it writes."""
+    return owner.with_name(f".{owner.name}")
+
+
+def _break(owner: Path) -> None:
+    """Take an owner its lock: first what it writes with, so that it cannot write once another may be owner."""
+    staging = _staging(owner)
+    for _ in range(_TRIES):  # again where it made another file meanwhile
+        shutil.rmtree(staging, ignore_errors=True)
+        if not staging.exists():
+            break
+    else:
+        raise UserError(f"Cannot remove {staging}, which another process has left: delete it.")
+    owner.unlink(missing_ok=True)
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -1,74 +1,125 @@
-"""What a figure may depend on besides the config: code, versions, device."""
+"""What a figure may depend on besides the config: the code, versions, commit and device."""
 
+import ast
 import hashlib
 import platform
-import re
 import subprocess
+from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from peftbench import __version__
-from peftbench.errors import UserError
+from peftbench.runs.result import Environment, Result
 
 PACKAGE = Path(__file__).parents[1]
-# the rooms whose code decides what a run learns; of methods/, only the run's own file and what that imports
-_DECIDING = ("backbones", "tasks", "training")
+# the packages whose code decides what a run learns; the others carry settings, files and figures
+_DECIDING = ("backbones", "methods", "tasks", "training")
+# these import every method, layout and task there is, of which a run uses one
+_REGISTRIES = ("methods", "backbones.layouts", "tasks")
 
 
-def environment(device: Any, dtype: Any, method: str) -> dict[str, Any]:
-    """Return versions, commit, digest of the code, device, threads and dtype of a run on a torch device."""
+def environment(device: Any, precision: str) -> Environment:
+    """Return versions, commit, device, threads and precision of a run on a torch device."""
     import torch
     import transformers
 
-    return {
-        "versions": {
+    return Environment(
+        versions={
             "peftbench": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
-        "git_commit": git_commit(),
-        "code": code_digest(method),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
-        "threads": torch.get_num_threads(),
-        "dtype": str(dtype).removeprefix("torch."),
-    }
+        git_commit=git_commit(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        device_type=device.type,
+        threads=torch.get_num_threads(),
+        precision=precision,
+    )
+
+
+def code_digest(modules: Iterable[str]) -> str:
+    """Return 8 hexadecimal digits that change with the code that decides what a run of these modules learns.
+
+    Counted are the modules and all they import of peftbench's backbones, methods, tasks and training, without
+    comments, docstrings and layout. A record with another digest is stale: trained again, the same config may score
+    otherwise. A file is read once in a process, since one edited later changes nothing in it.
+
+    Args:
+        modules: dotted names, of the method, task and layout that ran among them.
+    """
+    return _closure_digest(tuple(sorted(set(modules))), PACKAGE)
+
+
+def is_current(result: Result) -> bool:
+    """Tell whether the code that made a run would make the same today; a record that does not say is stale."""
+    origin = result.origin
+    return origin is not None and bool(origin.modules) and code_digest(origin.modules) == origin.code
 
 
 @cache
-def code_digest(method: str) -> str:
-    """Return 8 hexadecimal digits that change with the code that decides what a run of `method` learns.
-
-    A record with another digest is stale: trained again, the same config may score otherwise. It is taken once in a
-    process, since a file edited later changes nothing in it.
-    """
-    files = [path for room in _DECIDING for path in (PACKAGE / room).rglob("*.py")] + [PACKAGE / "runs/prepare.py"]
-    names = ["__init__", "base", method]
-    for name in names:  # grows while it is walked: a method may build on others
-        path = _method_file(name)
-        files.append(path)
-        imported = re.findall(r"peftbench\.methods\.(\w+)", path.read_text(encoding="utf-8"))
-        names += [other for other in imported if other not in names]
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        name = path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name
-        digest.update(f"{name}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:8]
+def _closure_digest(modules: tuple[str, ...], package: Path) -> str:
+    found: dict[str, str] = {}
+    todo = list(modules)
+    while todo:
+        name = todo.pop()
+        if name in found:
+            continue
+        path = _file_of(name, package)
+        tree = None if path is None else _parse(path)
+        found[name] = "" if tree is None else hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        if tree is not None and not _is_registry(name):
+            todo += _imported(tree, package)
+    text = "".join(f"{name} {digest}\n" for name, digest in sorted(found.items()) if not _is_registry(name))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _method_file(name: str) -> Path:
-    """Return a method's file: the package's own, or that of the entry point of its name; neither is imported."""
-    path = PACKAGE / "methods" / f"{name}.py"
-    if path.exists():
-        return path
-    for entry in entry_points(group="peftbench.methods", name=name):
-        found = find_spec(entry.module)
-        if found is not None and found.origin is not None:
-            return Path(found.origin)
-    raise UserError(f"no method {name!r} here: install the package that brings it")
+def _is_registry(module: str) -> bool:
+    return module.removeprefix("peftbench.") in _REGISTRIES
+
+
+def _file_of(module: str, package: Path) -> Path | None:
+    """Return the source file of a module, None where there is none (any more)."""
+    first, *inner = module.split(".")
+    if first == "peftbench":
+        path = package.joinpath(*inner)
+        return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec and spec.origin and Path(spec.origin).is_file() else None
+
+
+def _parse(path: Path) -> ast.Module | None:
+    """Return the file's syntax tree without docstrings; comments and layout are not in it."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError):
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+                node.body = node.body[1:]
+    return tree
+
+
+def _imported(tree: ast.Module, package: Path) -> Iterator[str]:
+    """Yield the deciding modules that a file imports, in functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # `from a.b import c`: c may be a module of its own
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            if name.startswith(tuple(f"peftbench.{part}." for part in _DECIDING)) and _file_of(name, package):
+                yield name
 
 
 def processor() -> str:

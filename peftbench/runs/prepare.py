@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from peftbench.assets.fetch import fetch
+from peftbench.assets.weights import weights_digest
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import Backbone, load_backbone
@@ -17,6 +18,8 @@ from peftbench.errors import UserError
 from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import Method, build
 from peftbench.methods.guard import check_method
+from peftbench.runs.origin import code_digest
+from peftbench.runs.result import Origin
 from peftbench.tasks import Task, load_task
 from peftbench.tasks.base import Examples
 from peftbench.training.devices import use_device
@@ -34,6 +37,7 @@ class Prepared:
     splits: dict[str, Examples]
     warnings: list[str]
     parameters: dict[str, Any]
+    origin: Origin
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -73,7 +77,17 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
         splits=splits,
         warnings=warnings,
         parameters=count_parameters(method, backbone),
+        origin=_origin(task, backbone, method, folder),
     )
+
+
+def _origin(task: Task, backbone: HeadedBackbone, method: Method, folder: Path) -> Origin:
+    # what a run computes with, whichever method, task and layout it has
+    shared = ("backbones.heads", "backbones.load", "backbones.economy.attach", "training.inference", "training.loop")
+    modules = [f"peftbench.{name}" for name in (*shared, f"backbones.layouts.{backbone.sites.layout.name}")]
+    modules += [type(method).__module__, type(task).__module__, type(task.objective).__module__, load_task.__module__]
+    modules = sorted({*modules, __name__})
+    return Origin(task.checksum, code_digest(modules), modules, weights_digest(folder), task.checksums)
 
 
 _THREADS = torch.get_num_threads()  # what the environment or torch chose

@@ -1,5 +1,6 @@
 """What follows a run while it trains: the progress bar on the terminal, the training curve in the record."""
 
+import time
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
@@ -7,29 +8,45 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from peftbench.config.schema import RunConfig
+from peftbench.runs.history import write_history
 from peftbench.runs.lock import RunLock
 from peftbench.runs.record import Record
 from peftbench.terminal import console, format_metric, metric_name
 
+# the curve is written whole each time, so that no writer can leave a part of a row
+_WRITE_SECONDS = 5.0
+
 
 class RecordHistory:
-    """Writes the training curve into the record, and sees at each epoch that the run is still ours."""
+    """Writes the training curve into the record, and stops where the run is not this process' any more."""
 
     def __init__(self, record: Record, lock: RunLock) -> None:
         self._record, self._lock = record, lock
+        self._rows: list[dict[str, Any]] = []
+        self._written = time.monotonic()
 
     def on_resume(self, step: int) -> None:
-        """Drop what an interrupted run wrote behind its checkpoint."""
-        self._record.truncate_history(step)
+        """Keep what an interrupted run wrote up to its checkpoint."""
+        self._rows = [row for row in self._record.history() if row.get("step", 0) <= step]
+        self.write()
 
     def on_steps(self, row: dict[str, Any]) -> None:
-        """Append the row."""
-        self._record.append_history(row)
+        """Take a row; it reaches the disk within seconds."""
+        self._rows.append(row)
+        if time.monotonic() - self._written > _WRITE_SECONDS:
+            self._lock.check()
+            self.write()
 
     def on_epoch(self, row: dict[str, Any]) -> None:
-        """Append the row."""
+        """Write the epoch's row and all before it."""
         self._lock.check()
-        self._record.append_history(row)
+        self._rows.append(row)
+        self.write()
+
+    def write(self) -> None:
+        """Write the curve as far as it is known."""
+        write_history(self._record.history_path, self._rows)
+        self._written = time.monotonic()
 
 
 class Terminal:

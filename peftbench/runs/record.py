@@ -1,58 +1,34 @@
 """The run record: the folder a run leaves behind, `<output_dir>/<experiment>/<run id>/`."""
 
-import csv
+import hashlib
 import json
 import os
-import shutil
+import re
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from peftbench.errors import UserError
-from peftbench.files import (
-    atomic_write,
-    make_folder,
-    plain,
-    remove_temporaries,
-    write_error,
-    write_json,
-)
-from peftbench.runs.identity import run_id
+from peftbench.files import atomic_write, make_folder, plain, remove, remove_temporaries
+from peftbench.runs.digests import digests, first_damaged
+from peftbench.runs.history import read_history
+from peftbench.runs.identity import fingerprint, run_id
+from peftbench.runs.predictions import Predictions, read_predictions, write_predictions
+from peftbench.runs.result import SCHEMA_VERSION, Evaluation, Result, Status, read_as
+from peftbench.runs.version1 import upgraded
 
-SCHEMA_VERSION = 1
-
-
-class Status(StrEnum):
-    """What became of a run, as `result.json` says it."""
-
-    RUNNING = "running"
-    FINISHED = "finished"
-    FAILED = "failed"
-    OOM = "oom"
-    INTERRUPTED = "interrupted"
-
-
-class Predictions(NamedTuple):
-    """What a model said about a split, in the order of the split's file.
-
-    `labels` and `predictions` have n entries (class numbers, or scores for a regression; `labels` is None
-    where they are hidden), `probabilities` is n × classes, or None for a regression.
-    """
-
-    labels: Any
-    predictions: Any
-    probabilities: Any = None
+_SEAL = re.compile(rb',\n  "digest": "([0-9a-f]{64})"\n\}\n\Z')
 
 
 @dataclass(frozen=True)
 class Record:
     """A run's folder. Every file in it is written whole or not at all.
 
-    Any method that writes raises UserError where the disk is full or the folder cannot be written.
+    Any method that writes raises UserError where the disk is full or the folder cannot be written, and
+    TakenOverError where this process held the run's lock and has lost it.
     """
 
     folder: Path
@@ -100,18 +76,13 @@ class Record:
         """
         record = cls(folder)
         make_folder(folder)
-        try:
-            # First: a run killed from here on must not be continued from the earlier attempt.
-            record.checkpoint_path.unlink(missing_ok=True)
-            record._write_config(config)
-            write_json(record.result_path, {**_begin(config), "overrides": list(overrides), **_process()})
-            record.history_path.unlink(missing_ok=True)
-            record.predictions_path.unlink(missing_ok=True)
-            if record.adapter_dir.exists():
-                shutil.rmtree(record.adapter_dir)
-            remove_temporaries(folder)
-        except OSError as error:
-            raise write_error(folder, error) from error
+        # First: a run killed from here on must not be continued from the earlier attempt.
+        remove(record.checkpoint_path)
+        record._write_config(config)
+        record._write(_begin(config, overrides, digests(folder, [record.config_path.name])))
+        for path in (record.history_path, record.predictions_path, record.adapter_dir, folder / "evaluations"):
+            remove(path)
+        remove_temporaries(folder)
         return record
 
     def reopen(self) -> None:
@@ -119,36 +90,68 @@ class Record:
         remove_temporaries(self.folder)
         self.update(status=Status.RUNNING, error=None, finished=None, **_process())
 
-    def read(self) -> dict[str, Any]:
-        """Return what `result.json` holds.
+    def read(self) -> Result:
+        """Return what `result.json` holds; a record of schema version 1 is read as one of today's.
 
-        Raises UserError where there is none, where it is damaged, or where a newer peftbench wrote it.
+        Raises UserError where there is none, where it or `config.yaml` is not what was written, where the folder is
+        another run's, or where a newer peftbench wrote it.
         """
+        content = self._read_bytes()
         try:
-            result = json.loads(self.result_path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise UserError(f"No run in {self.folder}: it has no result.json.") from error
-        except OSError as error:
-            raise UserError(f"Cannot read {self.result_path}: {error.strerror}.") from error
-        except ValueError as error:
+            found = json.loads(content)
+            schema = found["schema"]
+        except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(self.result_path) from error
-        schema = result.get("schema") if isinstance(result, dict) else None
-        if not isinstance(schema, int):
+        if not isinstance(schema, int) or schema < 1:
             raise self._damaged(self.result_path)
         if schema > SCHEMA_VERSION:
             raise UserError(
                 f"{self.result_path} was written by a newer peftbench (schema {schema}, this one reads up to "
                 f"{SCHEMA_VERSION}). Upgrade peftbench."
             )
-        if result.get("status") not in list(Status):
-            raise self._damaged(self.result_path)
+        if schema == SCHEMA_VERSION and not _is_sealed(content):
+            raise self._damaged(self.result_path, "it is not what was written")
+        try:
+            result: Result = read_as(Result, upgraded(found) if schema == 1 else found, "result")
+        except (ValueError, TypeError, AttributeError) as error:
+            raise self._damaged(self.result_path, str(error)) from error
+        if result.id != self.folder.absolute().name:
+            raise UserError(f"{self.folder} holds the record of another run, {result.id}: give it its name back.")
+        if self.config_path.name in result.files:
+            self.check([self.config_path.name], result)
         return result
 
-    def _damaged(self, path: Path) -> UserError:
-        return UserError(f"{path} is damaged. Delete {self.folder} and run it again.")
+    def _read_bytes(self) -> bytes:
+        try:
+            return self.result_path.read_bytes()
+        except FileNotFoundError as error:
+            raise UserError(f"No run in {self.folder}: it has no result.json.") from error
+        except OSError as error:
+            raise UserError(f"Cannot read {self.result_path}: {error.strerror}.") from error
+
+    def check(self, names: Sequence[str], result: Result | None = None) -> None:
+        """Raise UserError unless these files of the record are those that were written.
+
+        Files that the record knows no digest of (of schema version 1) pass. A folder's name stands for all in it.
+        """
+        known = (result or self.read()).files
+        files = {
+            name: digest
+            for name, digest in known.items()
+            if name in names or any(name.startswith(f"{folder}/") for folder in names)
+        }
+        if damaged := first_damaged(self.folder, files):
+            raise self._damaged(self.folder / damaged, "it is not what was written")
+
+    def _damaged(self, path: Path, reason: str = "") -> UserError:
+        shown = f" ({reason})" if reason else ""
+        return UserError(f"{path} is damaged{shown}. Delete {self.folder} and train the run again, or use force=true.")
 
     def config(self) -> dict[str, Any]:
-        """Return the configuration the run was started with; raises UserError where it cannot be read."""
+        """Return the configuration the run was started with.
+
+        Raises UserError where it cannot be read or is not the one that the folder is named by.
+        """
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
         from yaml import YAMLError  # type: ignore[import-untyped]
@@ -161,7 +164,14 @@ class Record:
             raise self._damaged(self.config_path) from error
         if not isinstance(config, dict):
             raise self._damaged(self.config_path)
-        return {str(key): value for key, value in config.items()}
+        plain_config = {str(key): value for key, value in config.items()}
+        try:
+            named = self.folder.absolute().name.endswith(f"-{fingerprint(plain_config)}")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise self._damaged(self.config_path) from error
+        if not named:
+            raise self._damaged(self.config_path, "it is not the one that the folder is named by")
+        return plain_config
 
     def _write_config(self, config: Mapping[str, Any]) -> None:
         from omegaconf import OmegaConf
@@ -170,94 +180,88 @@ class Record:
             file.write(OmegaConf.to_yaml(OmegaConf.create(plain(config))))
 
     def update(self, **fields: Any) -> None:
-        """Set top-level fields of `result.json`; a field's old value is replaced, not merged into."""
-        write_json(self.result_path, {**self.read(), **fields})
+        """Set fields of the result; a field's old value is replaced, not merged into."""
+        self._write(replace(self.read(), **fields, schema=SCHEMA_VERSION))
 
-    def finish(self, status: Status = Status.FINISHED, **fields: Any) -> None:
-        """Close the run with `status`, the time and whatever was measured, in one write."""
-        self.update(**fields, status=status, finished=_now())
+    def finish(self, **fields: Any) -> None:
+        """Close the run as finished, with the time, what is given and the digests of its files, in one write."""
+        names = [self.config_path.name, self.history_path.name, self.predictions_path.name]
+        names += sorted(f"adapter/{path.name}" for path in self.adapter_dir.glob("*"))
+        files = digests(self.folder, names)
+        self.update(**fields, status=Status.FINISHED, error=None, finished=_now(), files=files)
 
-    def fail(self, status: Status, error: str, **fields: Any) -> None:
+    def fail(self, status: Status, error: str) -> None:
         """Close the run as failed, out of memory or interrupted, with the reason in words."""
-        self.finish(status, **fields, error=error)
+        self.update(status=status, error=error, finished=_now())
 
-    def append_history(self, row: Mapping[str, Any]) -> None:
-        """Add a row to the training curve; `step` is the optimizer step it belongs to."""
-        line = (json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n").encode()
-        try:
-            with self.history_path.open("ab", buffering=0) as file:
-                size = file.tell()
-                try:
-                    while line:
-                        line = line[file.write(line) :]
-                except OSError:
-                    file.truncate(size)  # a full disk may have taken a part of the line
-                    raise
-        except OSError as error:
-            raise write_error(self.history_path, error) from error
-
-    def truncate_history(self, step: int) -> None:
-        """Drop the rows after `step`, the checkpoint's, and whatever a killed writer left half-written."""
-        kept = [row for row in self.history() if row.get("step", 0) <= step]
-        with atomic_write(self.history_path) as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+    def _write(self, result: Result) -> None:
+        text = json.dumps(plain(result.as_dict()), indent=2, ensure_ascii=False, allow_nan=False)
+        content = text.encode().removesuffix(b"\n}")
+        with atomic_write(self.result_path, binary=True) as file:
+            file.write(content + f',\n  "digest": "{hashlib.sha256(content).hexdigest()}"\n}}\n'.encode())
 
     def history(self) -> list[dict[str, Any]]:
-        """Return the rows of the training curve; a line cut short by a killed writer is left out."""
-        try:
-            lines = self.history_path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise UserError(f"Cannot read {self.history_path}: {error.strerror}.") from error
-        return [row for row in map(_json_object, lines) if row is not None]
+        """Return the rows of the training curve, none where there is no file."""
+        return read_history(self.history_path)
 
-    def write_predictions(self, splits: Mapping[str, Predictions]) -> None:
-        """Write `predictions.csv`: split, index, label, prediction and one p0, p1, … a class.
+    def write_predictions(self, splits: Mapping[str, Predictions], classes: Sequence[str] = ()) -> None:
+        """Write what the model answered at the end of training; see `runs.predictions`."""
+        write_predictions(self.predictions_path, splits, classes)
 
-        `index` counts the examples of a split from 0 in the order given; hidden labels stay empty. Raises
-        ValueError where labels, predictions and probabilities of a split differ in length.
+    def predictions(self, evaluation: Evaluation) -> Predictions:
+        """Return what the model answered in one of the record's evaluations.
+
+        Raises UserError where the file is missing, not what was written, or has not the evaluation's rows.
         """
-        rows = [row for split, told in splits.items() for row in _prediction_rows(split, *told)]
-        width = max((len(row) for row in rows), default=4)
-        header = ["split", "index", "label", "prediction", *(f"p{number}" for number in range(width - 4))]
-        with atomic_write(self.predictions_path) as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(row + [None] * (width - len(row)) for row in rows)
+        if evaluation.predictions is None:
+            raise UserError(f"{self.folder} has no predictions of {evaluation.split}.")
+        self.check([evaluation.predictions])
+        path = self.folder / evaluation.predictions
+        found = read_predictions(path).get(evaluation.split)
+        if found is None or len(found.predictions) != evaluation.examples:
+            rows = 0 if found is None else len(found.predictions)
+            raise self._damaged(path, f"{rows} rows of {evaluation.split} instead of {evaluation.examples}")
+        return found
 
-    def read_predictions(self) -> dict[str, Predictions]:
-        """Return the predictions of each split; raises UserError where the file is missing or damaged."""
-        rows: dict[str, list[list[str]]] = {}
-        try:
-            with self.predictions_path.open(encoding="utf-8", newline="") as file:
-                reader = csv.reader(file)
-                width = len(next(reader, []))
-                for row in reader:
-                    if len(row) != width:
-                        raise self._damaged(self.predictions_path)
-                    rows.setdefault(row[0], []).append(row[2:])
-            return {split: _parse_predictions(cells) for split, cells in rows.items()}
-        except OSError as error:
-            raise UserError(f"Cannot read {self.predictions_path}: {error.strerror}.") from error
-        except (ValueError, csv.Error) as error:
-            raise self._damaged(self.predictions_path) from error
+    def add_evaluation(self, evaluation: Evaluation, predictions: Predictions, classes: Sequence[str]) -> Evaluation:
+        """Store an evaluation beside the run's own and return it; one under the same conditions is replaced.
+
+        Call it with the run's lock held.
+        """
+        conditions = [evaluation.split, evaluation.precision, evaluation.data]
+        conditions += ["merged"] if evaluation.merged else []
+        conditions += [f"drop{evaluation.dropped_layers}"] if evaluation.dropped_layers else []
+        name = f"evaluations/{'-'.join(conditions)}.csv"
+        make_folder(self.folder / "evaluations")
+        write_predictions(self.folder / name, {evaluation.split: predictions}, classes)
+        stored = replace(evaluation, predictions=name)
+        result = self.read()
+        others = [other for other in result.evaluations if other.conditions != stored.conditions]
+        files = {**result.files, **digests(self.folder, [name])}
+        self.update(evaluations=[*others, stored], files=files)
+        return stored
 
 
-def _begin(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA_VERSION,
-        "status": Status.RUNNING,
-        "id": run_id(config),
-        "experiment": config["experiment"],
-        "method": config["method"]["name"],
-        "task": config["task"]["name"],
-        "model": config["model"]["name"],
-        "seed": config["seed"],
-        "started": _now(),
-        "finished": None,
-        "error": None,
-    }
+def _is_sealed(content: bytes) -> bool:
+    """Tell whether a `result.json` is as it was written: it ends with the SHA-256 of all before."""
+    seal = _SEAL.search(content)
+    return seal is not None and hashlib.sha256(content[: seal.start()]).hexdigest().encode() == seal.group(1)
+
+
+def _begin(config: Mapping[str, Any], overrides: Sequence[str], files: dict[str, str]) -> Result:
+    return Result(
+        status=Status.RUNNING,
+        id=run_id(config),
+        experiment=config["experiment"],
+        method=config["method"]["name"],
+        task=config["task"]["name"],
+        model=config["model"]["name"],
+        seed=config["seed"],
+        started=_now(),
+        overrides=list(overrides),
+        files=files,
+        **_process(),
+    )
 
 
 def _process() -> dict[str, Any]:
@@ -266,40 +270,3 @@ def _process() -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _json_object(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def _prediction_rows(split: str, labels: Any, predictions: Any, probabilities: Any) -> list[list[Any]]:
-    predictions = plain(predictions)
-    labels = [None] * len(predictions) if labels is None else plain(labels)
-    probabilities = [[]] * len(predictions) if probabilities is None else plain(probabilities)
-    if not len(labels) == len(predictions) == len(probabilities):
-        raise ValueError(
-            f"split {split!r}: {len(labels)} labels, {len(predictions)} predictions and "
-            f"{len(probabilities)} rows of probabilities"
-        )
-    examples = zip(labels, predictions, probabilities, strict=True)
-    return [[split, index, label, prediction, *row] for index, (label, prediction, row) in enumerate(examples)]
-
-
-def _parse_predictions(cells: list[list[str]]) -> Predictions:
-    labels = [_number(row[0]) for row in cells]
-    probabilities = [[float(cell) for cell in row[2:] if cell] for row in cells]
-    return Predictions(
-        None if all(label is None for label in labels) else labels,
-        [_number(row[1]) for row in cells],
-        probabilities if any(probabilities) else None,
-    )
-
-
-def _number(cell: str) -> int | float | None:
-    if not cell:
-        return None
-    return int(cell) if cell.lstrip("-").isdigit() else float(cell)

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peftbench.runs.record import Record
+from peftbench.runs.result import Memory
 from peftbench.terminal import console, error_console, format_metric, metric_name
 
 if TYPE_CHECKING:
@@ -35,14 +36,14 @@ def report_data(task: "Task", warnings: list[str]) -> None:
 
 
 def report_finished(record: Record) -> None:
-    """Say that a run was there already."""
+    """Say that a run was there already, with its scores."""
     console.print("this run is finished already; force=true trains it again", style="dim")
     report_result(record)
 
 
-def report_interrupted(record: Record) -> None:
+def report_interrupted(record: Record, reason: str) -> None:
     """Say what is left of an interrupted run."""
-    error_console.print(f"peftbench: {record.read()['error']}; record {record.folder}")
+    error_console.print(f"peftbench: {reason}; record {record.folder}")
 
 
 def report_result(record: Record) -> None:
@@ -51,34 +52,33 @@ def report_result(record: Record) -> None:
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for split, metrics in result["metrics"].items():
-        for name, value in metrics.items():
+    scored = [evaluation for split in result.metrics if (evaluation := result.evaluation(split))]
+    for evaluation in scored:
+        classes = len(evaluation.by_class["names"]) if evaluation.by_class else 0
+        for name, value in evaluation.metrics.items():
             if name != "loss":
-                count = f"{split}, {result['examples'][split]:,} examples"
-                by_class = (result.get("by_class") or {}).get(split)
-                classes = len(by_class["names"]) if by_class else 0
+                count = f"{evaluation.split}, {evaluation.examples:,} examples"
                 table.add_row(metric_name(name, classes), score_cell(name, value, count))
-    counts = result["parameters"]
-    table.add_row(
-        "trained",
-        f"{counts['method']:,} parameters, {100 * counts['share_method']:.3g} % of the backbone's"
-        f" {counts['backbone']:,}; head {counts['head']:,}",
-    )
-    for setting in (result["latency"] or {}).get("settings", []):
+    if counts := result.parameters:
+        table.add_row(
+            "trained",
+            f"{counts.method:,} parameters, {100 * counts.share_method:.3g} % of the backbone's"
+            f" {counts.backbone:,}; head {counts.head:,}",
+        )
+    for setting in (result.latency.result or {}).get("settings", []):
         table.add_row("latency", format_latency(setting))
-    times = result["time"]
-    table.add_row(
-        "time",
-        f"{times['train']:.0f} s training ({times['examples_per_second']:.0f} examples/s),"
-        f" {times['total']:.0f} s in all",
-    )
-    if memory := _memory(result["memory"]):
+    if times := result.time:
+        table.add_row(
+            "time",
+            f"{times.train:.0f} s training ({times.examples_per_second:.0f} examples/s), {times.total:.0f} s in all",
+        )
+    if result.memory and (memory := _memory(result.memory)):
         table.add_row("memory", memory)
     table.add_row("record", str(record.folder))
     console.print(table)
-    for split, by_class in (result.get("by_class") or {}).items():
-        if split == SHOWN_SPLIT and by_class and len(by_class["names"]) <= MOST_CLASSES_SHOWN:
-            console.print(class_table(split, by_class))
+    shown = result.evaluation(SHOWN_SPLIT)
+    if shown and shown.by_class and len(shown.by_class["names"]) <= MOST_CLASSES_SHOWN:
+        console.print(class_table(shown.split, shown.by_class))
 
 
 def score_cell(metric: str, value: float | None, count: str) -> Text:
@@ -107,6 +107,6 @@ def format_latency(setting: dict[str, Any]) -> str:
     )
 
 
-def _memory(memory: dict[str, Any]) -> str:
-    places = (("device_peak", " on the device"), ("host_peak", ""))
-    return ", ".join(f"{memory[key] / 2**20:,.0f} MiB{where} at most" for key, where in places if memory[key])
+def _memory(memory: Memory) -> str:
+    places = ((memory.device_peak, " on the device"), (memory.host_peak, ""))
+    return ", ".join(f"{peak / 2**20:,.0f} MiB{where} at most" for peak, where in places if peak)

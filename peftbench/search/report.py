@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peftbench.files import atomic_write, write_json
-from peftbench.runs.record import Status
+from peftbench.runs.result import Status
 from peftbench.search.request import SearchRequest, lines_of
 from peftbench.search.select import SPLIT, Summary, Trial, rank, select, summarize
 from peftbench.search.space import Choices, Interval

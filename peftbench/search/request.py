@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from peftbench.config.compose import compose
 from peftbench.config.schema import RunConfig, fill, resolve
 from peftbench.errors import UserError, nearest
-from peftbench.runs.identity import run_id
+from peftbench.runs.settle import possible_folders
 from peftbench.search.space import Point, Space, grid, read_space, sample
 from peftbench.sweeps.request import STALE, key_of, merge
 from peftbench.tables.collect import Wanted
@@ -88,9 +88,8 @@ class SearchRequest:
         """Return the run of a combination; raises UserError where the config is not right."""
         overrides = merge(BASE, self.space.fixed, lines_of(point), more)
         config = _composed(overrides, self.hydra)
-        plain = config.plain()
-        folder = Path(config.output_dir) / config.experiment / run_id(plain)
-        return Wanted(" ".join(lines_of(point)), config.seed, overrides, plain, folder)
+        config, folders = possible_folders(config)
+        return Wanted(" ".join(lines_of(point)), config.seed, overrides, config.plain(), folders[0], others=folders[1:])
 
 
 def is_search(settings: Sequence[str]) -> bool:

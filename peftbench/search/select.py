@@ -42,16 +42,18 @@ class Summary:
 
 def outcome(number: int, point: Point, found: Found) -> Trial:
     """Return what came of a trial from what there is of its run."""
-    scores = {name: found.result["metrics"][SPLIT][name] for name in metrics_of(found)} if found.used else {}
+    result = found.result if found.used else None
+    metrics = result.metrics.get(SPLIT, {}) if result else {}
+    scores = {name: score for name in metrics_of(found) if (score := metrics.get(name)) is not None}
     return Trial(
         number=number,
         point=point,
-        id=found.wanted.folder.name,
+        id=found.record.folder.name,
         status=found.status,
         reason=found.reason,
         scores=scores,
-        trained=found.result["parameters"]["method"] if found.used else None,
-        seconds=found.result["time"]["train"] if found.used else None,
+        trained=result.parameters.method if result and result.parameters else None,
+        seconds=result.time.train if result and result.time else None,
     )
 
 
@@ -83,9 +85,10 @@ def summarize(runs: Sequence[Found]) -> dict[str, dict[str, Summary]]:
     """Return mean and standard deviation over the seeds of one setting, by split and metric."""
     used = [run for run in runs if run.used]
     told: dict[str, dict[str, Summary]] = {}
-    for split in used[0].result["metrics"] if used else ():
+    metrics = [run.result.metrics for run in used if run.result]
+    for split in metrics[0] if metrics else ():
         for metric in metrics_of(used[0]):
-            values = [v for run in used if (v := run.result["metrics"][split].get(metric)) is not None]
+            values = [v for of_run in metrics if (v := of_run.get(split, {}).get(metric)) is not None]
             if values:
                 sd = stdev(values) if len(values) > 1 else None
                 told.setdefault(split, {})[metric] = Summary(fmean(values), sd, len(values))

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from peftbench.assets.fetch import fetch
+from peftbench.assets.weights import weights_digest
 from peftbench.backbones.economy.attach import economical
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.backbones.heads import HeadedBackbone, add_head
@@ -15,9 +17,10 @@ from peftbench.backbones.load import load_backbone
 from peftbench.config.schema import ModelConfig, fill
 from peftbench.errors import UserError
 from peftbench.methods import METHODS, Method, method_class
+from peftbench.runs.adapter import Description, load_adapter, read_description
 from peftbench.runs.find import inspect_run
-from peftbench.runs.record import Record, Status
-from peftbench.serving.adapter import Description, load_adapter, read_description
+from peftbench.runs.record import Record
+from peftbench.runs.result import Status
 
 
 class RunModel(NamedTuple):
@@ -34,6 +37,7 @@ def describe_run(record: Record) -> Description:
         status = inspect_run(record).status
         remedy = "wait for it" if status == Status.RUNNING else "the same `peftbench train` command trains it"
         raise UserError(f"run {record.folder.name} has no trained adapter, its status is {status}: {remedy}")
+    record.check([record.adapter_dir.name])
     return read_description(record.adapter_dir)
 
 
@@ -50,10 +54,25 @@ def load_run_model(record: Record, device: torch.device) -> RunModel:
             f"the model of run {record.folder.name} is gone: there is no folder {config.path}; put it back,"
             " or train again on another model"
         )
-    backbone = add_head(load_backbone(fetch(config), config.dropout), len(description.labels) or 1)
+    backbone = add_head(load_backbone(_fetch_same(config, record), config.dropout), len(description.labels) or 1)
     backbone.model.to(device)
     method = load_adapter(record.adapter_dir, backbone)
     return RunModel(backbone, method, description)
+
+
+def _fetch_same(config: ModelConfig, record: Record) -> Path:
+    """Return the folder of the model that the run was trained on; UserError where another lies in its place."""
+    origin = record.read().origin
+    weights = origin.weights if origin else None
+    if weights and weights.startswith("commit:"):
+        config = replace(config, revision=weights.removeprefix("commit:"))
+    folder = fetch(config)
+    if weights and weights_digest(folder) != weights:
+        raise UserError(
+            f"{folder} holds another model than run {record.folder.name} was trained on: put the old one back, or"
+            " train again on the new one"
+        )
+    return folder
 
 
 @contextmanager

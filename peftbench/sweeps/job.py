@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from peftbench.config.schema import resolve
 from peftbench.errors import PeftbenchError
+from peftbench.loggers.wandb_run import wandb_run
 from peftbench.runs.execute import execute_run
 from peftbench.runs.report import report_job
 from peftbench.terminal import print_error
@@ -33,7 +34,7 @@ def train_job(composed: DictConfig, only_stale: bool = False) -> None:
     if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
         report_job(int(hydra_config.job.num) + 1, overrides)
     try:
-        execute_run(resolve(composed), overrides, only_stale)
+        execute_run(resolve(composed), overrides, only_stale, wandb_run)
     except PeftbenchError as error:
         print_error(error)
         raise

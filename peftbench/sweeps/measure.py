@@ -3,21 +3,17 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from peftbench.config.schema import resolve
 from peftbench.errors import PeftbenchError
 from peftbench.loggers.wandb_run import log_measured
 from peftbench.runs.lock import Locked, RunLock
-from peftbench.runs.record import Record
+from peftbench.runs.measured import measure_finished
 from peftbench.sweeps.request import TableRequest, key_of
 from peftbench.tables.collect import Found, Wanted, collect
 from peftbench.tables.columns import MEASURED
 from peftbench.terminal import console, print_error
 
-SECTIONS = tuple(dict.fromkeys(MEASURED.values()))
 _POLL_SECONDS = 2.0
 
 
@@ -38,7 +34,7 @@ def measure_rows(request: TableRequest) -> int:
         for label, run, sections in _lacking(request):  # another sweep may have measured some meanwhile
             console.print(f"measuring {label}: {', '.join(sorted(sections)).replace('_', ' ')}")
             try:
-                _measure(run.record, sections)
+                measure_finished(run.record, sections, log_measured)
             except PeftbenchError as error:
                 print_error(error)
                 code = code or error.exit_code
@@ -68,7 +64,13 @@ def _lacking(request: TableRequest) -> list[tuple[str, Found, set[str]]]:
         used = [run for run in found if run.wanted.label == label and run.used]
         if used:
             wanted = wanted_sections(request, used[0].wanted)
-            lacking.append((label, used[0], {name for name in wanted if not any(r.result.get(name) for r in used)}))
+            lacking.append(
+                (
+                    label,
+                    used[0],
+                    {name for name in wanted if not any(r.result and r.result.section(name) for r in used)},
+                )
+            )
     return [row for row in lacking if row[2]]
 
 
@@ -92,34 +94,6 @@ def _alone(output_dir: Path) -> Iterator[None]:
         lock.release()
         with suppress(OSError):  # another sweep waits for it
             lock.folder.rmdir()
-
-
-def _measure(record: Record, sections: set[str]) -> None:
-    """Measure sections of a finished run's record anew, with its trained adapter, and put them into it."""
-    from peftbench.measuring.run import measure_run
-    from peftbench.runs.prepare import prepare
-    from peftbench.serving.adapter import load_adapter
-
-    config = resolve(record.config())
-    choice: dict[str, Any] = {section: section in sections for section in SECTIONS}
-    config = replace(config, measure=replace(config.measure, **choice))
-    prepared = prepare(config, reuse=True)
-    prepared.backbone.model.to(prepared.device)
-    method = load_adapter(record.adapter_dir, prepared.backbone)
-    measured, failures = measure_run(
-        method,
-        prepared.backbone,
-        prepared.first_row,
-        prepared.splits["train"],
-        prepared.task.objective.loss,
-        record.adapter_dir,
-        config,
-    )
-    with RunLock(record.folder):
-        record.update(**{section: measured[section] for section in sections})
-        log_measured(config, record)
-    if failures:
-        raise failures[0]
 
 
 def _last_value(lines: Iterable[str], key: str) -> str | None:

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -13,7 +12,7 @@ from peftbench.config.groups import read_group
 from peftbench.config.hydra_session import SWEEP_NAME
 from peftbench.config.schema import RunConfig, resolve
 from peftbench.errors import UserError, nearest
-from peftbench.runs.identity import run_id
+from peftbench.runs.settle import possible_folders
 from peftbench.tables.collect import Wanted
 from peftbench.tables.spec import TableSpec, read_spec
 
@@ -69,10 +68,9 @@ def read_request(argv: Sequence[str]) -> TableRequest:
         config = _composed(row.label, [*found_in, *overrides])
         configs.append(config)
         for seed in spec.seeds:
-            one = replace(config, seed=seed)
-            plain = one.plain()
-            folder = Path(one.output_dir) / one.experiment / run_id(plain)
-            wanted.append(Wanted(row.label, seed, [*overrides, f"seed={seed}"], plain, folder, found_in))
+            one, folders = possible_folders(replace(config, seed=seed))
+            lines = [*overrides, f"seed={seed}"]
+            wanted.append(Wanted(row.label, seed, lines, one.plain(), folders[0], found_in, folders[1:]))
     return TableRequest(
         spec=spec,
         wanted=wanted,

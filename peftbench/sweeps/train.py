@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from peftbench.config.schema import ModelConfig, TaskConfig, fill
-from peftbench.errors import LostRunError, PeftbenchError, UserError
+from peftbench.errors import LostRunError, PeftbenchError, TakenOverError, UserError
 from peftbench.runs.lock import Locked
-from peftbench.runs.record import Status
+from peftbench.runs.result import Status
 from peftbench.sweeps.job import sweep_job
 from peftbench.sweeps.launch import launcher, runs_at_once
 from peftbench.sweeps.request import key_of
@@ -69,9 +69,9 @@ def train_missing(
                 if isinstance(met, UserError):
                     mistakes[run.wanted.folder] = str(met)
                 # one that another process held comes again, also where that process has died since
-                if run.status != Status.RUNNING and not isinstance(met, Locked):
+                if run.status != Status.RUNNING and not isinstance(met, Locked | TakenOverError):
                     tried.add(run.wanted.folder)
-            if any(isinstance(met, Locked) for met in errors):
+            if any(isinstance(met, Locked | TakenOverError) for met in errors):
                 time.sleep(_POLL_SECONDS)
             if stop and (mistakes or any(run.status in (Status.FAILED, Status.OOM, Status.INTERRUPTED) for run in now)):
                 return False

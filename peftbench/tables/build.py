@@ -7,6 +7,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from peftbench.files import plain
+from peftbench.runs.result import Environment
 from peftbench.tables.claims import judge, judge_claim
 from peftbench.tables.collect import MISSING, OTHER_DATA, SPLIT, STALE, Found
 from peftbench.tables.columns import COLUMNS, EXACT, MEASURED, PER_RUN, POINTS, SCORES, in_unit, measured
@@ -102,16 +103,16 @@ def _full_steps(found: Sequence[Found]) -> dict[Hashable, float]:
     """Return by their conditions how long a step of full fine-tuning takes, in milliseconds: the median of the rows."""
     times: dict[Hashable, list[float]] = {}
     for run in found:
-        if run.used and (section := run.result.get("training_step")):
+        if run.used and run.result and (section := run.result.training_step.result):
             times.setdefault(_conditions(run), []).append(section["full_ms"])
     return {conditions: median(own) for conditions, own in times.items()}
 
 
 def _conditions(run: Found) -> Hashable:
     """Return what the time of a step of full fine-tuning depends on: rates and epochs are each method's own."""
-    config, result = run.wanted.config, run.result
+    config, environment = run.wanted.config, run.result and run.result.environment
     lasting = [config["model"], config["task"], *(config["trainer"].get(key) for key in _OF_A_STEP)]
-    return str(lasting), result.get("device"), result.get("threads")
+    return str(lasting), environment and environment.device, environment and environment.threads
 
 
 def _cells(used: Sequence[Found], full_ms: Mapping[Hashable, float]) -> dict[str, Cell]:
@@ -119,15 +120,20 @@ def _cells(used: Sequence[Found], full_ms: Mapping[Hashable, float]) -> dict[str
     cells: dict[str, Cell] = {}
     if not used:
         return cells
+    results = [run.result for run in used if run.result]
     for key, read in PER_RUN.items():
-        values = [value for run in used if (value := read(run.result)) is not None]
+        values = [value for result in results if (value := read(result)) is not None]
         if not values:
             continue
         sd = stdev(values) if max(values) > min(values) else None
         ends = (min(values), max(values)) if key in EXACT or len(values) > 1 else (None, None)
         cells[key] = Cell(fmean(values), sd, len(values), *ends)
     for key in MEASURED:
-        figures = [figure for run in used if (figure := measured(key, run.result, full_ms.get(_conditions(run))))]
+        figures = [
+            figure
+            for run in used
+            if run.result and (figure := measured(key, run.result, full_ms.get(_conditions(run))))
+        ]
         if figures:
             value, low, high = figures[0]
             cells[key] = Cell(value, None, 1, low, high)
@@ -137,7 +143,7 @@ def _cells(used: Sequence[Found], full_ms: Mapping[Hashable, float]) -> dict[str
 def _score_cells(used: Sequence[Found], scored: Scored, confidence: float) -> dict[str, Cell]:
     cells = {}
     for metric in used[0].wanted.config["task"]["metrics"]:
-        values = [run.result["metrics"][SPLIT][metric] for run in used]
+        values = [score for run in used if run.result and (score := run.result.metrics[SPLIT][metric]) is not None]
         sd = stdev(values) if len(values) > 1 else None
         interval = scored.score(metric, confidence)
         shown = None if sd is None else in_unit(metric, sd)
@@ -191,16 +197,16 @@ def _with_figures(cells: dict[str, Cell], row: RowSpec, spec: TableSpec) -> dict
 def _points(runs: Sequence[Found]) -> list[RunPoint]:
     return [
         RunPoint(
-            id=run.wanted.folder.name,
+            id=run.record.folder.name,
             seed=run.wanted.seed,
-            folder=str(run.wanted.folder),
+            folder=str(run.record.folder),
             status=run.status,
             reason=run.reason,
             used=run.used,
             command=run.wanted.command,
             config=plain(run.wanted.config),
             history=[row for row in run.record.history() if "validation" in row] if run.used else [],
-            metrics=plain(run.result.get("metrics", {})),
+            metrics=plain(run.result.metrics if run.result else {}),
         )
         for run in runs
     ]
@@ -261,11 +267,13 @@ def _environment(found: Sequence[Found]) -> dict[str, list[str]]:
     facts: dict[str, set[str]] = {}
     for run in found:
         if run.used:
-            for name, value in _facts(run.result).items():
+            for name, value in _facts(run.result.environment if run.result else None).items():
                 facts.setdefault(name, set()).add(str(value))
     return {name: sorted(values) for name, values in facts.items()}
 
 
-def _facts(result: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: result[key] for key in ("device", "threads", "dtype", "git_commit") if result.get(key)}
-    return {**result.get("versions", {}), **kept}
+def _facts(environment: Environment | None) -> dict[str, Any]:
+    if environment is None:
+        return {}
+    facts = {"device": environment.device, "threads": environment.threads, "precision": environment.precision}
+    return {**environment.versions, **facts, **({"git_commit": c} if (c := environment.git_commit) else {})}

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.runs.find import find_runs, inspect_run
-from peftbench.runs.origin import code_digest
-from peftbench.runs.record import Record, Status
+from peftbench.runs.origin import is_current
+from peftbench.runs.record import Record
+from peftbench.runs.result import Result, Status
 
 SPLIT = "validation"
 MISSING, STALE = "missing", "stale"
@@ -24,7 +25,8 @@ _NOT_LEARNED_GROUPS = ("logger", "measure", "hydra")
 class Wanted:
     """A run that a row asks for: the overrides that make it, its composed config (plain) and its folder.
 
-    `searchpath` are the overrides that say where else Hydra finds configs.
+    `searchpath` are the overrides that say where else Hydra finds configs. `others` are the folders it may have
+    instead: of a machine that trained it in another precision.
     """
 
     label: str
@@ -33,6 +35,7 @@ class Wanted:
     config: Mapping[str, Any]
     folder: Path
     searchpath: Sequence[str] = ()
+    others: Sequence[Path] = ()
 
     @property
     def command(self) -> str:
@@ -48,20 +51,20 @@ class Found:
         status: of the record; `missing` where there is none, `stale` for a finished one of other code or data.
         reason: why it failed, or what makes it stale; for a missing one, why it could not be begun, or which other
             run is close.
-        result: what its result.json holds, empty where there is none.
+        result: what its result.json holds, None where there is none.
         used: whether figures are made from it.
     """
 
     wanted: Wanted
     status: str
     reason: str | None
-    result: Mapping[str, Any]
+    result: Result | None
     used: bool
 
     @property
     def record(self) -> Record:
         """The run's record."""
-        return Record(self.wanted.folder)
+        return _record(self.wanted)
 
 
 def collect(
@@ -78,23 +81,29 @@ def collect(
     return found
 
 
+def _record(wanted: Wanted) -> Record:
+    """Return the record there is, or the place where it would be."""
+    records = [Record(folder) for folder in (wanted.folder, *wanted.others)]
+    return next((record for record in records if record.result_path.exists()), records[0])
+
+
 def _look_up(wanted: Wanted, use_stale: bool, mistake: str | None) -> Found:
-    record = Record(wanted.folder)
+    record = _record(wanted)
     if not record.result_path.exists():
-        return Found(wanted, MISSING, mistake, {}, False)
+        return Found(wanted, MISSING, mistake, None, False)
     run = inspect_run(record)
-    if run.status != Status.FINISHED:
-        return Found(wanted, run.status, mistake or run.result.get("error"), run.result, False)
-    made_by, now = run.result.get("code"), code_digest(wanted.config["method"]["name"])
-    scores = run.result["metrics"]["validation"]
+    result = run.result
+    if result is None or run.status != Status.FINISHED:
+        return Found(wanted, run.status, mistake or run.error, result, False)
+    scores = result.metrics.get("validation", {})
     if any(scores.get(metric) is None for metric in wanted.config["task"]["metrics"]):
-        return Found(wanted, Status.FAILED, "its score on validation is no number", run.result, False)
-    if made_by == now:
-        return Found(wanted, run.status, None, run.result, True)
-    commit = run.result.get("git_commit")
-    version = run.result.get("versions", {}).get("peftbench", "?")
+        return Found(wanted, Status.FAILED, "its score on validation is no number", result, False)
+    if is_current(result):
+        return Found(wanted, run.status, None, result, True)
+    commit = result.environment.git_commit if result.environment else None
+    version = result.environment.versions.get("peftbench", "?") if result.environment else "?"
     reason = f"made by other code (peftbench {version}{f', commit {commit[:7]}' if commit else ''})"
-    return Found(wanted, STALE, reason, run.result, use_stale)
+    return Found(wanted, STALE, reason, result, use_stale)
 
 
 def _same_data(found: list[Found]) -> list[Found]:
@@ -102,30 +111,34 @@ def _same_data(found: list[Found]) -> list[Found]:
     by_task: dict[str, Counter[str]] = {}
     for run in found:
         if run.used:
-            by_task.setdefault(run.wanted.config["task"]["name"], Counter())[run.result["data"]] += 1
+            by_task.setdefault(run.wanted.config["task"]["name"], Counter())[_data(run)] += 1
     most = {task: checksums.most_common(1)[0][0] for task, checksums in by_task.items()}
     return [
         Found(run.wanted, STALE, OTHER_DATA, run.result, False)
-        if run.used and run.result["data"] != most[run.wanted.config["task"]["name"]]
+        if run.used and _data(run) != most[run.wanted.config["task"]["name"]]
         else run
         for run in found
     ]
 
 
+def _data(run: Found) -> str:
+    return run.result.origin.data if run.result and run.result.origin else ""
+
+
 def _other_defaults(found: list[Found]) -> list[Found]:
     """Say of missing runs where a finished one has the same overrides: a default has changed since."""
-    known = {run.wanted.folder for run in found}
+    known = {folder for run in found for folder in (run.wanted.folder, *run.wanted.others)}
     others: dict[frozenset[str], Any] = {}
     for folder in {run.wanted.folder.parent for run in found}:
         for other in find_runs(folder, status=Status.FINISHED):
-            if other.record.folder not in known:
-                others[_learned(other.result.get("overrides") or [])] = other
+            if other.result and other.record.folder not in known:
+                others[_learned(other.result.overrides)] = other
     told = []
     for run in found:
         like = others.get(_learned(run.wanted.overrides)) if run.status == MISSING and not run.reason else None
         if like is not None:
             changes = "; ".join(differences(like.record.config(), run.wanted.config))
-            run = Found(run.wanted, MISSING, f"{like.id} was made with other defaults: {changes}", {}, False)
+            run = Found(run.wanted, MISSING, f"{like.id} was made with other defaults: {changes}", None, False)
         told.append(run)
     return told
 

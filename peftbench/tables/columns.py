@@ -1,11 +1,9 @@
 """The kinds of figures a table can have: what each is called, and where in a run's record it stands."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
+from peftbench.runs.result import Result
 from peftbench.tables.table import Column
-
-Result = Mapping[str, Any]
 
 SCORES = ("accuracy", "f1", "macro_f1", "roc_auc", "matthews", "pearson", "spearman")
 # scores that are shares and shown in percent; the others are correlations
@@ -56,22 +54,21 @@ def in_unit(metric: str, value: float) -> float:
     return 100 * value if metric in PERCENT else value
 
 
-def _share(result: Result) -> float:
-    return 100 * float(result["parameters"]["share_method"])
+def _share(result: Result) -> float | None:
+    return 100 * result.parameters.share_method if result.parameters else None
 
 
 def _memory(result: Result) -> float | None:
     """In MiB; on a CPU only of a process' first run."""
-    memory = result["memory"]
-    peak = memory["device_peak"] or memory["host_peak"]
+    peak = (result.memory.device_peak or result.memory.host_peak) if result.memory else None
     return None if peak is None else float(peak) / 2**20
 
 
 # figures that a run has one of
 PER_RUN: dict[str, Callable[[Result], float | None]] = {
     "share": _share,
-    "trained": lambda result: float(result["parameters"]["method"]),
-    "train_time": lambda result: float(result["time"]["train"]),
+    "trained": lambda result: float(result.parameters.method) if result.parameters else None,
+    "train_time": lambda result: result.time.train if result.time else None,
     "memory": _memory,
 }
 
@@ -88,13 +85,13 @@ def measured(key: str, result: Result, full_ms: float | None = None) -> tuple[fl
     `full_ms` is the time of a step of full fine-tuning that all rows are told by: each row measures its own ratio to
     it, but at another time, when the machine may have been slower.
     """
-    section = result.get(MEASURED[key])
-    if not section:
+    section = result.section(MEASURED[key]).result
+    if not section or not result.time:
         return None
     if key == "step":
         return section["ratio"], section["ratio_low"], section["ratio_high"]
     if key == "training":
-        steps = -(-result["examples"]["train"] // section["batch_size"]) * len(result["time"]["per_epoch"])
+        steps = -(-result.examples["train"] // section["batch_size"]) * len(result.time.per_epoch)
         full_seconds = steps * (full_ms or section["full_ms"]) / 1000
         return tuple(full_seconds * section[end] for end in ("ratio", "ratio_low", "ratio_high"))
     if key == "switch":

@@ -15,7 +15,11 @@ class Scored:
     """What the used runs of one row said about the evaluation examples."""
 
     def __init__(self, runs: Sequence[Found]) -> None:
-        predictions = {run.wanted.seed: run.record.read_predictions()[SPLIT] for run in runs}
+        predictions = {
+            run.wanted.seed: run.record.predictions(evaluation)
+            for run in runs
+            if run.result and (evaluation := run.result.evaluation(SPLIT))
+        }
         self.seeds = list(predictions)
         first = next(iter(predictions.values()))
         self.labels = np.asarray(first.labels)

@@ -15,7 +15,8 @@ import peftbench
 from peftbench import cli
 from peftbench.commands import completion
 from peftbench.runs.identity import run_id
-from peftbench.runs.record import Record, Status
+from peftbench.runs.record import Record
+from peftbench.runs.result import Status
 
 BASH = shutil.which("bash")
 needs_bash = pytest.mark.skipif(BASH is None, reason="no bash on this machine")

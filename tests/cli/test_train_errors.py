@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from records import age
 
 from peftbench import cli
 from peftbench.runs.find import find_runs
@@ -153,14 +154,14 @@ def test_a_checkpoint_of_other_code_is_not_continued(train, tmp_path, monkeypatc
     monkeypatch.undo()
     (result,) = tmp_path.rglob("result.json")
     record = Record(result.parent)
-    assert record.checkpoint_path.exists() and record.read()["code"]
+    assert record.checkpoint_path.exists() and record.read().origin.code
     if code == "other":
-        record.update(code="0ld")
+        age(record)
     continued = []
     monkeypatch.setattr(Terminal, "on_resume", lambda self, step: continued.append(step))
     assert train()[0] == 0
     assert bool(continued) == (code == "this")
-    assert record.read()["code"] != "0ld" and [row["epoch"] for row in record.history() if "validation" in row] == [
+    assert record.read().origin.code != "0ld" and [row["epoch"] for row in record.history() if "validation" in row] == [
         1,
         2,
     ]

@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -29,15 +30,16 @@ def test_gives_the_figures_of_the_record(
 ) -> None:
     record: Record = request.getfixturevalue(fixture)
     result = evaluated(capsys, record, "--split", split)
-    assert result["metrics"] == pytest.approx(record.read()["metrics"][split], rel=1e-5, abs=1e-6)
-    assert result["examples"] == record.read()["examples"][split]
+    assert result["metrics"] == pytest.approx(record.read().metrics[split], rel=1e-5, abs=1e-6)
+    assert result["stored"] == "predictions.csv"  # the run's own, left as it is
+    assert result["examples"] == record.read().examples[split]
     assert (result["run"], result["split"], result["latency"]) == (record.folder.name, split, None)
 
 
 def test_the_confusion_matrix_of_few_classes(tiny_run: Record, capsys: pytest.CaptureFixture) -> None:
     result = evaluated(capsys, tiny_run)
     by_class = result["by_class"]
-    assert by_class == tiny_run.read()["by_class"]["validation"]
+    assert by_class == tiny_run.read().evaluation("validation").by_class
     assert by_class["names"] == ["bad", "good"] and sum(map(sum, by_class["confusion"])) == 21
     correct = by_class["confusion"][0][0] + by_class["confusion"][1][1]
     assert result["metrics"]["accuracy"] == pytest.approx(correct / 21)
@@ -69,11 +71,11 @@ def test_another_split_and_batch_size(tiny_run: Record, capsys: pytest.CaptureFi
     assert one_by_one["metrics"] == pytest.approx(whole["metrics"], rel=1e-4)
 
 
-def test_merged_with_latency(tiny_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    record = Record(shutil.copytree(tiny_run.folder, tmp_path / "copy"))
-    text = record.config_path.read_text()
-    record.config_path.write_text(text.replace("seconds: 2.5", "seconds: 0.01"))
-    plain = evaluated(capsys, tiny_run)
+def test_merged_with_latency(train_tiny, capsys: pytest.CaptureFixture) -> None:
+    record = train_tiny(
+        "opinions", "method=lora", "trainer.lr=0.01", "measure.seconds=0.01", "seed=7", "experiment=quick"
+    )
+    plain = evaluated(capsys, record)
     merged = evaluated(capsys, record, "--merged", "--latency")
     assert merged["merged"]
     assert merged["metrics"] == pytest.approx(plain["metrics"], rel=1e-4)
@@ -87,6 +89,7 @@ def test_merged_with_latency(tiny_run: Record, tmp_path: Path, capsys: pytest.Ca
         "F1",
         "latency",
         "latency",
+        "stored",
         "run",
         "validation:",
         "bad",
@@ -95,10 +98,65 @@ def test_merged_with_latency(tiny_run: Record, tmp_path: Path, capsys: pytest.Ca
     assert "ms at batch 1 of 32 tokens" in lines[2]
 
 
+def test_an_evaluation_is_stored_beside_the_run_s_own(
+    tiny_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    record = Record(shutil.copytree(tiny_run.folder, tmp_path / tiny_run.folder.name))
+    record.update(evaluations=[own for own in record.read().evaluations if own.predictions == "predictions.csv"])
+    for _ in range(2):  # the second takes the first one's place
+        evaluated(capsys, record, "--merged")
+        whole = evaluated(capsys, record, "--split", "train")
+    result = record.read()
+    assert [(one.split, one.merged) for one in result.evaluations] == [
+        ("validation", False), ("test", False), ("validation", True), ("train", False),
+    ]  # fmt: skip
+    assert result.metrics["validation"] == tiny_run.read().metrics["validation"]
+    merged = result.evaluation("validation", merged=True)
+    assert merged.metrics == pytest.approx(result.metrics["validation"], rel=1e-4)
+    own = record.predictions(result.evaluation("validation"))
+    assert record.predictions(merged).labels == own.labels
+    assert (
+        record.predictions(result.evaluation("train")).labels and result.evaluation("train").metrics == whole["metrics"]
+    )
+    assert evaluate.main([str(record.folder), "--merged"]) == 0
+    assert "stored" in capsys.readouterr().out
+
+
+def test_a_record_that_is_only_read_is_scored_all_the_same(
+    tiny_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record(shutil.copytree(tiny_run.folder, tmp_path / tiny_run.folder.name))
+
+    def refuse(self: Path, *arguments: object, **more: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    before = record.result_path.read_bytes()
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert evaluate.main([str(record.folder), "--merged", "--device", "cpu"]) == 0
+    shown = capsys.readouterr()
+    assert "accuracy" in shown.out and "stored" not in shown.out
+    assert shown.err.startswith("peftbench: not stored: ") and shown.err.count("\n") == 1
+    assert record.result_path.read_bytes() == before
+
+
+def test_a_replaced_model_is_noticed(
+    train_tiny, tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    model = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+    record = train_tiny("opinions", "method=bitfit", f"model.path={model}")
+    assert evaluated(capsys, record)["metrics"]
+    weights = model / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match="holds another model than run"):
+        evaluate.main([str(record.folder)])
+
+
 def test_what_a_reader_sees(tiny_run: Record, capsys: pytest.CaptureFixture) -> None:
     assert evaluate.main([str(tiny_run.folder)]) == 0
-    accuracy, f1, run, *_ = capsys.readouterr().out.splitlines()
-    score = tiny_run.read()["metrics"]["validation"]
+    accuracy, f1, stored, run, *_ = capsys.readouterr().out.splitlines()
+    score = tiny_run.read().metrics["validation"]
     assert accuracy.split() == [
         "accuracy",
         f"{100 * score['accuracy']:.1f}",
@@ -124,7 +182,7 @@ def test_writes_predictions(tiny_run: Record, tmp_path: Path, capsys: pytest.Cap
     assert evaluated(capsys, tiny_run, "--write", path)["predictions"] == str(path)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    told = tiny_run.read_predictions()["validation"]
+    told = tiny_run.predictions(tiny_run.read().evaluation("validation"))
     names = ("bad", "good")
     assert [row["label"] for row in rows] == [names[label] for label in told.labels]
     assert [row["prediction"] for row in rows] == [names[label] for label in told.predictions]
@@ -140,19 +198,19 @@ def test_hidden_labels(tiny_pair_run: Record, tmp_path: Path, capsys: pytest.Cap
     result = evaluated(capsys, tiny_pair_run, "--split", "test", "--write", path)
     assert (result["metrics"], result["examples"]) == (None, 9)
     header, *rows = csv.reader(path.read_text().splitlines())
-    assert header == ["index", "label", "prediction", "not_equivalent", "equivalent"]
+    assert header == ["split", "id", "label", "prediction", "not_equivalent", "equivalent"]
     assert len(rows) == 9
-    assert {row[1] for row in rows} == {""}
-    assert {row[2] for row in rows} <= {"not_equivalent", "equivalent"}
+    assert {row[2] for row in rows} == {""}
+    assert {row[3] for row in rows} <= {"not_equivalent", "equivalent"}
 
 
 def test_scores_are_written_as_numbers(tiny_score_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "told.csv"
     evaluated(capsys, tiny_score_run, "--write", path)
     header, first, *_ = csv.reader(path.read_text().splitlines())
-    assert header == ["index", "label", "prediction"]
-    told = tiny_score_run.read_predictions()["validation"]
-    assert [float(cell) for cell in first[1:]] == pytest.approx([told.labels[0], told.predictions[0]], rel=1e-5)
+    assert header == ["split", "id", "label", "prediction"]
+    told = tiny_score_run.predictions(tiny_score_run.read().evaluation("validation"))
+    assert [float(cell) for cell in first[2:]] == pytest.approx([told.labels[0], told.predictions[0]], rel=1e-5)
 
 
 def test_the_task_has_moved(

@@ -32,7 +32,7 @@ def predicted(capsys: pytest.CaptureFixture, record: Record, *argv: object) -> l
 
 def test_gives_what_training_recorded(tiny_run: Record, tiny_data_dir: Path, capsys: pytest.CaptureFixture) -> None:
     answers = predicted(capsys, tiny_run, "--file", tiny_data_dir / "opinions" / "validation.csv")
-    told = tiny_run.read_predictions()["validation"]
+    told = tiny_run.predictions(tiny_run.read().evaluation("validation"))
     assert [answer["prediction"] for answer in answers] == [("bad", "good")[index] for index in told.predictions]
     found = [[answer["probabilities"][name] for name in ("bad", "good")] for answer in answers]
     torch.testing.assert_close(torch.tensor(found), torch.tensor(told.probabilities), rtol=1e-5, atol=1e-6)
@@ -117,7 +117,7 @@ def test_pairs(
 
 def test_scores(tiny_score_run: Record, tiny_data_dir: Path, capsys: pytest.CaptureFixture) -> None:
     answers = predicted(capsys, tiny_score_run, "--file", tiny_data_dir / "pairs" / "dev.tsv")
-    told = tiny_score_run.read_predictions()["validation"]
+    told = tiny_score_run.predictions(tiny_score_run.read().evaluation("validation"))
     assert [answer["prediction"] for answer in answers] == pytest.approx(told.predictions, abs=1e-5)
     assert "probabilities" not in answers[0]
 

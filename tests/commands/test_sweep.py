@@ -1,6 +1,7 @@
 """`peftbench sweep` and `peftbench table` as a user types them, on the tiny model."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,24 +10,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from records import age
 
 from peftbench.cli import main
+from peftbench.config.compose import compose
 from peftbench.config.groups import read_group
-from peftbench.files import write_json
+from peftbench.config.schema import resolve
+from peftbench.runs.execute import execute_run
 from peftbench.runs.find import find_runs
 from peftbench.runs.record import Record
 from peftbench.sweeps.request import read_request
 
 
 def results(outputs: Path) -> dict[str, dict]:
-    return {run.id: dict(run.result) for run in find_runs(outputs)}
+    return {run.id: run.facts for run in find_runs(outputs)}
 
 
 def learned(outputs: Path) -> dict[str, tuple]:
     """What must not depend on how a sweep went: metrics, curve and predictions of every run."""
     return {
         run.id: (
-            run.result["metrics"],
+            run.result.metrics,
             [(row["step"], row["loss"]) for row in run.record.history()],
             run.record.predictions_path.read_text(),
         )
@@ -114,12 +118,12 @@ def test_a_failure_beside_a_mistake_is_a_failure(sweep):
 def test_runs_of_other_code_are_named_and_left_out(sweep, capsys):
     sweep("seeds=1")
     (lora,) = find_runs(sweep.outputs, method="lora")
-    write_json(lora.record.result_path, {**lora.result, "code": "0ld"})
+    age(lora.record)
     capsys.readouterr()
     assert sweep("seeds=1") == 0
     shown = capsys.readouterr().out
     assert "stale and left out, made by other code" in shown and lora.id in shown and "stale=rerun" in shown
-    assert lora.record.read()["code"] == "0ld"
+    assert lora.record.read().origin.code == "0ld"
     table = json.loads((sweep.outputs / "tiny" / "tables" / "tiny" / "table.json").read_text())
     assert (
         "value" not in table["rows"][1]["cells"].get("accuracy", {}) or not table["rows"][1]["cells"]["accuracy"]["n"]
@@ -127,17 +131,15 @@ def test_runs_of_other_code_are_named_and_left_out(sweep, capsys):
     assert sweep("seeds=1", "stale=use") == 0
     assert "figures of LoRA are from runs of other code" in capsys.readouterr().out
     assert sweep("seeds=1", "stale=rerun") == 0
-    assert lora.record.read()["code"] != "0ld"
+    assert lora.record.read().origin.code != "0ld"
 
 
 def test_a_changed_default_is_named(sweep, capsys):
     sweep("seeds=1")
     (lora,) = find_runs(sweep.outputs, method="lora")
     # as if conf/method/lora.yaml had said alpha 4 when this run was made
-    old = lora.record.folder.with_name("lora-text_file-local-s0-01d01d01")
-    lora.record.folder.rename(old)
-    config = (old / "config.yaml").read_text().replace("alpha: 16", "alpha: 4")
-    (old / "config.yaml").write_text(config)
+    shutil.rmtree(lora.record.folder)
+    execute_run(resolve(compose([*lora.result.overrides, "method.alpha=4"])), lora.result.overrides)
     capsys.readouterr()
     sweep("seeds=1", command="table")
     shown = " ".join(capsys.readouterr().out.split())
@@ -192,8 +194,8 @@ def test_an_interrupted_sweep_says_so_and_shows_what_there_is(sweep):
 def test_a_setting_turned_off_is_not_measured(sweep):
     assert sweep("seeds=1", "measure.latency=no", "++measure.switching=0") == 0
     for run in find_runs(sweep.outputs):
-        assert run.result["latency"] is None and run.result["switching"] is None
-        assert run.result["training_step"]["ratio"] > 0
+        assert not run.result.latency and not run.result.switching
+        assert run.result.training_step.result["ratio"] > 0
 
 
 def test_out_of_memory_while_measuring_leaves_the_rest(sweep, capsys, monkeypatch):
@@ -203,10 +205,10 @@ def test_out_of_memory_while_measuring_leaves_the_rest(sweep, capsys, monkeypatc
     monkeypatch.setattr("peftbench.measuring.run.measure_training_step", too_large)
     assert sweep("seeds=1") == 1
     captured = capsys.readouterr()
-    assert captured.err.count("out of memory while measuring the training step: left out") == 3
+    assert captured.err.count("training step could not be measured: out of memory") == 3
     assert "adapters beat LoRA" in captured.out and "Traceback" not in captured.err
     for run in find_runs(sweep.outputs):
-        assert run.status == "finished" and run.result["latency"] and run.result["training_step"] is None
+        assert run.status == "finished" and run.result.latency and run.result.training_step.error == "out of memory"
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ def test_bf16_and_fp32_agree(train_tiny):
     losses = {}
     for precision in ("fp32", "bf16"):
         result = train_tiny("opinions", *changes, f"trainer.precision={precision}").read()
-        losses[precision] = result["metrics"]["validation"]["loss"]
-        assert result["dtype"] == {"fp32": "float32", "bf16": "bfloat16"}[precision]
+        losses[precision] = result.metrics["validation"]["loss"]
+        assert result.environment.precision == precision
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-2)
 
 
@@ -23,7 +23,7 @@ def test_bf16_and_fp32_agree(train_tiny):
 def test_compiled_and_eager_agree(train_tiny, method):
     changes = (f"method={method}", "model.dropout=0.0", "seed=32", "trainer.epochs=1")
     losses = [
-        train_tiny("opinions", *changes, f"trainer.compile={value}").read()["metrics"]["validation"]["loss"]
+        train_tiny("opinions", *changes, f"trainer.compile={value}").read().metrics["validation"]["loss"]
         for value in ("false", "true")
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
@@ -31,9 +31,9 @@ def test_compiled_and_eager_agree(train_tiny, method):
 
 def test_the_record_says_under_what_it_was_made(tiny_run):
     result = tiny_run.read()
-    assert result["versions"]["torch"] and result["device"] and result["threads"] == 1
-    assert len(result["time"]["per_epoch"]) == 2
-    assert result["parameters"]["method"] == result["parameters"]["closed_form"]
+    assert result.environment.versions["torch"] and result.environment.device and result.environment.threads == 1
+    assert len(result.time.per_epoch) == 2
+    assert result.parameters.method == result.parameters.closed_form
 
 
 def test_what_is_of_the_process_is_told_of_its_first_run_alone(tiny_model_dir, tiny_data_dir, tmp_path):
@@ -43,8 +43,8 @@ def test_what_is_of_the_process_is_told_of_its_first_run_alone(tiny_model_dir, t
     line += [f"task.splits.validation={opinions / 'validation.csv'}", "trainer.epochs=1", "measure.latency=false"]
     subprocess.run([*line, f"output_dir={tmp_path}", "threads=1"], check=True, capture_output=True)
     first, second = (run.result for run in find_runs(tmp_path))
-    assert first["time"]["startup"] > 0 and first["memory"]["host_peak"] > 50 * 2**20
-    assert second["time"]["startup"] is None and second["memory"]["host_peak"] is None
+    assert first.time.startup > 0 and first.memory.host_peak > 50 * 2**20
+    assert second.time.startup is None and second.memory.host_peak is None
 
 
 def test_a_run_learns_the_same_behind_another_in_one_process(train_tiny, tmp_path):

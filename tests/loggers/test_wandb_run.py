@@ -11,6 +11,7 @@ from peftbench.config.schema import resolve
 from peftbench.errors import PeftbenchError
 from peftbench.loggers.wandb_run import log_measured
 from peftbench.runs.record import Record
+from peftbench.runs.result import Section
 
 SETTING = {"batch": 1, "length": 8, "ratio": 1.25, "ratio_low": 1.2, "ratio_high": 1.3}
 
@@ -34,16 +35,16 @@ def test_a_run_is_mirrored_offline_without_a_key(train_tiny):
     record = train_tiny("opinions", "method=lora", "logger=wandb", "seed=11", "force=true")
     result = record.read()
     (log,) = read_logs(record.folder)
-    assert (log.run.display_name, log.run.run_group, log.run.job_type) == (result["id"], "opinions", "lora")
+    assert (log.run.display_name, log.run.run_group, log.run.job_type) == (result.id, "opinions", "lora")
     assert log.config["method"]["rank"] == 8 and log.config["seed"] == 11
     losses = [row["train/loss"] for row in log.rows if "train/loss" in row]
     assert losses == [row["loss"] for row in record.history() if "lr" in row]
     scores = [row["validation/accuracy"] for row in log.rows if "validation/accuracy" in row]
-    assert scores[-1] == result["metrics"]["validation"]["accuracy"] and len(scores) == 2
+    assert scores[-1] == result.metrics["validation"]["accuracy"] and len(scores) == 2
     assert log.summary["validation/accuracy"] == scores[-1]
-    assert result.items() <= log.summary.items()
-    assert log.summary["figures/share"] == 100 * result["parameters"]["share_method"]
-    assert log.summary["figures/trained"] == result["parameters"]["method"]
+    assert {"started": result.started, "metrics": result.metrics, "latency": None}.items() <= log.summary.items()
+    assert log.summary["figures/share"] == 100 * result.parameters.share_method
+    assert log.summary["figures/trained"] == result.parameters.method
     assert "figures/latency" not in log.summary  # not measured
     assert log.exit_code == 0
 
@@ -54,7 +55,7 @@ def test_a_failed_run_shows_as_failed_and_says_why(train_tiny, created):
     (log,) = read_logs(created[0].folder)
     assert log.exit_code == 1
     result = created[0].read()
-    assert result["status"] == "failed" and log.summary["error"] == result["error"]
+    assert result.status == "failed" and log.summary["error"] == result.error
 
 
 def test_a_continued_run_goes_on_with_its_wandb_run(train_tiny, created, monkeypatch):
@@ -73,7 +74,7 @@ def test_a_continued_run_goes_on_with_its_wandb_run(train_tiny, created, monkeyp
 
 def test_what_is_measured_later_reaches_the_wandb_run(train_tiny):
     record = train_tiny("opinions", "method=lora", "logger=wandb", "seed=19")
-    record.update(latency={"settings": [SETTING]})
+    record.update(latency=Section({"settings": [SETTING]}))
     config = resolve(OmegaConf.create(record.config()))
     log_measured(config, record)
     trained, measured = read_logs(record.folder)

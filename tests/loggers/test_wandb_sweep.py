@@ -46,5 +46,5 @@ def test_the_metric_is_one_that_a_run_logs(train_tiny):
     (log,) = read_logs(record.folder)
     assert SWEEP["metric"]["goal"] == "maximize"
     metric = SWEEP["metric"]["name"]
-    assert log.summary[metric] == record.read()["metrics"]["validation"]["accuracy"]
+    assert log.summary[metric] == record.read().metrics["validation"]["accuracy"]
     assert log.run.run_group == "wandb_sweep" and log.config["method"]["rank"] == 2

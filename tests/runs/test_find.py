@@ -6,7 +6,8 @@ from peftbench.errors import UserError
 from peftbench.runs.find import UNREADABLE, find_runs, load_run
 from peftbench.runs.identity import run_id
 from peftbench.runs.lock import RunLock
-from peftbench.runs.record import Record, Status
+from peftbench.runs.record import Record
+from peftbench.runs.result import Status
 
 
 def make(output_dir: Path, method: str = "adapter", seed: int = 0, experiment: str = "demo", **more) -> Record:
@@ -81,7 +82,7 @@ def test_damaged_records_are_listed(tmp_path: Path) -> None:
         (bad.folder.name, UNREADABLE),
         (good.folder.name, Status.FINISHED),
     ]
-    assert "damaged" in runs[0].result["error"]
+    assert "damaged" in runs[0].error
     assert [run.id for run in find_runs(tmp_path, status=UNREADABLE)] == [bad.folder.name]
     good.update(started="yesterday")
     assert len(find_runs(tmp_path)) == 2
@@ -96,7 +97,7 @@ def test_load_run_by_every_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert load_run(str(record.folder), Path("unused")).folder == record.folder
     assert load_run(str(record.result_path), Path("unused")).folder == record.folder
     monkeypatch.chdir(other.folder)
-    assert load_run(".", Path("unused")).read()["method"] == "adapter"
+    assert load_run(".", Path("unused")).read().method == "adapter"
 
 
 def test_a_full_id_wins_over_longer_ones(tmp_path: Path) -> None:

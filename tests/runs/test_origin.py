@@ -1,10 +1,20 @@
-"""What a figure depends on besides its config: the digest of the code that decides a result."""
+"""What a figure depends on besides its config: the digest of the code that a run used."""
 
 import shutil
 
 import pytest
 
 from peftbench.runs import origin
+
+LORA = ["peftbench.methods.lora", "peftbench.backbones.layouts.bert", "peftbench.training.loop"]
+FILE = '''"""A new method."""
+
+from peftbench.methods.base import Method, register
+
+
+class New(Method):
+    """Nothing yet."""
+'''
 
 
 @pytest.fixture
@@ -13,47 +23,93 @@ def package(tmp_path, monkeypatch):
     copy = tmp_path / "peftbench"
     shutil.copytree(origin.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(origin, "PACKAGE", copy)
-    origin.code_digest.cache_clear()
     yield copy
-    origin.code_digest.cache_clear()
+    origin._closure_digest.cache_clear()
 
 
-def append(path):
-    path.write_text(path.read_text() + "\n# changed\n")
-    origin.code_digest.cache_clear()  # as a new process
+def append(path, text):
+    path.write_text(path.read_text() + text)
+    origin._closure_digest.cache_clear()  # as a new process
 
 
 def test_the_digest_is_the_same_for_the_same_code(package):
-    assert origin.code_digest("lora") == origin.code_digest("lora")
-    assert origin.code_digest("lora") != origin.code_digest("adapter")
+    assert origin.code_digest(LORA) == origin.code_digest(reversed(LORA))
+    assert origin.code_digest(LORA) != origin.code_digest(["peftbench.methods.adapter", *LORA[1:]])
 
 
 @pytest.mark.parametrize(
-    "file", ["training/loop.py", "tasks/read.py", "backbones/load.py", "methods/base.py", "preparation.py"]
+    "file",
+    ["training/loop.py", "training/optimizer.py", "methods/lora.py", "methods/base.py", "backbones/layouts/bert.py"],
 )
-def test_what_decides_a_result_changes_it(package, file):
-    before = origin.code_digest("lora")
-    append(package / file)
-    assert origin.code_digest("lora") != before
+def test_code_that_a_run_used_changes_it(package, file):
+    before = origin.code_digest(LORA)
+    append(package / file, "\nCHANGED = 1\n")
+    assert origin.code_digest(LORA) != before
 
 
-@pytest.mark.parametrize("file", ["commands/runs.py", "records/record.py", "methods/prompt.py", "cli.py"])
-def test_what_does_not_leaves_it(package, file):
-    before = origin.code_digest("lora")
-    append(package / file)
-    assert origin.code_digest("lora") == before
+@pytest.mark.parametrize(
+    "file", ["commands/runs.py", "runs/record.py", "methods/prompt.py", "backbones/layouts/mpnet.py", "cli.py"]
+)
+def test_code_that_it_did_not_use_leaves_it(package, file):
+    before = origin.code_digest(LORA)
+    append(package / file, "\nCHANGED = 1\n")
+    assert origin.code_digest(LORA) == before
+
+
+@pytest.mark.parametrize("folder", ["methods", "backbones/layouts"])
+def test_a_new_method_or_layout_makes_nothing_stale(package, folder):
+    before = origin.code_digest(LORA)
+    (package / folder / "new.py").write_text(FILE)
+    append(package / folder / "__init__.py", "\nNAMES = ['new']\n")
+    assert origin.code_digest(LORA) == before
+
+
+def test_comments_docstrings_and_layout_make_nothing_stale(package):
+    before = origin.code_digest(LORA)
+    loop = package / "training" / "loop.py"
+    text = loop.read_text()
+    docstring = text.split('"""')[1]
+    loop.write_text("# a comment\n\n" + text.replace(docstring, "Another docstring.", 1).replace("\n\n\n", "\n\n\n\n"))
+    append(loop, "\n# another\n")
+    assert origin.code_digest(LORA) == before
 
 
 def test_a_method_that_builds_on_another_changes_with_it(package):
     lora = package / "methods" / "lora.py"
     lora.write_text("from peftbench.methods.prompt import PromptConfig\n" + lora.read_text())
-    before = origin.code_digest("lora")
-    append(package / "methods" / "prompt.py")
-    assert origin.code_digest("lora") != before
+    before = origin.code_digest(LORA)
+    append(package / "methods" / "prompt.py", "\nCHANGED = 1\n")
+    assert origin.code_digest(LORA) != before
+
+
+def test_a_module_that_is_gone_changes_it(package):
+    before = origin.code_digest(LORA)
+    (package / "methods" / "lora.py").unlink()
+    origin._closure_digest.cache_clear()
+    assert origin.code_digest(LORA) != before
+
+
+def test_a_method_outside_the_package_counts(tmp_path, monkeypatch):
+    plugin = tmp_path / "my_plugin_method.py"
+    plugin.write_text("from peftbench.methods.base import Method\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = origin.code_digest(["my_plugin_method"])
+    append(plugin, "CHANGED = 1\n")
+    assert origin.code_digest(["my_plugin_method"]) != before
+    origin._closure_digest.cache_clear()
 
 
 def test_what_is_edited_while_a_process_runs_changes_nothing_in_it(package):
-    before = origin.code_digest("lora")
+    before = origin.code_digest(LORA)
     loop = package / "training" / "loop.py"
-    loop.write_text(loop.read_text() + "\n# changed\n")
-    assert origin.code_digest("lora") == before
+    loop.write_text(loop.read_text() + "\nCHANGED = 1\n")
+    assert origin.code_digest(LORA) == before
+
+
+def test_a_run_names_what_it_used(tiny_run, tiny_score_run):
+    used = set(tiny_run.read().origin.modules)
+    assert {"peftbench.methods.lora", "peftbench.backbones.layouts.bert", "peftbench.training.loop"} <= used
+    assert "peftbench.tasks.classification" in used and "peftbench.methods.prefix" not in used
+    assert {"peftbench.methods.prefix", "peftbench.tasks.regression"} <= set(tiny_score_run.read().origin.modules)
+    for record in (tiny_run, tiny_score_run):
+        assert origin.is_current(record.read())

@@ -1,4 +1,5 @@
 import copy
+import csv
 import errno
 import json
 import os
@@ -13,8 +14,11 @@ import pytest
 
 from peftbench.errors import UserError
 from peftbench.files import atomic_write, plain
+from peftbench.runs.history import read_history, write_history
 from peftbench.runs.identity import fingerprint, run_id
-from peftbench.runs.record import SCHEMA_VERSION, Predictions, Record, Status
+from peftbench.runs.predictions import Predictions, read_predictions, write_predictions
+from peftbench.runs.record import Record
+from peftbench.runs.result import SCHEMA_VERSION, Evaluation, Section, Status
 
 CONFIG = {
     "experiment": "demo",
@@ -143,29 +147,28 @@ class TestFingerprint:
 class TestRecord:
     def test_create_begins_a_running_record(self, record: Record) -> None:
         result = record.read()
-        assert result["status"] == Status.RUNNING
-        assert result["schema"] == SCHEMA_VERSION
-        assert result["id"] == record.folder.name
-        assert (result["experiment"], result["method"], result["seed"]) == ("demo", "adapter", 3)
-        assert result["overrides"] == ["method=adapter"]
-        assert result["pid"] == os.getpid()
-        assert result["started"].endswith("+00:00")
+        assert result.status == Status.RUNNING
+        assert result.schema == SCHEMA_VERSION
+        assert result.id == record.folder.name
+        assert (result.experiment, result.method, result.seed) == ("demo", "adapter", 3)
+        assert result.overrides == ["method=adapter"]
+        assert result.pid == os.getpid()
+        assert result.started.endswith("+00:00")
         assert record.config() == CONFIG
 
     def test_finish_and_fail(self, record: Record) -> None:
-        record.update(metrics={"validation": {"accuracy": 0.5}}, device="cpu")
-        record.finish(metrics={"validation": {"accuracy": 0.75}})
+        record.update(primary="accuracy", best_epoch=1)
+        record.finish(best_epoch=2)
         result = record.read()
-        assert (result["status"], result["device"]) == ("finished", "cpu")
-        assert result["metrics"] == {"validation": {"accuracy": 0.75}}
-        assert result["finished"] >= result["started"]
+        assert (result.status, result.primary, result.best_epoch) == ("finished", "accuracy", 2)
+        assert result.finished >= result.started
 
-        record.fail(Status.OOM, "out of memory", memory={"host_peak": 3})
-        assert record.read()["status"] == "oom"
-        assert record.read()["error"] == "out of memory"
+        record.fail(Status.OOM, "out of memory")
+        assert record.read().status == "oom"
+        assert record.read().error == "out of memory"
 
     def test_create_leaves_nothing_of_an_earlier_attempt(self, record: Record) -> None:
-        record.append_history({"step": 1})
+        write_history(record.history_path, [{"step": 1}])
         record.write_predictions({"validation": Predictions([1], [0])})
         record.checkpoint_path.write_text("old")
         record.adapter_dir.mkdir()
@@ -175,38 +178,39 @@ class TestRecord:
         Record.create(record.folder, CONFIG, [])
 
         assert sorted(path.name for path in record.folder.iterdir()) == ["config.yaml", "result.json"]
-        assert record.read()["status"] == "running"
-        assert record.read()["error"] is None
+        assert record.read().status == "running"
+        assert record.read().error is None
 
     def test_reopen_keeps_what_was_there(self, record: Record) -> None:
-        started = record.read()["started"]
-        record.append_history({"step": 1})
+        started = record.read().started
+        write_history(record.history_path, [{"step": 1}])
         record.checkpoint_path.write_text("state")
         record.fail(Status.INTERRUPTED, "Ctrl-C")
 
         record.reopen()
 
         result = record.read()
-        assert (result["status"], result["error"], result["finished"]) == ("running", None, None)
-        assert result["started"] == started
+        assert (result.status, result.error, result.finished) == ("running", None, None)
+        assert result.started == started
         assert record.history() == [{"step": 1}]
         assert record.checkpoint_path.read_text() == "state"
 
     def test_nan_numpy_and_paths_make_valid_json(self, record: Record) -> None:
-        record.update(
-            loss=float("nan"),
-            values=np.array([1.5, np.inf]),
-            count=np.int64(3),
-            accuracy=np.float32(0.5),
-            path=Path("a"),
-            both=(True, None),
-        )
+        figures = {
+            "loss": float("nan"),
+            "values": np.array([1.5, np.inf]),
+            "count": np.int64(3),
+            "accuracy": np.float32(0.5),
+            "path": Path("a"),
+            "both": (True, None),
+        }
+        record.update(latency=Section(figures))
         text = record.result_path.read_text()
         assert "NaN" not in text
         assert "Infinity" not in text
-        result = json.loads(text)
-        assert (result["loss"], result["values"], result["count"]) == (None, [1.5, None], 3)
-        assert (result["accuracy"], result["path"], result["both"]) == (0.5, "a", [True, None])
+        found = record.read().latency.result
+        assert (found["loss"], found["values"], found["count"]) == (None, [1.5, None], 3)
+        assert (found["accuracy"], found["path"], found["both"]) == (0.5, "a", [True, None])
 
     def test_torch_values_are_plain_too(self) -> None:
         torch = pytest.importorskip("torch")
@@ -226,61 +230,51 @@ class TestRecord:
     def test_missing_and_newer_results(self, record: Record, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="No run in"):
             Record(tmp_path / "nowhere").read()
-        record.update(schema=SCHEMA_VERSION + 1)
+        record.result_path.write_text(json.dumps({"schema": SCHEMA_VERSION + 1}))
         with pytest.raises(UserError, match="newer peftbench"):
             record.read()
 
     @pytest.mark.parametrize("content", ["a: [", "- 1\n", ""])
     def test_damaged_config(self, record: Record, content: str) -> None:
         record.config_path.write_text(content)
-        if content:
-            with pytest.raises(UserError, match=r"config\.yaml"):
-                record.config()
-        else:
-            assert record.config() == {}
+        with pytest.raises(UserError, match=r"config\.yaml is damaged"):
+            record.config()
 
 
 class TestHistory:
-    def test_rows_come_back_and_are_cut_at_the_checkpoint(self, record: Record) -> None:
+    def test_rows_come_back(self, record: Record) -> None:
         assert record.history() == []
         rows = [{"step": step, "loss": 1 / step} for step in range(1, 5)]
-        for row in rows:
-            record.append_history(row)
-        assert record.history() == rows
-        record.truncate_history(2)
-        assert record.history() == rows[:2]
-        record.append_history({"step": 3, "loss": float("nan")})
-        assert record.history()[2] == {"step": 3, "loss": None}
+        write_history(record.history_path, [*rows, {"step": 5, "loss": float("nan")}])
+        assert record.history() == [*rows, {"step": 5, "loss": None}]
 
-    def test_a_line_cut_short_by_a_kill_is_left_out(self, record: Record) -> None:
-        record.append_history({"step": 1})
+    def test_a_line_cut_short_is_left_out(self, record: Record) -> None:
+        write_history(record.history_path, [{"step": 1}])
         with record.history_path.open("a") as file:
             file.write('{"step": 2, "lo')
-        assert record.history() == [{"step": 1}]
-        record.truncate_history(1)
-        record.append_history({"step": 2})
-        assert record.history() == [{"step": 1}, {"step": 2}]
+        assert read_history(record.history_path) == [{"step": 1}]
 
     def test_a_full_disk_takes_no_half_line(self, record: Record) -> None:
-        for step in range(10):
-            record.append_history({"step": step})
+        rows = [{"step": step} for step in range(10)]
+        write_history(record.history_path, rows)
         whole = record.history_path.read_bytes()
         # A limit on the file's size, in another process, stands for the end of the disk.
         code = """
             import resource, signal, sys
             from pathlib import Path
             from peftbench.errors import UserError
-            from peftbench.runs.record import Record
+            from peftbench.runs.history import read_history, write_history
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+            path = Path(sys.argv[1])
             try:
-                Record(Path(sys.argv[1])).append_history({"step": 10})
+                write_history(path, [*read_history(path), {"step": 10}])
             except UserError as error:
                 assert "history.jsonl" in str(error) and "output_dir=" in str(error), error
             else:
                 raise SystemExit("nothing was raised")
         """
-        run_python(code, record.folder, len(whole) + 5)
+        run_python(code, record.history_path, len(whole) + 5)
         assert record.history_path.read_bytes() == whole
 
 
@@ -288,37 +282,68 @@ class TestPredictions:
     def test_classes_round_trip(self, record: Record) -> None:
         generator = np.random.default_rng(0)
         probabilities = generator.random((5, 3), dtype=np.float32)
-        told = {
+        given = {
             "validation": Predictions(np.array([0, 1, 2, 1, 0]), probabilities.argmax(1), probabilities),
-            "test": Predictions(None, [2, 0], [[0.1, 0.2, 0.7], [0.5, 0.25, 0.25]]),
+            "test": Predictions(None, [2, 0], [[0.1, 0.2, 0.7], [0.5, 0.25, 0.25]], ["q7", "q9"]),
         }
-        record.write_predictions(told)
+        write_predictions(record.predictions_path, given, ["no, never", "maybe", "yes"])
 
-        lines = record.predictions_path.read_text().splitlines()
-        assert lines[0] == "split,index,label,prediction,p0,p1,p2"
-        assert len(lines) == 1 + 5 + 2
-        assert lines[6].startswith("test,0,,2,0.1")
-        found = record.read_predictions()
+        with record.predictions_path.open(newline="") as file:
+            rows = list(csv.reader(file))
+        assert rows[0] == ["split", "id", "label", "prediction", "no, never", "maybe", "yes"]
+        assert [row[:3] for row in rows[1:4]] == [
+            ["validation", "0", "no, never"],
+            ["validation", "1", "maybe"],
+            ["validation", "2", "yes"],
+        ]
+        assert rows[6] == ["test", "q7", "", "yes", "0.1", "0.2", "0.7"]
+        found = read_predictions(record.predictions_path)
         assert found["validation"].labels == [0, 1, 2, 1, 0]
         assert found["validation"].predictions == probabilities.argmax(1).tolist()
         assert np.array_equal(np.array(found["validation"].probabilities, dtype=np.float32), probabilities)
-        assert found["test"] == told["test"]
+        assert found["test"] == given["test"]
 
     def test_scores_round_trip_without_probabilities(self, record: Record) -> None:
-        record.write_predictions({"validation": Predictions([3.0, 0.25], [-2.5, 1e-7])})
-        assert record.predictions_path.read_text().startswith("split,index,label,prediction\n")
-        assert record.read_predictions() == {"validation": Predictions([3.0, 0.25], [-2.5, 1e-7], None)}
+        write_predictions(record.predictions_path, {"validation": Predictions([3.0, 0.25], [-2.5, 1e-7])})
+        assert record.predictions_path.read_text().startswith("split,id,label,prediction\n")
+        assert read_predictions(record.predictions_path) == {
+            "validation": Predictions([3.0, 0.25], [-2.5, 1e-7], None, ["0", "1"])
+        }
+
+    def test_a_file_of_version_1(self, record: Record) -> None:
+        record.predictions_path.write_text("split,index,label,prediction,p0,p1\nvalidation,0,1,0,0.75,0.25\n")
+        assert read_predictions(record.predictions_path) == {"validation": Predictions([1], [0], [[0.75, 0.25]], ["0"])}
 
     def test_lengths_must_agree(self, record: Record) -> None:
         with pytest.raises(ValueError, match="validation"):
             record.write_predictions({"validation": Predictions([0, 1], [0])})
 
-    def test_missing_or_damaged(self, record: Record) -> None:
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("split,id,label,prediction,no,yes\nvalidation,0,yes,ye,0,1\n", "'ye' is no class"),
+            ("split,id,label,prediction,no,yes\nvalidation,0,yes,,0,1\n", "a prediction is missing"),
+            ("split,id,label,prediction,no,yes\nvalidation,0,yes,yes,0,x\n", "could not convert"),
+            ("split,id,label,prediction,no,yes\nvalidation,0,yes\n", "line 2 has 3 cells"),
+            ("split,index,label,prediction,p0,p1\nvalidation,0,1,7,0,1\n", "7 is no class"),
+            ("id,label,prediction,split\n", "its header"),
+            ("", "its header"),
+        ],
+    )
+    def test_a_damaged_file_is_named_with_the_reason(self, record: Record, text: str, why: str) -> None:
+        record.predictions_path.write_text(text)
+        with pytest.raises(UserError, match=why) as caught:
+            read_predictions(record.predictions_path)
+        assert str(record.predictions_path) in str(caught.value)
+
+    def test_rows_that_are_missing(self, record: Record) -> None:
+        record.write_predictions({"validation": Predictions([1, 0], [0, 0])})
+        evaluation = Evaluation("validation", 3, {"accuracy": 0.5}, "fp32", "data", predictions="predictions.csv")
+        with pytest.raises(UserError, match="2 rows of validation instead of 3"):
+            record.predictions(evaluation)
+        record.predictions_path.unlink()
         with pytest.raises(UserError, match=r"predictions\.csv"):
-            record.read_predictions()
-        record.predictions_path.write_text("split,index,label,prediction\nvalidation,0,1,x\n")
-        with pytest.raises(UserError, match="damaged"):
-            record.read_predictions()
+            record.predictions(evaluation)
 
 
 class TestAtomicWrite:
@@ -364,7 +389,7 @@ class TestAtomicWrite:
 
         monkeypatch.setattr(os, "fsync", refuse)
         with pytest.raises(UserError) as caught:
-            record.update(device="cpu")
+            record.update(primary="f1")
         message = str(caught.value)
         assert str(record.result_path) in message
         assert os.strerror(code) in message

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from records import age
 
 from peftbench.cli import main
-from peftbench.files import write_json
 from peftbench.runs.find import find_runs
 
 RATES = "trainer.lr=1e-4,1e-2"
@@ -62,10 +63,10 @@ def test_a_grid_is_trained_and_its_winner_runs_again_on_fresh_seeds(search, caps
     assert search(*line) == 0
     shown = capsys.readouterr().out
     runs = find_runs(search.outputs)
-    tried = [run for run in runs if run.result["seed"] == 0]
+    tried = [run for run in runs if run.result.seed == 0]
     assert len(tried) == 4 and len(runs) == 6
-    assert {run.result["experiment"] for run in runs} == {"search"}
-    assert not any(run.result["latency"] for run in runs)
+    assert {run.result.experiment for run in runs} == {"search"}
+    assert not any(run.result.latency for run in runs)
 
     told, best = trials(search), winner(search)
     assert [(row["trainer.lr"], row["method.rank"]) for row in told] == [
@@ -78,10 +79,10 @@ def test_a_grid_is_trained_and_its_winner_runs_again_on_fresh_seeds(search, caps
     assert best["chosen_on"] == "validation" and best["best_of"] == 4
     fresh = best["fresh_seeds"]
     assert fresh["seeds"] == [1, 2]
-    again = [run.result for run in runs if run.result["seed"] != 0]
-    assert {run["id"] for run in again} == set(fresh["runs"])
+    again = [run.result for run in runs if run.result.seed != 0]
+    assert {run.id for run in again} == set(fresh["runs"])
     for split in ("validation", "test"):
-        scores = [run["metrics"][split]["accuracy"] for run in again]
+        scores = [run.metrics[split]["accuracy"] for run in again]
         assert fresh[split]["accuracy"]["mean"] == pytest.approx(sum(scores) / 2)
         assert fresh[split]["accuracy"]["n"] == 2
     assert "chosen on validation, by accuracy" in shown and "the best of 4 trials" in shown and "optimistic" in shown
@@ -100,7 +101,7 @@ def test_a_grid_is_trained_and_its_winner_runs_again_on_fresh_seeds(search, caps
 
 def test_trials_run_with_the_seed_given_and_the_winner_without_it(search):
     assert search("search=grid", RATES, "seed=5", "trainer.epochs=1", "search.winner_seeds=1") == 0
-    assert sorted(run.result["seed"] for run in find_runs(search.outputs)) == [5, 5, 6]
+    assert sorted(run.result.seed for run in find_runs(search.outputs)) == [5, 5, 6]
     assert "seed=" not in winner(search)["train"]
     assert winner(search)["fresh_seeds"]["test"]["accuracy"]["sd"] is None
 
@@ -136,8 +137,9 @@ def test_the_choice_does_not_look_at_the_test_split(search):
     told, best = trials(search), winner(search)
     for run in find_runs(search.outputs):
         won = run.id == best["winner"]["run"]
-        metrics = {**run.result["metrics"], "test": {"accuracy": float(not won), "f1": float(not won), "loss": 0.0}}
-        write_json(run.record.result_path, {**run.result, "metrics": metrics})
+        validation, test = run.result.evaluations
+        other = {"accuracy": float(not won), "f1": float(not won), "loss": 0.0}
+        run.record.update(evaluations=[validation, replace(test, metrics=other)])
     assert search(*line) == 0
     assert trials(search) == told
     assert winner(search)["winner"] == best["winner"]
@@ -147,14 +149,14 @@ def test_trials_of_other_code_do_not_take_part(search, capsys):
     line = ["search=grid", RATES, "trainer.epochs=1", "search.winner_seeds=1"]
     search(*line)
     for run in find_runs(search.outputs):
-        write_json(run.record.result_path, {**run.result, "code": "0ld"})
+        age(run.record)
     capsys.readouterr()
     assert search(*line) == 1
     assert "no trial has a score: 2 of 2 are of other code; stale=rerun" in capsys.readouterr().err
     assert search(*line, "stale=use") == 0
-    assert {run.result["code"] for run in find_runs(search.outputs)} == {"0ld"}
+    assert {run.result.origin.code for run in find_runs(search.outputs)} == {"0ld"}
     assert search(*line, "stale=rerun") == 0
-    assert "0ld" not in {run.result["code"] for run in find_runs(search.outputs)}
+    assert "0ld" not in {run.result.origin.code for run in find_runs(search.outputs)}
 
 
 def test_a_random_search_draws_goes_on_and_stops_where_the_space_ends(search, capsys):

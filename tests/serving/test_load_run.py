@@ -17,8 +17,14 @@ TEXTS = [("the film was good",), ("a dull and bad plot",), ("the plot is fine bu
 @pytest.fixture
 def copied(tiny_run: Record, tmp_path: Path) -> Record:
     """A copy of the run that a test may damage."""
-    shutil.copytree(tiny_run.folder, tmp_path / "copy")
-    return Record(tmp_path / "copy")
+    return Record(shutil.copytree(tiny_run.folder, tmp_path / tiny_run.folder.name))
+
+
+def lay_elsewhere(record: Record, folder: str) -> None:
+    """Let the run's model lie in another folder, as one who moved it would write it."""
+    path = record.adapter_dir / "adapter.json"
+    path.write_text(path.read_text().replace(describe_run(record).model["path"], folder))
+    record.finish()
 
 
 def logits(model) -> torch.Tensor:
@@ -37,9 +43,9 @@ def test_gives_what_training_recorded(fixture: str, request: pytest.FixtureReque
     texts = load_task(fill(TaskConfig, settings, "task"), ["validation"]).splits["validation"].texts
     with inference(model, "fp32"):
         found = logits_of(
-            model.backbone.model, encode(texts, None, model.backbone.sites.tokenizer, 32), 64, "auto", CPU
+            model.backbone.model, encode(texts, None, model.backbone.sites.tokenizer, 32), 64, "fp32", CPU
         )
-    told = record.read_predictions()["validation"]
+    told = record.predictions(record.read().evaluation("validation"))
     if told.probabilities is None:
         torch.testing.assert_close(found.squeeze(-1), torch.tensor(told.predictions), rtol=1e-5, atol=1e-5)
     else:
@@ -84,15 +90,15 @@ def test_not_mergeable(tiny_pair_run: Record) -> None:
 def test_an_unfinished_run(copied: Record, status: Status) -> None:
     shutil.rmtree(copied.adapter_dir)
     copied.fail(status, "stopped")
-    with pytest.raises(UserError, match=f"run copy has no trained adapter, its status is {status}: the same"):
+    with pytest.raises(
+        UserError, match=f"run {copied.folder.name} has no trained adapter, its status is {status}: the same"
+    ):
         load_run_model(copied, CPU)
 
 
 def test_a_missing_model(copied: Record) -> None:
-    path = copied.adapter_dir / "adapter.json"
-    folder = describe_run(copied).model["path"]
-    path.write_text(path.read_text().replace(folder, folder + "-moved"))
-    with pytest.raises(UserError, match="the model of run copy is gone: there is no folder .*-moved"):
+    lay_elsewhere(copied, describe_run(copied).model["path"] + "-moved")
+    with pytest.raises(UserError, match=f"the model of run {copied.folder.name} is gone: there is no folder .*-moved"):
         load_run_model(copied, CPU)
 
 
@@ -112,7 +118,9 @@ def test_another_model(copied: Record, tmp_path: Path) -> None:
     shutil.copytree(describe_run(copied).model["path"], folder)
     settings = {**ARCHITECTURES["bert"], "hidden_size": 64}
     AutoModelForSequenceClassification.from_config(AutoConfig.for_model("bert", **settings)).save_pretrained(folder)
-    path = copied.adapter_dir / "adapter.json"
-    path.write_text(path.read_text().replace(describe_run(copied).model["path"], str(folder)))
+    lay_elsewhere(copied, str(folder))
+    with pytest.raises(UserError, match="holds another model than run"):
+        load_run_model(copied, CPU)
+    copied.update(origin=None)  # as a record of version 1, which does not say what it was trained on
     with pytest.raises(UserError, match=r"adapter\.safetensors is of another model"):
         load_run_model(copied, CPU)

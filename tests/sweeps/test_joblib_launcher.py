@@ -84,7 +84,7 @@ def test_a_killed_worker_of_a_sweep_is_named_and_the_same_command_goes_on(sweep)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert _within(90, lambda: [run.record for run in find_runs(sweep.outputs, method="lora", status="running")])
     (lora,) = find_runs(sweep.outputs, method="lora")
-    os.kill(lora.record.read()["pid"], signal.SIGKILL)
+    os.kill(lora.record.read().pid, signal.SIGKILL)
     output, error = process.communicate(timeout=120)
     assert process.returncode == 1
     assert f"killed (SIGKILL), as the system does when memory runs out: {lora.id}; the same command goes on" in error

@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from records import age
 
 from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
@@ -35,7 +36,7 @@ def test_two_sweeps_at_once_share_the_work(sweep):
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     found = find_runs(sweep.outputs)
     assert len(found) == 6 and {run.status for run in found} == {"finished"}
-    assert len({run.result["pid"] for run in found}) == 2  # both did some of it
+    assert len({run.result.pid for run in found}) == 2  # both did some of it
     for run in find_runs(sweep.outputs):
         assert [row["epoch"] for row in run.record.history() if "validation" in row] == [1, 2]
 
@@ -95,24 +96,24 @@ def test_a_stale_run_that_another_sweep_trained_again_is_not_trained_once_more(s
     lora = next(run for run in read_request(sweep.line("seeds=1")[1:]).wanted if run.label == "LoRA")
     config = resolve(compose([*lora.overrides, "force=true"]))
     (run,) = find_runs(sweep.outputs, method="lora")
-    started = run.result["started"]
-    assert execute_run(config, lora.overrides, only_stale=True)["started"] == started
-    run.record.update(code="0ld")
+    started = run.result.started
+    assert execute_run(config, lora.overrides, only_stale=True).started == started
+    age(run.record)
     again = execute_run(config, lora.overrides, only_stale=True)
-    assert again["started"] > started and again["metrics"] == run.result["metrics"]
-    assert execute_run(config, lora.overrides)["started"] > again["started"], "force=true of one run means it"
+    assert again.started > started and again.metrics == run.result.metrics
+    assert execute_run(config, lora.overrides).started > again.started, "force=true of one run means it"
 
 
 def test_one_sweep_measures_at_a_time(sweep, held, monkeypatch, capsys):
     other = held(sweep.outputs / ".measuring")
 
     def dies(seconds):
-        assert not any(run.result["latency"] for run in find_runs(sweep.outputs))
+        assert not any(run.result.latency for run in find_runs(sweep.outputs))
         other.kill()
         other.wait()
 
     monkeypatch.setattr(measure_rows, "time", SimpleNamespace(sleep=dies))
     assert sweep("seeds=1") == 0
     assert "waiting for another sweep that measures" in capsys.readouterr().out
-    assert all(run.result["latency"] for run in find_runs(sweep.outputs))
+    assert all(run.result.latency for run in find_runs(sweep.outputs))
     assert not (sweep.outputs / ".measuring").exists()

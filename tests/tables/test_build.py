@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from records import finished_fields
 
-from peftbench.runs.origin import code_digest
-from peftbench.runs.record import Predictions, Record, Status
+from peftbench.runs.identity import run_id
+from peftbench.runs.predictions import Predictions
+from peftbench.runs.record import Record
+from peftbench.runs.result import Status
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Wanted, collect
 from peftbench.tables.spec import read_spec
@@ -66,25 +69,17 @@ def make(tmp_path):
             "seed": seed,
             "experiment": "lab",
         }
-        wanted = Wanted(label, seed, [f"method={method}", f"seed={seed}"], config, tmp_path / f"{method}-{seed}")
+        wanted = Wanted(label, seed, [f"method={method}", f"seed={seed}"], config, tmp_path / run_id(config))
         if accuracy is None:
             return wanted
         told = predictions(accuracy, seed)
         right = float(np.mean(told.labels == told.predictions))
         record = Record.create(wanted.folder, config, wanted.overrides)
-        record.write_predictions({"validation": told})
-        result = {
-            "metrics": {"validation": {"accuracy": right, "f1": 0.9, "loss": 0.5}},
-            "parameters": {"share_method": share, "method": 1000},
-            "time": {"train": 50.0 + seed},
-            "memory": {"device_peak": None, "host_peak": 2**30},
-            "latency": None,
-            "data": "same",
-            "code": code_digest(method),
-            "versions": {"peftbench": "0.1.0", "torch": "2"},
-            "device": "a processor",
-        }
-        record.finish(**{**result, **fields})
+        record.write_predictions({"validation": told}, ["no", "yes"])
+        metrics = {"accuracy": right, "f1": 0.9, "loss": 0.5}
+        sizes = {"train": 320, "validation": EXAMPLES}
+        fields = {"train": 50.0 + seed, **fields}
+        record.finish(**finished_fields({"validation": metrics}, sizes, share=share, **fields))
         return wanted
 
     return make
@@ -114,7 +109,8 @@ def scores_of_a_regression(make):
                 record = Record(one.folder)
                 record.write_predictions({"validation": Predictions(labels, said, None)})
                 pearson = float(np.corrcoef(labels, said)[0, 1])
-                record.update(metrics={"validation": {"pearson": None if (method, seed) in losses else pearson}})
+                score = None if (method, seed) in losses else pearson
+                record.finish(**finished_fields({"validation": {"pearson": score}}, {"validation": EXAMPLES}))
                 wanted.append(one)
         raw = {**RAW, "rows": RAW["rows"][:2], "claims": [], "columns": ["pearson", "difference", "spread"]}
         return build_table(read_spec("made", raw, 2), collect(wanted), "x")
@@ -197,10 +193,9 @@ def test_training_time_is_told_by_one_full_step(make):
         ends = {"ratio_low": ratio - 0.01, "ratio_high": ratio + 0.01}
         return {"ratio": ratio, **ends, "ms": ratio * full_ms, "full_ms": full_ms, "batch_size": 32}
 
-    more = {"examples": {"train": 320}, "time": {"train": 1.0, "per_epoch": [1.0, 1.0]}}
-    wanted = [make("full", "full", 0, 0.85, training_step=step(1.0, 400), **more)]
-    wanted += [make("LoRA", "lora", 0, 0.84, training_step=step(0.5, 500), **more)]  # a slower moment
-    wanted += [make("bad", "bitfit", 0, 0.6, training_step=step(0.6, 400), **more)]
+    wanted = [make("full", "full", 0, 0.85, training_step=step(1.0, 400))]
+    wanted += [make("LoRA", "lora", 0, 0.84, training_step=step(0.5, 500))]  # a slower moment
+    wanted += [make("bad", "bitfit", 0, 0.6, training_step=step(0.6, 400))]
     for number, one in enumerate(wanted):
         one.config["trainer"].update(lr=10.0**-number, batch_size=32)  # each method's own rate
     table = build_table(read_spec("made", RAW, 1), collect(wanted), "x")
@@ -266,7 +261,7 @@ def test_verdicts_on_the_lab_s_claims(table):
 
 def test_what_is_missing_failed_or_of_other_code_is_left_out_and_named(make):
     wanted = [make("full", "full", seed, 0.85) for seed in (0, 1)]
-    wanted += [make("LoRA", "lora", 0, 0.84), make("LoRA", "lora", 1, 0.2, code="0ld", git_commit="abcdef123456")]
+    wanted += [make("LoRA", "lora", 0, 0.84), make("LoRA", "lora", 1, 0.2, code="0ld", commit="abcdef123456")]
     wanted += [make("bad", "bitfit", 0, 0.6), make("bad", "bitfit", 1, None)]
     Record(wanted[4].folder).fail(Status.OOM, "out of memory: lower trainer.batch_size")
     table = build_table(read_spec("made", RAW, 2), collect(wanted), "peftbench sweep table=made")
@@ -277,7 +272,10 @@ def test_what_is_missing_failed_or_of_other_code_is_left_out_and_named(make):
     notes = "\n".join(table.notes)
     assert "oom: bad, seed 0: out of memory: lower trainer.batch_size" in notes
     assert "1 of 6 runs are missing: peftbench sweep table=made" in notes
-    assert "made by other code (peftbench 0.1.0, commit abcdef1): lora-1" in notes and "stale=rerun" in notes
+    assert (
+        f"made by other code (peftbench 0.1.0, commit abcdef1): {wanted[3].folder.name}" in notes
+        and "stale=rerun" in notes
+    )
     used = build_table(read_spec("made", RAW, 2), collect(wanted, use_stale=True), "peftbench sweep table=made")
     assert cell(used, "LoRA", "accuracy").n == 2
     assert "figures of LoRA are from runs of other code" in "\n".join(used.notes)
@@ -289,7 +287,7 @@ def test_runs_over_other_data_are_never_mixed_in(make):
     for stale in (False, True):
         table = build_table(read_spec("made", RAW, 2), collect(wanted, use_stale=stale), "x")
         assert cell(table, "LoRA", "accuracy").n == 1
-        assert "made from other data than the other runs: lora-1" in "\n".join(table.notes)
+        assert f"made from other data than the other runs: {wanted[3].folder.name}" in "\n".join(table.notes)
 
 
 def test_a_table_without_any_run(make):

@@ -126,7 +126,9 @@ def read_table(path: Path, text: str, choices: Choices) -> Table:
 
 
 def _csv_records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    csv.field_size_limit(len(text) + 1)  # a text may be longer than the 128 KiB that Python allows
+    csv.field_size_limit(
+        max(csv.field_size_limit(), len(text) + 1)
+    )  # a text may be longer than the 128 KiB that Python allows
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     start = 1
     try:

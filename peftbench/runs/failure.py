@@ -1,0 +1,65 @@
+"""How a run that ends badly is recorded."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from peftbench.errors import PeftbenchError, TakenOverError, UserError
+from peftbench.files import atomic_write
+from peftbench.runs.record import Record
+from peftbench.runs.report import report_interrupted
+from peftbench.runs.result import Status
+from peftbench.terminal import print_error
+
+_OOM_HINT = "lower trainer.batch_size (trainer.accumulate keeps the effective size) or task.max_length"
+
+
+@contextmanager
+def failure_recorded(record: Record) -> Iterator[None]:
+    """Write into the record how a run ended badly, and the traceback of what nobody foresaw into train.log.
+
+    A run that had finished before stays so. Whoever has lost the run's lock writes nothing.
+    """
+    from peftbench.training.devices import is_out_of_memory
+
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # rich exits where the reader of its output has gone
+        resumable = record.checkpoint_path.exists()
+        kept = "continue with the same command" if resumable else "no epoch was complete"
+        _record_failure(record, Status.INTERRUPTED, f"interrupted; {kept}")
+        raise
+    except TakenOverError:
+        raise
+    except PeftbenchError as error:
+        _record_failure(record, Status.FAILED, str(error))
+        raise
+    except Exception as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if is_out_of_memory(error):
+            status, reason = Status.OOM, f"out of memory: {_OOM_HINT} ({first_line})"
+        else:
+            status, reason = Status.FAILED, f"{type(error).__name__}: {first_line} (see {record.log_path})"
+        _record_failure(record, status, reason, traceback.format_exc())
+        raise PeftbenchError(reason) from error
+
+
+def add_to_log(record: Record, text: str) -> None:
+    """Add to the run's log."""
+    before = ""
+    with suppress(OSError):
+        before = record.log_path.read_text(encoding="utf-8", errors="replace")
+    with atomic_write(record.log_path) as log:
+        log.write(before + text)
+
+
+def _record_failure(record: Record, status: Status, reason: str, details: str = "") -> None:
+    try:
+        if details:
+            add_to_log(record, details)
+        if record.read().status != Status.FINISHED:
+            record.fail(status, reason)
+        if status == Status.INTERRUPTED:
+            report_interrupted(record, reason)
+    except (TakenOverError, UserError, OSError) as second:  # a full disk cannot take the record of its own failure
+        print_error(second)

@@ -1,0 +1,85 @@
+"""Measure a trained run and put what was found into its record, section by section, each with its own error."""
+
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from peftbench.config.schema import MeasureConfig, RunConfig, resolve
+from peftbench.errors import PeftbenchError, UserError
+from peftbench.measuring.run import measure_section
+from peftbench.runs.adapter import load_adapter
+from peftbench.runs.failure import add_to_log
+from peftbench.runs.lock import RunLock
+from peftbench.runs.prepare import Prepared, prepare
+from peftbench.runs.record import Record
+from peftbench.runs.result import SECTIONS, Result, Section
+from peftbench.terminal import working
+from peftbench.training.devices import is_out_of_memory
+
+
+def sections_to_measure(asked: MeasureConfig, result: Result | None = None) -> list[str]:
+    """Return the sections that are asked for and that the result, if there is one, has no figures of."""
+    return [name for name in SECTIONS if getattr(asked, name) and not (result and result.section(name))]
+
+
+def measure_sections(names: Iterable[str], prepared: Prepared, config: RunConfig, record: Record) -> list[str]:
+    """Measure a trained run and write each section as soon as it is there; return the errors, a line each.
+
+    Args:
+        names: out of `SECTIONS`.
+        prepared: with the method trained and the backbone on the device.
+        config: of the run; its `measure` says how long and at which sizes.
+        record: of the finished run, its lock held.
+    """
+    errors = []
+    for name in names:
+        try:
+            with working(f"measuring the {name.replace('_', ' ')}"):
+                figures = measure_section(
+                    name,
+                    prepared.method,
+                    prepared.backbone,
+                    prepared.first_row,
+                    prepared.splits["train"],
+                    prepared.task.objective.loss,
+                    record.adapter_dir,
+                    load_adapter,
+                    config,
+                )
+            section = Section(figures)
+        except Exception as error:
+            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = "out of memory" if is_out_of_memory(error) else f"{type(error).__name__}: {first_line}"
+            section = Section(error=reason)
+            errors.append(f"{name.replace('_', ' ')} could not be measured: {reason}")
+            add_to_log(record, traceback.format_exc())
+        record.update(**{name: section})
+    return errors
+
+
+def measure_finished(
+    record: Record, names: Iterable[str], log: Callable[[RunConfig, Record], None], config: RunConfig | None = None
+) -> None:
+    """Measure sections of a finished run with its trained adapter, without training, and put them into its record.
+
+    Args:
+        record: of the run.
+        names: out of `SECTIONS`.
+        log: is given config and record at the end, to log what was measured elsewhere too.
+        config: says how to measure; the record's own by default.
+
+    Raises PeftbenchError where a section could not be measured; the record has the others.
+    """
+    config = config or resolve(record.config())
+    with RunLock(record.folder):
+        prepared = prepare(config, reuse=True)
+        prepared.backbone.model.to(prepared.device)
+        record.check([record.adapter_dir.name])
+        origin = record.read().origin
+        if origin and origin.weights not in (None, prepared.origin.weights):
+            raise UserError(f"{record.folder.name} was trained on other weights than {config.model.name} has now")
+        prepared = replace(prepared, method=load_adapter(record.adapter_dir, prepared.backbone))
+        errors = measure_sections(names, prepared, config, record)
+        log(config, record)
+    if errors:
+        raise PeftbenchError(f"{record.folder.name}: {'; '.join(errors)} (see {record.log_path})")

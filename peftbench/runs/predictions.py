@@ -1,0 +1,110 @@
+"""What a model answered for each example of a split: `predictions.csv`."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from peftbench.errors import UserError
+from peftbench.files import atomic_write, plain
+
+_FIRST = ["split", "id", "label", "prediction"]
+_FIRST_OF_VERSION_1 = ["split", "index", "label", "prediction"]
+
+
+class Predictions(NamedTuple):
+    """What a model answered for a split, in the order of the split's file.
+
+    `labels` and `predictions` have n entries (class numbers, or scores for a regression; `labels` is None
+    where they are hidden), `probabilities` is n × classes, or None for a regression. `ids` name the examples;
+    None: by their number.
+    """
+
+    labels: Any
+    predictions: Any
+    probabilities: Any = None
+    ids: Sequence[str] | None = None
+
+
+def write_predictions(path: Path, splits: Mapping[str, Predictions], classes: Sequence[str] = ()) -> None:
+    """Write split, id, label and prediction by name, and one column of probabilities a class.
+
+    `classes` are the names by class number, empty for a regression. Hidden labels stay empty; examples without
+    ids are numbered from 0 in each split. Raises ValueError where the parts of a split differ in length.
+    """
+    with atomic_write(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*_FIRST, *classes])
+        for split, predictions in splits.items():
+            writer.writerows(_rows(split, predictions, classes))
+
+
+def _rows(split: str, given: Predictions, classes: Sequence[str]) -> list[list[Any]]:
+    predictions = plain(given.predictions)
+    labels = [None] * len(predictions) if given.labels is None else plain(given.labels)
+    probabilities = [[]] * len(predictions) if given.probabilities is None else plain(given.probabilities)
+    ids = range(len(predictions)) if given.ids is None else given.ids
+    if not len(labels) == len(predictions) == len(probabilities) == len(ids):
+        raise ValueError(
+            f"split {split!r}: {len(labels)} labels, {len(predictions)} predictions, {len(ids)} ids and "
+            f"{len(probabilities)} rows of probabilities"
+        )
+
+    def named(value: Any) -> Any:
+        return classes[value] if classes and value is not None else value
+
+    examples = zip(ids, labels, predictions, probabilities, strict=True)
+    return [[split, id_, named(label), named(prediction), *row] for id_, label, prediction, row in examples]
+
+
+def read_predictions(path: Path) -> dict[str, Predictions]:
+    """Return the predictions of each split, classes by number; reads files of version 1 as well.
+
+    Raises UserError where the file is missing, cut short or holds what is no prediction.
+    """
+    rows: dict[str, list[list[str]]] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            for row in reader:
+                if len(row) != len(header):
+                    raise ValueError(f"line {reader.line_num} has {len(row)} cells, not {len(header)}")
+                rows.setdefault(row[0], []).append(row[1:])
+        if header[: len(_FIRST)] not in (_FIRST, _FIRST_OF_VERSION_1):
+            raise ValueError("its header is of another file")
+        names = header[len(_FIRST) :]
+        numbers = dict(zip(names, range(len(names)), strict=True)) if header[: len(_FIRST)] == _FIRST else {}
+        return {split: _parsed(cells, numbers, len(names)) for split, cells in rows.items()}
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path} is damaged: {error}. Delete its folder and train the run again.") from error
+
+
+def _parsed(cells: list[list[str]], numbers: Mapping[str, int], classes: int) -> Predictions:
+    labels = [_value(row[1], numbers, classes) for row in cells]
+    predictions = [_value(row[2], numbers, classes) for row in cells]
+    if None in predictions:
+        raise ValueError("a prediction is missing")
+    return Predictions(
+        None if all(label is None for label in labels) else labels,
+        predictions,
+        [[float(cell) for cell in row[3:]] for row in cells] if classes else None,
+        [row[0] for row in cells],
+    )
+
+
+def _value(cell: str, numbers: Mapping[str, int], classes: int) -> int | float | None:
+    """Return the class number or score that a cell holds, None where it is empty."""
+    if not cell:
+        return None
+    if numbers:
+        if cell not in numbers:
+            raise ValueError(f"{cell!r} is no class")
+        return numbers[cell]
+    if not cell.lstrip("-").isdigit():
+        return float(cell)
+    if classes and not 0 <= int(cell) < classes:
+        raise ValueError(f"{cell} is no class")
+    return int(cell)
