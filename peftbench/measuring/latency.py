@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from peftbench.backbones.economy.bf16 import Copies, frozen_in_bf16
 from peftbench.backbones.heads import HeadedBackbone
@@ -153,7 +154,7 @@ def _measure_setting(
     device = backbone.sites.device
     ids = _token_ids(backbone, batch, length)
     variants = ["base", "method", "base again", *(["merged"] if method.mergeable else [])]
-    copies: Copies = {}
+    copies: Copies = WeakTensorKeyDictionary()  # each time it is merged, a method brings new weights
 
     def logits() -> torch.Tensor:
         with autocasting(precision, device):
@@ -208,7 +209,7 @@ def _merge_difference(method: Method, backbone: HeadedBackbone) -> float:
     return float((logits[0] - logits[1]).abs().max())
 
 
-def _switch(method: Any, backbone: HeadedBackbone, variant: str) -> None:
+def _switch(method: Method, backbone: HeadedBackbone, variant: str) -> None:
     """Bring the backbone into the state that `variant` names."""
     if method.attached:
         method.detach()
@@ -219,7 +220,7 @@ def _switch(method: Any, backbone: HeadedBackbone, variant: str) -> None:
 
 
 @contextmanager
-def _bare_and_evaluating(method: Any, backbone: HeadedBackbone) -> Iterator[None]:
+def _bare_and_evaluating(method: Method, backbone: HeadedBackbone) -> Iterator[None]:
     """Detach the method and switch to evaluation mode inside the block; restore both behind it."""
     found = "merged" if method.merged else "method" if method.attached else "base"
     modes = [(module, module.training) for part in (backbone.model, method) for module in part.modules()]

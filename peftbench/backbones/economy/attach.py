@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -21,6 +21,9 @@ class Attachable(Protocol):
 
     def on(self, sites: Sites) -> AbstractContextManager[None]:
         """Attach for the length of a `with` block."""
+
+    def merge(self) -> None:
+        """Fold the method, attached, into the backbone's weights."""
 
 
 @contextmanager
@@ -60,8 +63,7 @@ def attached(sites: Sites, method: Attachable, first_row: bool, precision: str, 
     with ExitStack() as stack:
         stack.enter_context(method.on(sites))
         if merged:  # in fp32, and rounded once
-            mergeable: Any = method
-            mergeable.merge()
+            method.merge()
         if first_row and method.keeps_first_row:
             stack.callback(FirstRow(sites).remove)
         if precision == "bf16":

@@ -4,7 +4,7 @@ Norms, biases, what trains, its gradients and its optimizer state stay fp32; wei
 activations are bf16.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ _NEGATIVE = 0xFF80 - 0x8000 + 1
 _NUMBERS = 2 * _NEGATIVE
 
 
-Copies = dict[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]
+Copies = MutableMapping[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]
 
 
 @contextmanager
