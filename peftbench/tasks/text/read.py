@@ -1,7 +1,10 @@
 """From the rows of a text task's splits to examples with class indices or scores."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from peftbench.errors import UserError, nearest
 from peftbench.tasks.base import Objective
@@ -11,17 +14,19 @@ from peftbench.tasks.regression import Regression
 from peftbench.tasks.shares import REST, divide
 from peftbench.tasks.text.files import Rows
 from peftbench.tasks.text.labels import find_classes, read_labels
-from peftbench.tasks.text.sources import MissingSplitError, open_source
+from peftbench.tasks.text.sources import MissingSplitError, Source, open_source
 from peftbench.tasks.text.task import TextSplit, TextTask
 
 if TYPE_CHECKING:
     from peftbench.config.schema import TaskConfig
 
 SPLITS = ("train", "validation", "test")
+_YOUNG_NANOSECONDS = 2e9
+_last: list[Any] = []  # what the last task was made from, and the task
 
 
 def load_task(config: "TaskConfig", splits: Sequence[str] | None = None) -> TextTask:
-    """Read a task's splits.
+    """Read a task's splits; as long as its files stay as they are, the last task read in a process is kept.
 
     Texts come without the white space around them, so that one data set is the same from every source.
 
@@ -38,6 +43,29 @@ def load_task(config: "TaskConfig", splits: Sequence[str] | None = None) -> Text
         if name not in known:
             raise UserError(f"task {config.name}: unknown split {name!r}. {nearest(name, known)}")
     source = open_source(config)
+    return _kept(lambda: _load(config, source, splits), source, json.dumps([vars(config), splits], default=str))
+
+
+def _kept(load: Callable[[], TextTask], source: Source, request: str) -> TextTask:
+    """Return the task that was read last where it is the same, with its checksums; else what `load` gives."""
+    stamps = [_stamp(path) for path in source.files if path.exists()]
+    key = (request, stamps)
+    if _last and _last[0] == key:
+        return _last[1]
+    _last.clear()  # first: two may not fit
+    task = load()
+    # a file written to again within the clock's resolution would keep its times
+    if stamps and time.time_ns() - max(stamp[-1] for stamp in stamps) > _YOUNG_NANOSECONDS:
+        _last[:] = [key, task]
+    return task
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return str(path), status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _load(config: "TaskConfig", source: Source, splits: Sequence[str] | None) -> TextTask:
     names = list(splits or SPLITS)
     shares = {name: share for name, share in config.splits.items() if isinstance(share, float)}
     rows: dict[str, Rows] = {}

@@ -21,10 +21,11 @@ SOURCES = ("glue", "pypi", "hub", "local")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a task's data is, in words, and how a split of it is read."""
+    """Where a task's data is, in words, how a split of it is read, and the files it is read from."""
 
     description: str
     read: Callable[[str], Rows]
+    files: tuple[Path, ...] = ()
 
 
 class MissingSplitError(UserError):
@@ -71,7 +72,7 @@ def _glue_folder(config: "TaskConfig", folder: Path) -> Source:
             "if there is one, test.tsv"
         )
 
-    return Source(f"folder {folder}", read)
+    return Source(f"folder {folder}", read, tuple(sorted(folder.glob("*.tsv"))))
 
 
 # The STS benchmark's columns: genre, file, year, id, score, sentence, sentence, on some lines more.
@@ -98,7 +99,8 @@ def _sts_package(config: "TaskConfig") -> Source:
         return Rows(str(path), items)
 
     package = config.packages[0]
-    return Source(f"package {package['name']} {package['version']}", read)
+    files = tuple(folder / name for name in STS_FILES.values())
+    return Source(f"package {package['name']} {package['version']}", read, files)
 
 
 def _hub(config: "TaskConfig") -> Source:
@@ -161,4 +163,5 @@ def _own_files(config: "TaskConfig") -> Source:
             )
         return read_columns(Path(path).expanduser(), [*config.text, config.label])
 
-    return Source(f"file {config.splits.get('train')}", read)
+    files = tuple(Path(path).expanduser() for path in config.splits.values() if isinstance(path, str))
+    return Source(f"file {config.splits.get('train')}", read, files)

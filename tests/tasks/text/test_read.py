@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import yaml
@@ -72,6 +73,20 @@ def test_the_digest_is_that_of_all_texts_and_labels(glue):
     split = task.splits["validation"]
     whole = hashlib.sha256(json.dumps(["validation", split.texts, split.labels]).encode()).hexdigest()[:16]
     assert task.checksum == whole and task.checksums == {"validation": whole}
+
+
+def test_the_last_task_is_kept_as_long_as_its_files_stay(glue):
+    folder = glue("dev.tsv", *PAIRS)
+    config = task_config("mrpc", dir=folder)
+    first = load_task(config, ["validation"])
+    assert load_task(config, ["validation"]) is not first, "its file is too young to tell by its times"
+    with mock.patch("peftbench.tasks.text.read._YOUNG_NANOSECONDS", -1):
+        kept = load_task(config, ["validation"])
+        assert load_task(config, ["validation"]) is kept
+        assert load_task(task_config("rte", dir=folder), ["validation"]).name == "rte"
+        kept = load_task(config, ["validation"])
+        glue("dev.tsv", *PAIRS, "e\tf\t1")
+        assert len(load_task(config, ["validation"]).splits["validation"]) == 3
 
 
 def test_hidden_labels(glue):
