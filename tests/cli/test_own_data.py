@@ -61,7 +61,7 @@ def test_warnings_go_to_standard_error(train, reviews):
         f"task.splits.train={reviews}", f"task.splits.validation={reviews}", "task.text=Review Text", "method=head"
     )
     assert code == 0 and "warning:" not in out
-    assert "warning: 60 of 60 validation rows are in the training data too" in err
+    assert "warning: 60 of 60 validation rows also occur in the training data (leakage)" in err
 
 
 @pytest.mark.parametrize("text", ["[]", "[a,b,c]", "[Review Text,Review Text]", "label"])

@@ -48,7 +48,7 @@ def _overlaps(splits: Mapping[str, "TextSplit"]) -> Iterator[str]:
     for name, split in splits.items():
         common = 0 if name == "train" else sum(texts in train for texts in split.texts)
         if common:
-            yield f"{common:,} of {len(split):,} {name} rows are in the training data too: scores on them flatter"
+            yield f"{common:,} of {len(split):,} {name} rows also occur in the training data (leakage)"
 
 
 def _equal_columns(splits: Mapping[str, "TextSplit"]) -> Iterator[str]:

@@ -39,7 +39,7 @@ def test_good_data_gives_no_warning(warnings):
 
 def test_rows_that_are_in_both_splits_are_counted(warnings):
     (line,) = warnings(train=ROWS, validation=["good film,a", "dull plot,b", "bad plot,a"])
-    assert line.startswith("2 of 3 validation rows are in the training data too")
+    assert line.startswith("2 of 3 validation rows also occur in the training data (leakage)")
 
 
 def test_cut_texts_are_counted(warnings):
