@@ -22,6 +22,7 @@ def main(argv: list[str]) -> int:
     """
     import hydra
 
+    from peftbench.commands.train_help import print_help
     from peftbench.config.hydra_session import CONFIG_NAME, CONFIG_PATH, VERSION_BASE
     from peftbench.config.mistakes import translate
     from peftbench.config.quoting import quote_free_text
@@ -30,8 +31,11 @@ def main(argv: list[str]) -> int:
     _exit_codes.clear()
     _command_pid = os.getpid()
     _check_options(argv)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     argv = quote_free_text(argv)
+    if "--help" in argv or "-h" in argv:
+        print_help([word for word in argv if not word.startswith("-")])
+        return 0
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     # Hydra's parser takes its flags only before the overrides
     sys.argv = [sys.argv[0], *sorted(argv, key=lambda word: word not in ("-m", "--multirun"))]
     main = hydra.main(version_base=VERSION_BASE, config_path=CONFIG_PATH, config_name=CONFIG_NAME)

@@ -1,0 +1,37 @@
+"""`peftbench train --help`: each setting that can be typed stands there with its value and a line of meaning."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from peftbench import cli
+from peftbench.config.compose import compose
+
+# settings of a run that are typed; of models and tasks those that are the same in each of them
+GROUPS = ("method", "trainer", "measure", "logger")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["logger=wandb"], ["method=lora"], ["method=prefix"], ["method=prompt"], ["model=local", "model.path=x"]],
+)
+def test_every_setting_has_its_meaning(capsys, overrides):
+    assert cli.main(["train", *overrides, "--help"]) == 0
+    lines = [line.split(None, 1) for line in capsys.readouterr().out.splitlines() if "=" in line]
+    meanings = {words[0].partition("=")[0]: words[1] for words in lines if len(words) == 2}
+    config = OmegaConf.to_container(compose(overrides), resolve=True)
+    expected = {key for key in config if key not in (*GROUPS, "model", "task")}
+    expected |= {f"{group}.{key}" for group in GROUPS for key in config[group] if key not in ("name", "recipe")}
+    expected |= {"model.dropout", "task.dir", "task.max_length"}
+    assert not {key for key in expected if len(meanings.get(key, "")) < 5}
+
+
+def test_values_are_those_of_the_line(capsys):
+    assert cli.main(["train", "method=lora", "method.rank=3", "-h"]) == 0
+    text = capsys.readouterr().out
+    assert "method.rank=3 " in text and "method.bottleneck" not in text
+    assert "dimension r of the update" in text  # from the docstring of the method's config
+
+
+def test_a_mistake_beside_it(capsys):
+    assert cli.main(["train", "method=lorra", "--help"]) == 2
+    assert "Did you mean lora?" in capsys.readouterr().err
