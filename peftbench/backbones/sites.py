@@ -38,7 +38,7 @@ class Sites:
         model: what a batch is given to. base: the encoder inside it.
         layout: of its architecture. layers: in order.
         hidden: width d of the hidden states. entry_width: of what enters the encoder.
-        key_width: of a layer's keys and values, all heads together. heads: of its queries.
+        key_width: of a layer's keys and values, all heads together.
         positions: longest token sequence the model takes.
         head_modules: the head's modules, the first first. tokenizer: None where it was not given.
         fresh: names of the encoder's parameters that no checkpoint filled.
@@ -51,7 +51,6 @@ class Sites:
     hidden: int
     entry_width: int
     key_width: int
-    heads: int
     positions: int
     head_modules: tuple[nn.Module, ...] = ()
     tokenizer: Any = None
@@ -137,7 +136,6 @@ def find_sites(model: Any, tokenizer: Any = None, fresh: Iterable[str] = ()) -> 
         if all(_submodule(layer, path) is not None for layer in layers for path in layout.paths) and _linear(
             layers, layout
         ):
-            config = base.config
             key = _site(layers[0], layout, "attention.key")
             hidden = _site(layers[0], layout, "attention.output").out_features
             encoder_input = layout.encoder_input and _submodule(base, f"{layout.encoder}.{layout.encoder_input}")
@@ -149,7 +147,6 @@ def find_sites(model: Any, tokenizer: Any = None, fresh: Iterable[str] = ()) -> 
                 hidden=hidden,
                 entry_width=encoder_input.in_features if isinstance(encoder_input, nn.Linear) else hidden,
                 key_width=key.out_features,
-                heads=config.num_attention_heads,
                 positions=_positions(base),
                 head_modules=() if base is model else tuple(_head_modules(model, base)),
                 tokenizer=tokenizer,

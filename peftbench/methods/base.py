@@ -7,7 +7,7 @@ its `state_dict` names; `detach` gives it back bit for bit.
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
@@ -19,12 +19,9 @@ from peftbench.backbones.attachments import Attachment, Change, Handle, Paramete
 from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
+from peftbench.methods.folding import Fold, chain_changes, folding
 
 METHODS: dict[str, type["Method"]] = {}
-
-# from a linear map's weight, (d_out, d_in), and bias, (d_out,) or None, to those of the map that does the method's
-# work too
-Fold = Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor | None]]
 
 
 class Method(nn.Module, ABC):
@@ -92,10 +89,9 @@ class Method(nn.Module, ABC):
 
     def train_backbone(self, sites: Sites, names: Iterable[str]) -> None:
         """Take clones of these backbone parameters among the method's own."""
-        own = dict(sites.backbone_parameters())
+        originals = dict(sites.backbone_parameters())
         for name in names:
-            clone = nn.Parameter(own[name].detach().clone())
-            self.replaced[_escape(name)] = clone
+            self.replaced[_escape(name)] = nn.Parameter(originals[name].detach().clone())
 
     @property
     def attached(self) -> bool:
@@ -146,7 +142,8 @@ class Method(nn.Module, ABC):
         if self.merged:
             return
         for sites, attachment in self._attached:
-            sites.attachments.change(attachment, None, _together(self._replacements(sites), _folded(self.fold(sites))))
+            changes = chain_changes(self._replacements(sites), folding(self.fold(sites)))
+            sites.attachments.change(attachment, None, changes)
         self._merged = True
 
     def unmerge(self) -> None:
@@ -172,51 +169,11 @@ class Method(nn.Module, ABC):
         for key, clone in self.replaced.items():
             path, _, leaf = _unescape(key).rpartition(".")
             clones[sites.base.get_submodule(path)][leaf] = clone
-        return {module: partial(_put, put) for module, put in clones.items()}
+        return {module: partial(_put_clones, put) for module, put in clones.items()}
 
 
-def _put(parameters: Parameters, before: Parameters) -> Parameters:
-    return parameters
-
-
-def _folded(folds: Iterable[tuple[Site, Fold]]) -> dict[nn.Module, Change]:
-    """Return what puts folded weights and biases in the place of those of the sites' modules."""
-    by_module: dict[nn.Module, list[tuple[Site, Fold]]] = defaultdict(list)
-    for site, fold in folds:
-        by_module[site.module].append((site, fold))
-    return {module: partial(_fold, parts) for module, parts in by_module.items()}
-
-
-@torch.no_grad()
-def _fold(parts: list[tuple[Site, Fold]], before: Parameters) -> Parameters:
-    """Return weight and bias of one module with every fold of its sites done."""
-    weight, bias = before["weight"], before.get("bias")
-    assert weight is not None
-    new_weight, new_bias = weight.detach().clone(), None if bias is None else bias.detach().clone()
-    for site, fold in parts:
-        folded_weight, folded_bias = fold(site.weight_of(new_weight), site.bias_of(new_bias))
-        site.weight_of(new_weight).copy_(folded_weight)
-        if folded_bias is not None:
-            if new_bias is None:
-                new_bias = new_weight.new_zeros(new_weight.shape[1 if site.transposed else 0])
-            view = site.bias_of(new_bias)
-            assert view is not None
-            view.copy_(folded_bias)
-    put = {"weight": new_weight, **({} if new_bias is None else {"bias": new_bias})}
-    return {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in put.items()}
-
-
-def _together(first: Mapping[nn.Module, Change], then: Mapping[nn.Module, Change]) -> dict[nn.Module, Change]:
-    """Return the changes of both, one behind the other where they meet."""
-
-    def both(one: Change, other: Change) -> Change:
-        def change(before: Parameters) -> Parameters:
-            put = one(before)
-            return {**put, **other({**before, **put})}
-
-        return change
-
-    return {**first, **{m: both(first[m], change) if m in first else change for m, change in then.items()}}
+def _put_clones(clones: Parameters, before: Parameters) -> Parameters:
+    return clones
 
 
 def _escape(name: str) -> str:

@@ -17,7 +17,8 @@ from peftbench.backbones.attachments import Handle
 from peftbench.backbones.site import Site
 from peftbench.backbones.sites import LINEAR_SITES, Sites
 from peftbench.errors import UserError, nearest
-from peftbench.methods.base import Fold, Method, check_at_least
+from peftbench.methods.base import Method, check_at_least
+from peftbench.methods.folding import Fold
 
 _SHORT = {site.split(".")[1]: site for site in LINEAR_SITES}
 
@@ -32,7 +33,8 @@ class LoraConfig:
         dropout: on the update's input, while training.
         targets: linear sites: query, key, value, output (attention), up, down (FFN), or `all`.
         rslora: scale by alpha / √rank instead (Kalajdzievski 2023).
-        dora: learn each output row's magnitude apart from its direction (Liu et al. 2024).
+        dora: learn each output row's magnitude apart from its direction (Liu et al. 2024); attach it before other
+            methods that act on the same maps, whose output it computes anew.
     """
 
     rank: int = 8
@@ -63,8 +65,8 @@ class LoraConfig:
         """Full names of the targets, in the order of a layer, each once."""
         if "all" in self.targets:
             return list(LINEAR_SITES)
-        wanted = {_SHORT.get(target, target) for target in self.targets}
-        return [site for site in LINEAR_SITES if site in wanted]
+        chosen = {_SHORT.get(target, target) for target in self.targets}
+        return [site for site in LINEAR_SITES if site in chosen]
 
     @property
     def scale(self) -> float:

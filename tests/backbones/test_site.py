@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 from peftbench.backbones.economy.first_row import FirstRow
 from peftbench.backbones.site import Site
 from peftbench.methods import build, find_sites
-from peftbench.methods.base import _fold
+from peftbench.methods.folding import fold_parts
 from peftbench.methods.prefix import PrefixConfig
 
 FUSED = [nn.Linear(4, 9), nn.Linear(4, 9, bias=False), Conv1D(9, 4)]
@@ -39,7 +39,7 @@ def test_what_acts_on_a_part_folds_into_it(module):
 
     before = {"weight": module.weight, "bias": module.bias}
     weight, bias = module.weight.detach().clone(), module.bias
-    folded = _fold([(part, fold)], before)
+    folded = fold_parts([(part, fold)], before)
     assert torch.equal(module.weight, weight) and module.bias is bias, "the module's own stay as they are"
     module._parameters.update(folded)
     try:
