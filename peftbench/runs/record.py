@@ -113,7 +113,7 @@ class Record:
             raise self._damaged(self.result_path, "it is not what was written")
         try:
             result: Result = read_as(Result, upgraded(found) if schema == 1 else found, "result")
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise self._damaged(self.result_path, str(error)) from error
         if result.id != self.folder.absolute().name:
             raise UserError(f"{self.folder} holds the record of another run, {result.id}: give it its name back.")

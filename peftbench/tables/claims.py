@@ -5,7 +5,7 @@ from itertools import pairwise
 from math import inf
 
 from peftbench.tables.columns import COLUMNS, SCORES
-from peftbench.tables.scored import Scored
+from peftbench.tables.scored import RowScores
 from peftbench.tables.spec import ClaimSpec
 from peftbench.tables.statistics import Interval
 from peftbench.tables.table import Claim, Column, Row, format_interval
@@ -24,7 +24,7 @@ def judge(low: float | None, high: float | None, least: float, most: float) -> s
     return FAILS if high < least or low > most else OPEN
 
 
-def judge_claim(claim: ClaimSpec, rows: Sequence[Row], scored: Mapping[str, Scored], confidence: float) -> Claim:
+def judge_claim(claim: ClaimSpec, rows: Sequence[Row], scored: Mapping[str, RowScores], confidence: float) -> Claim:
     """Return the claim with what was measured and the verdict; `confidence` is that of each difference of scores."""
     cells = {row.label: row.cells.get(claim.column) for row in rows}
     if claim.ascending:
@@ -34,7 +34,7 @@ def judge_claim(claim: ClaimSpec, rows: Sequence[Row], scored: Mapping[str, Scor
     return Claim(claim.text, measured, verdict)
 
 
-def _ascending(claim: ClaimSpec, cells: Mapping, scored: Mapping[str, Scored], confidence: float) -> tuple[str, str]:
+def _ascending(claim: ClaimSpec, cells: Mapping, scored: Mapping[str, RowScores], confidence: float) -> tuple[str, str]:
     steps: list[Interval] = []
     for lower, upper in pairwise(claim.ascending):
         if claim.column in SCORES:

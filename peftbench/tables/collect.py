@@ -1,13 +1,15 @@
 """From the runs a table wants to what there is of them: finished, stale, failed or missing, and why."""
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from peftbench.runs.find import find_runs, inspect_run
+from peftbench.errors import UserError
+from peftbench.runs.find import Run, find_runs, inspect_run
 from peftbench.runs.origin import is_current
 from peftbench.runs.record import Record
 from peftbench.runs.result import Result, Status
@@ -95,8 +97,8 @@ def _look_up(wanted: Wanted, use_stale: bool, mistake: str | None) -> Found:
     result = run.result
     if result is None or run.status != Status.FINISHED:
         return Found(wanted, run.status, mistake or run.error, result, False)
-    scores = result.metrics.get("validation", {})
-    if any(scores.get(metric) is None for metric in wanted.config["task"]["metrics"]):
+    scores = result.metrics.get(SPLIT, {})
+    if not all(_is_number(scores.get(metric)) for metric in wanted.config["task"]["metrics"]):
         return Found(wanted, Status.FAILED, "its score on validation is no number", result, False)
     if is_current(result):
         return Found(wanted, run.status, None, result, True)
@@ -104,6 +106,10 @@ def _look_up(wanted: Wanted, use_stale: bool, mistake: str | None) -> Found:
     version = result.environment.versions.get("peftbench", "?") if result.environment else "?"
     reason = f"made by other code (peftbench {version}{f', commit {commit[:7]}' if commit else ''})"
     return Found(wanted, STALE, reason, result, use_stale)
+
+
+def _is_number(score: float | None) -> bool:
+    return score is not None and math.isfinite(score)
 
 
 def _same_data(found: list[Found]) -> list[Found]:
@@ -114,7 +120,7 @@ def _same_data(found: list[Found]) -> list[Found]:
             by_task.setdefault(run.wanted.config["task"]["name"], Counter())[_data(run)] += 1
     most = {task: checksums.most_common(1)[0][0] for task, checksums in by_task.items()}
     return [
-        Found(run.wanted, STALE, OTHER_DATA, run.result, False)
+        replace(run, status=STALE, reason=OTHER_DATA, used=False)
         if run.used and _data(run) != most[run.wanted.config["task"]["name"]]
         else run
         for run in found
@@ -128,19 +134,23 @@ def _data(run: Found) -> str:
 def _other_defaults(found: list[Found]) -> list[Found]:
     """Say of missing runs where a finished one has the same overrides: a default has changed since."""
     known = {folder for run in found for folder in (run.wanted.folder, *run.wanted.others)}
-    others: dict[frozenset[str], Any] = {}
+    others: dict[frozenset[str], Run] = {}
     for folder in {run.wanted.folder.parent for run in found}:
         for other in find_runs(folder, status=Status.FINISHED):
             if other.result and other.record.folder not in known:
                 others[_learned(other.result.overrides)] = other
-    told = []
-    for run in found:
-        like = others.get(_learned(run.wanted.overrides)) if run.status == MISSING and not run.reason else None
-        if like is not None:
-            changes = "; ".join(differences(like.record.config(), run.wanted.config))
-            run = Found(run.wanted, MISSING, f"{like.id} was made with other defaults: {changes}", None, False)
-        told.append(run)
-    return told
+    return [_with_change(run, others.get(_learned(run.wanted.overrides))) for run in found]
+
+
+def _with_change(run: Found, like: Run | None) -> Found:
+    """Say of a missing run what has changed since the finished one that is like it, where there is such a one."""
+    if run.status != MISSING or run.reason or like is None:
+        return run
+    try:
+        changes = "; ".join(differences(like.record.config(), run.wanted.config))
+    except UserError:  # a damaged neighbour says nothing
+        return run
+    return replace(run, reason=f"{like.id} was made with other defaults: {changes}")
 
 
 def _learned(overrides: Iterable[str]) -> frozenset[str]:

@@ -1,13 +1,16 @@
 """The kinds of figures a table can have: what each is called, and where in a run's record it stands."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from peftbench.runs.result import Result
 from peftbench.tables.table import Column
 
 SCORES = ("accuracy", "f1", "macro_f1", "roc_auc", "matthews", "pearson", "spearman")
-# scores that are shares and shown in percent; the others are correlations
+# scores that are shares and shown in percent
 PERCENT = ("accuracy", "f1", "macro_f1")
+# scores of tasks whose labels are numbers, not classes
+CORRELATIONS = ("pearson", "spearman")
 # differences and deviations of any score are in hundredths
 POINTS = 100.0
 
@@ -49,6 +52,13 @@ MEASURED = {
 }
 
 
+def columns_of(classes: int) -> dict[str, Column]:
+    """Return all columns as they are called for a task of so many classes: F1 of more than two is their mean."""
+    if classes <= 2:
+        return COLUMNS
+    return {**COLUMNS, "f1": replace(COLUMNS["f1"], title=COLUMNS["macro_f1"].title)}
+
+
 def in_unit(metric: str, value: float) -> float:
     """Return a recorded score (accuracy 0 … 1) in its column's unit."""
     return 100 * value if metric in PERCENT else value
@@ -82,7 +92,7 @@ SIGNED = ("matthews", "pearson", "spearman", "difference", "speed")
 def measured(key: str, result: Result, full_ms: float | None = None) -> tuple[float, float, float] | None:
     """Return (figure, low, high) of a column in `MEASURED`; None where this run was not measured.
 
-    `full_ms` is the time of a step of full fine-tuning that all rows are told by: each row measures its own ratio to
+    `full_ms` is the time of a step of full fine-tuning that holds for all rows: each row measures its own ratio to
     it, but at another time, when the machine may have been slower.
     """
     section = result.section(MEASURED[key]).result

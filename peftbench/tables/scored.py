@@ -1,25 +1,21 @@
 """What the runs of a row said about the evaluation examples, and how sure their scores are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from peftbench.runs.predictions import Predictions
 from peftbench.tables import statistics
 from peftbench.tables.bootstrap import score_draws
-from peftbench.tables.collect import SPLIT, Found
 from peftbench.tables.columns import PERCENT, POINTS, in_unit
 from peftbench.tables.statistics import Interval
 
 
-class Scored:
+class RowScores:
     """What the used runs of one row said about the evaluation examples."""
 
-    def __init__(self, runs: Sequence[Found]) -> None:
-        predictions = {
-            run.wanted.seed: run.record.predictions(evaluation)
-            for run in runs
-            if run.result and (evaluation := run.result.evaluation(SPLIT))
-        }
+    def __init__(self, predictions: Mapping[int, Predictions]) -> None:
+        """`predictions` by seed, of the same examples."""
         self.seeds = list(predictions)
         first = next(iter(predictions.values()))
         self.labels = np.asarray(first.labels)
@@ -34,7 +30,7 @@ class Scored:
         least = 0.0 if metric in PERCENT or metric == "roc_auc" else -1.0
         return interval.within(least, 1.0).scaled(in_unit(metric, 1.0))
 
-    def difference(self, metric: str, other: "Scored", confidence: float) -> Interval | None:
+    def difference(self, metric: str, other: "RowScores", confidence: float) -> Interval | None:
         """Return the difference to another row over the seeds that both have, in points."""
         common = self.common_seeds(other)
         if not common:
@@ -42,7 +38,7 @@ class Scored:
         ours, theirs = self._draws_of(metric, common), other._draws_of(metric, common)
         return statistics.difference_interval(ours, theirs, confidence).scaled(POINTS)
 
-    def kept(self, metric: str, other: "Scored", confidence: float) -> Interval | None:
+    def kept(self, metric: str, other: "RowScores", confidence: float) -> Interval | None:
         """Return the score in percent of another row's, over the seeds that both have."""
         common = self.common_seeds(other)
         if not common:
@@ -51,13 +47,15 @@ class Scored:
         found = statistics.ratio_interval(ours, theirs, confidence)
         return found and found.scaled(100)
 
-    def common_seeds(self, other: "Scored") -> list[int]:
-        """Return the seeds that another row has too."""
+    def common_seeds(self, other: "RowScores") -> list[int]:
+        """Return the seeds that another row has too; none where it is of other examples."""
+        if not np.array_equal(self.labels, other.labels):
+            return []
         return [seed for seed in self.seeds if seed in other.seeds]
 
     def _draws_of(self, metric: str, seeds: Sequence[int]) -> np.ndarray:
         """Return (1 + draws, seeds) scores; drawn once for all comparisons of a table."""
         if metric not in self._draws:
-            said = np.asarray(self.probabilities) if metric == "roc_auc" else self.predictions
-            self._draws[metric] = score_draws(metric, self.labels, said, self.classes)
+            answers = np.asarray(self.probabilities) if metric == "roc_auc" else self.predictions
+            self._draws[metric] = score_draws(metric, self.labels, answers, self.classes)
         return self._draws[metric][:, [self.seeds.index(seed) for seed in seeds]]

@@ -76,7 +76,7 @@ class RunPoint:
 
 @dataclass(frozen=True)
 class Row:
-    """One line: `cells` holds every figure that can be told, shown or not; `runs` one entry a seed."""
+    """One line: `cells` holds every figure there is, shown or not; `runs` one entry a seed."""
 
     label: str
     overrides: list[str]

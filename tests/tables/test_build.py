@@ -295,3 +295,32 @@ def test_a_table_without_any_run(make):
     table = build_table(read_spec("made", RAW, 1), collect(wanted), "peftbench sweep table=made")
     assert table.examples is None and all(claim.verdict == "not measured" for claim in table.claims)
     assert "3 of 3 runs are missing" in "\n".join(table.notes)
+
+
+@pytest.mark.parametrize("classes, title", [(2, "F1"), (3, "F1 (macro)")])
+def test_f1_of_several_classes_is_called_what_it_is(make, classes, title):
+    wanted = [make("full", "full", seed, 0.85) for seed in (0, 1)]
+    for run in wanted:
+        record, labels = Record(run.folder), np.arange(EXAMPLES) % classes
+        record.write_predictions({"validation": Predictions(labels, labels, np.eye(classes)[labels])}, "abc"[:classes])
+        record.finish()
+    raw = {**RAW, "rows": RAW["rows"][:1], "columns": ["f1"], "claims": []}
+    table = build_table(read_spec("made", raw, 2), collect(wanted), "x")
+    assert [column.title for column in table.columns] == [title]
+
+
+def test_rows_of_two_tasks_are_not_compared(make):
+    wanted = [
+        make(label, method, seed, 0.8) for label, method in (("full", "full"), ("LoRA", "lora")) for seed in (0, 1)
+    ]
+    for run in wanted[2:]:
+        run.config["task"].update(name="rte")
+        labels = np.arange(100) % 2
+        Record(run.folder).write_predictions(
+            {"validation": Predictions(labels, labels, np.eye(2)[labels])}, ["no", "yes"]
+        )
+        Record(run.folder).finish(**finished_fields({"validation": {"accuracy": 1.0, "f1": 1.0}}, {"validation": 100}))
+    raw = {**RAW, "rows": RAW["rows"][:2], "claims": []}
+    table = build_table(read_spec("made", raw, 2), collect(wanted), "x")
+    assert cell(table, "LoRA", "accuracy").n == 2 and "difference" not in table.rows[1].cells
+    assert "whether it is better cannot be told" in table.conclusion

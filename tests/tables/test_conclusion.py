@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
+from peftbench.tables.columns import COLUMNS
 from peftbench.tables.conclusion import conclude
-from peftbench.tables.scored import Scored
+from peftbench.tables.scored import RowScores
 from peftbench.tables.table import Cell, Row
 
 EXAMPLES = 400
 
 
-class Made(Scored):
+class Made(RowScores):
     """Runs of the accuracies given, which err on the same examples as far as they can."""
 
     def __init__(self, accuracies):
@@ -32,7 +33,7 @@ def sentence(**rows):
         if accuracies:
             cells["accuracy"] = Cell(100 * float(np.mean(accuracies)), 0.1, len(accuracies))
         table.append(Row(label, [], False, cells, []))
-    return conclude(table, scored, "accuracy")
+    return conclude(table, scored, COLUMNS["accuracy"])
 
 
 FULL, EQUAL, WORSE = (0.86, 0.855, 0.8525), (0.855, 0.8525, 0.85), (0.6, 0.605, 0.6)

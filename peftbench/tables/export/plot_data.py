@@ -93,7 +93,7 @@ def curves(table: Table) -> list[Curve]:
     for index, row in enumerate(table.rows):
         scores: dict[int, list[float]] = {}
         for run in row.runs:
-            # A resumed run may tell an epoch twice: the later entry stands.
+            # A resumed run may have an epoch twice: the later entry stands.
             history = {entry["epoch"]: entry.get("validation", {}).get(table.primary) for entry in run.history}
             for epoch, score in history.items() if run.used else ():
                 if score is not None and math.isfinite(score):

@@ -1,0 +1,108 @@
+"""The figures of a row: from the records of its runs, beside the baseline's, the lab's and the literature's."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean, median, stdev
+
+from peftbench.tables.claims import judge
+from peftbench.tables.collect import SPLIT, Found
+from peftbench.tables.columns import EXACT, MEASURED, PER_RUN, POINTS, SCORES, in_unit, measured
+from peftbench.tables.scored import RowScores
+from peftbench.tables.spec import RowSpec
+from peftbench.tables.statistics import Interval
+from peftbench.tables.table import Cell
+
+# settings of the trainer that change how long a step takes
+_STEP_SETTINGS = ("batch_size", "accumulate", "precision", "compile")
+
+
+def full_step_times(found: Sequence[Found]) -> dict[Hashable, float]:
+    """Return by their conditions how long a step of full fine-tuning takes, in milliseconds: the median of the rows."""
+    times: dict[Hashable, list[float]] = {}
+    for run in found:
+        if run.used and run.result and (section := run.result.training_step.result):
+            times.setdefault(_step_conditions(run), []).append(section["full_ms"])
+    return {conditions: median(measured_ms) for conditions, measured_ms in times.items()}
+
+
+def _step_conditions(run: Found) -> Hashable:
+    """Return what the time of a step of full fine-tuning depends on: rates and epochs are each method's own."""
+    config, environment = run.wanted.config, run.result and run.result.environment
+    settings = [config["model"], config["task"], *(config["trainer"].get(key) for key in _STEP_SETTINGS)]
+    return str(settings), environment and environment.device, environment and environment.threads
+
+
+def record_cells(used: Sequence[Found], full_ms: Mapping[Hashable, float]) -> dict[str, Cell]:
+    """Return the figures that stand in the records; `full_ms` from `full_step_times`."""
+    cells: dict[str, Cell] = {}
+    results = [run.result for run in used if run.result]
+    for key, read in PER_RUN.items():
+        values = [value for result in results if (value := read(result)) is not None]
+        if not values:
+            continue
+        sd = stdev(values) if max(values) > min(values) else None
+        ends = (min(values), max(values)) if key in EXACT or len(values) > 1 else (None, None)
+        cells[key] = Cell(fmean(values), sd, len(values), *ends)
+    for key in MEASURED:
+        figures = [
+            figure
+            for run in used
+            if run.result and (figure := measured(key, run.result, full_ms.get(_step_conditions(run))))
+        ]
+        if figures:
+            value, low, high = figures[0]
+            cells[key] = Cell(value, None, 1, low, high)
+    return cells
+
+
+def score_cells(used: Sequence[Found], scored: RowScores, confidence: float) -> dict[str, Cell]:
+    """Return the scores with their intervals, and how far they are spread over the seeds."""
+    cells = {}
+    for metric in (metric for metric in used[0].wanted.config["task"]["metrics"] if metric in SCORES):
+        values = [score for run in used if run.result and (score := run.result.metrics[SPLIT][metric]) is not None]
+        sd = stdev(values) if len(values) > 1 else None
+        interval = scored.score(metric, confidence)
+        shown = None if sd is None else in_unit(metric, sd)
+        cells[metric] = Cell(in_unit(metric, fmean(values)), shown, len(values), interval.low, interval.high)
+        if "spread" not in cells and sd is not None:
+            cells["spread"] = Cell(POINTS * sd, None, len(values))
+    return cells
+
+
+def compared_cells(
+    cells: Mapping[str, Cell], scored: RowScores, baseline: RowScores, primary: str, confidence: float
+) -> dict[str, Cell]:
+    """Return the cells with what the comparison with the baseline adds: whether scores differ, and by how much."""
+    compared = dict(cells)
+    common = len(scored.common_seeds(baseline))
+    for metric in set(cells) & set(SCORES):
+        difference = scored.difference(metric, baseline, confidence)
+        if difference is not None:
+            compared[metric] = replace(cells[metric], differs=_excludes(difference, 0))
+            if metric == primary:
+                compared["difference"] = _interval_cell(difference, common, 0)
+    kept = scored.kept(primary, baseline, confidence) if primary in cells else None
+    if kept is not None:
+        compared["kept"] = _interval_cell(kept, common, 100)
+    return compared
+
+
+def _interval_cell(interval: Interval, seeds: int, same: float) -> Cell:
+    return Cell(interval.estimate, None, seeds, interval.low, interval.high, _excludes(interval, same))
+
+
+def _excludes(interval: Interval, value: float) -> bool | None:
+    return None if interval.low is None else interval.excludes(value)
+
+
+def with_other_figures(cells: Mapping[str, Cell], row: RowSpec, tolerance: Mapping[str, float]) -> dict[str, Cell]:
+    """Put the lab's and the literature's figures beside the measured ones, with a verdict on the lab's."""
+    judged = dict(cells)
+    for key, lab in row.lab.items():
+        cell = judged.get(key, Cell())
+        margin = tolerance.get(key, 0.0)
+        verdict = None if cell.value is None else judge(cell.low, cell.high, lab - margin, lab + margin)
+        judged[key] = replace(cell, lab=lab, verdict=verdict)
+    for key, published in row.published.items():
+        judged[key] = replace(judged.get(key, Cell()), published=published)
+    return judged

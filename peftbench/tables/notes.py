@@ -1,0 +1,111 @@
+"""The lines under a table: how to read it, which runs it lacks and why, what it mixes, what it was made with."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from peftbench.runs.result import Environment
+from peftbench.tables.collect import MISSING, OTHER_DATA, STALE, Found
+from peftbench.tables.spec import TableSpec
+
+
+def reading(spec: TableSpec, comparisons: int) -> list[str]:
+    """Say how to read the figures."""
+    together = f" for all {comparisons} comparisons together" if comparisons > 1 else ""
+    return [
+        "mean ± standard deviation over the seeds",
+        f"bold: differs from {spec.baseline} over the seeds that both have, 95 %{together}; intervals likewise, and"
+        " none where there is one seed (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
+    ]
+
+
+def missing_runs(found: Sequence[Found], command: str) -> list[str]:
+    """Name the runs that figures lack, each kind with its reasons and what mends it."""
+    notes = []
+    unused = Counter(run.status for run in found if not run.used)
+    if unused.pop(STALE, 0):
+        notes += _stale_runs([run for run in found if run.status == STALE], command)
+    if missing := unused.pop(MISSING, 0):
+        notes.append(f"{missing} of {len(found)} runs are missing: {command}")
+        notes += sorted({f"{run.wanted.label}: {run.reason}" for run in found if run.status == MISSING and run.reason})
+    for status in unused:
+        notes += [
+            f"{status}: {run.wanted.label}, seed {run.wanted.seed}{f': {run.reason}' if run.reason else ''}"
+            for run in found
+            if run.status == status and not run.used
+        ]
+    if any(run.status == STALE and run.used for run in found):
+        stale = sorted({run.wanted.label for run in found if run.status == STALE and run.used})
+        notes.append(f"figures of {', '.join(stale)} are from runs of other code (stale=use)")
+    return notes
+
+
+def _stale_runs(stale: Sequence[Found], command: str) -> list[str]:
+    by_reason: dict[str | None, list[Found]] = {}
+    for run in stale:
+        if not run.used:
+            by_reason.setdefault(run.reason, []).append(run)
+    use = ", stale=use takes them as they are"
+    return [
+        f"stale and left out, {reason}: {', '.join(run.record.folder.name for run in runs)};"
+        f" {command} stale=rerun trains them again{'' if reason == OTHER_DATA else use}"
+        for reason, runs in by_reason.items()
+    ]
+
+
+_NOT_TIMES = "times, latencies and steps cannot be compared between them"
+# what of a run's environment changes its figures: what it is called, how it is read, and what that means
+_CONDITIONS: tuple[tuple[str, Callable[[Environment], Any], str], ...] = (
+    ("precisions", lambda environment: environment.precision, f"scores may differ by it, and {_NOT_TIMES}"),
+    ("kinds of device", lambda environment: environment.device_type, f"scores may differ by it, and {_NOT_TIMES}"),
+    ("devices", lambda environment: environment.device, _NOT_TIMES),
+    ("numbers of threads", lambda environment: environment.threads, _NOT_TIMES),
+)
+
+
+def mixed_conditions(found: Sequence[Found]) -> list[str]:
+    """Say which rows were trained, or had their latency measured, under other conditions than the others."""
+    used = [run for run in found if run.used and run.result]
+    notes = {
+        name: _mixed(
+            name,
+            [(run.wanted.label, read(run.result.environment)) for run in used if run.result and run.result.environment],
+            meaning,
+        )
+        for name, read, meaning in _CONDITIONS
+    }
+    for name, key in (("devices", "device"), ("numbers of threads", "threads")):
+        if not notes[name]:  # which says as much of latencies
+            measured = [(run.wanted.label, section[key]) for run in used if key in (section := _latency(run))]
+            notes[name] = _mixed(f"{name} in measuring latency", measured, "latencies cannot be compared between them")
+    return [note for note in notes.values() if note]
+
+
+def _latency(run: Found) -> dict[str, Any]:
+    return (run.result.latency.result if run.result else None) or {}
+
+
+def _mixed(name: str, values: Sequence[tuple[str, Any]], meaning: str) -> str:
+    """Name the rows of each value; empty where all have the same."""
+    labels: dict[str, dict[str, None]] = {}
+    for label, value in values:
+        labels.setdefault(str(value), {})[label] = None
+    if len(labels) < 2:
+        return ""
+    rows = "; ".join(f"{value} in {', '.join(of_value)}" for value, of_value in labels.items())
+    return f"mixes {name}: {rows}; {meaning}"
+
+
+def environment(found: Sequence[Found]) -> dict[str, list[str]]:
+    """Return versions, devices, threads, precisions and commits of the runs used, each a sorted list."""
+    facts: dict[str, set[str]] = {}
+    for run in found:
+        if run.used and run.result and run.result.environment:
+            for name, value in _facts(run.result.environment).items():
+                facts.setdefault(name, set()).add(str(value))
+    return {name: sorted(values) for name, values in facts.items()}
+
+
+def _facts(environment: Environment) -> dict[str, Any]:
+    facts = {key: getattr(environment, key) for key in ("device", "threads", "precision", "git_commit")}
+    return {**environment.versions, **{key: value for key, value in facts.items() if value}}
