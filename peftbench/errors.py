@@ -26,8 +26,8 @@ class TakenOverError(PeftbenchError):
     """Another process took the run over: this one writes and deletes nothing of it any more."""
 
 
-class NonFiniteLossError(PeftbenchError):
-    """The loss became NaN or infinite; training stopped at that step."""
+class NonFiniteError(PeftbenchError):
+    """The loss, a trained tensor or the model's outputs became NaN or infinite."""
 
 
 def nearest(word: str, choices: Iterable[str], most: int = 3) -> str:

@@ -9,8 +9,8 @@ from peftbench.arguments import Parser
 from peftbench.commands.table import show
 from peftbench.config.quoting import quote_free_text
 from peftbench.errors import INTERRUPTED, UserError
+from peftbench.interruption import interrupt_on_sigterm
 from peftbench.loggers.wandb_table import log_table
-from peftbench.runs.interruption import interrupt_on_sigterm
 from peftbench.runs.result import SECTIONS
 from peftbench.search import run as search
 from peftbench.search.request import is_search

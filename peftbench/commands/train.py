@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from peftbench.arguments import unknown_option
 from peftbench.errors import INTERRUPTED, PeftbenchError, UserError
-from peftbench.runs.interruption import interrupt_on_sigterm
+from peftbench.interruption import interrupt_on_sigterm
 from peftbench.sweeps.job import train_job
 
 _exit_codes: list[int] = []

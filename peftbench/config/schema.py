@@ -99,10 +99,14 @@ class TrainerConfig:
     patience: int
     precision: str
     compile: bool
+    # records of before these settings lack them
+    max_steps: int | None = None
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "eval_batch_size", "accumulate"):
-            _at_least(f"trainer.{name}", getattr(self, name), 1)
+        for name in ("epochs", "batch_size", "eval_batch_size", "accumulate", "max_steps"):
+            if getattr(self, name) is not None:
+                _at_least(f"trainer.{name}", getattr(self, name), 1)
         for name in ("weight_decay", "patience"):
             _at_least(f"trainer.{name}", getattr(self, name), 0)
         if self.lr <= 0:

@@ -19,6 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from peftbench.backbones.economy.bf16 import Copies, frozen_in_bf16
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.config.schema import MeasureConfig
+from peftbench.interruption import check_interrupted
 from peftbench.methods.base import Method
 from peftbench.training.devices import autocasting
 
@@ -103,6 +104,7 @@ def compare(
         end = time.perf_counter() + seconds
         rounds = 0
         while rounds < least or time.perf_counter() < end:
+            check_interrupted()
             first = rounds % len(names)
             for name in names[first:] + names[:first]:
                 prepare(name)

@@ -92,7 +92,9 @@ def _unit(
     method.to(backbone.sites.device)
     trained = {f"method.{name}": parameter for name, parameter in method.named_parameters()}
     trained |= {f"head.{name}": parameter for name, parameter in backbone.head.items()}
-    with economical(backbone.sites, method, first_row, config.precision, config.compile):
+    with economical(
+        backbone.sites, method, first_row, config.precision, config.compile, checkpointing=config.checkpointing
+    ):
         fitted = fit(
             model=backbone.model,
             trained=trained,

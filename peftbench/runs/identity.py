@@ -9,7 +9,7 @@ from typing import Any
 from peftbench.files import plain
 
 # Keys of `trainer` that do not change what is learned, so that changing them does not make another run.
-NOT_HASHED = frozenset({"eval_batch_size"})
+NOT_HASHED = frozenset({"eval_batch_size", "checkpointing"})
 
 # Which of an asset's fields say what it is; the others say where it lies.
 _ASSET_FIELDS = {

@@ -12,7 +12,7 @@ from peftbench.config.hydra_session import CONFIG_NAME, CONFIG_PATH, VERSION_BAS
 from peftbench.config.mistakes import translate
 from peftbench.errors import INTERRUPTED, PeftbenchError, UserError
 from peftbench.files import make_folder
-from peftbench.runs.interruption import interrupt_on_sigterm
+from peftbench.interruption import interrupt_on_sigterm
 from peftbench.search.report import show_trials, show_winner, write_trials, write_winner
 from peftbench.search.request import BASE, SearchRequest, import_optuna, lines_of, read_search
 from peftbench.search.select import Trial, outcome, select

@@ -10,19 +10,19 @@ from peftbench.errors import UserError
 from peftbench.files import atomic_write
 
 
-def random_state() -> dict[str, Any]:
-    """Return the state of the random generators that training draws from."""
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of the random generators that training on `device` draws from."""
     state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
     return state
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Set the generators to what `random_state` returned."""
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Set the generators to what `random_state` returned, whichever of a machine's GPUs `device` is now."""
     torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from peftbench.errors import NonFiniteError
+from peftbench.interruption import check_interrupted
 from peftbench.tasks.base import Examples
 from peftbench.training.batches import batches_of
 from peftbench.training.devices import autocasting
@@ -10,7 +12,10 @@ from peftbench.training.devices import autocasting
 
 @torch.inference_mode()
 def logits_of(model: nn.Module, data: Examples, batch_size: int, precision: str, device: torch.device) -> torch.Tensor:
-    """Return the logits of a split in the order of its rows, (rows, outputs), float32 on the CPU."""
+    """Return the logits of a split in the order of its rows, (rows, outputs), float32 on the CPU.
+
+    Raises NonFiniteError where one is NaN or infinite, KeyboardInterrupt between two batches where a signal has come.
+    """
     training = model.training
     model.eval()
     autocast = autocasting(precision, device)
@@ -18,11 +23,16 @@ def logits_of(model: nn.Module, data: Examples, batch_size: int, precision: str,
     order = data.in_order(batch_size)
     with batches_of(data, order, device) as batches:
         for batch in batches:
+            check_interrupted()
             batch.pop("labels", None)
             with autocast:
                 found.append(model(**batch).logits.float())
     model.train(training)
     together = torch.cat(found).cpu()
+    if not together.isfinite().all():
+        raise NonFiniteError(
+            "the model's outputs are not finite (NaN or infinite): train with a lower trainer.lr, or in fp32"
+        )
     logits = torch.empty_like(together)
     logits[[row for indices in order for row in indices]] = together
     return logits

@@ -1,5 +1,6 @@
 """The training loop: a module, what trains of it, batches; one row of history every few steps and epochs."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,15 +11,18 @@ import torch
 from torch import nn
 
 from peftbench.config.schema import TrainerConfig
-from peftbench.errors import NonFiniteLossError
+from peftbench.errors import NonFiniteError
+from peftbench.interruption import check_interrupted
 from peftbench.tasks.base import Batch, Examples
 from peftbench.training.batches import batches_of
 from peftbench.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from peftbench.training.devices import autocasting
 from peftbench.training.optimizer import build_optimizer, build_schedule
+from peftbench.training.parallel import ALONE, Workers
 
 # steps between two looks at the loss: each look waits for the device
 _LOOK_EVERY = 10
+_REMEDY = "lower trainer.lr, or set trainer.precision=fp32"
 
 Row = dict[str, Any]
 
@@ -63,6 +67,7 @@ def fit(
     device: torch.device,
     checkpoint: Path | None = None,
     observers: Sequence[Observer] = (),
+    workers: Workers = ALONE,
 ) -> Fitted:
     """Train `trained` and leave the last epoch's values in it.
 
@@ -78,42 +83,49 @@ def fit(
         device: where the batches go.
         checkpoint: written after each epoch; where it exists, training goes on from it.
         observers: told of every few steps and of every epoch.
+        workers: the processes that share each batch; checkpoint and observers are the first one's alone.
 
-    Raises NonFiniteLossError at a NaN or infinite loss, and what torch raises when memory runs out.
+    Raises NonFiniteError at a NaN or infinite loss or weight, KeyboardInterrupt between two steps where a signal has
+    come, and what torch raises when memory runs out.
     """
     batches_an_epoch = -(-len(data) // config.batch_size)
     steps_an_epoch = -(-batches_an_epoch // config.accumulate)
-    steps = steps_an_epoch * config.epochs
+    steps = min(steps_an_epoch * config.epochs, config.max_steps or sys.maxsize)
     parameters = list(trained.values())
     optimizer = build_optimizer(parameters, config.lr, config.betas, config.weight_decay)
     schedule = build_schedule(optimizer, config.schedule, steps, config.warmup)
     autocast = autocasting(config.precision, device)
     forward = torch.compile(model, dynamic=True) if config.compile else model
     fitted = Fitted()
-    if checkpoint is not None and checkpoint.exists():
-        _restore(checkpoint, trained, optimizer, schedule, fitted)
+    state = workers.from_first(lambda: _load(checkpoint, trained))
+    if state:
+        _restore(state, trained, optimizer, schedule, fitted, device)
         for observer in observers:
             observer.on_resume(fitted.steps)
 
     for epoch in range(len(fitted.rows), config.epochs):
-        if _out_of_patience(fitted, config.patience):
+        if fitted.steps == steps or _out_of_patience(fitted, config.patience):
             break
         model.train()
+        workers.seed(seed, epoch)
         losses = _Losses(steps, epoch, observers)
         started = time.perf_counter()
         order = data.shuffled(config.batch_size, seed, epoch)
-        with batches_of(data, order, device) as batches:
+        order = order[: (steps - fitted.steps) * config.accumulate]
+        parts = [workers.part(indices) for indices in order]
+        with batches_of(data, list(filter(None, parts)), device) as batches:
             for first in range(0, len(order), config.accumulate):
-                group = order[first : first + config.accumulate]
-                examples = sum(map(len, group))
+                check_interrupted()
+                examples = sum(map(len, order[first : first + config.accumulate]))
                 mean = torch.zeros((), device=device)
-                for indices in group:
+                for part in filter(None, parts[first : first + config.accumulate]):
                     batch = next(batches)
                     with autocast:
                         outputs = forward(**{name: column for name, column in batch.items() if name != "labels"})
-                        share = loss(outputs, batch) * (len(indices) / examples)
+                        share = loss(outputs, batch) * (len(part) / examples)
                     share.backward()
                     mean += share.detach()
+                mean = workers.sum_gradients(parameters, mean)
                 if config.clip is not None:
                     torch.nn.utils.clip_grad_norm_(parameters, config.clip)
                 optimizer.step()
@@ -125,13 +137,14 @@ def fit(
                     fitted.first_step = time.time()
                 losses.add(fitted.steps, mean, examples, lr)
         losses.look()
+        _check_finite(trained, fitted.steps)
         seconds = time.perf_counter() - started
         row: Row = {
             "step": fitted.steps,
             "epoch": epoch + 1,
             "loss": losses.mean,
             "seconds": seconds,
-            "validation": evaluate(),
+            "validation": workers.from_first(evaluate),
         }
         fitted.rows.append(row)
         if not fitted.best or row["validation"][primary] > fitted.best["validation"][primary]:
@@ -140,7 +153,7 @@ def fit(
             observer.on_epoch(row)
         # last: what stands behind the checkpoint is trained and told again
         if checkpoint is not None:
-            _save(checkpoint, trained, optimizer, schedule, fitted)
+            _save(checkpoint, trained, optimizer, schedule, fitted, device)
     model.eval()
     return fitted
 
@@ -168,9 +181,7 @@ class _Losses:
         sum_, examples = 0.0, 0
         for (step, _, count), value in zip(self.pending, values, strict=True):
             if not abs(value) < float("inf"):
-                raise NonFiniteLossError(
-                    f"the loss became {value} at step {step}: lower trainer.lr, or set trainer.precision=fp32"
-                )
+                raise NonFiniteError(f"the loss became {value} at step {step}: {_REMEDY}")
             sum_ += value * count
             examples += count
         now = time.perf_counter()
@@ -194,6 +205,14 @@ class _Losses:
         return self.total / self.examples
 
 
+def _check_finite(trained: Mapping[str, nn.Parameter], step: int) -> None:
+    """Look at what trains once an epoch: a loss tells of the weights before its step alone."""
+    sums = torch.stack([parameter.detach().sum(dtype=torch.float32) for parameter in trained.values()])
+    for name, finite in zip(trained, sums.isfinite().tolist(), strict=True):
+        if not finite:
+            raise NonFiniteError(f"{name} became NaN or infinite by step {step}: {_REMEDY}")
+
+
 def _out_of_patience(fitted: Fitted, patience: int) -> bool:
     return bool(patience and fitted.rows and len(fitted.rows) - fitted.best["epoch"] >= patience)
 
@@ -204,12 +223,13 @@ def _save(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
     fitted: Fitted,
+    device: torch.device,
 ) -> None:
     state = {
         "trained": {name: parameter.detach().cpu() for name, parameter in trained.items()},
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
-        "random": random_state(),
+        "random": random_state(device),
         "steps": fitted.steps,
         "rows": fitted.rows,
         "best": fitted.best,
@@ -217,18 +237,24 @@ def _save(
     save_checkpoint(path, state)
 
 
+def _load(path: Path | None, trained: Mapping[str, nn.Parameter]) -> dict[str, Any] | None:
+    if path is None or not path.exists():
+        return None
+    return load_checkpoint(path, {name: parameter.shape for name, parameter in trained.items()})
+
+
 def _restore(
-    path: Path,
+    state: Mapping[str, Any],
     trained: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
     fitted: Fitted,
+    device: torch.device,
 ) -> None:
-    state = load_checkpoint(path, {name: parameter.shape for name, parameter in trained.items()})
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(state["trained"][name])
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
-    set_random_state(state["random"])
+    set_random_state(state["random"], device)
     fitted.steps, fitted.rows, fitted.best = state["steps"], state["rows"], state["best"]

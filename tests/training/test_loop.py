@@ -1,11 +1,15 @@
 """The training loop on a tiny model: it learns, repeats itself, goes on where it stopped, and notices NaN."""
 
+import os
+import signal
+
 import pytest
 import torch
 from tiny import encoded_texts, tiny_model
 
 from peftbench.config.schema import TrainerConfig
-from peftbench.errors import NonFiniteLossError, UserError
+from peftbench.errors import NonFiniteError, UserError
+from peftbench.interruption import deferred_interrupts
 from peftbench.methods import build, find_sites
 from peftbench.methods.lora import LoraConfig
 from peftbench.tasks.classification import Classification
@@ -186,12 +190,67 @@ def test_a_loss_that_is_not_a_number_stops_at_its_step():
     run = Run()
 
     class Poison(StopAt):
-        def on_steps(self, row):
+        def on_epoch(self, row):
             with torch.no_grad():
                 next(iter(run.trained.values())).fill_(float("nan"))
 
-    with pytest.raises(NonFiniteLossError, match=r"nan at step 9:.*trainer\.lr"):
-        run.fit(observers=[Poison(0)])
+    with pytest.raises(NonFiniteError, match=r"nan at step 9:.*trainer\.lr"):
+        run.fit(observers=[Poison(1000)])
+
+
+def test_weights_that_diverge_in_the_last_step_are_no_result():
+    run = Run()
+
+    class Poison(StopAt):
+        def on_steps(self, row):
+            with torch.no_grad():
+                next(iter(run.trained.values())).view(-1)[0] = float("inf")
+
+    with pytest.raises(NonFiniteError, match=r"updates\.query\.0\.a became NaN or infinite by step 8"):
+        run.fit(_config(epochs=1), observers=[Poison(0)])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_outputs_that_are_not_finite_are_no_scores(value):
+    run = Run()
+    with torch.no_grad():
+        run.model.classifier.bias[0] = value
+    with pytest.raises(NonFiniteError, match="outputs are not finite"):
+        run.evaluate()
+
+
+def test_max_steps_ends_training_within_an_epoch_and_the_schedule_spans_it(tmp_path):
+    whole, broken = Run(), Run()
+    fitted = whole.fit(_config(max_steps=11, warmup=0.0))
+    assert [row["step"] for row in fitted.rows] == [8, 11] and fitted.steps == 11
+    rates = [row["lr"] for row in whole.rows if "lr" in row]
+    assert rates[-1] == pytest.approx(5e-3 / 11) and all(row["steps"] == 11 for row in whole.rows if "lr" in row)
+    path = tmp_path / "checkpoint.pt"
+    for _ in range(2):  # the second has nothing left to do but the last epoch's rest
+        broken.fit(_config(max_steps=11, warmup=0.0), checkpoint=path)
+    _assert_same_state(whole, broken)
+
+
+def test_max_steps_beyond_the_epochs_changes_nothing():
+    whole, limited = Run(), Run()
+    whole.fit(), limited.fit(_config(max_steps=1000))
+    _assert_same_state(whole, limited)
+
+
+def test_a_signal_stops_training_between_two_steps(tmp_path):
+    run, undisturbed = Run(), Run()
+    undisturbed.fit()
+
+    class Signal(StopAt):
+        def on_steps(self, row):
+            if row["epoch"] == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts():
+        run.fit(checkpoint=path, observers=[Signal(0)])
+    run.fit(checkpoint=path)
+    _assert_same_state(run, undisturbed)
 
 
 def test_accumulated_gradients_equal_those_of_a_large_batch():

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 
 from peftbench.backbones.economy.bf16 import frozen_in_bf16
+from peftbench.backbones.economy.checkpointing import checkpointed
 from peftbench.backbones.economy.cpu import CheapOnCpu
 from peftbench.backbones.economy.first_row import FirstRow
 from peftbench.backbones.sites import Sites
@@ -34,6 +35,7 @@ def economical(
     precision: str,
     compiled: bool = False,
     merged: bool = False,
+    checkpointing: bool = False,
 ) -> Iterator[None]:
     """Attach `method` to the backbone inside the block: cheap kernels on a CPU, no row that nobody reads.
 
@@ -44,10 +46,16 @@ def economical(
         precision: fp32, or bf16, in which the frozen weights are held then; the caller's forward runs in autocast.
         compiled: the model will go through torch.compile, which brings kernels of its own.
         merged: fold the method into the backbone's weights.
+        checkpointing: compute each layer again in the backward pass instead of keeping what it holds.
     """
+
+    def kernels() -> AbstractContextManager[object]:
+        return nullcontext() if compiled else cheap_kernels(sites.device)
+
     with (
-        nullcontext() if compiled else cheap_kernels(sites.device),
+        kernels(),
         attached(sites, method, first_row, precision, merged),
+        checkpointed(sites, kernels) if checkpointing else nullcontext(),
     ):
         yield
 

@@ -1,0 +1,97 @@
+"""Data-parallel training: several processes, begun by torchrun, train one run together.
+
+Each takes its part of every batch, so that batch size, steps and result are those of one process; the gradients of
+what trains are summed. The first process evaluates, writes and prints, and tells the others what they need.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import distributed, nn
+
+from peftbench.errors import UserError
+from peftbench.interruption import check_interrupted
+
+# the others wait that long for the first one, which evaluates alone
+_PATIENCE = timedelta(hours=6)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that train together, and which of them this one is: 0 leads."""
+
+    rank: int = 0
+    count: int = 1
+
+    def part(self, indices: Sequence[int]) -> Sequence[int]:
+        """Return this process' examples of a batch, which may be none."""
+        return indices[self.rank :: self.count]
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """Return in every process what `make` gave in the first; it runs nowhere else."""
+        if self.count == 1:
+            return make()
+        box: list[Any] = [make() if self.rank == 0 else None]
+        distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter], loss: torch.Tensor) -> torch.Tensor:
+        """Put the sum over all processes into each gradient and return that of the loss."""
+        if self.count == 1:
+            return loss
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), loss.view(1)])
+        try:
+            distributed.all_reduce(flat)
+        except RuntimeError:
+            check_interrupted()  # another process has stopped for the same signal
+            raise
+        sums = flat[:-1].split([gradient.numel() for gradient in gradients])
+        for parameter, gradient, total in zip(parameters, gradients, sums, strict=True):
+            parameter.grad = total.view_as(gradient)
+        return flat[-1]
+
+    def seed(self, seed: int, epoch: int) -> None:
+        """Let each process but the first, which keeps its random state, draw its own dropout in this epoch."""
+        if self.rank:
+            torch.manual_seed(int(np.random.SeedSequence((seed, epoch, self.rank)).generate_state(1)[0]))
+
+
+ALONE = Workers()
+
+
+def launched_workers() -> int:
+    """Return how many processes torchrun began; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def leads() -> bool:
+    """Tell whether this is the process that writes and prints."""
+    return launched_workers() == 1 or os.environ["RANK"] == "0"
+
+
+@contextmanager
+def joined_workers(device: torch.device, batch_size: int) -> Iterator[Workers]:
+    """Meet the processes that torchrun began, for the block; without it there is this one alone.
+
+    Raises UserError for a batch that is too small to be divided.
+    """
+    count = launched_workers()
+    if count == 1:
+        yield ALONE
+        return
+    if batch_size < count:
+        raise UserError(f"trainer.batch_size={batch_size} cannot be divided among {count} processes: begin fewer")
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    try:
+        yield Workers(distributed.get_rank(), count)
+    finally:
+        distributed.destroy_process_group()
