@@ -30,6 +30,12 @@ class NonFiniteError(PeftbenchError):
     """The loss, a trained tensor or the model's outputs became NaN or infinite."""
 
 
+def without_traceback(error: PeftbenchError) -> PeftbenchError:
+    """Return an error without its traceback and causes: they hold frames, and so tensors of the failed step."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
+
+
 def nearest(word: str, choices: Iterable[str], most: int = 3) -> str:
     """Return `` Did you mean …?`` for the closest of `choices`, or all of them where none is close."""
     names = sorted(choices)

@@ -26,8 +26,9 @@ def interrupt_on_sigterm() -> None:
 def deferred_interrupts() -> Iterator[None]:
     """Inside the block a signal is noted for `check_interrupted`; the same signal again ends the process at once.
 
-    Raises KeyboardInterrupt at the block's end where a signal came behind the last check. Outside of the main thread,
-    which alone gets signals, nothing changes.
+    Raises KeyboardInterrupt at the block's end where a signal came behind the last check, or made what the block
+    called fail (a child process gets Ctrl-C too). Outside of the main thread, which alone gets signals, nothing
+    changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -37,6 +38,9 @@ def deferred_interrupts() -> Iterator[None]:
     try:
         yield
         check_interrupted()
+    except Exception:
+        check_interrupted()
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

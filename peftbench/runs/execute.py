@@ -162,6 +162,7 @@ def _train(
     from peftbench.runs.adapter import save_adapter
     from peftbench.runs.origin import environment
     from peftbench.training.loop import fit
+    from peftbench.training.parallel import begin_training
 
     global _trained_before
     first_of_process, _trained_before = not _trained_before, True
@@ -170,7 +171,15 @@ def _train(
     backbone.model.to(device)
     method.to(device)
     reset_peak(device)
-    attached = economical(backbone.sites, method, prepared.first_row, config.trainer.precision, config.trainer.compile)
+    trainer = config.trainer
+    attached = economical(
+        backbone.sites,
+        method,
+        prepared.first_row,
+        trainer.precision,
+        trainer.compile,
+        checkpointing=trainer.checkpointing,
+    )
     with Terminal(config, task.metrics, len(task.labels)) as terminal, attached:
         try:
             fitted = fit(
@@ -180,11 +189,12 @@ def _train(
                 loss=task.objective.loss,
                 evaluate=lambda: _score(prepared, config, "validation")[0],
                 primary=task.metrics[0],
-                config=config.trainer,
+                config=trainer,
                 seed=config.seed,
                 device=device,
                 checkpoint=record.checkpoint_path,
                 observers=[terminal, history, *following],
+                workers=begin_training(config),
             )
         finally:
             with suppress(UserError):  # a full disk, which the run fails for anyway
@@ -212,20 +222,20 @@ def _train(
             for name, (metrics, predictions) in scored.items()
         ],
         "parameters": Parameters(**prepared.parameters),
-        "time": _times(fitted, len(prepared.splits["train"]), time.perf_counter() - started, first_of_process),
+        "time": _times(fitted, time.perf_counter() - started, first_of_process),
         # what earlier runs of the process have left in the host's memory is no part of this one's
         "memory": Memory(memory["device_peak"], memory["host_peak"] if first_of_process else None),
         "environment": environment(device, config.trainer.precision),
     }
 
 
-def _times(fitted: "Fitted", rows: int, total: float, first_of_process: bool) -> Times:
+def _times(fitted: "Fitted", total: float, first_of_process: bool) -> Times:
     seconds = sum(fitted.seconds)
     return Times(
         total=total,
         train=seconds,
         per_epoch=fitted.seconds,
-        examples_per_second=rows * len(fitted.seconds) / seconds,
+        examples_per_second=fitted.examples / seconds,
         startup=_since_start(fitted.first_step) if first_of_process else None,
     )
 

@@ -15,6 +15,7 @@ from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import Backbone, load_backbone
 from peftbench.config.schema import RunConfig, check_threads
 from peftbench.errors import UserError
+from peftbench.interruption import check_interrupted
 from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import Method, build
 from peftbench.methods.guard import check_method
@@ -57,10 +58,12 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
     check_threads(config.threads)
     device = use_device(config.device)
     torch.set_num_threads(config.threads or _THREADS)  # an earlier run of the process may have set another number
+    check_interrupted()
     task = load_task(config.task)
     for name in ("train", "validation"):
         if task.splits[name].labels is None:
             raise UserError(f"task {task.name}: the labels of its {name} split ({task.source}) are all hidden (-1)")
+    check_interrupted()
     folder = fetch(config.model)
     torch.manual_seed(config.seed)
     backbone = add_head(_backbone(folder, config.model.dropout), task.objective.num_outputs)

@@ -5,10 +5,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from peftbench.config.schema import resolve
-from peftbench.errors import PeftbenchError
+from peftbench.errors import PeftbenchError, without_traceback
+from peftbench.interruption import deferred_interrupts
 from peftbench.loggers.wandb_run import wandb_run
 from peftbench.runs.execute import execute_run
 from peftbench.runs.report import report_job
+from peftbench.runs.workers import execute_or_help, leads
 from peftbench.terminal import print_error
 
 
@@ -18,10 +20,14 @@ def sweep_job(composed: DictConfig) -> PeftbenchError | None:
     The error is told and, of a run that failed, recorded; the other jobs go on. `force` concerns runs of other code or
     data alone: another sweep may have trained this one again meanwhile.
     """
+    from peftbench.training.devices import release_memory
+
     try:
         train_job(composed, only_stale=True)
     except PeftbenchError as error:
-        return error
+        return without_traceback(error)
+    finally:
+        release_memory()
     return None
 
 
@@ -34,7 +40,10 @@ def train_job(composed: DictConfig, only_stale: bool = False) -> None:
     if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
         report_job(int(hydra_config.job.num) + 1, overrides)
     try:
-        execute_run(resolve(composed), overrides, only_stale, wandb_run)
+        config = resolve(composed)
+        with deferred_interrupts():
+            execute_or_help(config, lambda: execute_run(config, overrides, only_stale, wandb_run))
     except PeftbenchError as error:
-        print_error(error)
+        if leads():
+            print_error(error)
         raise

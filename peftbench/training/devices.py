@@ -1,6 +1,7 @@
 """Which device and precision a run uses, and what an out-of-memory error looks like."""
 
 import gc
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -47,9 +48,11 @@ def use_device(name: str) -> torch.device:
     """
     device = choose_device(name)
     if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)
+        # torchrun says which GPU is this process'
+        index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
+        torch.cuda.set_device(index)
         torch.set_float32_matmul_precision("high")
-        return torch.device("cuda", device.index or 0)
+        return torch.device("cuda", index)
     return device
 
 

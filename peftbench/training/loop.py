@@ -45,6 +45,7 @@ class Fitted:
     """What training came to; `best` is the epoch row with the highest primary score."""
 
     steps: int = 0
+    examples: int = 0
     rows: list[Row] = field(default_factory=list)
     best: Row = field(default_factory=dict)
     first_step: float | None = None
@@ -147,6 +148,7 @@ def fit(
             "validation": workers.from_first(evaluate),
         }
         fitted.rows.append(row)
+        fitted.examples += losses.examples
         if not fitted.best or row["validation"][primary] > fitted.best["validation"][primary]:
             fitted.best = row
         for observer in observers:
@@ -164,7 +166,7 @@ class _Losses:
     def __init__(self, steps: int, epoch: int, observers: Sequence[Observer]) -> None:
         self.steps, self.epoch, self.observers = steps, epoch, observers
         self.pending: list[tuple[int, torch.Tensor, int]] = []
-        self.total = self.examples = 0.0
+        self.total, self.examples = 0.0, 0
         self.lr = 0.0
         self.since = time.perf_counter()
 
@@ -231,6 +233,7 @@ def _save(
         "schedule": schedule.state_dict(),
         "random": random_state(device),
         "steps": fitted.steps,
+        "examples": fitted.examples,
         "rows": fitted.rows,
         "best": fitted.best,
     }
@@ -257,4 +260,5 @@ def _restore(
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     set_random_state(state["random"], device)
-    fitted.steps, fitted.rows, fitted.best = state["steps"], state["rows"], state["best"]
+    fitted.steps, fitted.examples = state["steps"], state["examples"]
+    fitted.rows, fitted.best = state["rows"], state["best"]

@@ -4,7 +4,6 @@ Each takes its part of every batch, so that batch size, steps and result are tho
 what trains are summed. The first process evaluates, writes and prints, and tells the others what they need.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from torch import distributed, nn
 
-from peftbench.errors import UserError
 from peftbench.interruption import check_interrupted
 
 # the others wait that long for the first one, which evaluates alone
@@ -66,32 +64,37 @@ class Workers:
 
 
 ALONE = Workers()
-
-
-def launched_workers() -> int:
-    """Return how many processes torchrun began; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
-
-
-def leads() -> bool:
-    """Tell whether this is the process that writes and prints."""
-    return launched_workers() == 1 or os.environ["RANK"] == "0"
+_joined = ALONE  # this process' group
+_begun = False  # whether the first process has told the others what to train
 
 
 @contextmanager
-def joined_workers(device: torch.device, batch_size: int) -> Iterator[Workers]:
-    """Meet the processes that torchrun began, for the block; without it there is this one alone.
-
-    Raises UserError for a batch that is too small to be divided.
-    """
-    count = launched_workers()
-    if count == 1:
-        yield ALONE
-        return
-    if batch_size < count:
-        raise UserError(f"trainer.batch_size={batch_size} cannot be divided among {count} processes: begin fewer")
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+def joined_workers() -> Iterator[Workers]:
+    """Meet the processes that torchrun began, for the block."""
+    global _joined, _begun
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=_PATIENCE)
+    _joined, _begun = Workers(distributed.get_rank(), distributed.get_world_size()), False
     try:
-        yield Workers(distributed.get_rank(), count)
+        yield _joined
     finally:
-        distributed.destroy_process_group()
+        try:
+            if _joined.rank == 0 and not _begun:
+                _joined.from_first(lambda: None)
+        finally:
+            _joined = ALONE
+            distributed.destroy_process_group()
+
+
+def begin_training(config: T) -> Workers:
+    """Send the processes that wait in `next_config` what is to be trained; return those that train it."""
+    global _begun
+    if _joined.count > 1:
+        _begun = True
+        _joined.from_first(lambda: config)
+    return _joined
+
+
+def next_config() -> Any:
+    """Wait for what `begin_training` sends; None where the first process has nothing to train."""
+    return _joined.from_first(lambda: None)

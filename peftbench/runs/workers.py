@@ -1,0 +1,78 @@
+"""A run of several processes, as torchrun begins them: the first one executes it, the others help it train."""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from peftbench.config.schema import RunConfig
+from peftbench.errors import UserError
+from peftbench.terminal import console
+
+if TYPE_CHECKING:
+    from peftbench.training.parallel import Workers
+
+
+def launched_workers() -> int:
+    """Return how many processes torchrun began; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def leads() -> bool:
+    """Tell whether this is the process that writes and prints."""
+    return launched_workers() == 1 or os.environ["RANK"] == "0"
+
+
+def execute_or_help(config: RunConfig, execute: Callable[[], Any]) -> None:
+    """Call `execute`, which trains the run of `config`; where torchrun began several processes, only the first does.
+
+    Raises UserError for a batch that cannot be divided among the processes, and for a GPU that all would share.
+    """
+    count = launched_workers()
+    if count == 1:
+        execute()
+        return
+    from peftbench.training.parallel import joined_workers
+
+    if config.trainer.batch_size < count:
+        raise UserError(
+            f"trainer.batch_size={config.trainer.batch_size}, the size of a batch of all processes together, cannot be"
+            f" divided among {count}: set torchrun --nproc-per-node to less"
+        )
+    if config.device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device={config.device}: under torchrun each process takes its GPU with device=auto")
+    with joined_workers() as workers:
+        if workers.rank == 0:
+            execute()
+        else:
+            console.quiet = True
+            _help(workers)
+
+
+def _help(workers: "Workers") -> None:
+    """Train as the first process says, with no record, lock or output of its own."""
+    from peftbench.backbones.economy.attach import economical
+    from peftbench.runs.prepare import prepare
+    from peftbench.training.loop import fit
+    from peftbench.training.parallel import next_config
+
+    config: Any = next_config()
+    if config is None:
+        return
+    prepared = prepare(config, reuse=True)
+    prepared.backbone.model.to(prepared.device)
+    prepared.method.to(prepared.device)
+    trainer = config.trainer
+    sites, method, first_row = prepared.backbone.sites, prepared.method, prepared.first_row
+    with economical(sites, method, first_row, trainer.precision, trainer.compile, checkpointing=trainer.checkpointing):
+        fit(
+            model=prepared.backbone.model,
+            trained=prepared.trained,
+            data=prepared.splits["train"],
+            loss=prepared.task.objective.loss,
+            evaluate=dict,
+            primary=prepared.task.metrics[0],
+            config=trainer,
+            seed=config.seed,
+            device=prepared.device,
+            workers=workers,
+        )

@@ -1,0 +1,86 @@
+"""Under torchrun two processes train as one does with the same batch: same result, one record, output once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from peftbench.config.compose import compose
+from peftbench.config.schema import resolve
+from peftbench.errors import UserError
+from peftbench.runs.execute import execute_run
+from peftbench.runs.workers import execute_or_help
+from peftbench.training.parallel import ALONE, Workers
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+
+
+@pytest.fixture
+def settings(tiny_model_dir, tiny_data_dir, tmp_path):
+    opinions = tiny_data_dir / "opinions"
+
+    def build(name: str) -> list[str]:
+        return [
+            "method=lora", "method.rank=2", f"output_dir={tmp_path / name}",
+            "model=local", f"model.path={tiny_model_dir}", "model.dropout=0.0", "task=text_file", "task.max_length=32",
+            f"task.splits.train={opinions / 'train.csv'}", f"task.splits.validation={opinions / 'validation.csv'}",
+            "trainer.batch_size=9", "trainer.accumulate=2", "trainer.epochs=2", "trainer.lr=0.01", "device=cpu",
+            "trainer.precision=fp32", "threads=1", "measure.latency=false",
+        ]  # fmt: skip
+
+    return build
+
+
+def _tensors(folder: Path) -> dict[str, torch.Tensor]:
+    (path,) = folder.rglob("adapter.safetensors")
+    return load_file(path)
+
+
+def _torchrun(settings: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run([*TORCHRUN, "peftbench", "train", *settings], capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes_train_what_one_trains(settings, tmp_path):
+    execute_run(resolve(compose(settings("one"))), [])
+    two = _torchrun(settings("two"))
+    assert two.returncode == 0, two.stderr
+    alone, together = _tensors(tmp_path / "one"), _tensors(tmp_path / "two")
+    assert alone.keys() == together.keys()
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, rtol=0, atol=1e-6)
+    folders = [sorted(path.name for path in (tmp_path / name).glob("*/*") if path.is_dir()) for name in ("one", "two")]
+    assert folders[0] == folders[1] and len(folders[0]) == 1, "the identity is the same"
+    assert two.stdout.count("epoch 2/2") == 1
+    again = _torchrun(settings("two"))
+    assert again.returncode == 0 and again.stdout.count("finished already") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("trainer.batch_size=1", "cannot be divided among 2"), ("device=cuda:1", "takes its GPU with device=auto")],
+)
+def test_what_cannot_be_divided_is_the_user_s_mistake(settings, change, message, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=message):
+        execute_or_help(resolve(compose([*settings("one"), change])), lambda: None)
+
+
+def test_parts_of_a_batch():
+    batch = list(range(7))
+    assert [list(Workers(rank, 3).part(batch)) for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
+    assert ALONE.part(batch) == batch and ALONE.from_first(lambda: 5) == 5
+
+
+def test_processes_draw_different_dropout_and_the_first_keeps_its_state():
+    torch.manual_seed(0)
+    state, drawn = torch.get_rng_state(), []
+    for rank in range(3):
+        torch.set_rng_state(state)
+        Workers(rank, 3).seed(seed=5, epoch=1)
+        drawn.append(torch.rand(1).item())
+    torch.set_rng_state(state)
+    assert drawn[0] == torch.rand(1).item() and len(set(drawn)) == 3
