@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from records import finished_fields
 
+from peftbench.runs.result import Result, Status
 from peftbench.search.select import Summary, Trial, outcome, rank, select, summarize
 from peftbench.tables.collect import Found, Wanted
 
@@ -16,9 +18,11 @@ def trial(number: int, score: float | None, trained: int = 100) -> Trial:
 def found(seed: int = 0, used: bool = True, **metrics: dict) -> Found:
     config = {"task": {"metrics": ["accuracy", "f1"]}}
     wanted = Wanted("", seed, [f"seed={seed}"], config, Path(f"run-s{seed}"))
-    result = {"metrics": metrics, "parameters": {"method": 64}, "time": {"train": 2.0}}
-    status, reason = ("finished", None) if used else ("failed", "the loss became nan")
-    return Found(wanted, status, reason, result if used else {}, used)
+    examples = dict.fromkeys(metrics, 10)
+    fields = finished_fields(metrics, examples, train=2.0) if used else {}
+    status, reason = (Status.FINISHED, None) if used else (Status.FAILED, "the loss became nan")
+    result = Result(status, f"run-s{seed}", "lab", "lora", "mrpc", "minilm", seed, "", **fields)
+    return Found(wanted, status, reason, result, used)
 
 
 def test_the_best_primary_score_wins():
@@ -44,7 +48,7 @@ def test_an_outcome_is_of_validation_alone():
     with_test, without = found(validation=validation, test={"accuracy": 0.1}), found(validation=validation)
     assert outcome(1, {}, with_test) == outcome(1, {}, without)
     told = outcome(1, {}, without)
-    assert (told.scores, told.trained, told.seconds) == ({"accuracy": 0.75, "f1": 0.5}, 64, 2.0)
+    assert (told.scores, told.trained, told.seconds) == ({"accuracy": 0.75, "f1": 0.5}, 1000, 2.0)
 
 
 def test_a_failed_run_has_no_score():
