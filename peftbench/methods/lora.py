@@ -93,13 +93,16 @@ def dora_weight(
 ) -> torch.Tensor:
     """Return m·(W + scale·B·A) / ‖W + scale·B·A‖, the norm by output row and without gradient (DoRA §4.3).
 
+    Under autocast it stays in the tensors' own type: a norm in bf16 would have three digits.
+
     Args:
         weight: (d_out, d_in). a: (r, d_in). b: (d_out, r). magnitude: (d_out,).
         scale: alpha / rank.
     """
-    direction = weight + scale * (b @ a)
-    norm = direction.detach().norm(dim=1)
-    return direction * (magnitude / norm)[:, None]
+    with torch.autocast(weight.device.type, enabled=False):
+        direction = weight + scale * (b @ a)
+        norm = direction.detach().norm(dim=1)
+        return direction * (magnitude / norm)[:, None]
 
 
 class Update(nn.Module):

@@ -124,3 +124,22 @@ def test_another_model(copied: Record, tmp_path: Path) -> None:
     copied.update(origin=None)  # as a record of version 1, which does not say what it was trained on
     with pytest.raises(UserError, match=r"adapter\.safetensors is of another model"):
         load_run_model(copied, CPU)
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "prompt"])
+def test_a_run_scored_in_bf16_gives_its_record_s_figures_again(method: str, train_tiny) -> None:
+    from peftbench.config.schema import TaskConfig, fill
+    from peftbench.tasks import load_task
+
+    record: Record = train_tiny("opinions", f"method={method}", "trainer.precision=bf16", "experiment=bf16")
+    evaluation = record.read().evaluation("validation")
+    assert evaluation.precision == "bf16"
+    model = load_run_model(record, CPU)
+    settings = {**model.description.task, "labels": model.description.labels}
+    texts = load_task(fill(TaskConfig, settings, "task"), ["validation"]).splits["validation"].texts
+    data = encode(texts, None, model.backbone.sites.tokenizer, 32)
+    with inference(model, "bf16"):
+        found = logits_of(model.backbone.model, data, 64, "bf16", CPU)
+    assert {p.dtype for p in model.backbone.model.parameters()} == {torch.float32}
+    told = record.predictions(evaluation)
+    torch.testing.assert_close(found.softmax(-1), torch.tensor(told.probabilities), rtol=1e-5, atol=1e-6)

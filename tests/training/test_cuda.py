@@ -11,16 +11,16 @@ pytestmark = [
 
 @pytest.mark.parametrize("method", ["full", "adapter", "lora", "prefix", "prompt", "bitfit", "head"])
 def test_every_method_trains_in_bf16(train_tiny, method):
-    result = train_tiny("opinions", f"method={method}", "device=cuda", "seed=21").read()
-    assert result["dtype"] == "bfloat16" and result["memory"]["device_peak"] > 0
-    assert result["metrics"]["validation"]["loss"] < 1
+    result = train_tiny("opinions", f"method={method}", "device=cuda", "trainer.precision=auto", "seed=21").read()
+    assert result.environment.precision == "bf16" and result.memory.device_peak > 0
+    assert result.metrics["validation"]["loss"] < 1
 
 
 def test_fp32_agrees_with_the_cpu(train_tiny):
     changes = ("method=lora", "model.dropout=0.0", "trainer.precision=fp32", "seed=22")
     cpu = train_tiny("opinions", *changes, "experiment=cpu", "device=cpu").read()
     cuda = train_tiny("opinions", *changes, "experiment=cuda", "device=cuda").read()
-    assert cuda["metrics"]["validation"]["loss"] == pytest.approx(cpu["metrics"]["validation"]["loss"], rel=1e-2)
+    assert cuda.metrics["validation"]["loss"] == pytest.approx(cpu.metrics["validation"]["loss"], rel=1e-2)
 
 
 def test_out_of_memory_is_recognised():

@@ -15,7 +15,7 @@ from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.full import FullConfig
-from peftbench.methods.lora import LoraConfig
+from peftbench.methods.lora import LoraConfig, dora_weight
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
@@ -126,3 +126,12 @@ def test_every_method_computes_in_bf16_what_it_computes_in_fp32(architecture, na
     (logits, grads), (logits16, grads16) = results["fp32"], results["bf16"]
     assert (logits16 - logits).abs().max() < 0.05 * logits.abs().max() + 0.02
     assert F.cosine_similarity(grads, grads16, dim=0) > 0.98
+
+
+def test_dora_s_norm_is_not_rounded_to_bf16():
+    torch.manual_seed(0)
+    weight, a, b = torch.randn(8, 32), torch.randn(2, 32), torch.randn(8, 2)
+    magnitude = torch.rand(8) + 1
+    exact = dora_weight(weight, a, b, magnitude, 2.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(dora_weight(weight, a, b, magnitude, 2.0), exact)
