@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from peftbench.arguments import Parser
+from peftbench.config.quoting import quote_free_text
 from peftbench.errors import UserError
 from peftbench.files import atomic_write
 from peftbench.sweeps.request import read_request
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--format {arguments.format} needs --output FOLDER")
     if arguments.output is not None and not formats:
         raise UserError(f"--output needs --format: {', '.join(FORMATS)}, or all")
-    request = read_request([f"table={arguments.table}", *arguments.overrides])
+    request = read_request([f"table={arguments.table}", *quote_free_text(arguments.overrides)])
     found = collect(request.wanted, use_stale=request.stale == "use")
     table = build_table(request.spec, found, request.command)
     if not formats:

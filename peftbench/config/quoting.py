@@ -1,4 +1,4 @@
-"""Quote paths and column names for Hydra, whose grammar reads unicode, `=`, parentheses and more as its own signs."""
+"""Quote paths and column names for Hydra, whose grammar does not read unicode, `=`, parentheses and more unquoted."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-# keys whose value is a path or the name of a column, both of the user's choosing
+# keys whose value is a path or the name of a column, both the user chooses
 _FREE_TEXT = re.compile(r"\+{0,2}(task\.(splits\.\w+|dir|text|label|path)|model\.path|output_dir)")
 
 

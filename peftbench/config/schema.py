@@ -76,8 +76,7 @@ class TaskConfig(AssetConfig):
             raise UserError(f"task.text={self.text} and task.label={self.label} must be different columns")
         _at_least("task.max_length", self.max_length, 4)
         self.dir = _absolute(self.dir)
-        if self.source == "local":
-            self.splits = {name: _file_or_share(name, value) for name, value in self.splits.items()}
+        self.splits = {name: _source_of_split(name, value, self.source) for name, value in self.splits.items()}
         if not self.metrics:
             raise UserError("task.metrics is empty: name at least one, e.g. task.metrics=[accuracy]")
 
@@ -279,16 +278,16 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().absolute())
 
 
-def _file_or_share(split: str, value: Any) -> str | float | None:
-    """Return the path of a split's file, or the share of the training file that it is."""
+def _source_of_split(split: str, value: Any, source: str) -> str | float | None:
+    """Return a split's file or its name in the source, or the share of the training data that it is."""
     if isinstance(value, bool | int | float):
         if split == "train" or isinstance(value, bool) or not 0 < value < 1:
             raise UserError(
                 f"task.splits.{split}={value} must be a file"
-                + ("" if split == "train" else ", or a share of the training file between 0 and 1, such as 0.2")
+                + ("" if split == "train" else ", or a share of the training data between 0 and 1, such as 0.2")
             )
         return float(value)
-    return _absolute(value)
+    return _absolute(value) if source == "local" else value
 
 
 def _at_least(name: str, value: float, least: float) -> None:

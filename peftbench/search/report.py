@@ -23,8 +23,9 @@ def show_trials(request: SearchRequest, trials: Sequence[Trial]) -> None:
     table.add_column("trial", justify="right")
     for key in request.space.keys:
         table.add_column(key.lstrip("+"), justify="right", overflow="fold")
+    classes = max((trial.classes for trial in trials), default=0)
     for metric in request.metrics:
-        table.add_column(metric_name(metric), justify="right", no_wrap=True)
+        table.add_column(metric_name(metric, classes), justify="right", no_wrap=True)
     table.add_column("trained", justify="right")
     table.add_column("", overflow="fold")
     best = select(trials, request.primary)
@@ -48,7 +49,7 @@ def show_winner(request: SearchRequest, trials: Sequence[Trial], best: Trial, re
     show = console.print
     show(Text(f"\nwinner: trial {best.number}, {' '.join(lines_of(best.point))}", "bold"))
     score = format_metric(primary, best.scores[primary])
-    chosen = f"chosen on {SPLIT}, by {metric_name(primary)}: {score} is"
+    chosen = f"chosen on {SPLIT}, by {metric_name(primary, best.classes)}: {score} is"
     if scored > 1:
         show(f"{chosen} the best of {scored} trials, picked for being high, and so optimistic")
     else:
@@ -60,7 +61,7 @@ def show_winner(request: SearchRequest, trials: Sequence[Trial], best: Trial, re
     if seeds:
         show(f"the same settings on fresh seeds {seeds}:")
     for split, metrics in summarize(rerun).items():
-        scores = "  ".join(f"{metric_name(name)} {_format(name, told)}" for name, told in metrics.items())
+        scores = "  ".join(f"{metric_name(name, best.classes)} {_format(name, told)}" for name, told in metrics.items())
         show(Text.assemble(f"  {split:<10}  {scores}  ", (notes[split], "dim")))
     show(f"\n  {request.train_command(best.point)}")
 

@@ -19,6 +19,7 @@ class Trial:
         id: of its run. status, reason: as `Found` has them.
         scores: the task's metrics on validation; empty where the run says nothing that counts.
         trained: the method's parameters. seconds: of training.
+        classes: of the task, 0 for scores.
     """
 
     number: int
@@ -29,6 +30,7 @@ class Trial:
     scores: Mapping[str, float]
     trained: int | None
     seconds: float | None
+    classes: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ def outcome(number: int, point: Point, found: Found) -> Trial:
     """Return what came of a trial from what there is of its run."""
     result = found.result if found.used else None
     metrics = result.metrics.get(SPLIT, {}) if result else {}
+    evaluation = result.evaluation(SPLIT) if result else None
+    by_class = evaluation.by_class if evaluation else None
     scores = {name: score for name in metrics_of(found) if (score := metrics.get(name)) is not None}
     return Trial(
         number=number,
@@ -54,6 +58,7 @@ def outcome(number: int, point: Point, found: Found) -> Trial:
         scores=scores,
         trained=result.parameters.method if result and result.parameters else None,
         seconds=result.time.train if result and result.time else None,
+        classes=len(by_class["names"]) if by_class else 0,
     )
 
 

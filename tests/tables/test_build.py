@@ -11,6 +11,7 @@ from peftbench.runs.result import Status
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Wanted, collect
 from peftbench.tables.spec import read_spec
+from peftbench.tasks import score
 
 EXAMPLES = 300
 RAW = {
@@ -116,6 +117,33 @@ def scores_of_a_regression(make):
         return build_table(read_spec("made", raw, 2), collect(wanted), "x")
 
     return build
+
+
+@pytest.fixture
+def scores_of_three_classes(make):
+    """A table on a task of three classes with F1 and the area under the ROC curve."""
+    wanted = []
+    for label, method in (("full", "full"), ("LoRA", "lora")):
+        for seed in (0, 1):
+            one = make(label, method, seed, 0.85)
+            one.config["task"].update(name="nli", metrics=["f1", "roc_auc"])
+            generator = np.random.default_rng(seed)
+            labels = np.arange(EXAMPLES) % 3
+            probabilities = generator.dirichlet(np.ones(3), EXAMPLES) + np.eye(3)[labels] * 0.3
+            said = Predictions(labels, probabilities.argmax(1), probabilities / 1.3)
+            record = Record(one.folder)
+            record.write_predictions({"validation": said}, ["a", "b", "c"])
+            metrics = score(["f1", "roc_auc"], said.predictions, labels, 3, said.probabilities)
+            record.finish(**finished_fields({"validation": metrics}, {"validation": EXAMPLES}))
+            wanted.append(one)
+    raw = {**RAW, "rows": RAW["rows"][:2], "claims": [], "columns": ["f1", "roc_auc"]}
+    return build_table(read_spec("made", raw, 2), collect(wanted), "x")
+
+
+def test_f1_of_three_classes_is_called_macro_and_areas_have_intervals(scores_of_three_classes):
+    assert [column.title for column in scores_of_three_classes.columns] == ["F1 (macro)", "ROC AUC"]
+    area = cell(scores_of_three_classes, "full", "roc_auc")
+    assert 0 < area.low < area.value < area.high <= 1
 
 
 def cell(table, label, key):

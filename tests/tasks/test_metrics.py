@@ -10,6 +10,7 @@ import sklearn.metrics
 from peftbench.errors import UserError
 from peftbench.tasks import score
 from peftbench.tasks.classification import Classification
+from peftbench.tasks.regression import Regression
 
 CLASSES = ["accuracy", "f1", "macro_f1", "matthews"]
 
@@ -134,3 +135,14 @@ def test_the_figures_of_each_class():
     assert found["confusion"] == sklearn.metrics.confusion_matrix(labels, predictions).tolist()
     many = Classification(tuple(map(str, range(60)))).by_class(predictions, labels)
     assert many["confusion"] is None and len(many["f1"]) == 60
+
+
+def test_many_classes_are_described_by_the_most_frequent():
+    labels = [0] * 5 + [1] * 9 + list(range(2, 40)) + [7] * 1000
+    text = Classification(tuple(f"class{index}" for index in range(40))).describe(labels)
+    assert text.startswith("class7 1,001, class1 9, class0 5, class2 1, ") and text.endswith(", 33 classes more")
+    assert Classification(("bad", "good")).describe([1, 0, 1]) == "bad 1, good 2"
+
+
+def test_scores_are_described_by_their_range():
+    assert Regression().describe([0.0, 2.5, 5.0]) == "scores 0 to 5, mean 2.5"

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 from text_files import text_file
 
-from peftbench.config.schema import TaskConfig
+from peftbench.config.compose import compose
+from peftbench.config.schema import TaskConfig, resolve
 from peftbench.errors import UserError
 from peftbench.tasks import load_task
 from peftbench.tasks.shares import divide
@@ -74,3 +75,11 @@ def test_the_data_digest_covers_the_share(own_file):
 def test_a_share_lies_between_0_and_1(splits, reason):
     with pytest.raises(UserError, match=reason):
         TaskConfig(name="x", source="local", text=["text"], metrics=["accuracy"], splits=splits)
+
+
+def test_a_share_works_for_any_source(tmp_path):
+    rows = "".join(f"one {row}\ttwo\t{row % 2}\n" for row in range(50))
+    (tmp_path / "train.tsv").write_text("sentence1\tsentence2\tlabel\n" + rows)
+    config = resolve(compose(["task=rte", f"task.dir={tmp_path}", "+task.splits.validation=0.2"])).task
+    task = load_task(config)
+    assert {name: len(split) for name, split in task.splits.items()} == {"train": 40, "validation": 10}

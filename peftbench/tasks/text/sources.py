@@ -37,7 +37,7 @@ def open_source(config: "TaskConfig") -> Source:
     if config.source not in SOURCES:
         raise UserError(f"task.source={config.source}: no such source. {nearest(config.source, SOURCES)}")
     if config.source == "local":
-        return _own_files(config)
+        return _user_files(config)
     if config.dir:
         folder = Path(config.dir).expanduser()
         if not folder.is_dir():
@@ -153,7 +153,7 @@ def _load_from_hub(config: "TaskConfig", name: str) -> Mapping[str, "datasets.Da
         ) from error
 
 
-def _own_files(config: "TaskConfig") -> Source:
+def _user_files(config: "TaskConfig") -> Source:
     def read(split: str) -> Rows:
         path = config.splits.get(split)
         if not path or path == "???":
