@@ -240,7 +240,7 @@ def _as_group(value: Any, group: str) -> dict[str, Any]:
     return dict(value)
 
 
-def fill(cls: type, values: Mapping[str, Any], group: str) -> Any:
+def fill(cls: type, values: Any, group: str) -> Any:
     """Build the dataclass `cls` from plain values of the config group `group`, each converted to its type.
 
     Raises UserError for an unknown or missing key, a wrong type or a value out of range.

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from peftbench.config.schema import MeasureConfig, TaskConfig, TrainerConfig, fill
+from peftbench.config.schema import MeasureConfig, RunConfig, TaskConfig, TrainerConfig, fill
+from peftbench.config.values import typed
 from peftbench.errors import UserError
 from peftbench.measuring.latency import measure_latency
 from peftbench.runs.adapter import Description
@@ -61,9 +62,10 @@ def score_run(
     if merged:
         check_mergeable(description.method["name"])
     config = record.config()
-    if config["threads"] is not None:
-        torch.set_num_threads(config["threads"])
-    trainer = fill(TrainerConfig, config["trainer"], "trainer")
+    threads = typed(RunConfig, "threads", config.get("threads"), "threads")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    trainer = fill(TrainerConfig, config.get("trainer"), "trainer")
     task = _read_task(description, split, task_dir)
     origin = record.read().origin
     if origin and origin.splits.get(split, task.checksums[split]) != task.checksums[split]:

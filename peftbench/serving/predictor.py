@@ -117,6 +117,6 @@ def load_predictor(
     chosen = use_device(device)
     if merged:
         check_mergeable(describe_run(record).method["name"])
-    trainer = fill(TrainerConfig, record.config()["trainer"], "trainer")
+    trainer = fill(TrainerConfig, record.config().get("trainer"), "trainer")
     model = load_run_model(record, chosen)
     return Predictor(model, batch_size or trainer.eval_batch_size, trainer.precision, merged)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from peftbench.config.compose import compose
 from peftbench.config.groups import read_group
@@ -52,7 +53,10 @@ def read_request(argv: Sequence[str]) -> TableRequest:
         if "there is no such table" in str(error) and chosen[0] not in tables:
             raise UserError(f"table={chosen[0]}: there is no such table. {nearest(chosen[0], tables)}") from error
         raise
-    settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, list(_OF_SWEEP)), resolve=True)
+    try:
+        settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, list(_OF_SWEEP)), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"table={chosen[0]}: {str(error).splitlines()[0]}") from error
     spec = read_spec(chosen[0], settings["table"], settings["seeds"])
     for key, choices in (("on_error", ON_ERROR), ("stale", STALE)):
         if settings[key] not in choices:
