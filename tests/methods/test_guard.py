@@ -4,6 +4,7 @@ import pytest
 import torch
 from foreign_tiny import RECOGNISED, recognised_model
 from tiny import ARCHITECTURES, headed, tiny_model
+from transformers import AutoTokenizer
 
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.errors import UserError
@@ -56,6 +57,15 @@ def test_supported_architectures_pass_and_nothing_is_disturbed(architecture):
         assert not method.attached and not backbone.model.training
         assert all(p.grad is None for p in (*method.parameters(), *backbone.model.parameters()))
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.model.modules())
+
+
+def test_a_run_is_refused_before_anything_is_written(train_tiny, tiny_model_dir, tmp_path):
+    recognised_model("xmod").save_pretrained(tmp_path / "xmod")
+    AutoTokenizer.from_pretrained(tiny_model_dir).save_pretrained(tmp_path / "xmod")
+    overrides = (f"model.path={tmp_path / 'xmod'}", "method=adapter", "method.bottleneck=4", f"output_dir={tmp_path}")
+    with pytest.raises(UserError, match="method=adapter does not fit XmodModel"):
+        train_tiny("opinions", *overrides)
+    assert [path.name for path in tmp_path.iterdir()] == ["xmod"]
 
 
 def test_a_site_that_is_run_twice_is_refused():
