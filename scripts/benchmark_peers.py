@@ -43,7 +43,7 @@ from peftbench.measuring.latency import compare, ratio_with_interval, synchronis
 from peftbench.methods import build
 from peftbench.runs.origin import environment
 from peftbench.runs.prepare import Prepared, prepare
-from peftbench.training.devices import choose_device, compute_dtype, resolve_precision
+from peftbench.training.devices import choose_device, resolve_precision
 from peftbench.training.loop import fit
 
 SECTIONS = ("training", "inference", "startup", "memory")
@@ -64,9 +64,9 @@ def main() -> None:
     prepared = prepare(config)
     args.steps = args.steps or (100 if prepared.device.type == "cuda" else 20)
     args.steps = min(args.steps, len(prepared.splits["train"]) // config.trainer.batch_size)
-    facts = environment(prepared.device, compute_dtype(precision), config.method_name)
-    versions = ", ".join(f"{name} {version}" for name, version in {**facts["versions"], **peers.VERSIONS}.items())
-    header = f"{args.model} on {args.task}; {facts['device']}, {facts['threads']} CPU threads; {versions}"
+    facts = environment(prepared.device, precision)
+    versions = ", ".join(f"{name} {version}" for name, version in {**facts.versions, **peers.VERSIONS}.items())
+    header = f"{args.model} on {args.task}; {facts.device}, {facts.threads} CPU threads; {versions}"
     print(header)
     sections = {"training": training, "inference": inference, "startup": startup, "memory": memory}
     tables = [sections[name](args, base, config, prepared) for name in args.only]

@@ -40,7 +40,7 @@ from peftbench.runs.identity import run_id
 from peftbench.runs.origin import environment
 from peftbench.runs.prepare import prepare
 from peftbench.runs.record import Record, Status
-from peftbench.training.devices import compute_dtype
+from peftbench.runs.settle import settled
 
 EXPERIMENT = "compare_quality"
 METHODS = {
@@ -64,7 +64,9 @@ class Pair:
         """Return what a side's finished run holds, None where there is none yet."""
         if side == "ours":
             run = inspect_run(self.record) if self.record.result_path.exists() else None
-            return dict(run.result) if run and run.status == Status.FINISHED else None
+            if not (run and run.result and run.status == Status.FINISHED):
+                return None
+            return {"metrics": run.result.metrics, "examples": run.result.examples}
         return json.loads(self.peer_path.read_text(encoding="utf-8")) if self.peer_path.exists() else None
 
 
@@ -109,7 +111,7 @@ def plan(args: argparse.Namespace, method: str, seed: int) -> Pair:
     overrides += [f"threads={args.threads}"] if args.threads else []
     overrides += [f"device={args.device}", f"experiment={EXPERIMENT}", f"output_dir={args.output_dir}"]
     overrides += ["measure.latency=false", *args.overrides]
-    config = resolve(compose(overrides))
+    config = settled(resolve(compose(overrides)))
     folder, name = args.output_dir / EXPERIMENT, run_id(config.plain())
     return Pair(method, overrides, config, Record(folder / name), folder / f"peer-{name}.json")
 
@@ -127,7 +129,7 @@ def train_peer(pair: Pair) -> None:
         trainer.train()
     seconds = time.perf_counter() - started
     validation = peers.rows_of(prepared.task.splits["validation"])
-    facts = environment(prepared.device, compute_dtype(pair.config.trainer.precision), pair.method)
+    facts = asdict(environment(prepared.device, pair.config.trainer.precision))
     result = {
         "metrics": {"validation": peers.peer_scores(trainer, peer, validation, pair.config.task.metrics)},
         "examples": {"validation": len(validation)},

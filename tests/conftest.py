@@ -104,7 +104,7 @@ def train_tiny(
             "scores": ["task=stsb", f"task.dir={tiny_data_dir / 'pairs'}"],
         }[task]
         lines = [f"output_dir={outputs}", f"experiment={task}", "model=local", f"model.path={tiny_model_dir}"]
-        lines += [*data, "task.max_length=32", "trainer.epochs=2", "trainer.batch_size=8", "trainer.precision=fp32"]
+        lines += [*data, "task.max_length=32", "trainer.epochs=2", "trainer.batch_size=8"]
         lines += ["device=cpu", "threads=1", "trainer.precision=fp32", "measure.latency=false", *overrides]
         with redirect_stdout(io.StringIO()):
             result = execute_run(resolve(compose(lines)), lines, mirrors=wandb_run)

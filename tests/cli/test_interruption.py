@@ -59,7 +59,7 @@ def _lasting(outputs: Path) -> dict:
         row.pop("seconds", None), row.pop("examples_per_second", None)
     tensors = load_file(folder / "adapter" / "adapter.safetensors")
     return {
-        "record": {key: record[key] for key in ("status", "metrics", "best", "parameters", "examples", "id")},
+        "record": {key: record[key] for key in ("status", "evaluations", "best", "parameters", "examples", "id")},
         "history": history,
         "predictions": list(csv.reader((folder / "predictions.csv").open())),
         "tensors": {name: tensor.tobytes() for name, tensor in tensors.items()},

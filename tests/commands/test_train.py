@@ -5,7 +5,12 @@ import sys
 
 import pytest
 
+from peftbench.config.compose import compose
+from peftbench.config.schema import resolve
+from peftbench.errors import NonFiniteError
 from peftbench.runs.find import find_runs
+from peftbench.runs.identity import run_id
+from peftbench.runs.record import Record, Status
 
 
 def test_bf16_and_fp32_agree(train_tiny):
@@ -57,3 +62,20 @@ def test_a_run_learns_the_same_behind_another_in_one_process(train_tiny, tmp_pat
     assert len(histories) == 3
     losses = [[row["loss"] for row in history] for history in histories]
     assert losses[0] == losses[1] == losses[2]
+
+
+def test_a_run_that_diverges_in_its_last_step_has_failed(train_tiny, tmp_path):
+    changes = ("method=full", "trainer.epochs=1", "trainer.batch_size=48", "trainer.warmup=0.0", "trainer.lr=1e30")
+    with pytest.raises(NonFiniteError, match="not finite"):
+        train_tiny("opinions", *changes, f"output_dir={tmp_path}")
+    (path,) = tmp_path.glob("*/*/result.json")
+    result = Record(path.parent).read()
+    assert result.status == Status.FAILED and "not finite" in (result.error or "") and not result.evaluations
+
+
+def test_how_much_memory_is_spared_makes_no_other_run_and_fewer_steps_do():
+    ids = {
+        change: run_id(resolve(compose([change])).plain())
+        for change in ("trainer.checkpointing=false", "trainer.checkpointing=true", "trainer.max_steps=5")
+    }
+    assert ids["trainer.checkpointing=false"] == ids["trainer.checkpointing=true"] != ids["trainer.max_steps=5"]

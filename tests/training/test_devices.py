@@ -7,6 +7,7 @@ import torch
 
 from peftbench.errors import UserError
 from peftbench.training import devices
+from peftbench.training.checkpoint import random_state, set_random_state
 from peftbench.training.devices import choose_device, is_out_of_memory, resolve_precision, use_device
 
 CPU = torch.device("cpu")
@@ -84,3 +85,22 @@ def test_the_trial_decides_by_the_faster_product(slowdown, faster, monkeypatch):
     threads = torch.get_num_threads()
     assert devices.cpu_is_faster_in_bf16.__wrapped__() is faster
     assert torch.get_num_threads() == threads
+
+
+def test_under_torchrun_each_process_takes_its_gpu(monkeypatch):
+    fake = FakeCuda(monkeypatch)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert use_device("auto") == torch.device("cuda", 1) and fake.current == 1
+    assert use_device("cuda:0") == torch.device("cuda", 0)
+
+
+def test_the_random_state_is_that_of_the_device_in_use_wherever_it_is_restored(monkeypatch):
+    states = {torch.device("cuda", 0): "zero", torch.device("cuda", 1): "one"}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", states.__getitem__)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.__setitem__(device, state))
+    saved = random_state(torch.device("cuda", 1))
+    set_random_state(saved, torch.device("cuda", 0))  # from two GPUs to one
+    assert states[torch.device("cuda", 0)] == "one"
+    set_random_state(saved, CPU)
+    set_random_state(random_state(CPU), torch.device("cuda", 0))
+    assert states[torch.device("cuda", 0)] == "one" and "cuda" not in random_state(CPU)
