@@ -79,3 +79,9 @@ def test_a_model_without_a_tokenizer_is_refused(train, reviews, tiny_model_dir, 
         f"task.splits.train={reviews}", "task.text=Review Text", "task.splits.validation=0.2", f"model.path={bare}"
     )
     assert code == 2 and "has no tokenizer (tokenizer.json or vocab.txt)" in err and err.count("\n") == 1
+
+
+def test_without_a_validation_split_both_ways_to_one_are_named(train, reviews):
+    code, _, err = train(f"task.splits.train={reviews}", "task.text=Review Text")
+    assert code == 2 and err.count("\n") == 1
+    assert "task.splits.validation=FILE (.csv, .tsv or .jsonl), or a share of the training file such as 0.2" in err
