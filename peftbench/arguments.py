@@ -15,6 +15,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does; settings written with dashes are told apart from missing ones."""
+        takes_settings = any(action.metavar == SETTINGS for action in self._actions)
+        for word in args or ():
+            if takes_settings and word.startswith("--") and word.partition("=")[0] not in self._option_string_actions:
+                raise unknown_option(word, self._option_string_actions, takes_settings, self.prog)
+        return super().parse_known_args(args, namespace)
+
     def print_help(self, file: Any = None) -> None:
         """Print the help; unlike argparse, say so where that is not possible."""
         print(self.format_help(), end="", file=file)
@@ -23,8 +31,7 @@ class Parser(argparse.ArgumentParser):
         """Raise UserError, with the option or setting that may have been meant."""
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
-            takes_settings = any(action.metavar == SETTINGS for action in self._actions)
-            raise unknown_option(unknown.split()[0], self._option_string_actions, takes_settings, self.prog)
+            raise unknown_option(unknown.split()[0], self._option_string_actions, False, self.prog)
         raise UserError(f"{message}; `{self.prog} --help` shows how it is used")
 
 

@@ -32,6 +32,19 @@ peftbench_completion()
     fi
 }
 complete -o nospace -o default -F peftbench_completion peftbench"""
+_ZSH = """
+_peftbench()
+{
+    local -a found whole open
+    found=(${=$(COMP_LINE="${words[1,CURRENT]}" COMP_POINT= peftbench -sc query=zsh 2> /dev/null)})
+    whole=(${found:#*[=\\./]})
+    open=(${found:|whole})
+    (( ${#whole} )) && compadd -Q -- $whole
+    (( ${#open} )) && compadd -Q -S '' -- $open
+    (( ${#found} )) || _files
+}
+compdef _peftbench peftbench"""
+_ZSH_UNINSTALL = "compdef -d peftbench 2> /dev/null\nunfunction _peftbench 2> /dev/null"
 _BASH_UNINSTALL = "complete -r peftbench 2> /dev/null\nunset -f peftbench_completion"
 
 
@@ -46,6 +59,9 @@ def main(argv: list[str]) -> int:
         raise UserError(f"-sc takes install=SHELL or uninstall=SHELL with SHELL one of {', '.join(_SHELLS)}")
     if action == "query":
         print(("\n" if shell == "fish" else " ").join(candidates(_line())))
+        return 0
+    if shell == "zsh":
+        print(_ZSH.strip() if action == "install" else _ZSH_UNINSTALL)
         return 0
     print(_hydra(f"{action}={shell}").rstrip())
     if shell == "bash":

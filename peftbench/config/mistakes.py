@@ -50,6 +50,9 @@ def translate(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAM
     if not isinstance(error, HydraException | OmegaConfBaseException):
         raise error
     given = [o for o in overrides if not o.startswith("-") and (o.startswith("~") or "=" in o)]
+    for override in given:
+        if name == CONFIG_NAME and override.partition("=")[0] in _OF_SWEEP:
+            return UserError(f"{override}: one run has no such setting; `peftbench sweep {override} …` does that")
     try:
         with hydra_ready() as loader:
             parsed = parse(given, loader)
@@ -62,6 +65,9 @@ def translate(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAM
         pass
     return UserError(error_text(error))
 
+
+# settings of a sweep alone
+_OF_SWEEP = ("table", "search", "seeds")
 
 # what the class of a launcher starts with → the launcher, which is also the extra that installs it
 _EXTRAS = {

@@ -108,10 +108,10 @@ def is_search(settings: Sequence[str]) -> bool:
 def read_search(settings: Sequence[str]) -> SearchRequest:
     """Read the line; raises UserError for any mistake in it, the settings of the trials included."""
     lines = merge(settings)
-    space = read_space(lines)
     hydra = [line for line in lines if _group(line) == "hydra"]
     of_search = [line for line in lines if _group(line) == "search"]
-    search = _read_config(of_search, _searchpath(hydra))
+    search = _read_config(of_search, _searchpath(hydra))  # first: a misspelt search has no space
+    space = read_space(lines)
     if search.name not in _NAMES:
         raise UserError(f"search.name={search.name} is unknown: choose from {', '.join(_NAMES)}")
     if search.name == "optuna":

@@ -1,5 +1,6 @@
 """From a command line to a table's spec and the runs that it wants."""
 
+import difflib
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -64,6 +65,8 @@ def read_request(argv: Sequence[str]) -> TableRequest:
     given = [line for line in argv if not _is_of(line, _OF_SWEEP) and not _is_hydra(line)]
     if any(key_of(line) == "seed" for line in given):
         raise UserError("a table's runs have several seeds: say seeds=3, or seeds=[0,1,2], instead of seed=…")
+    for line in given:
+        _check_key(line)
     rows = [(row, merge(spec.base, given, row.overrides)) for row in (*spec.rows, *spec.prepare)]
     found_in = [line for line in argv if key_of(line) == "hydra.searchpath"]
     wanted: list[Wanted] = []
@@ -84,6 +87,13 @@ def read_request(argv: Sequence[str]) -> TableRequest:
         config=configs[0],
         command=f"peftbench sweep {shlex.join(line for line in argv if not _is_of(line, ('stale', 'on_error')))}",
     )
+
+
+def _check_key(line: str) -> None:
+    """Raise UserError for a misspelt setting of the sweep; those of the runs are checked where they are composed."""
+    key = key_of(line)
+    if key not in RunConfig.__dataclass_fields__ and difflib.get_close_matches(key, _OF_SWEEP, cutoff=0.7):
+        raise UserError(f"{line}: there is no setting {key!r}. {nearest(key, _OF_SWEEP, most=1)}")
 
 
 def merge(*groups: Iterable[str]) -> list[str]:

@@ -176,8 +176,9 @@ def test_scripts(shell: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.
     assert cli.main(["-sc", f"install={shell}"]) == 0
     assert "peftbench" in (script := capsys.readouterr().out)
     assert "-sc query=" in script
+    assert ("compdef _peftbench peftbench" in script) == (shell == "zsh")
     assert cli.main(["-sc", f"uninstall={shell}"]) == 0
-    assert "hydra" in capsys.readouterr().out
+    assert ("compdef -d peftbench" if shell == "zsh" else "hydra") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("argv", [[], ["install=csh"], ["remove=bash"], ["query=bash", "extra"]])

@@ -141,6 +141,25 @@ def test_a_mistake_is_one_line(answer, nothing_trained, line, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
+HINTS = [
+    ("table smoke sedes=3", "sedes=3: there is no setting 'sedes'. Did you mean seeds?"),
+    ("sweep table=smoke on_eror=stop", "on_eror=stop: there is no setting 'on_eror'. Did you mean on_error?"),
+    ("sweep search=gird", "search=gird: there is no such search. Did you mean grid?"),
+    ("train search=grid", "search=grid: one run has no such setting; `peftbench sweep search=grid …` does that"),
+    ("train seeds=3", "seeds=3: one run has no such setting; `peftbench sweep seeds=3 …` does that"),
+    ("train --method=lora", "--method=lora: settings have no dashes: write method=lora"),
+    ("sweep --table=smoke", "--table=smoke: settings have no dashes: write table=smoke"),
+    ("params --multirun", "peftbench params has no option --multirun. Choose from: --help, --json."),
+    ("runs --outptu-dir x", "peftbench runs has no option --outptu-dir. Did you mean --output-dir"),
+]
+
+
+@pytest.mark.parametrize(("line", "hint"), HINTS)
+def test_a_hint_fits(answer, nothing_trained, line, hint):
+    code, _, err = answer(*line.split())
+    assert code == 2 and err.startswith(f"peftbench: {hint}"), err
+
+
 # ---- files that are damaged or somebody else's -----------------------------------------------------------
 
 DAMAGE = {
