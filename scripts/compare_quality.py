@@ -39,7 +39,8 @@ from peftbench.runs.find import inspect_run
 from peftbench.runs.identity import run_id
 from peftbench.runs.origin import environment
 from peftbench.runs.prepare import prepare
-from peftbench.runs.record import Record, Status
+from peftbench.runs.record import Record
+from peftbench.runs.result import Status
 from peftbench.runs.settle import settled
 
 EXPERIMENT = "compare_quality"

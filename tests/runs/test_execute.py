@@ -1,0 +1,127 @@
+"""From a config to a measured record: what an error while measuring costs, and which runs are the same."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from peftbench.config.compose import compose
+from peftbench.config.schema import resolve
+from peftbench.errors import PeftbenchError, UserError
+from peftbench.runs.execute import execute_run
+from peftbench.runs.find import find_runs
+from peftbench.runs.record import Record
+from peftbench.runs.result import Status
+from peftbench.runs.settle import possible_folders, settled
+from peftbench.training import devices
+
+QUICK = ["measure.seconds=0.01", "measure.batches=[1]", "measure.lengths=[8]"]
+
+
+@pytest.fixture
+def line(tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path) -> list[str]:
+    model = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    splits = [f"task.splits.{name}={tiny_data_dir / 'opinions' / name}.csv" for name in ("train", "validation", "test")]
+    settings = ["method=bitfit", "model=local", f"model.path={model}", "task=text_file", *splits, "task.max_length=16"]
+    settings += ["trainer.epochs=2", "trainer.batch_size=24", "trainer.precision=fp32", "device=cpu", "threads=1"]
+    return [*settings, "measure.latency=false", f"output_dir={tmp_path / 'outputs'}", *QUICK]
+
+
+def train(line: list[str], *more: str) -> Record:
+    config = resolve(compose([*line, *more]))
+    result = execute_run(config, line)
+    return Record(Path(config.output_dir) / config.experiment / result.id)
+
+
+def no_training(*arguments: object, **more: object) -> None:
+    raise AssertionError("it was trained again")
+
+
+def test_an_error_while_measuring_loses_nothing_and_is_said(line: list[str], monkeypatch, tmp_path: Path) -> None:
+    def broken(*arguments: object, **more: object) -> None:
+        raise RuntimeError("no clock\nat all")
+
+    monkeypatch.setattr("peftbench.measuring.run.measure_latency", broken)
+    with pytest.raises(PeftbenchError, match="latency could not be measured: RuntimeError: no clock") as caught:
+        train(line, "measure.latency=true", "measure.switching=true")
+    assert caught.value.exit_code == 1 and "\n" not in str(caught.value)
+    (run,) = find_runs(tmp_path)
+    assert run.status == Status.FINISHED and run.result.metrics["validation"]["accuracy"] > 0
+    assert run.result.latency.error == "RuntimeError: no clock" and run.result.latency.result is None
+    assert run.result.switching.result["bytes"] > 0
+    assert run.record.predictions(run.result.evaluation("validation")) and (run.record.adapter_dir).is_dir()
+    assert "no clock" in run.record.log_path.read_text()
+    monkeypatch.undo()
+    monkeypatch.setattr("peftbench.training.loop.fit", no_training)
+    record = train(line, "measure.latency=true", "measure.switching=true")
+    assert record.read().latency.result and record.read().latency.error is None
+    assert record.read().switching == run.result.switching, "what was measured is not measured again"
+
+
+def test_a_measurement_asked_of_a_finished_run_is_taken_without_training(line: list[str], monkeypatch, capsys) -> None:
+    before = train(line).read()
+    monkeypatch.setattr("peftbench.training.loop.fit", no_training)
+    capsys.readouterr()
+    after = train(line, "measure.latency=true").read()
+    assert after.latency.result["settings"] and not before.latency
+    assert replace(after, latency=before.latency) == before
+    assert "measuring its latency" in capsys.readouterr().out
+    train(line, "measure.latency=true")
+    assert "finished already" in capsys.readouterr().out
+
+
+def test_finishing_clears_an_earlier_error(line: list[str], monkeypatch) -> None:
+    from peftbench.runs.progress import RecordHistory
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordHistory, "on_epoch", lambda self, row: 1 / 0)
+        with pytest.raises(PeftbenchError, match="ZeroDivisionError"):
+            train(line)
+    result = train(line).read()
+    assert (result.status, result.error) == (Status.FINISHED, None)
+
+
+def test_a_replaced_model_in_the_same_folder_is_another_run(line: list[str], monkeypatch, tmp_path: Path) -> None:
+    from peftbench.runs.progress import RecordHistory
+
+    first = train(line)
+    weights = tmp_path / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    with monkeypatch.context() as patch:  # it does not go on from a checkpoint of the other model either
+        write = RecordHistory.on_epoch
+        patch.setattr(RecordHistory, "on_epoch", lambda self, row: write(self, row) if row["epoch"] < 2 else 1 / 0)
+        with pytest.raises(PeftbenchError, match="ZeroDivisionError"):
+            train(line)
+    content[-2] ^= 2
+    weights.write_bytes(content)
+    third = train(line)
+    assert third.folder != first.folder and len({run.id for run in find_runs(tmp_path)}) == 3
+    assert third.read().status == Status.FINISHED
+    assert third.read().origin.weights != first.read().origin.weights
+    config = resolve(first.config())
+    with pytest.raises(UserError, match=r"another model than the run was trained on \(its model\.safetensors differs"):
+        settled(config)
+
+
+def test_the_id_covers_the_precision_as_resolved(line: list[str], monkeypatch) -> None:
+    def folders(*more: str) -> list[str]:
+        config, found = possible_folders(resolve(compose([*line, *more])))
+        assert config.trainer.precision in ("fp32", "bf16")
+        return [folder.name for folder in found]
+
+    fp32, bf16 = folders("trainer.precision=fp32"), folders("trainer.precision=bf16")
+    assert len(fp32) == len(bf16) == 1 and fp32 != bf16
+    for faster, expected in ((True, [*bf16, *fp32]), (False, [*fp32, *bf16])):
+        monkeypatch.setattr(devices, "cpu_is_faster_in_bf16", lambda faster=faster: faster)
+        assert folders("trainer.precision=auto") == expected
+
+
+def test_the_record_says_where_and_in_what_it_was_trained(line: list[str]) -> None:
+    record = train(line)
+    environment = record.read().environment
+    assert (environment.precision, environment.device_type, environment.threads) == ("fp32", "cpu", 1)
+    assert record.config()["trainer"]["precision"] == "fp32"
+    assert record.folder.name == record.read().id
