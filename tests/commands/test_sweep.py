@@ -286,9 +286,12 @@ def test_what_cannot_be_had_is_said_once_before_any_run(sweep, capsys):
     assert "to train" not in captured.out and not find_runs(sweep.outputs)
 
 
-def test_a_damaged_predictions_file_is_one_line(sweep, capsys):
+def test_a_damaged_predictions_file_costs_its_own_row_alone(sweep, capsys):
     sweep("seeds=1")
     (lora,) = find_runs(sweep.outputs, method="lora")
     Record(lora.record.folder).predictions_path.write_text("split,index\nvalidation,0,1\n")
-    assert sweep("seeds=1", command="table") == 2
-    assert "is damaged" in capsys.readouterr().err
+    capsys.readouterr()
+    assert sweep("seeds=1", command="table") == 0
+    shown = capsys.readouterr().out
+    assert "unreadable: LoRA, seed 0: " in shown and "predictions.csv is damaged" in shown
+    assert "1 unreadable" in shown and "Highest accuracy: " in shown
