@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from hydra import initialize_config_dir
@@ -23,11 +22,10 @@ VERSION_BASE = "1.3"
 
 def _config_path() -> Path:
     """Return the folder of the config groups: the installed package's, or the repository's `conf`."""
-    spec = find_spec("peftbench.conf")
-    installed = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
-    for folder in [*installed, Path(__file__).resolve().parents[2] / "conf"]:
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
         if (folder / f"{CONFIG_NAME}.yaml").is_file():
-            return folder.resolve()
+            return folder
     raise UserError("peftbench's config files are missing: install it again")
 
 

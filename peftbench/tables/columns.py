@@ -14,31 +14,52 @@ CORRELATIONS = ("pearson", "spearman")
 # differences and deviations of any score are in hundredths
 POINTS = 100.0
 
-COLUMNS = {
-    column.key: column
-    for column in (
-        Column("share", "parameter share", "%", 3),
-        Column("trained", "trained parameters", "", 0),
-        Column("accuracy", "accuracy", "%"),
-        Column("f1", "F1", "%"),
-        Column("macro_f1", "F1 (macro)", "%"),
-        Column("roc_auc", "ROC AUC", "", 3),
-        Column("matthews", "Matthews", "", 3),
-        Column("pearson", "Pearson", "", 3),
-        Column("spearman", "Spearman", "", 3),
-        Column("difference", "difference", "points", interval=True),
-        Column("kept", "score kept", "%", interval=True),
-        Column("spread", "spread over seeds", "points"),
-        Column("train_time", "training as run", "s", 0),
-        Column("training", "training", "s", 0),
-        Column("step", "training step", "× full", 2),
-        Column("latency", "latency, batch 1", "× bare", 3),
-        Column("latency_merged", "merged", "× bare", 3),
-        Column("speed", "inference speed, large batch", "%"),
-        Column("switch", "task switch", "ms", 2),
-        Column("memory", "peak memory", "MiB", 0),
-    )
-}
+Reader = Callable[[Result], float | None]
+
+
+def _share(result: Result) -> float | None:
+    return 100 * result.parameters.share_method if result.parameters else None
+
+
+def _memory(result: Result) -> float | None:
+    """In MiB; on a CPU only of a process' first run."""
+    peak = (result.memory.device_peak or result.memory.host_peak) if result.memory else None
+    return None if peak is None else float(peak) / 2**20
+
+
+def _trained(result: Result) -> float | None:
+    return float(result.parameters.method) if result.parameters else None
+
+
+def _train_time(result: Result) -> float | None:
+    return result.time.train if result.time else None
+
+
+# every column, in the order of files that hold them all; beside a figure that each run has: where its record has it
+ENTRIES: tuple[tuple[Column, Reader | None], ...] = (
+    (Column("share", "parameter share", "%", 3), _share),
+    (Column("trained", "trained parameters", "", 0), _trained),
+    (Column("accuracy", "accuracy", "%"), None),
+    (Column("f1", "F1", "%"), None),
+    (Column("macro_f1", "F1 (macro)", "%"), None),
+    (Column("roc_auc", "ROC AUC", "", 3), None),
+    (Column("matthews", "Matthews", "", 3), None),
+    (Column("pearson", "Pearson", "", 3), None),
+    (Column("spearman", "Spearman", "", 3), None),
+    (Column("difference", "difference", "points", interval=True), None),
+    (Column("kept", "score kept", "%", interval=True), None),
+    (Column("spread", "spread over seeds", "points"), None),
+    (Column("train_time", "training as run", "s", 0), _train_time),
+    (Column("training", "training", "s", 0), None),
+    (Column("step", "training step", "× full", 2), None),
+    (Column("latency", "latency, batch 1", "× bare", 3), None),
+    (Column("latency_merged", "merged", "× bare", 3), None),
+    (Column("speed", "inference speed, large batch", "%"), None),
+    (Column("switch", "task switch", "ms", 2), None),
+    (Column("memory", "peak memory", "MiB", 0), _memory),
+)
+COLUMNS = {column.key: column for column, _ in ENTRIES}
+PER_RUN = {column.key: read for column, read in ENTRIES if read}
 
 # What is measured once, behind all training, instead of once a seed: column → the section of the record it needs.
 # `training` is steps × the time of a step so measured: the time as run depends on what else the machine did.
@@ -62,25 +83,6 @@ def columns_of(classes: int) -> dict[str, Column]:
 def in_unit(metric: str, value: float) -> float:
     """Return a recorded score (accuracy 0 … 1) in its column's unit."""
     return 100 * value if metric in PERCENT else value
-
-
-def _share(result: Result) -> float | None:
-    return 100 * result.parameters.share_method if result.parameters else None
-
-
-def _memory(result: Result) -> float | None:
-    """In MiB; on a CPU only of a process' first run."""
-    peak = (result.memory.device_peak or result.memory.host_peak) if result.memory else None
-    return None if peak is None else float(peak) / 2**20
-
-
-# figures that a run has one of
-PER_RUN: dict[str, Callable[[Result], float | None]] = {
-    "share": _share,
-    "trained": lambda result: float(result.parameters.method) if result.parameters else None,
-    "train_time": lambda result: result.time.train if result.time else None,
-    "memory": _memory,
-}
 
 
 # those that are counted, not measured: one run says all
