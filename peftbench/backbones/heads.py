@@ -83,9 +83,8 @@ def _fill(model: Any, head: dict[str, nn.Parameter], saved: dict[str, torch.Tens
     for parameter in model.parameters():
         # the mark by which transformers leaves alone what a checkpoint carried
         parameter._is_hf_initialized = id(parameter) not in drawn
-    for module in model.modules():
-        direct = module.parameters(recurse=False)
-        module._is_hf_initialized = all(parameter._is_hf_initialized for parameter in direct)
+    for module in model.modules():  # a module may draw what its parts hold (ModernBERT's classifier)
+        module._is_hf_initialized = all(parameter._is_hf_initialized for parameter in module.parameters())
     model.initialize_weights()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from foreign_tiny import recognised_model
-from tiny import tiny_batch, tiny_model
+from tiny import ARCHITECTURES, tiny_batch, tiny_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from peftbench.backbones.heads import HeadedBackbone, add_head
@@ -66,6 +66,22 @@ def test_a_head_starts_as_transformers_draws_it(tiny_model_dir, without_pooler):
         assert ours.model.state_dict().keys() == theirs.state_dict().keys()
         for name, tensor in theirs.state_dict().items():
             assert torch.equal(ours.model.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("saved", ["encoder", "classifier of three"])
+def test_every_architecture_s_head_starts_as_transformers_draws_it(architecture, saved, tiny_model_dir, tmp_path):
+    model = tiny_model(architecture, num_labels=3)
+    (model.base_model if saved == "encoder" else model).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_model_dir).save_pretrained(tmp_path)
+    torch.manual_seed(3)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=2, ignore_mismatched_sizes=True)
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    ours = _load(tmp_path, 2)
+    assert torch.equal(torch.rand(1), drawn), "as many random numbers are drawn"
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(ours.model.state_dict()[name], tensor), name
 
 
 def test_one_backbone_carries_several_heads(without_pooler):
@@ -130,8 +146,6 @@ def test_a_checkpoint_of_another_architecture(tiny_model_dir, tmp_path):
 
 
 def test_a_blank_backbone_has_the_counts_of_a_real_one():
-    from tiny import ARCHITECTURES
-
     blank = add_head(blank_backbone({"model_type": "roberta", **ARCHITECTURES["roberta"]}), 2)
     real = tiny_model("roberta")
     assert blank.size == sum(p.numel() for p in real.base_model.parameters())

@@ -213,3 +213,21 @@ def test_a_fresh_pooler_counts_with_the_head():
     assert counts["head"] == 32 * 32 + 32 + 2 * 32 + 2
     assert counts["backbone"] == counts["method"] == everything - counts["head"]
     assert counts["total"] == everything
+
+
+MODERNBERT = {
+    "LoRA on slices of the fused map": (LoraConfig(), 22 * 2 * 8 * (768 + 768)),
+    "LoRA everywhere": (LoraConfig(targets=["all"]), 22 * 8 * (4 * 1536 + (768 + 2304) + (1152 + 768))),
+    "adapters": (AdapterConfig(train_layer_norm=False), 44 * 99_136),
+    # no biases, and no norm before the first layer's attention
+    "adapters and norms": (AdapterConfig(), 44 * 99_136 + (22 + 21 + 2) * 768),
+    "prefix": (PrefixConfig(), 22 * 2 * 20 * 768),
+    "prompt": (PromptConfig(init="uniform"), 20 * 768),
+    "full": (FullConfig(), 149_014_272),
+}
+
+
+@pytest.mark.parametrize("name", MODERNBERT)
+def test_modernbert_by_hand(name):
+    config, expected = MODERNBERT[name]
+    assert count(config, "modernbert_base")["method"] == expected
