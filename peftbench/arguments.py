@@ -1,6 +1,7 @@
 """What the commands' argument parsers share: whole option names only, and mistakes in one line with a hint."""
 
 import argparse
+import itertools
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does; settings written with dashes are told apart from missing ones."""
         takes_settings = any(action.metavar == SETTINGS for action in self._actions)
-        for word in args or ():
+        for word in itertools.takewhile(lambda word: word != "--", args or ()):
             if takes_settings and word.startswith("--") and word.partition("=")[0] not in self._option_string_actions:
                 raise unknown_option(word, self._option_string_actions, takes_settings, self.prog)
         return super().parse_known_args(args, namespace)
