@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.config.schema import RunConfig
 from peftbench.errors import UserError
-from peftbench.terminal import console
 
 if TYPE_CHECKING:
     from peftbench.training.parallel import Workers
@@ -44,7 +43,6 @@ def execute_or_help(config: RunConfig, execute: Callable[[], Any]) -> None:
         if workers.rank == 0:
             execute()
         else:
-            console.quiet = True
             _help(workers)
 
 

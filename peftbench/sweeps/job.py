@@ -11,7 +11,7 @@ from peftbench.loggers.wandb_run import wandb_run
 from peftbench.runs.execute import execute_run
 from peftbench.runs.report import report_job
 from peftbench.runs.workers import execute_or_help, leads
-from peftbench.terminal import print_error
+from peftbench.terminal import console, print_error
 
 
 def sweep_job(composed: DictConfig) -> PeftbenchError | None:
@@ -35,6 +35,7 @@ def train_job(composed: DictConfig, only_stale: bool = False) -> None:
     """Resolve a composed config and execute its run; prints the error that it raises again."""
     from hydra.core.hydra_config import HydraConfig
 
+    console.quiet = not leads()
     hydra_config = HydraConfig.get()
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # as they were typed
     if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
