@@ -28,8 +28,8 @@ def main(argv: list[str]) -> int:
     arguments = build_parser().parse_args(argv)
     if arguments.what is not None and arguments.what not in GROUPS:
         raise UserError(f"no list of {arguments.what!r}. {nearest(arguments.what, GROUPS)}")
-    wanted = [arguments.what] if arguments.what else list(GROUPS)
-    lists = {name: read_group(name.removesuffix("s")) for name in wanted}
+    names = [arguments.what] if arguments.what else list(GROUPS)
+    lists = {name: read_group(name.removesuffix("s")) for name in names}
     if arguments.json:
         chosen: Any = lists[arguments.what] if arguments.what else lists
         print(json.dumps(chosen, indent=2, ensure_ascii=False))
@@ -40,8 +40,8 @@ def main(argv: list[str]) -> int:
 
 def _method(config: Config) -> dict[str, str]:
     recipe = config.get("recipe", {})
-    own = {key: value for key, value in config.items() if key not in ("name", "description", "recipe")}
-    return {"settings": _settings(own), "recipe": _settings(recipe)}
+    shown = {key: value for key, value in config.items() if key not in ("name", "description", "recipe")}
+    return {"settings": _settings(shown), "recipe": _settings(recipe)}
 
 
 def _model(config: Config) -> dict[str, str]:

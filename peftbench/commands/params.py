@@ -177,11 +177,11 @@ def _print(rows: list[Row]) -> None:
         table.add_column("model", no_wrap=True)
     for title in ("trained", "closed form", "head", "backbone", "trained / backbone", "with head / total"):
         table.add_column(title, justify="right")
-    for row, own in zip(rows, settings, strict=True):
+    for row, shown in zip(rows, settings, strict=True):
         counts = row.parameters
         numbers = [f"{counts[key]:,}" for key in ("method", "closed_form", "head", "backbone")]
         shares = [_percent(counts[key]) for key in ("share_method", "share_trained")]
-        texts = [row.method, *([" ".join(own)] if any(settings) else [])]
+        texts = [row.method, *([" ".join(shown)] if any(settings) else [])]
         table.add_row(*texts, *([row.model] if several_models else []), *numbers, *shares)
     console.print(table, end="", soft_wrap=False)
     if not several_models:

@@ -43,9 +43,9 @@ def print_help(overrides: Sequence[str]) -> None:
     general = read_meanings("", CONFIG_NAME)
     _print_settings("settings of every run", config, {k: v for k, v in general.items() if "." not in k})
     for group in GROUPS:
-        own = {f"{group}.{key}": meaning for key, meaning in read_meanings(group, chosen[group]).items()}
+        meanings = {f"{group}.{key}": meaning for key, meaning in read_meanings(group, chosen[group]).items()}
         shared = {key: meaning for key, meaning in general.items() if key.startswith(f"{group}.")}
-        _print_settings(f"{group}={chosen[group]}", config, shared | own)
+        _print_settings(f"{group}={chosen[group]}", config, shared | meanings)
     console.print(_FOOT, end="")
 
 

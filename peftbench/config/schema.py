@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from peftbench.config.ranges import at_least, between, one_of
 from peftbench.config.sources import check_source
 from peftbench.config.values import typed
 from peftbench.errors import UserError, nearest
@@ -45,11 +46,11 @@ class ModelConfig(AssetConfig):
     dropout: float | None = None
 
     def __post_init__(self) -> None:
-        _one_of("model.source", self.source, ("hub", "pypi", "local"))
+        one_of("model.source", self.source, ("hub", "pypi", "local"))
         check_source(self, "model")
         self.path = _absolute(self.path)
         if self.dropout is not None:
-            _between("model.dropout", self.dropout, 0, 0.99)
+            between("model.dropout", self.dropout, 0, 0.99)
 
 
 @dataclass
@@ -66,7 +67,7 @@ class TaskConfig(AssetConfig):
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        _one_of("task.source", self.source, ("glue", "hub", "pypi", "local"))
+        one_of("task.source", self.source, ("glue", "hub", "pypi", "local"))
         check_source(self, "task")
         if len(self.text) not in (1, 2):
             raise UserError(
@@ -74,7 +75,7 @@ class TaskConfig(AssetConfig):
             )
         if len({*self.text, self.label}) <= len(self.text):
             raise UserError(f"task.text={self.text} and task.label={self.label} must be different columns")
-        _at_least("task.max_length", self.max_length, 4)
+        at_least("task.max_length", self.max_length, 4)
         self.dir = _absolute(self.dir)
         self.splits = {name: _source_of_split(name, value, self.source) for name, value in self.splits.items()}
         if not self.metrics:
@@ -105,14 +106,14 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_batch_size", "accumulate", "max_steps"):
             if getattr(self, name) is not None:
-                _at_least(f"trainer.{name}", getattr(self, name), 1)
+                at_least(f"trainer.{name}", getattr(self, name), 1)
         for name in ("weight_decay", "patience"):
-            _at_least(f"trainer.{name}", getattr(self, name), 0)
+            at_least(f"trainer.{name}", getattr(self, name), 0)
         if self.lr <= 0:
             raise UserError(f"trainer.lr={self.lr:g} must be above 0")
-        _between("trainer.warmup", self.warmup, 0, 1)
-        _one_of("trainer.schedule", self.schedule, ("linear", "cosine", "constant"))
-        _one_of("trainer.precision", self.precision, ("auto", "fp32", "bf16"))
+        between("trainer.warmup", self.warmup, 0, 1)
+        one_of("trainer.schedule", self.schedule, ("linear", "cosine", "constant"))
+        one_of("trainer.precision", self.precision, ("auto", "fp32", "bf16"))
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"trainer.betas={self.betas} must be two numbers from 0 up to, not including, 1")
         if self.clip is not None and self.clip <= 0:
@@ -129,8 +130,8 @@ class LoggerConfig:
     mode: str = "auto"
 
     def __post_init__(self) -> None:
-        _one_of("logger.name", self.name, ("none", "wandb"))
-        _one_of("logger.mode", self.mode, ("auto", "online", "offline", "disabled"))
+        one_of("logger.name", self.name, ("none", "wandb"))
+        one_of("logger.mode", self.mode, ("auto", "online", "offline", "disabled"))
 
 
 @dataclass
@@ -145,10 +146,10 @@ class MeasureConfig:
     switching: bool = False
 
     def __post_init__(self) -> None:
-        _at_least("measure.seconds", self.seconds, 0)
+        at_least("measure.seconds", self.seconds, 0)
         for name in ("batches", "lengths"):
             for value in getattr(self, name):
-                _at_least(f"measure.{name}", value, 1)
+                at_least(f"measure.{name}", value, 1)
 
 
 @dataclass
@@ -172,7 +173,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_seed("seed", self.seed)
         if self.threads is not None:
-            _at_least("threads", self.threads, 1)
+            at_least("threads", self.threads, 1)
         for letter in "/\\\0":
             if letter in self.experiment:
                 raise UserError(f"experiment={self.experiment!r} is a folder's name: it takes no {letter!r}")
@@ -288,18 +289,3 @@ def _source_of_split(split: str, value: Any, source: str) -> str | float | None:
             )
         return float(value)
     return _absolute(value) if source == "local" else value
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if value < least:
-        raise UserError(f"{name}={value:g} must be {least:g} or more")
-
-
-def _between(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise UserError(f"{name}={value:g} must lie in {least:g} … {most:g}")
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{name}={value} is unknown: choose from {', '.join(choices)}")
