@@ -100,8 +100,17 @@ def find_runs(
 
 
 def _records(output_dir: Path) -> Iterator[Record]:
-    """Walk to every folder with a `result.json`; an experiment's name may have several parts."""
-    for folder, subfolders, files in os.walk(output_dir):
+    """Walk to every folder with a `result.json`; an experiment's name may have several parts.
+
+    Symbolic links are followed, and each folder is entered once, by whichever way comes first.
+    """
+    entered = set()
+    for folder, subfolders, files in os.walk(output_dir, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in entered:
+            subfolders.clear()
+            continue
+        entered.add(real)
         subfolders.sort()
         record = Record(Path(folder))
         if record.result_path.name in files:

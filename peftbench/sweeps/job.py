@@ -1,50 +1,82 @@
 """One job of Hydra's: the run of a composed config, in whatever process a launcher put it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from peftbench.config.schema import resolve
-from peftbench.errors import PeftbenchError, without_traceback
+from peftbench.config.schema import RunConfig, resolve
+from peftbench.errors import LostRunError, PeftbenchError, without_traceback
 from peftbench.interruption import deferred_interrupts
 from peftbench.loggers.wandb_run import wandb_run
 from peftbench.runs.execute import execute_run
 from peftbench.runs.report import report_job
 from peftbench.runs.workers import execute_or_help, leads
+from peftbench.sweeps.run_process import run_in_process
 from peftbench.terminal import console, print_error
 
 
 def sweep_job(composed: DictConfig) -> PeftbenchError | None:
-    """Train one composed config, in whatever process a launcher put it; return the error it ended with, if any.
+    """Train one composed config in this process; return the error it ended with, if any.
 
-    The error is told and, of a run that failed, recorded; the other jobs go on. `force` concerns runs of other code or
-    data alone: another sweep may have trained this one again meanwhile.
+    The error is printed and, of a run that failed, recorded; the other jobs go on. `force` concerns runs of other
+    code or data alone: another sweep may have trained this one again meanwhile.
     """
+    return _error_of(composed, _execute)
+
+
+def separate_sweep_job(composed: DictConfig) -> PeftbenchError | None:
+    """Do the same in a process of the run's own, whose loss is returned as LostRunError."""
+    return _error_of(composed, _execute_separately)
+
+
+def train_job(composed: DictConfig) -> None:
+    """Resolve a composed config and execute its run; prints the error that it raises again."""
+    _, overrides = _announce(composed)
+    try:
+        config = resolve(composed)
+        with deferred_interrupts():
+            execute_or_help(config, lambda: execute_run(config, overrides, mirrors=wandb_run))
+    except PeftbenchError as error:
+        if leads():
+            print_error(error)
+        raise
+
+
+def _error_of(composed: DictConfig, execute: Callable[[RunConfig, list[str], bool], None]) -> PeftbenchError | None:
     from peftbench.training.devices import release_memory
 
+    number, overrides = _announce(composed)
     try:
-        train_job(composed, only_stale=True)
+        execute(resolve(composed), overrides, True)
+    except LostRunError as error:
+        return LostRunError(f"run {number} was lost: {error}")
     except PeftbenchError as error:
+        print_error(error)
         return without_traceback(error)
     finally:
         release_memory()
     return None
 
 
-def train_job(composed: DictConfig, only_stale: bool = False) -> None:
-    """Resolve a composed config and execute its run; prints the error that it raises again."""
+def _execute(config: RunConfig, overrides: list[str], only_stale: bool) -> None:
+    with deferred_interrupts():
+        execute_run(config, overrides, only_stale, wandb_run)
+
+
+def _execute_separately(config: RunConfig, overrides: list[str], only_stale: bool) -> None:
+    run_in_process(_execute, config, overrides, only_stale)
+
+
+def _announce(composed: DictConfig) -> tuple[int, list[str]]:
+    """Return the number of the job, from 1 on, and its overrides; print them where there are several jobs."""
     from hydra.core.hydra_config import HydraConfig
 
     console.quiet = not leads()
     hydra_config = HydraConfig.get()
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # as they were typed
-    if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
-        report_job(int(hydra_config.job.num) + 1, overrides)
-    try:
-        config = resolve(composed)
-        with deferred_interrupts():
-            execute_or_help(config, lambda: execute_run(config, overrides, only_stale, wandb_run))
-    except PeftbenchError as error:
-        if leads():
-            print_error(error)
-        raise
+    if hydra_config.mode is None or hydra_config.mode.name != "MULTIRUN":
+        return 1, overrides
+    number = int(hydra_config.job.num) + 1
+    report_job(number, overrides)
+    return number, overrides

@@ -1,7 +1,7 @@
 """Measure, behind all training, what the columns of a table need: what depends on an otherwise idle machine."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from peftbench.errors import PeftbenchError
 from peftbench.loggers.wandb_run import log_measured
 from peftbench.runs.lock import Locked, RunLock
 from peftbench.runs.measured import measure_finished
-from peftbench.sweeps.request import TableRequest, key_of
+from peftbench.sweeps.request import TableRequest, last_value, launcher_name
 from peftbench.tables.collect import Found, Wanted, collect
 from peftbench.tables.columns import MEASURED
 from peftbench.terminal import console, print_error
@@ -44,16 +44,16 @@ def measure_rows(request: TableRequest) -> int:
 def wanted_sections(request: TableRequest, run: Wanted) -> set[str]:
     """Return what the shown columns need to have measured, unless the line turns it off."""
     needed = {MEASURED[key] for key in request.spec.columns if key in MEASURED}
-    given = {section: _last_value(run.overrides, f"measure.{section}") for section in needed}
+    given = {section: last_value(run.overrides, f"measure.{section}") for section in needed}
     return {section for section, value in given.items() if value is None or run.config["measure"][section]}
 
 
 def is_local(request: TableRequest) -> bool:
     """Tell whether the launcher's runs run on this machine, which therefore measures behind all training."""
-    chosen = _last_value(request.hydra, "hydra/launcher") or "basic"
+    chosen = launcher_name(request.hydra)
     # ray has a cluster of its own on this machine unless it is told of another
-    own = chosen == "ray" and (_last_value(request.hydra, "hydra.launcher.address") or "local") == "local"
-    return own or chosen in ("basic", "joblib")
+    local_ray = chosen == "ray" and (last_value(request.hydra, "hydra.launcher.address") or "local") == "local"
+    return local_ray or chosen in ("basic", "joblib")
 
 
 def _lacking(request: TableRequest) -> list[tuple[str, Found, set[str]]]:
@@ -94,9 +94,3 @@ def _alone(output_dir: Path) -> Iterator[None]:
         lock.release()
         with suppress(OSError):  # another sweep waits for it
             lock.folder.rmdir()
-
-
-def _last_value(lines: Iterable[str], key: str) -> str | None:
-    """Return what the last override of `key` sets, None where there is none."""
-    values = [line.partition("=")[2] for line in lines if key_of(line) == key]
-    return values[-1] if values else None

@@ -116,6 +116,17 @@ def key_of(line: str) -> str:
     return line.lstrip("+~").partition("=")[0]
 
 
+def last_value(lines: Iterable[str], key: str) -> str | None:
+    """Return what the last override of `key` sets, None where there is none."""
+    values = [line.partition("=")[2] for line in lines if key_of(line) == key]
+    return values[-1] if values else None
+
+
+def launcher_name(hydra: Iterable[str]) -> str:
+    """Return the launcher that the overrides for Hydra choose."""
+    return last_value(hydra, "hydra/launcher") or "basic"
+
+
 def _is_of(line: str, keys: Iterable[str]) -> bool:
     return key_of(line).split(".")[0] in keys
 

@@ -8,9 +8,10 @@ from peftbench.config.schema import ModelConfig, TaskConfig, fill
 from peftbench.errors import LostRunError, PeftbenchError, TakenOverError, UserError
 from peftbench.runs.lock import Locked
 from peftbench.runs.result import Status
-from peftbench.sweeps.job import sweep_job
+from peftbench.sweeps import run_process
+from peftbench.sweeps.job import separate_sweep_job, sweep_job
 from peftbench.sweeps.launch import launcher, runs_at_once
-from peftbench.sweeps.request import key_of
+from peftbench.sweeps.request import key_of, launcher_name
 from peftbench.tables.collect import MISSING, STALE, Found, Wanted, collect
 from peftbench.terminal import console, print_error
 
@@ -37,6 +38,9 @@ def train_missing(
 
     Returns whether it went through to the end.
     """
+    # a cluster's jobs are processes of their own
+    separate = run_process.AVAILABLE and launcher_name(hydra) in ("basic", "joblib")
+    job = separate_sweep_job if separate else sweep_job
     tried: set[Path] = set()
     waited = False
     while True:
@@ -57,7 +61,7 @@ def train_missing(
             part = todo[start : start + size]
             errors: list[PeftbenchError | None] = [None] * len(part)
             try:
-                with launcher(sweep_job, [*hydra, *_place(todo[0])]) as launch:
+                with launcher(job, [*hydra, *_place(todo[0])]) as launch:
                     errors = launch([[*run.wanted.overrides, *_forced(run), *more(run)] for run in part])
             except LostRunError as error:  # which of them, their records will tell
                 print_error(error)

@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -67,11 +65,11 @@ def test_workers_end_with_a_killed_command(tmp_path):
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
     command = subprocess.Popen([sys.executable, "-c", code], env=env, start_new_session=True)
     try:
-        assert _within(60, lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+        assert worker_tasks.within(60, lambda: len(list(tmp_path.glob("*.pid"))) == 2)
         workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
         command.kill()
         command.wait()
-        assert _within(20, lambda: not any(map(_lives, workers)))
+        assert worker_tasks.within(20, lambda: not any(map(worker_tasks.lives, workers)))
     finally:
         command.kill()
 
@@ -82,7 +80,9 @@ def test_a_killed_worker_of_a_sweep_is_named_and_the_same_command_goes_on(sweep)
     words = sweep.line("seeds=1", "measure.latency=false", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     command = [sys.executable, "-m", "peftbench", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert _within(90, lambda: [run.record for run in find_runs(sweep.outputs, method="lora", status="running")])
+    assert worker_tasks.within(
+        90, lambda: [run.record for run in find_runs(sweep.outputs, method="lora", status="running")]
+    )
     (lora,) = find_runs(sweep.outputs, method="lora")
     os.kill(lora.record.read().pid, signal.SIGKILL)
     output, error = process.communicate(timeout=120)
@@ -94,15 +94,3 @@ def test_a_killed_worker_of_a_sweep_is_named_and_the_same_command_goes_on(sweep)
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert {run.status for run in find_runs(sweep.outputs)} == {"finished"}
-
-
-def _within(seconds, condition):
-    end = time.monotonic() + seconds
-    while not (met := condition()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return met
-
-
-def _lives(pid):
-    status = Path(f"/proc/{pid}/stat")
-    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"

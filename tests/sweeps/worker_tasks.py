@@ -3,9 +3,13 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
+
+from peftbench.errors import UserError
 
 KILLED, PAUSE = 2, 0.3
 
@@ -26,5 +30,29 @@ def die_at_seed(config: DictConfig) -> int:
 
 def sleep(config: DictConfig) -> None:
     """Say which process this is, in a file of the output folder, and take long."""
-    Path(config.output_dir, f"{os.getpid()}.pid").touch()
+    sleep_in(config.output_dir)
+
+
+def sleep_in(folder: str) -> None:
+    Path(folder, f"{os.getpid()}.pid").touch()
     time.sleep(300)
+
+
+def mistake(text: str) -> None:
+    raise UserError(text)
+
+
+# ---- for the tests themselves ----------------------------------------------------------------------------
+
+
+def within(seconds: float, condition: Callable[[], Any]) -> Any:
+    """Wait until the condition is met, `seconds` at most; return what it last was."""
+    end = time.monotonic() + seconds
+    while not (met := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return met
+
+
+def lives(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"

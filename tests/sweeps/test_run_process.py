@@ -1,0 +1,60 @@
+"""A run in a process of its own: its errors, its end, its memory."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from sweeps import worker_tasks
+
+from peftbench.errors import LostRunError, UserError
+from peftbench.runs.find import find_runs
+from peftbench.sweeps.run_process import AVAILABLE, run_in_process
+
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="only on Linux")
+
+
+def test_what_it_raises_comes_back():
+    run_in_process(os.getpid)
+    with pytest.raises(UserError, match="^seed=1 is wrong$"):
+        run_in_process(worker_tasks.mistake, "seed=1 is wrong")
+    with pytest.raises(ZeroDivisionError) as caught:
+        run_in_process(divmod, 1, 0)
+    assert "Traceback" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (signal.SIGKILL, r"its process was killed \(SIGKILL\), as the system does when memory runs out"),
+        (signal.SIGSEGV, "its process was ended by SIGSEGV"),
+    ],
+)
+def test_a_process_that_ends_without_a_word_is_a_lost_run(number, reason):
+    with pytest.raises(LostRunError, match=f"^{reason}$"):
+        run_in_process(signal.raise_signal, number)
+
+
+def test_it_ends_with_a_killed_command(tmp_path):
+    code = (
+        "from sweeps import worker_tasks; from peftbench.sweeps.run_process import run_in_process\n"
+        f"run_in_process(worker_tasks.sleep_in, {str(tmp_path)!r})"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
+    command = subprocess.Popen([sys.executable, "-c", code], env=env)
+    try:
+        assert worker_tasks.within(60, lambda: list(tmp_path.glob("*.pid")))
+        (run,) = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    finally:
+        command.kill()
+        command.wait()
+    assert worker_tasks.within(20, lambda: not worker_tasks.lives(run))
+
+
+def test_every_run_of_a_sweep_has_its_own_peak_of_memory(sweep):
+    assert sweep("measure.latency=false") == 0
+    peaks = [run.result["memory"]["host_peak"] for run in find_runs(sweep.outputs)]
+    assert len(peaks) == 6 and all(peaks)
+    assert max(peaks) < 1.1 * min(peaks), peaks
