@@ -1,6 +1,7 @@
 """The terminal: its two streams, errors in one line, and how scores are written."""
 
 import re
+import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
@@ -13,6 +14,23 @@ from rich.text import Text
 _CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+_PADDING = re.compile(r"[ \t]+(?=\n)")
+
+
+class _Unpadded:
+    """A stream without the spaces that rich pads lines with, unless it is a terminal."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name  # of the stream in `sys`, which tests and commands may replace
+
+    def write(self, text: str) -> int:
+        stream = getattr(sys, self._name)
+        return int(stream.write(text if stream.isatty() else _PADDING.sub("", text)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(sys, self._name), name)
+
+
 class _SafeConsole(Console):
     """Shows every text as it is: markup, emoji codes and control characters in a label or a name do nothing.
 
@@ -20,7 +38,8 @@ class _SafeConsole(Console):
     """
 
     def __init__(self, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        stream: Any = _Unpadded("stderr" if stderr else "stdout")
+        super().__init__(file=stream, stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
         if not self.is_terminal:
             self.width = 10_000  # a pipe or a log file folds no line
 

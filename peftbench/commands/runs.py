@@ -11,8 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from peftbench.arguments import Parser
+from peftbench.errors import UserError, nearest
 from peftbench.files import plain
 from peftbench.runs.find import UNREADABLE, Run, find_runs, inspect_run, load_run, parse_time
+from peftbench.runs.listing import differing_settings, flat_run, matches, sort_rows
 from peftbench.runs.result import Status
 from peftbench.terminal import print_table
 
@@ -36,8 +38,13 @@ def build_parser() -> argparse.ArgumentParser:
         description="List the runs there are, or show one of them in detail.",
     )
     parser.add_argument(
-        "run", nargs="?", metavar="RUN", help="a run's folder, its id, the start of the id, or its hash"
+        "words",
+        nargs="*",
+        metavar="RUN | KEY=VALUE",
+        help="one run: its folder, its id, the start of the id, or its hash; or settings that the runs have:"
+        " method=lora trainer.lr=1e-3",
     )
+    parser.add_argument("--sort", metavar="KEY", help="order by score (best first), seed, time.train, any setting …")
     parser.add_argument("--status", choices=[*map(str, Status), UNREADABLE], help="only runs that ended (or stand) so")
     parser.add_argument("--experiment", help="only runs of this experiment")
     parser.add_argument("--method", help="only runs of this method")
@@ -55,9 +62,13 @@ def main(argv: list[str]) -> int:
 
     Raises UserError where the run named is not there, is ambiguous or cannot be read.
     """
-    arguments = build_parser().parse_args(argv)
-    if arguments.run is not None:
-        record = load_run(arguments.run, arguments.output_dir)
+    arguments = build_parser().parse_intermixed_args(argv)
+    settings = dict(word.split("=", 1) for word in arguments.words if "=" in word and not Path(word).exists())
+    names = [word for word in arguments.words if word.split("=", 1)[0] not in settings]
+    if len(names) > 1 or (names and settings):
+        raise UserError(f"say one run, or settings as KEY=VALUE: not {' '.join(arguments.words)}")
+    if names:
+        record = load_run(names[0], arguments.output_dir)
         record.read()  # a damaged record is this command's error, not a line of its table
         run = inspect_run(record)
         if arguments.json:
@@ -67,15 +78,30 @@ def main(argv: list[str]) -> int:
         return 0
 
     filters = {key: getattr(arguments, key) for key in ("status", "experiment", "method", "task", "model")}
-    runs = find_runs(arguments.output_dir, **filters)
+    runs = _chosen(find_runs(arguments.output_dir, **filters), settings, arguments.sort)
     if arguments.json:
         print(json.dumps([_as_json(run) for run in runs], indent=2, ensure_ascii=False))
     elif runs:
         print_table(_overview(runs), *_errors(runs))
     else:
-        asked = ", ".join(f"{key} {value}" for key, value in filters.items() if value is not None)
+        asked = ", ".join(f"{key} {value}" for key, value in {**filters, **settings}.items() if value is not None)
         print(f"No runs{f' with {asked}' if asked else ''} under {arguments.output_dir}.")
     return 0
+
+
+def _chosen(runs: list[Run], settings: dict[str, str], sort: str | None) -> list[Run]:
+    """Return the runs that have these settings, in the order asked for; UserError for a key that none of them has."""
+    if not settings and sort is None:
+        return runs
+    rows = [flat_run(run) for run in runs]
+    known = {key for row in rows for key in row}
+    for key in (*settings, *([sort] if sort else [])):
+        if rows and key not in known:
+            raise UserError(f"no run has {key!r}. {nearest(key, known)}")
+    kept = [number for number, row in enumerate(rows) if matches(row, settings)]
+    if sort is not None:
+        kept = [kept[place] for place in sort_rows([rows[number] for number in kept], sort)]
+    return [runs[number] for number in kept]
 
 
 def _as_json(run: Run) -> dict[str, Any]:
@@ -87,13 +113,16 @@ def _overview(runs: list[Run]) -> Table:
     experiments = len({run.facts.get("experiment") for run in runs}) > 1
     if experiments:
         table.add_column("experiment", overflow="fold")
-    table.add_column("run", overflow="fold", min_width=20)
-    table.add_column("status", no_wrap=True)
-    table.add_column("score", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
-    table.add_column("age", justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
-    for run in runs:
+    # an id is copied as a whole: where there is no room, the others are folded
+    table.add_column("run", no_wrap=True, min_width=max(len(run.id) for run in runs))
+    table.add_column("status", overflow="fold")
+    table.add_column("score", overflow="fold")
+    for title in ("share", "age", "time"):
+        table.add_column(title, justify="right", overflow="fold")
+    rows = [flat_run(run) for run in runs]
+    if differing := differing_settings(rows):
+        table.add_column("settings", overflow="fold", min_width=20)
+    for run, row in zip(runs, rows, strict=True):
         time = _section(run, "time").get("total")
         cells = [Text(str(run.facts.get("experiment", "")))] if experiments else []
         cells += [
@@ -104,6 +133,8 @@ def _overview(runs: list[Run]) -> Table:
             Text(_age(run)),
             Text(_duration(time) if isinstance(time, int | float) else ""),
         ]
+        if differing:
+            cells.append(Text(" ".join(f"{key}={_text(row[key])}" for key in differing if row.get(key) is not None)))
         table.add_row(*cells)
     return table
 

@@ -1,5 +1,6 @@
 """The runs there are as flat dictionaries: what a list of runs shows, sorts and filters by."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,42 @@ def settings_of(run: Run) -> dict[str, Any]:
 
 
 def matches(row: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
-    """Tell whether a run has all the values asked for; numbers are compared as numbers."""
-    return all(key in row and row[key] == value for key, value in filters.items())
+    """Tell whether a run has all the values asked for; text is read as the command line has it: `1e-3`, `true`."""
+    return all(key in row and _same(row[key], value) for key, value in filters.items())
+
+
+def _same(value: Any, asked: Any) -> bool:
+    if not isinstance(asked, str) or isinstance(value, str):
+        return bool(value == asked)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(asked) == value
+        except ValueError:
+            return False
+    return json.dumps(value).replace('"', "").replace(" ", "") == asked.replace("'", "").replace(" ", "")
+
+
+def sort_rows(rows: Sequence[Mapping[str, Any]], key: str) -> list[int]:
+    """Return the places of the rows in the order of a key: scores from the best, all else upwards, none last."""
+
+    def place(number: int) -> tuple[bool, bool, float, str]:
+        value = rows[number].get(key)
+        is_number = isinstance(value, int | float)
+        size = float(value) if isinstance(value, int | float) else 0.0
+        return value is None, not is_number, -size if key == "score" else size, str(value)
+
+    return sorted(range(len(rows)), key=place)
+
+
+def differing_settings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the settings in which runs of one method, task or model differ; `seed` is in their names."""
+    values: dict[tuple[str, Any], set[str]] = {}
+    for row in rows:
+        for key, value in row.items():
+            group = key.partition(".")[0]
+            if "." in key and group in _GROUPS:
+                values.setdefault((key, row.get(group)), set()).add(json.dumps(value, default=str))
+    return sorted({key for (key, _), found in values.items() if len(found) > 1})
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -29,6 +29,8 @@ def run_in_process(function: Callable[..., Any], *args: Any) -> None:
 
     Raises LostRunError where the process ended without a word, KeyboardInterrupt where it was interrupted.
     """
+    if multiprocessing.get_start_method(allow_none=True) == "loky":  # in a worker of joblib: nobody else knows it
+        multiprocessing.set_start_method("forkserver", force=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_IMPORTED)
     receiver, sender = context.Pipe(duplex=False)

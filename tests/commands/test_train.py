@@ -1,10 +1,13 @@
 """Settings of a training run that change how it computes, not what."""
 
+import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from peftbench.cli import main
 from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
 from peftbench.errors import NonFiniteError
@@ -79,3 +82,18 @@ def test_how_much_memory_is_spared_makes_no_other_run_and_fewer_steps_do():
         for change in ("trainer.checkpointing=false", "trainer.checkpointing=true", "trainer.max_steps=5")
     }
     assert ids["trainer.checkpointing=false"] == ids["trainer.checkpointing=true"] != ids["trainer.max_steps=5"]
+
+
+def test_a_finished_run_on_a_read_only_disk_is_shown(tiny_run, monkeypatch, capsys):
+    def refusing(method):
+        def refuse_there(path, *arguments, **options):
+            if path.is_relative_to(tiny_run.folder):
+                raise OSError(errno.EROFS, "Read-only file system", str(path))
+            return method(path, *arguments, **options)
+
+        return refuse_there
+
+    for name in ("mkdir", "write_text", "write_bytes", "touch", "unlink", "rename", "replace"):
+        monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
+    assert main(["train", *tiny_run.read().overrides]) == 0
+    assert "finished already" in capsys.readouterr().out

@@ -129,3 +129,16 @@ def test_unknown_and_ambiguous_names(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"demo/{again.folder.name}, other/{again.folder.name}"):
         load_run(again.folder.name, tmp_path)
     assert load_run(f"other/{again.folder.name}", tmp_path).folder == again.folder
+
+
+def test_links_are_followed_and_each_run_is_listed_once(tmp_path: Path) -> None:
+    elsewhere, outputs = tmp_path / "elsewhere", tmp_path / "outputs"
+    make(elsewhere, experiment="on_a_large_disk")
+    make(outputs, seed=1)
+    (outputs / "linked").symlink_to(elsewhere / "on_a_large_disk")
+    (outputs / "again").symlink_to(outputs / "demo")
+    (outputs / "demo" / "loop").symlink_to(outputs)
+    (outputs / "gone").symlink_to(tmp_path / "gone")
+    found = find_runs(outputs)
+    assert sorted(run.result.seed for run in found) == [0, 1]
+    assert load_run("linked/adapter", outputs).folder.parent == outputs / "linked"

@@ -89,7 +89,7 @@ def test_a_killed_worker_of_a_sweep_is_named_and_the_same_command_goes_on(sweep)
     assert process.returncode == 1
     assert f"killed (SIGKILL), as the system does when memory runs out: {lora.id}; the same command goes on" in error
     assert "Traceback" not in error + output
-    statuses = {run.result["method"]: run.status for run in find_runs(sweep.outputs)}
+    statuses = {run.result.method: run.status for run in find_runs(sweep.outputs)}
     assert statuses == {"head": "finished", "lora": "interrupted", "adapter": "finished"}
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr

@@ -55,6 +55,6 @@ def test_it_ends_with_a_killed_command(tmp_path):
 
 def test_every_run_of_a_sweep_has_its_own_peak_of_memory(sweep):
     assert sweep("measure.latency=false") == 0
-    peaks = [run.result["memory"]["host_peak"] for run in find_runs(sweep.outputs)]
+    peaks = [run.result.memory.host_peak for run in find_runs(sweep.outputs)]
     assert len(peaks) == 6 and all(peaks)
     assert max(peaks) < 1.1 * min(peaks), peaks
