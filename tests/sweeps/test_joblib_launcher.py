@@ -31,6 +31,12 @@ def test_a_killed_worker_loses_its_own_run_alone(tmp_path):
     assert str(lost) == "run 3 was lost: its process was killed (SIGKILL), as the system does when memory runs out"
 
 
+def test_a_worker_s_run_has_a_process_of_its_own(tmp_path):
+    returned = _launch(worker_tasks.nested, tmp_path, 4)
+    lost = returned.pop(worker_tasks.KILLED)
+    assert returned == [0, 1, 3] and isinstance(lost, LostRunError)
+
+
 @pytest.mark.parametrize(
     ("visible", "overrides", "seen"),
     [
