@@ -1,10 +1,11 @@
 """Execute one run: config → backbone → method attached → trained → recorded → measured."""
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peftbench import cli
 from peftbench.config.schema import RunConfig
@@ -27,6 +28,16 @@ if TYPE_CHECKING:
 
 # given config and record, a context that yields what else follows the run: observers with an `on_result`
 Mirrors = Callable[[RunConfig, Record], AbstractContextManager[list[Any]]]
+
+
+class Trained(NamedTuple):
+    """What training came to; `scored` has metrics and predictions by split."""
+
+    fitted: "Fitted"
+    scored: dict[str, tuple[dict[str, float], Predictions]]
+    memory: Memory
+    time: Times
+
 
 _trained_before = False  # whether this process has begun a run already
 
@@ -66,7 +77,8 @@ def execute_run(
         finished = _begin(record, config, overrides, prepared.origin, only_stale)
         if not finished:
             with failure_recorded(record), mirrors(config, record) as following:
-                record.finish(**_train(prepared, config, record, RecordHistory(record, lock), following))
+                trained = _train(prepared, config, record, RecordHistory(record, lock), following)
+                record.finish(**_save(trained, prepared, config, record))
                 remove(record.checkpoint_path)
                 errors = measure_sections(sections_to_measure(config.measure), prepared, config, record)
                 for mirror in following:
@@ -107,6 +119,9 @@ def _return_to_finished(record: Record, config: RunConfig, mirrors: Mirrors) -> 
         with suppress(PeftbenchError), RunLock(record.folder):
             remove(record.checkpoint_path)
     lacking = sections_to_measure(config.measure, record.read())
+    if lacking and not os.access(record.folder, os.W_OK):
+        console.print(f"{record.folder} is only read: nothing is measured", style="dim")
+        lacking = []
     if lacking:
         names = " and ".join(lacking).replace("_", " ")
         console.print(f"this run is finished already; measuring its {names}", style="dim")
@@ -155,12 +170,10 @@ def _read_if_whole(record: Record, forced: bool) -> Result | None:
 
 def _train(
     prepared: "Prepared", config: RunConfig, record: Record, history: RecordHistory, following: list[Any]
-) -> dict[str, Any]:
-    """Train and score; write predictions and adapter; return the fields of the result."""
+) -> Trained:
+    """Attach the method, train, and score every split with labels."""
     from peftbench.backbones.economy.attach import economical
     from peftbench.measuring.memory import peak_memory, reset_peak
-    from peftbench.runs.adapter import save_adapter
-    from peftbench.runs.origin import environment
     from peftbench.training.loop import fit
     from peftbench.training.parallel import begin_training
 
@@ -200,14 +213,26 @@ def _train(
             with suppress(UserError):  # a full disk, which the run fails for anyway
                 history.write()
         scored = {name: _score(prepared, config, name) for name in _reported(prepared)}
-        memory = peak_memory(device)
-    record.write_predictions({name: predictions for name, (_, predictions) in scored.items()}, task.labels)
-    plain = config.plain()
-    save_adapter(record.adapter_dir, method, backbone, plain["model"], plain["task"], list(task.labels))
+        peaks = peak_memory(device)
+    # what earlier runs of the process have left in the host's memory is no part of this one's
+    memory = Memory(peaks["device_peak"], peaks["host_peak"] if first_of_process else None)
+    return Trained(fitted, scored, memory, _times(fitted, time.perf_counter() - started, first_of_process))
+
+
+def _save(trained: Trained, prepared: "Prepared", config: RunConfig, record: Record) -> dict[str, Any]:
+    """Write predictions and adapter; return the fields of the result."""
+    from peftbench.runs.adapter import save_adapter
+    from peftbench.runs.origin import environment
+
+    task, plain = prepared.task, config.plain()
+    record.write_predictions({name: predictions for name, (_, predictions) in trained.scored.items()}, task.labels)
+    save_adapter(
+        record.adapter_dir, prepared.method, prepared.backbone, plain["model"], plain["task"], list(task.labels)
+    )
     return {
         "primary": task.metrics[0],
-        "best_epoch": fitted.best["epoch"],
-        "best": fitted.best["validation"],
+        "best_epoch": trained.fitted.best["epoch"],
+        "best": trained.fitted.best["validation"],
         "examples": {name: len(split) for name, split in prepared.splits.items()},
         "evaluations": [
             Evaluation(
@@ -219,13 +244,12 @@ def _train(
                 predictions=record.predictions_path.name,
                 by_class=task.objective.by_class(predictions.predictions, predictions.labels),
             )
-            for name, (metrics, predictions) in scored.items()
+            for name, (metrics, predictions) in trained.scored.items()
         ],
         "parameters": Parameters(**prepared.parameters),
-        "time": _times(fitted, time.perf_counter() - started, first_of_process),
-        # what earlier runs of the process have left in the host's memory is no part of this one's
-        "memory": Memory(memory["device_peak"], memory["host_peak"] if first_of_process else None),
-        "environment": environment(device, config.trainer.precision),
+        "time": trained.time,
+        "memory": trained.memory,
+        "environment": environment(prepared.device, config.trainer.precision),
     }
 
 

@@ -25,9 +25,7 @@ def failure_recorded(record: Record) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):  # rich exits where the reader of its output has gone
-        resumable = record.checkpoint_path.exists()
-        kept = "continue with the same command" if resumable else "no epoch was complete"
-        _record_failure(record, Status.INTERRUPTED, f"interrupted; {kept}")
+        _record_failure(record, Status.INTERRUPTED, f"interrupted; {_what_is_kept(record)}")
         raise
     except TakenOverError:
         raise
@@ -42,6 +40,13 @@ def failure_recorded(record: Record) -> Iterator[None]:
             status, reason = Status.FAILED, f"{type(error).__name__}: {first_line} (see {record.log_path})"
         _record_failure(record, status, reason, traceback.format_exc())
         raise PeftbenchError(reason) from error
+
+
+def _what_is_kept(record: Record) -> str:
+    with suppress(UserError):
+        if record.read().status == Status.FINISHED:
+            return "what was trained is recorded, the same command measures the rest"
+    return "continue with the same command" if record.checkpoint_path.exists() else "no epoch was complete"
 
 
 def add_to_log(record: Record, text: str) -> None:

@@ -17,19 +17,18 @@ import errno
 import json
 import os
 import shutil
-import socket
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from peftbench.errors import PeftbenchError, TakenOverError, UserError
 from peftbench.files import guard, make_folder, unguard, write_error
+from peftbench.runs.processes import process_lives, this_process
 
 HEARTBEAT_SECONDS = 15.0
 EXPIRY_SECONDS = 120.0
@@ -142,7 +141,7 @@ def _take(folder: Path) -> Path:
     prepared.mkdir()
     watched: dict[Path, float] = {}  # owners that cannot be looked up from here, and their last touch
     try:
-        (prepared / token).write_text(json.dumps(_this_process()), encoding="utf-8")
+        (prepared / token).write_text(json.dumps(this_process()), encoding="utf-8")
         _staging(prepared / token).mkdir()
         for _ in range(_TRIES):
             if _rename(prepared, folder / _LOCK, token):
@@ -152,7 +151,7 @@ def _take(folder: Path) -> Path:
             if owner is None:  # released, or broken by another, a moment ago
                 time.sleep(0.01)
             elif _is_alive(owner, folder):
-                if _process_lives(owner.facts) or watched.get(owner.path, owner.touched) != owner.touched:
+                if process_lives(owner.facts) or watched.get(owner.path, owner.touched) != owner.touched:
                     raise Locked(_locked_message(owner, folder))
                 if owner.path not in watched:
                     print(_watching_message(owner, folder), file=sys.stderr)
@@ -239,7 +238,7 @@ def _owner(folder: Path) -> Owner | None:
 
 
 def _is_alive(owner: Owner, folder: Path) -> bool:
-    alive = _process_lives(owner.facts)
+    alive = process_lives(owner.facts)
     if alive is None:
         alive = _clock(folder) - owner.touched <= EXPIRY_SECONDS
     return alive
@@ -255,57 +254,6 @@ def _clock(folder: Path) -> float:
     except OSError:  # a folder only read here; then this machine's clock is the best there is
         return time.time()
     return now
-
-
-def _this_process() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "machine": _machine(),
-        "pid": os.getpid(),
-        "process_start": _process_start(os.getpid()),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _machine() -> str | None:
-    """Name this boot of this machine and its process namespace, within which process numbers mean one thing.
-
-    A host name is not enough: containers share names, and a machine may have been restarted.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return socket.gethostname() if sys.platform == "darwin" else None
-
-
-def _process_lives(facts: Mapping[str, Any]) -> bool | None:
-    """Say whether the process of `facts` lives; None where that cannot be told from here."""
-    machine, pid, start = facts.get("machine"), facts.get("pid"), facts.get("process_start")
-    if machine is None or machine != _machine() or not isinstance(pid, int):
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it lives, under another user
-    found = _process_start(pid)
-    # Nothing found is a zombie, or a system that hides other users' processes.
-    return None if found is None or start is None else found == start
-
-
-def _process_start(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot: with it, a reused number shows.
-
-    A zombie, dead but not yet reaped, counts as started at -1.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    state, *fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
-    return -1 if state in "ZX" else int(fields[18])
 
 
 def _locked_message(owner: Owner, folder: Path) -> str:

@@ -15,6 +15,7 @@ import pytest
 
 from peftbench.errors import PeftbenchError, TakenOverError, UserError
 from peftbench.runs import lock as locks
+from peftbench.runs import processes
 from peftbench.runs.lock import Locked, RunLock, is_locked
 
 HOLD = """
@@ -151,8 +152,8 @@ def test_a_killed_holder_is_taken_over_at_once(tmp_path: Path, reaped: bool) -> 
 
 
 def test_a_reused_process_number_is_no_sign_of_life(tmp_path: Path) -> None:
-    machine = locks._machine()
-    if machine is None or locks._process_start(os.getpid()) is None:
+    machine = processes.machine()
+    if machine is None or processes.process_start(os.getpid()) is None:
         pytest.skip("this system does not say when a process started")
     plant(tmp_path, machine=machine, pid=os.getpid(), process_start=1)
     with RunLock(tmp_path):
@@ -160,7 +161,7 @@ def test_a_reused_process_number_is_no_sign_of_life(tmp_path: Path) -> None:
 
 
 def test_a_sleeping_process_of_this_machine_keeps_its_lock(tmp_path: Path) -> None:
-    if locks._machine() is None:
+    if processes.machine() is None:
         pytest.skip("this system does not name its boot")
     with holder(tmp_path) as process:
         process.send_signal(signal.SIGSTOP)
@@ -293,19 +294,22 @@ def test_the_heartbeat_keeps_a_lock_fresh(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_holder_notices_that_it_was_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.01)
-    monkeypatch.setattr(locks, "_machine", lambda: "another")
+    monkeypatch.setattr(processes, "machine", lambda: "another")
     slept = RunLock(tmp_path)
     slept.acquire()
     monkeypatch.undo()
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.01)
     monkeypatch.setattr(locks, "EXPIRY_SECONDS", -1.0)  # whatever its last touch, it seems dead
     taker = RunLock(tmp_path)
     taker.acquire()
+    taker._stop.set()  # its own beat is not to be seen
+    taker._thread.join()
     (owner,) = owners(tmp_path)
     os.utime(owner, (0, 0))
 
     with pytest.raises(TakenOverError, match="another process took"):
         slept.check()
-    slept._thread.join(timeout=5)
+    slept._thread.join(timeout=60)
     assert not slept._thread.is_alive()
     assert owner.stat().st_mtime == 0  # it touched nothing that is not its own
     slept.release()
