@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-EPOCHS = 40
+EPOCHS = 20
 
 
 @pytest.fixture
