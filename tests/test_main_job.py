@@ -1,6 +1,5 @@
 """The promised command on the real model: a short piece of it always, the whole of it as a slow test."""
 
-import json
 import subprocess
 import sys
 
@@ -10,6 +9,8 @@ from peftbench.assets.fetch import fetch
 from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
 from peftbench.errors import UserError
+from peftbench.runs.record import Record
+from peftbench.runs.result import Result
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +26,11 @@ def real_assets():
         pytest.skip(f"the default model and data cannot be had here: {error}")
 
 
-def _train(folder, *overrides) -> dict:
+def _train(folder, *overrides) -> Result:
     command = [sys.executable, "-m", "peftbench", "train", "method=adapter", f"output_dir={folder}", *overrides]
     subprocess.run(command, check=True, capture_output=True)
     (result,) = folder.rglob("result.json")
-    return json.loads(result.read_text())
+    return Record(result.parent).read()
 
 
 def test_a_short_run_on_the_real_model_repeats_itself_bit_for_bit(real_assets, data_dir, tmp_path):
@@ -48,15 +49,15 @@ def test_a_short_run_on_the_real_model_repeats_itself_bit_for_bit(real_assets, d
         "measure.lengths=[32]",
     ]
     one, two = (_train(tmp_path / name, *short) for name in ("one", "two"))
-    assert one["metrics"] == two["metrics"]
-    assert one["metrics"]["validation"]["loss"] < 0.68
-    assert one["parameters"]["backbone"] == 22_713_216 and one["parameters"]["closed_form"] == 605_184
-    assert 0.9 < one["latency"]["settings"][0]["ratio"] < 2
+    assert one.metrics == two.metrics
+    assert one.metrics["validation"]["loss"] < 0.68
+    assert one.parameters.backbone == 22_713_216 and one.parameters.closed_form == 605_184
+    assert 0.9 < one.latency.result["settings"][0]["ratio"] < 2
 
 
 @pytest.mark.slow
 def test_the_default_run_keeps_its_promise(real_assets, tmp_path):
     """85 % or better on validation, within 5 minutes on two cores."""
     result = _train(tmp_path)
-    assert result["metrics"]["validation"]["accuracy"] >= 0.85
-    assert result["time"]["total"] < 300
+    assert result.metrics["validation"]["accuracy"] >= 0.85
+    assert result.time.total < 300

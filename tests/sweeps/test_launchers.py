@@ -137,6 +137,6 @@ def test_joblib_divides_the_cores_among_its_runs(tiny_model_dir, tiny_data_dir, 
     assert done.returncode == 0 and done.stderr == "", done.stderr
     results = [json.loads(path.read_text()) for path in tmp_path.glob("cluster/*/result.json")]
     assert [result["status"] for result in results] == ["finished"] * 2
-    assert [result["threads"] for result in results] == [max(1, joblib.cpu_count() // 2)] * 2
+    assert [result["environment"]["threads"] for result in results] == [max(1, joblib.cpu_count() // 2)] * 2
     mistaken = subprocess.run([*line, "task.max_length=9999"], env=env, capture_output=True, text=True)
     assert mistaken.returncode == 2 and "task.max_length=9999" in mistaken.stdout, mistaken.stderr
