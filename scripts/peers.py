@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from peftbench.backbones.sites import Sites
     from peftbench.config.schema import RunConfig
     from peftbench.runs.prepare import Prepared
-    from peftbench.tasks import Split
 
 VERSIONS = {"peft": peft.__version__, "accelerate": accelerate.__version__}
 # padding → what the tokenizer pads to, and the Trainer's sampler
@@ -120,7 +119,7 @@ def lora_settings(config: Any, sites: "Sites") -> dict[str, Any]:
     }
 
 
-def rows_of(split: "Split", chosen: Iterable[int] | None = None) -> datasets.Dataset:
+def rows_of(split: "TextSplit", chosen: Iterable[int] | None = None) -> datasets.Dataset:
     """Return the chosen rows of a split, by default all: texts (columns text0, text1) and label."""
     columns = {f"text{i}": column for i, column in enumerate(zip(*split.texts, strict=True))}
     rows = datasets.Dataset.from_dict({**columns, "label": split.labels})
@@ -186,7 +185,7 @@ def grouped_order(rows: datasets.Dataset, batch_size: int, whole: int) -> list[i
 
 def peer_scores(trainer: Trainer, peer: Peer, rows: datasets.Dataset, metrics: list[str]) -> dict[str, float]:
     """Return the metrics on `rows`, computed by peftbench from the Trainer's predictions."""
-    from peftbench.tasks import score
+    from peftbench.tasks.metrics import score
 
     told = trainer.predict(tokenized(rows, trainer.processing_class, peer))
     logits = np.asarray(told.predictions)

@@ -16,7 +16,7 @@ from peftbench.runs.result import Result
 @pytest.fixture(scope="module")
 def real_assets():
     """Fetch the default model and data, from the cache where they are there."""
-    from peftbench.tasks import load_task
+    from peftbench.tasks.text.read import load_task
 
     config = resolve(compose([]))
     try:

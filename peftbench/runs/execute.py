@@ -23,7 +23,7 @@ from peftbench.terminal import console
 
 if TYPE_CHECKING:
     from peftbench.runs.prepare import Prepared
-    from peftbench.tasks import Task
+    from peftbench.tasks.base import Task
     from peftbench.training.loop import Fitted
 
 # given config and record, a context that yields what else follows the run: observers with an `on_result`
@@ -63,7 +63,7 @@ def execute_run(
     from peftbench.runs.measured import measure_sections, sections_to_measure
     from peftbench.runs.prepare import prepare
     from peftbench.runs.settle import settled
-    from peftbench.tasks import load_task
+    from peftbench.tasks.text.read import load_task
 
     config = settled(config)
     record = Record(Path(config.output_dir) / config.experiment / run_id(config.plain()))

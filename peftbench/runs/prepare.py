@@ -21,8 +21,8 @@ from peftbench.methods import Method, build
 from peftbench.methods.guard import check_method
 from peftbench.runs.origin import code_digest
 from peftbench.runs.result import Origin
-from peftbench.tasks import Task, load_task
-from peftbench.tasks.base import Examples
+from peftbench.tasks.base import Examples, Task
+from peftbench.tasks.text.read import load_task
 from peftbench.training.devices import use_device
 
 

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from peftbench.config.schema import RunConfig
 from peftbench.runs.history import write_history
@@ -58,15 +59,15 @@ class Terminal:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
+            # on a narrow terminal rich shortens columns that may wrap, first of all
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[score]}"),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._bar = self._progress.add_task("starting", total=None, speed="", score="")
+        self._bar = self._progress.add_task("starting", total=None, speed="")
         self._title = f"{config.method_name} on {config.task.name}, {config.model.name}, seed {config.seed}"
 
     def __enter__(self) -> "Terminal":
@@ -98,5 +99,4 @@ class Terminal:
         """Print the epoch's line."""
         validation = row["validation"]
         score = "  ".join(f"{shown} {format_metric(name, validation[name])}" for name, shown in self._metrics.items())
-        self._progress.update(self._bar, score=score)
         console.print(f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.3f}  {score}  {row['seconds']:.0f} s")

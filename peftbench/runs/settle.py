@@ -9,7 +9,6 @@ from peftbench.assets.weights import model_files
 from peftbench.config.schema import ModelConfig, RunConfig, TrainerConfig
 from peftbench.errors import UserError
 from peftbench.runs.identity import run_id
-from peftbench.training.devices import choose_device, resolve_precision
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -42,6 +41,8 @@ def possible_folders(config: RunConfig) -> tuple[RunConfig, list[Path]]:
 
 
 def _with_precision(config: RunConfig) -> TrainerConfig:
+    from peftbench.training.devices import choose_device, resolve_precision
+
     precision = resolve_precision(config.trainer.precision, choose_device(config.device))
     return replace(config.trainer, precision=precision)
 

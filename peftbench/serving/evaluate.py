@@ -16,7 +16,8 @@ from peftbench.runs.predictions import Predictions
 from peftbench.runs.record import Record
 from peftbench.runs.result import Evaluation
 from peftbench.serving.load import check_mergeable, describe_run, inference, load_run_model
-from peftbench.tasks import Task, load_task
+from peftbench.tasks.base import Task
+from peftbench.tasks.text.read import load_task
 from peftbench.terminal import error_console
 from peftbench.training.devices import resolve_precision, use_device
 from peftbench.training.inference import logits_of

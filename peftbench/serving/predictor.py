@@ -13,7 +13,7 @@ from peftbench.errors import UserError
 from peftbench.runs.find import load_run
 from peftbench.runs.record import Record
 from peftbench.serving.load import RunModel, check_mergeable, describe_run, load_run_model
-from peftbench.tasks import blank_task
+from peftbench.tasks.text.read import blank_task
 from peftbench.tasks.text.task import TextSplit
 from peftbench.training.devices import use_device
 from peftbench.training.inference import logits_of

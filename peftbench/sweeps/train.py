@@ -94,7 +94,7 @@ def exit_code(found: Iterable[Found], mistakes: Mapping[Path, str]) -> int:
 def _fetch(todo: Sequence[Found]) -> None:
     """Fetch models and data once, before any job asks for them; raises UserError where one cannot be had."""
     from peftbench.assets.fetch import fetch
-    from peftbench.tasks import load_task
+    from peftbench.tasks.text.read import load_task
 
     seen: list[object] = []
     for run in todo:

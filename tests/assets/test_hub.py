@@ -125,7 +125,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from peftbench.assets import fetch as assets
 from peftbench.errors import UserError
-from peftbench.tasks import load_task
+from peftbench.tasks.text.read import load_task
 
 def config(group, preset, **fields):
     defaults = dict(id=None, subset=None, revision=None, packages=[], folder=None, archive=None, files={{}},

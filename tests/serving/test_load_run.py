@@ -35,7 +35,7 @@ def logits(model) -> torch.Tensor:
 @pytest.mark.parametrize("fixture", ["tiny_run", "tiny_pair_run", "tiny_score_run"])
 def test_gives_what_training_recorded(fixture: str, request: pytest.FixtureRequest) -> None:
     from peftbench.config.schema import TaskConfig, fill
-    from peftbench.tasks import load_task
+    from peftbench.tasks.text.read import load_task
 
     record: Record = request.getfixturevalue(fixture)
     model = load_run_model(record, CPU)
@@ -129,7 +129,7 @@ def test_another_model(copied: Record, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["lora", "full", "prompt"])
 def test_a_run_scored_in_bf16_gives_its_record_s_figures_again(method: str, train_tiny) -> None:
     from peftbench.config.schema import TaskConfig, fill
-    from peftbench.tasks import load_task
+    from peftbench.tasks.text.read import load_task
 
     record: Record = train_tiny("opinions", f"method={method}", "trainer.precision=bf16", "experiment=bf16")
     evaluation = record.read().evaluation("validation")

@@ -11,7 +11,7 @@ from peftbench.runs.result import Status
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Wanted, collect
 from peftbench.tables.spec import read_spec
-from peftbench.tasks import score
+from peftbench.tasks.metrics import score
 
 EXAMPLES = 300
 RAW = {

@@ -8,8 +8,8 @@ import scipy.stats
 import sklearn.metrics
 
 from peftbench.errors import UserError
-from peftbench.tasks import score
 from peftbench.tasks.classification import Classification
+from peftbench.tasks.metrics import score
 from peftbench.tasks.regression import Regression
 
 CLASSES = ["accuracy", "f1", "macro_f1", "matthews"]

@@ -8,8 +8,8 @@ from text_files import text_file
 from peftbench.config.compose import compose
 from peftbench.config.schema import TaskConfig, resolve
 from peftbench.errors import UserError
-from peftbench.tasks import load_task
 from peftbench.tasks.shares import divide
+from peftbench.tasks.text.read import load_task
 
 
 def test_classes_keep_their_proportions_and_no_row_is_lost():

@@ -4,7 +4,7 @@ import pytest
 from text_files import text_file
 
 from peftbench.errors import UserError
-from peftbench.tasks import load_task
+from peftbench.tasks.text.read import load_task
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 from text_files import text_file
 
 from peftbench.errors import UserError
-from peftbench.tasks import load_task
 from peftbench.tasks.text.delimiter import DELIMITERS, find_delimiter
+from peftbench.tasks.text.read import load_task
 
 TEXTS = [
     "plain",

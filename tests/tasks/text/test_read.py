@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from peftbench.errors import UserError
-from peftbench.tasks import load_task
+from peftbench.tasks.text.read import load_task
 
 CONF = Path(__file__).parents[3] / "conf"
 DATA = Path(os.environ.get("PEFTBENCH_DATA") or Path(__file__).parents[4] / "shared" / "data")
