@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from peftbench.backbones.sites import Sites
     from peftbench.config.schema import RunConfig
     from peftbench.runs.prepare import Prepared
+    from peftbench.tasks.text.task import TextSplit
 
 VERSIONS = {"peft": peft.__version__, "accelerate": accelerate.__version__}
 # padding → what the tokenizer pads to, and the Trainer's sampler

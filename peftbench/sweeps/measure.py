@@ -8,7 +8,6 @@ from pathlib import Path
 from peftbench.errors import PeftbenchError
 from peftbench.loggers.wandb_run import log_measured
 from peftbench.runs.lock import Locked, RunLock
-from peftbench.runs.measured import measure_finished
 from peftbench.sweeps.request import TableRequest, last_value, launcher_name
 from peftbench.tables.collect import Found, Wanted, collect
 from peftbench.tables.columns import MEASURED
@@ -22,6 +21,8 @@ def measure_rows(request: TableRequest) -> int:
 
     Returns 0, or the exit code of the first error.
     """
+    from peftbench.runs.measured import measure_finished
+
     lacking = _lacking(request)
     if not lacking:
         return 0
