@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -36,11 +37,18 @@ def unguard(folder: Path) -> None:
 
 
 def _staged(path: Path) -> Path | None:
-    """Return a new path to make `path` at or to move it to, None where no guard is over it."""
+    """Return a new path to make `path` at or to move it to, None where no guard is over it.
+
+    Raises UserError where a symbolic link leads from the guarded folder to elsewhere.
+    """
     if not _staging:
         return None
-    folder = next((parent for parent in path.absolute().parents if parent in _staging), None)
-    return None if folder is None else _staging[folder] / f"{path.name}.{uuid.uuid4().hex}.tmp"
+    for parent in path.absolute().parents:
+        if parent in _staging:
+            return _staging[parent] / f"{path.name}.{uuid.uuid4().hex}.tmp"
+        if parent.is_symlink() and any(folder in _staging for folder in parent.parents):
+            raise UserError(f"{parent} is a symbolic link, through which nothing is written: remove it")
+    return None
 
 
 def _check_staging(staged: Path | None, path: Path) -> None:
@@ -124,7 +132,7 @@ def remove(path: Path) -> None:
         if staged is not None:
             path.rename(staged)
             path = staged
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
@@ -138,8 +146,22 @@ def remove_temporaries(folder: Path) -> None:
     """Remove what killed writers left in `folder` and its folders; only for the one who holds the run's lock."""
     for pattern in (".*.tmp", "*/.*.tmp"):
         for path in folder.glob(pattern):
-            if path.is_file():
+            if path.is_file() and (path.parent == folder or not path.parent.is_symlink()):
                 remove(path)
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError unless `path` is a file with an end: a pipe or a device would keep its reader for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON text holds; raises ValueError, also where it is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def write_json(path: Path, content: Any) -> None:

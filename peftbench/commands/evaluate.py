@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.arguments import Parser
 from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
-from peftbench.errors import PeftbenchError
+from peftbench.errors import PeftbenchError, TakenOverError
 from peftbench.files import plain
 from peftbench.runs.predictions import write_predictions
 from peftbench.runs.record import Record
@@ -104,6 +104,8 @@ def _store(record: Record, scored: "ScoredRun") -> str | None:
     try:
         with RunLock(record.folder):
             return record.add_evaluation(evaluation, scored.predictions, scored.classes).predictions
+    except TakenOverError:
+        raise
     except PeftbenchError as error:  # a record on a disk that is only read, for one
         print_error(f"not stored: {error}")
         return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from peftbench.arguments import Parser
 from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
+from peftbench.config.schema import TaskConfig, fill
 from peftbench.errors import UserError
 from peftbench.serving.inputs import Row, read_input
 from peftbench.terminal import error_console
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> int:
     if arguments.merged:
         check_mergeable(description.method["name"])
     choose_device(arguments.device)  # a mistake shows before anything is read
-    header, rows = read_input(arguments.texts, arguments.file, list(description.task["text"]))
+    header, rows = read_input(arguments.texts, arguments.file, fill(TaskConfig, description.task, "task").text)
     rows = _through_first_text(rows)
     with working("loading the model"):
         predictor = load_predictor(record, "", arguments.device, arguments.merged, arguments.batch_size)

@@ -1,6 +1,5 @@
 """The `adapter/` folder of a run: the trained tensors, and a JSON that says how to attach them."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from peftbench import __version__
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.config.schema import fill
 from peftbench.errors import UserError
-from peftbench.files import atomic_write, make_folder, write_json
+from peftbench.files import atomic_write, check_regular, make_folder, parse_json, write_json
 from peftbench.methods import Method, build, method_class
+from peftbench.runs.result import read_as
 
 _TENSORS, _DESCRIPTION = "adapter.safetensors", "adapter.json"
 
@@ -47,7 +47,11 @@ def read_description(folder: Path) -> Description:
     """Read adapter.json. Raises UserError where it is missing or damaged."""
     path = folder / _DESCRIPTION
     try:
-        return Description(**json.loads(path.read_text(encoding="utf-8")))
+        check_regular(path)
+        description: Description = read_as(Description, parse_json(path.read_bytes()), _DESCRIPTION)
+        if not isinstance(description.method.get("name"), str):
+            raise ValueError("the method has no name")
+        return description
     except FileNotFoundError as error:
         raise UserError(f"no trained adapter in {folder}: the run has not finished; train it first") from error
     except (OSError, ValueError, TypeError) as error:

@@ -5,12 +5,15 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from peftbench.files import check_regular
+
 _SETTLED_SECONDS = 1.0  # a file changed again within its clock's tick keeps its time
 _known: dict[tuple[str, int, int, int], str] = {}
 
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal; raises OSError where it cannot be read."""
+    check_regular(path)
     with path.open("rb") as file:
         stat = path.stat()
         key = (str(path.absolute()), stat.st_ino, stat.st_size, stat.st_mtime_ns)

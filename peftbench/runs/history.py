@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.errors import UserError
-from peftbench.files import atomic_write, plain
+from peftbench.files import atomic_write, parse_json, plain
 
 
 def write_history(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -28,7 +28,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 def _json_object(line: str) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:
         return None
     return row if isinstance(row, dict) else None

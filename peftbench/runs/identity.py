@@ -64,5 +64,10 @@ def _identity(asset: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_id(config: Mapping[str, Any]) -> str:
     """Return `<method>-<task>-<model>-s<seed>-<hash>`, the run's name and the name of its folder."""
-    names = [re.sub(r"[^\w.+-]+", "_", str(config[group]["name"])) for group in ("method", "task", "model")]
+    names = [file_name(str(config[group]["name"])) for group in ("method", "task", "model")]
     return "-".join([*names, f"s{config['seed']}", fingerprint(config)])
+
+
+def file_name(text: str) -> str:
+    """Return the text as part of a file's name: what has a meaning in paths becomes `_`."""
+    return re.sub(r"[^\w.+-]+", "_", text)

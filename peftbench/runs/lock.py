@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from peftbench.errors import PeftbenchError, TakenOverError, UserError
-from peftbench.files import guard, make_folder, unguard, write_error
+from peftbench.files import check_regular, guard, make_folder, unguard, write_error
 from peftbench.runs.processes import process_lives, this_process
 
 HEARTBEAT_SECONDS = 15.0
@@ -223,6 +223,7 @@ def _owner(folder: Path) -> Owner | None:
         paths = [path for path in (folder / _LOCK).iterdir() if not path.name.startswith(".")]
         if not paths:
             return None
+        check_regular(paths[0])
         with paths[0].open(encoding="utf-8", errors="replace") as file:
             touched = os.fstat(file.fileno()).st_mtime  # of the open file, which NFS does not cache
             text = file.read()

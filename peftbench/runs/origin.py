@@ -87,10 +87,15 @@ def _file_of(module: str, package: Path) -> Path | None:
         path = package.joinpath(*inner)
         return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
     try:
-        spec = find_spec(module)
+        spec = find_spec(first)  # of the package alone: to find a module inside, Python would import its parents
     except (ImportError, ValueError):
         return None
-    return Path(spec.origin) if spec and spec.origin and Path(spec.origin).is_file() else None
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder).joinpath(*inner)
+        found = (path / "__init__.py", path.with_suffix(".py")) if inner else (path / "__init__.py",)
+        if file := next((file for file in found if file.is_file()), None):
+            return file
+    return Path(spec.origin) if not inner and spec and spec.origin and Path(spec.origin).is_file() else None
 
 
 def _parse(path: Path) -> ast.Module | None:

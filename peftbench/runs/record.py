@@ -8,14 +8,14 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from peftbench.errors import UserError
-from peftbench.files import atomic_write, make_folder, plain, remove, remove_temporaries
+from peftbench.files import atomic_write, check_regular, make_folder, parse_json, plain, remove, remove_temporaries
 from peftbench.runs.digests import digests, first_damaged
 from peftbench.runs.history import read_history
-from peftbench.runs.identity import fingerprint, run_id
+from peftbench.runs.identity import file_name, fingerprint, run_id
 from peftbench.runs.predictions import Predictions, read_predictions, write_predictions
 from peftbench.runs.result import SCHEMA_VERSION, Evaluation, Result, Status, read_as
 from peftbench.runs.version1 import upgraded
@@ -98,7 +98,7 @@ class Record:
         """
         content = self._read_bytes()
         try:
-            found = json.loads(content)
+            found = parse_json(content)
             schema = found["schema"]
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(self.result_path) from error
@@ -117,12 +117,16 @@ class Record:
             raise self._damaged(self.result_path, str(error)) from error
         if result.id != self.folder.absolute().name:
             raise UserError(f"{self.folder} holds the record of another run, {result.id}: give it its name back.")
+        for name in (*result.files, *(evaluation.predictions or "." for evaluation in result.evaluations)):
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise self._damaged(self.result_path, f"{name} is outside the run's folder")
         if self.config_path.name in result.files:
             self.check([self.config_path.name], result)
         return result
 
     def _read_bytes(self) -> bytes:
         try:
+            check_regular(self.result_path)
             return self.result_path.read_bytes()
         except FileNotFoundError as error:
             raise UserError(f"No run in {self.folder}: it has no result.json.") from error
@@ -154,10 +158,15 @@ class Record:
         """
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
-        from yaml import YAMLError  # type: ignore[import-untyped]
+        from yaml import AliasEvent, YAMLError, parse  # type: ignore[import-untyped]
 
         try:
-            config = OmegaConf.to_container(OmegaConf.load(self.config_path), resolve=False)
+            check_regular(self.config_path)
+            text = self.config_path.read_text(encoding="utf-8")
+            # a few nested aliases stand for more than fits into memory, and no record is written with any
+            if "*" in text and any(isinstance(event, AliasEvent) for event in parse(text)):
+                raise self._damaged(self.config_path, "it has aliases")
+            config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
         except OSError as error:
             raise UserError(f"Cannot read {self.config_path}: {error.strerror}.") from error
         except (YAMLError, OmegaConfBaseException, ValueError) as error:
@@ -231,7 +240,7 @@ class Record:
         conditions = [evaluation.split, evaluation.precision, evaluation.data]
         conditions += ["merged"] if evaluation.merged else []
         conditions += [f"drop{evaluation.dropped_layers}"] if evaluation.dropped_layers else []
-        name = f"evaluations/{'-'.join(conditions)}.csv"
+        name = f"evaluations/{file_name('-'.join(conditions))}.csv"
         make_folder(self.folder / "evaluations")
         write_predictions(self.folder / name, {evaluation.split: predictions}, classes)
         stored = replace(evaluation, predictions=name)

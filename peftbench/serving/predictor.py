@@ -49,9 +49,10 @@ class Predictor:
 
     def __init__(self, model: RunModel, batch_size: int, precision: str, merged: bool = False) -> None:
         self.labels: list[str] = list(model.description.labels)
-        self.columns: list[str] = list(model.description.task["text"])
+        task = fill(TaskConfig, model.description.task, "task")
+        self.columns: list[str] = task.text
         self.batch_size = batch_size
-        self._task = blank_task(fill(TaskConfig, model.description.task, "task"), self.labels)
+        self._task = blank_task(task, self.labels)
         self._model, self._precision = model, precision
         self._lock = Lock()
         model.method.detach()
