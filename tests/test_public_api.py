@@ -67,12 +67,21 @@ def test_threads_may_share_a_predictor(tiny_run: Record) -> None:
                 assert answer.probabilities == pytest.approx(other.probabilities, abs=1e-5)
 
 
+def test_a_script_ends_without_a_word(tiny_run: Record) -> None:
+    code = f"import peftbench; model = peftbench.load({str(tiny_run.folder)!r}); print(len(model.predict(['good'])))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
 @pytest.mark.parametrize(
     ("fixture", "texts", "message"),
     [
         ("tiny_run", "one text", "predict takes a list of texts, not one string"),
         ("tiny_run", [("a", "b")], "takes a list of texts; example 0 is \"('a', 'b')\""),
         ("tiny_run", ["good", None], "example 1 is 'None'"),
+        ("tiny_run", ["\ud800 good"], "takes a list of texts; example 0 is '\\ud800 good'"),
+        ("tiny_run", None, "predict takes a list of texts, not NoneType"),
+        ("tiny_run", {"good": "bad"}, "predict takes a list of texts, not dict"),
         ("tiny_pair_run", ["ab"], "takes a list of pairs of texts (sentence1, sentence2); example 0 is 'ab'"),
     ],
 )

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftbench.errors import UserError
+
 ROWS, LENGTH, SHORT = 3, 8, 5  # of a probe's batch: its second row is short and padded
 
 
@@ -28,6 +30,16 @@ def probing(model: nn.Module) -> Iterator[None]:
                 module._modules.update(modules)
                 for buffer, value in buffers:
                     buffer.copy_(value)
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn an error of the model's code into one line, a UserError."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{what}: {reason}") from error
 
 
 def rewritten(model: nn.Module) -> dict[nn.Module, dict[str, Any]]:

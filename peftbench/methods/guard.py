@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from peftbench.backbones.heads import HeadedBackbone
-from peftbench.backbones.probe import ROWS, SHORT, probe_batch, probing, rewritten
+from peftbench.backbones.probe import ROWS, SHORT, explained, probe_batch, probing, rewritten
 from peftbench.backbones.site import SiteHandle
 from peftbench.errors import UserError
 from peftbench.methods.base import Method
@@ -31,7 +31,7 @@ def check_method(method: Method, backbone: HeadedBackbone, longest: int) -> None
     model: Any = backbone.model
     architecture = type(backbone.sites.base).__name__
     batch = probe_batch(backbone.sites.base, backbone.sites.device)
-    with _explained(f"{architecture} does not run on token ids alone"), probing(model), torch.no_grad():
+    with explained(f"{architecture} does not run on token ids alone"), probing(model), torch.no_grad():
         model.eval()
         before = rewritten(model)
         bare_difference, _ = _padding_difference(model, batch)
@@ -40,8 +40,8 @@ def check_method(method: Method, backbone: HeadedBackbone, longest: int) -> None
             _check_no_chance(model, batch, architecture)
     if short_rows_rewrite:
         _check_long_rows_rewrite(model, min(longest, backbone.sites.positions), backbone.sites.device, architecture)
-    explained = _explained(f"method={method.name} does not run on {architecture}")
-    with explained, probing(model), _shaken(method, backbone), method.on(backbone.sites):
+    runs = explained(f"method={method.name} does not run on {architecture}")
+    with runs, probing(model), _shaken(method, backbone), method.on(backbone.sites):
         model.eval()
         with torch.no_grad(), _calls(method) as calls:
             difference, largest = _padding_difference(model, batch)
@@ -54,16 +54,6 @@ def check_method(method: Method, backbone: HeadedBackbone, longest: int) -> None
         model.train()
         model(**batch).logits.float().square().sum().backward()
         _check_gradients(method, backbone, architecture)
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turn an error of the model's code into one line."""
-    try:
-        yield
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{what}: {reason}") from error
 
 
 @torch.no_grad()

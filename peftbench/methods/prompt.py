@@ -15,6 +15,7 @@ from torch import nn
 
 from peftbench.backbones.attachments import Handle
 from peftbench.backbones.entry import insert_at_entry, leave_out_behind_attention
+from peftbench.backbones.probe import explained, probing
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.methods.base import Method, check_at_least, check_choice
@@ -105,12 +106,12 @@ def _token_ids(config: PromptConfig, sites: Sites) -> torch.Tensor:
 def _embedded(sites: Sites, ids: torch.Tensor) -> torch.Tensor:
     """Return what enters the first layer for these tokens, (length, d)."""
     entered: list[torch.Tensor] = []
-    handle = sites.at("embeddings")[0].watch(entered.append)
-    training = sites.base.training
-    sites.base.eval()
-    try:
-        sites.base(input_ids=ids[None].to(sites.device))
-    finally:
-        handle.remove()
-        sites.base.train(training)
+    base = sites.base
+    with explained(f"{type(base).__name__} does not run on token ids alone"), probing(base):
+        base.eval()
+        handle = sites.at("embeddings")[0].watch(entered.append)
+        try:
+            base(input_ids=ids[None].to(sites.device))
+        finally:
+            handle.remove()
     return entered[0][0].float().cpu().clone()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peftbench.errors import UserError
-from peftbench.tasks.text.files import Table, choose_columns, read_table, read_text
+from peftbench.tasks.text.files import Table, choose_columns, is_unicode, json_object, read_table, read_text
 
 # files with named columns; any other holds one text (or pair) a line
 TABLES = (".csv", ".tsv", ".jsonl")
@@ -73,6 +73,8 @@ def _from_words(texts: list[str], width: int) -> Iterator[Row]:
     for position, text in enumerate(texts, start=1):
         if not text.strip():
             raise UserError(f"text {position} is empty")
+        if not is_unicode(text):
+            raise UserError(f"text {position} is not UTF-8: {text[:60]!r}")
     return (_row(start // width + 1, texts[start : start + width]) for start in range(0, len(texts), width))
 
 
@@ -141,13 +143,7 @@ def _lines(text: str) -> list[str]:
 def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
     if not line.strip():
         return {}
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{path}, line {number}: not JSON ({error}); write one JSON object a line") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{path}, line {number}: not a JSON object; write one JSON object a line")
-    return row
+    return json_object(f"{path}, line {number}", line)
 
 
 def _json_cell(value: Any) -> str:

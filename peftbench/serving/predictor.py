@@ -1,10 +1,11 @@
 """A finished run's model that answers texts: what `peftbench.load` gives."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
+from weakref import finalize
 
 from peftbench.backbones.economy.attach import attached, cheap_kernels
 from peftbench.backbones.economy.first_row import reads_first_row
@@ -13,6 +14,7 @@ from peftbench.errors import UserError
 from peftbench.runs.find import load_run
 from peftbench.runs.record import Record
 from peftbench.serving.load import RunModel, check_mergeable, describe_run, load_run_model
+from peftbench.tasks.text.files import is_unicode
 from peftbench.tasks.text.read import blank_task
 from peftbench.tasks.text.task import TextSplit
 from peftbench.training.devices import use_device
@@ -57,10 +59,11 @@ class Predictor:
         self._lock = Lock()
         model.method.detach()
         sites = model.backbone.sites
-        self._attached = ExitStack()  # for as long as the predictor lives
         if merged:
             check_mergeable(model.method.name)
-        self._attached.enter_context(attached(sites, model.method, reads_first_row(sites), precision, merged))
+        living = ExitStack()
+        finalize(self, living.close)  # at the latest before the interpreter takes its modules apart
+        living.enter_context(attached(sites, model.method, reads_first_row(sites), precision, merged))
 
     def predict(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[Answer]:
         """Answer each example, in the order given.
@@ -99,10 +102,13 @@ class Predictor:
         kind = "texts" if len(self.columns) == 1 else f"pairs of texts ({', '.join(self.columns)})"
         if isinstance(texts, str):
             raise UserError(f"predict takes a list of {kind}, not one string: predict([…])")
+        if not isinstance(texts, Iterable) or isinstance(texts, Mapping):
+            raise UserError(f"predict takes a list of {kind}, not {type(texts).__name__}")
         examples: list[Example] = []
         for number, given in enumerate(texts):
             example = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else ()
-            if len(example) != len(self.columns) or not all(isinstance(text, str) for text in example):
+            texts_alone = all(isinstance(text, str) and is_unicode(text) for text in example)
+            if len(example) != len(self.columns) or not texts_alone:
                 raise UserError(f"predict takes a list of {kind}; example {number} is {str(given)[:60]!r}")
             examples.append(tuple(text.strip() for text in example))
         return examples

@@ -17,7 +17,7 @@ def divide(labels: Sequence[int] | Sequence[float], shares: Mapping[str, float])
         labels: of the rows, classes or scores; rows of like label are dealt out evenly.
         shares: 0 to 1 by the name of the split. A label that occurs once stays with `train`.
 
-    Raises UserError where a share is not a row, or all shares together leave none.
+    Raises UserError where a share is not a row, all shares together leave none, or no label occurs twice.
     """
     if sum(shares.values()) >= 1:
         named = ", ".join(f"task.splits.{name}={share:g}" for name, share in shares.items())
@@ -26,6 +26,11 @@ def divide(labels: Sequence[int] | Sequence[float], shares: Mapping[str, float])
     order = np.lexsort((np.random.default_rng(_SEED).permutation(len(values)), values))
     if values.dtype.kind == "i":
         order = order[(np.bincount(values - values.min()) > 1)[values[order] - values.min()]]
+    if not len(order):
+        raise UserError(
+            f"task.splits.{next(iter(shares))}: no label occurs twice, and the only row of a class stays with {REST}:"
+            " is task.label the right column?"
+        )
     parts: dict[str, list[int]] = {}
     left = 1.0
     for name, share in shares.items():

@@ -205,6 +205,7 @@ def test_bad_standard_input(data: bytes, message: str, tiny_run: Record, typed: 
         ("tiny_pair_run", ["alone"], "pairs of texts: give two, not 1"),
         ("tiny_pair_run", ["one", "two", "three"], "pairs of texts: give two, not 3"),
         ("tiny_run", ["good", " "], "text 2 is empty"),
+        ("tiny_run", ["good", "\udcff"], "text 2 is not UTF-8"),
         ("tiny_run", ["--file", "{tmp}/none.txt"], "no such file: {tmp}/none.txt"),
         ("tiny_run", ["--file", "{tmp}/empty.txt"], "{tmp}/empty.txt: the file is empty"),
         ("tiny_run", ["--file", "{tmp}/latin.txt"], "{tmp}/latin.txt, line 2, byte 3: not UTF-8 (0xe9)"),

@@ -117,6 +117,20 @@ def test_big_bird_keeps_its_sparse_attention():
     check_method(build(LoraConfig(rank=2), whole.sites), whole, 120)
 
 
+def test_a_prompt_s_start_leaves_sparse_attention_on():
+    backbone = headed(recognised_model("big_bird"))
+    assert "order of the batches" in refusal(PromptConfig(length=3), backbone, longest=120)
+    assert backbone.backbone.encoder.attention_type == "block_sparse"
+
+
+def test_a_prompt_s_start_on_a_model_of_more_than_tokens_is_refused():
+    lilt = recognised_model("lilt", **RECOGNISED["ernie"], hidden_dropout_prob=0.0)
+    lilt.lilt.layout_embeddings.register_forward_pre_hook(lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(UserError, match="LiltModel does not run on token ids alone: ") as caught:
+        build(PromptConfig(length=3), headed(lilt).sites)
+    assert "\n" not in str(caught.value)
+
+
 def test_dropout_that_was_asked_away_and_stays_is_refused():
     model = tiny_model("bert")
     model.bert.encoder.layer[0].register_forward_hook(lambda m, args, out: torch.dropout(out, 0.2, m.training))

@@ -39,6 +39,8 @@ def test_shares_that_leave_nothing_are_refused():
         divide([0, 1] * 5, {"validation": 0.6, "test": 0.4})
     with pytest.raises(UserError, match=r"task\.splits\.validation=0\.01: of 10 rows that is none"):
         divide([0, 1] * 5, {"validation": 0.01})
+    with pytest.raises(UserError, match=r"task\.splits\.validation: no label occurs twice"):
+        divide(list(range(10)), {"validation": 0.2})
 
 
 @pytest.fixture

@@ -157,14 +157,31 @@ def _json_cells(path: Path, text: str, choices: Choices) -> Iterator[tuple[int, 
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{where}: not JSON ({error}); write one JSON object a line") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: not a JSON object; write one JSON object a line")
+        row = json_object(where, line)
         names = choose_columns(where, choices if names is None else [names], list(row))
         yield number, tuple(_json_cell(where, name, row[name]) for name in names)
+
+
+def json_object(where: str, line: str) -> dict[str, Any]:
+    """Parse one line of a JSONL file; UserError, which begins with `where`, for anything but an object of texts."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON ({error}); write one JSON object a line") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: not a JSON object; write one JSON object a line")
+    if "\\u" in line and not is_unicode(json.dumps(row, ensure_ascii=False)):
+        raise UserError(f"{where}: \\u escapes half of a surrogate pair, which is no character; correct this row")
+    return row
+
+
+def is_unicode(text: str) -> bool:
+    """Tell whether a text holds characters alone: half of a surrogate pair can be neither tokenized nor written."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _json_cell(where: str, name: str, value: Any) -> str:
