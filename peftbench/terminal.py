@@ -105,3 +105,13 @@ def metric_name(metric: str, classes: int = 2) -> str:
     if metric == "f1" and classes > 2:
         metric = "macro_f1"
     return _METRICS.get(metric, (metric, ""))[0]
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in its two largest units: `42 s`, `3 min 5 s`, `2 h 10 min`, `5 d 3 h`."""
+    whole = max(0, round(seconds))
+    for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // below
+            return f"{whole // size} {unit}" + (f" {rest} {small}" if rest else "")
+    return f"{whole} s"

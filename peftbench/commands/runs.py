@@ -16,7 +16,7 @@ from peftbench.files import plain
 from peftbench.runs.find import UNREADABLE, Run, find_runs, inspect_run, load_run, parse_time
 from peftbench.runs.listing import differing_settings, flat_run, matches, sort_rows
 from peftbench.runs.result import Status
-from peftbench.terminal import print_table
+from peftbench.terminal import format_duration, print_table
 
 _COLOURS = {
     Status.RUNNING: "cyan",
@@ -131,7 +131,7 @@ def _overview(runs: list[Run]) -> Table:
             Text(_score(run)),
             Text(_percent(_section(run, "parameters").get("share_method"))),
             Text(_age(run)),
-            Text(_duration(time) if isinstance(time, int | float) else ""),
+            Text(format_duration(time) if isinstance(time, int | float) else ""),
         ]
         if differing:
             cells.append(Text(" ".join(f"{key}={_text(row[key])}" for key in differing if row.get(key) is not None)))
@@ -228,14 +228,4 @@ def _is_number(value: Any) -> bool:
 def _age(run: Run) -> str:
     """Return the time since the run ended, or since it began where it has not."""
     since = parse_time(run.facts.get("finished")) or run.started
-    return _duration((datetime.now(UTC) - since).total_seconds()) if since else ""
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration in its two largest units: `42 s`, `3 min 5 s`, `2 h 10 min`, `5 d 3 h`."""
-    whole = max(0, round(seconds))
-    for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // below
-            return f"{whole // size} {unit}" + (f" {rest} {small}" if rest else "")
-    return f"{whole} s"
+    return format_duration((datetime.now(UTC) - since).total_seconds()) if since else ""

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from peftbench.runs.record import Record
 from peftbench.runs.result import Memory
-from peftbench.terminal import console, error_console, format_metric, metric_name
+from peftbench.terminal import console, error_console, format_duration, format_metric, metric_name
 
 if TYPE_CHECKING:
     from peftbench.tasks.base import Task
@@ -17,9 +17,11 @@ MOST_CLASSES_SHOWN = 6  # in a confusion matrix
 _reported: set[str] = set()  # checksums of the data that this process has described
 
 
-def report_job(number: int, overrides: list[str]) -> None:
-    """Head one run of a multirun."""
-    console.print(Text.assemble((f"\nrun {number}", "bold"), f"  {' '.join(overrides)}"))
+def report_job(number: int, overrides: list[str], total: int | None, seconds_left: float | None) -> None:
+    """Head one run of several: which it is, of how many and how long all will still take where that is known."""
+    head = f"run {number}" + (f" of {total}" if total else "")
+    left = "" if seconds_left is None else f", about {format_duration(seconds_left)} left"
+    console.print(Text.assemble((f"\n{head}{left}", "bold"), f"  {' '.join(overrides)}"))
 
 
 def report_data(task: "Task", warnings: list[str]) -> None:

@@ -1,5 +1,7 @@
 """One job of Hydra's: the run of a composed config, in whatever process a launcher put it."""
 
+import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,9 @@ from peftbench.runs.report import report_job
 from peftbench.runs.workers import execute_or_help, leads
 from peftbench.sweeps.run_process import run_in_process
 from peftbench.terminal import console, print_error
+
+# what a job is told through its environment, in whatever process it runs
+_TOTAL, _STARTED = "PEFTBENCH_JOBS", "PEFTBENCH_JOBS_STARTED"
 
 
 def sweep_job(composed: DictConfig) -> PeftbenchError | None:
@@ -78,5 +83,20 @@ def _announce(composed: DictConfig) -> tuple[int, list[str]]:
     if hydra_config.mode is None or hydra_config.mode.name != "MULTIRUN":
         return 1, overrides
     number = int(hydra_config.job.num) + 1
-    report_job(number, overrides)
+    report_job(number, overrides, *_progress(number))
     return number, overrides
+
+
+def job_settings(total: int, one_by_one: bool) -> list[str]:
+    """Return overrides for Hydra by which each of `total` jobs that start now knows how far they are."""
+    settings = [f"+hydra.job.env_set.{_TOTAL}='{total}'"]
+    return [*settings, f"+hydra.job.env_set.{_STARTED}='{time.time():.0f}'"] if one_by_one else settings
+
+
+def _progress(number: int) -> tuple[int | None, float | None]:
+    """Return how many jobs there are, and the seconds left for them if the rest take as long as those before."""
+    total = int(os.environ[_TOTAL]) if _TOTAL in os.environ else None
+    if total is None or number == 1 or _STARTED not in os.environ:
+        return total, None
+    spent = time.time() - float(os.environ[_STARTED])
+    return total, spent / (number - 1) * (total - number + 1)

@@ -9,7 +9,7 @@ from peftbench.errors import LostRunError, PeftbenchError, TakenOverError, UserE
 from peftbench.runs.lock import Locked
 from peftbench.runs.result import Status
 from peftbench.sweeps import run_process
-from peftbench.sweeps.job import separate_sweep_job, sweep_job
+from peftbench.sweeps.job import job_settings, separate_sweep_job, sweep_job
 from peftbench.sweeps.launch import launcher, runs_at_once
 from peftbench.sweeps.request import key_of, launcher_name
 from peftbench.tables.collect import MISSING, STALE, Found, Wanted, collect
@@ -56,12 +56,13 @@ def train_missing(
             continue
         _fetch(todo)
         console.print(f"{len(found) - len(todo)} of {len(found)} runs are there, {len(todo)} to train")
-        size = runs_at_once(hydra) if stop else len(todo)
+        at_once = runs_at_once(hydra)
+        size = at_once if stop else len(todo)
         for start in range(0, len(todo), size):
             part = todo[start : start + size]
             errors: list[PeftbenchError | None] = [None] * len(part)
             try:
-                with launcher(job, [*hydra, *_place(todo[0])]) as launch:
+                with launcher(job, [*hydra, *_place(todo[0]), *job_settings(len(part), at_once == 1)]) as launch:
                     errors = launch([[*run.wanted.overrides, *_forced(run), *more(run)] for run in part])
             except LostRunError as error:  # which of them, their records will tell
                 print_error(error)

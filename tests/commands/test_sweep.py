@@ -1,6 +1,7 @@
 """`peftbench sweep` and `peftbench table` as a user types them, on the tiny model."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -41,7 +42,8 @@ def learned(outputs: Path) -> dict[str, tuple]:
 def test_a_sweep_trains_what_is_missing_and_shows_the_table(sweep, capsys):
     assert sweep() == 0
     shown = capsys.readouterr().out
-    assert "0 of 6 runs are there, 6 to train" in shown and "run 6" in shown
+    assert "0 of 6 runs are there, 6 to train" in shown and "run 1 of 6  " in shown
+    assert re.search(r"run 6 of 6, about \d+ s left  ", shown), "how long the rest takes, from the runs before"
     assert "adapters beat LoRA" in shown and "88 (somebody)" in shown
     found = results(sweep.outputs)
     assert len(found) == 6 and {result["status"] for result in found.values()} == {"finished"}
