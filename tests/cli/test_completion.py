@@ -102,7 +102,8 @@ def test_runs_are_offered(environment: dict[str, str], tmp_path: Path) -> None:
     }
     done = Record.create(tmp_path / "outputs" / "demo" / run_id(config), config, [])
     done.finish()
-    failed = Record.create(tmp_path / "outputs" / "other" / f"{run_id(config)}x", config, [])
+    other = {**config, "experiment": "other", "seed": 1}
+    failed = Record.create(tmp_path / "outputs" / "other" / run_id(other), other, [])
     failed.fail(Status.FAILED, "stopped")
     lines = {
         "peftbench predict lo": done.folder.name,

@@ -13,6 +13,7 @@ from peftbench.methods import build
 from peftbench.methods.full import FullConfig
 from peftbench.methods.head import HeadConfig
 from peftbench.methods.lora import LoraConfig
+from peftbench.runs.adapter import load_adapter
 from peftbench.tasks.classification import Classification
 from peftbench.tasks.text.batching import encode
 
@@ -57,7 +58,7 @@ def test_everything_is_left_as_it_was(backbone, data):
 def test_a_switch_from_memory_is_quicker_than_from_disk(tiny_run, tiny_model_dir):
     backbone = add_head(load_backbone(tiny_model_dir), 2)
     before = {name: parameter.clone() for name, parameter in backbone.sites.backbone_parameters()}
-    told = measure_switching(tiny_run.adapter_dir, backbone)
+    told = measure_switching(tiny_run.adapter_dir, backbone, load_adapter)
     assert told["ms"]["least"] <= told["ms"]["median"] <= told["ms"]["most"]
     assert told["memory_ms"]["median"] < told["ms"]["median"]
     assert told["bytes"] == sum(path.stat().st_size for path in tiny_run.adapter_dir.iterdir())
