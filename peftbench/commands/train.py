@@ -12,6 +12,7 @@ from peftbench.interruption import interrupt_on_sigterm
 from peftbench.sweeps.job import train_job
 
 _exit_codes: list[int] = []
+_unforeseen: list[Exception] = []
 _command_pid: int | None = None
 
 
@@ -29,6 +30,7 @@ def main(argv: list[str]) -> int:
 
     global _command_pid
     _exit_codes.clear()
+    _unforeseen.clear()
     _command_pid = os.getpid()
     _check_options(argv)
     argv = quote_free_text(argv)
@@ -43,6 +45,8 @@ def main(argv: list[str]) -> int:
     interrupt_on_sigterm()
     try:
         compose_and_train()
+        if _unforeseen:
+            raise _unforeseen[0]
     except KeyboardInterrupt:
         return INTERRUPTED
     except PeftbenchError:
@@ -60,6 +64,10 @@ def _hydras_job(composed: DictConfig) -> None:
         if os.getpid() != _command_pid:
             raise
         _exit_codes.append(error.exit_code)
+    except Exception as error:
+        if os.getpid() != _command_pid:
+            raise
+        _unforeseen.append(error)  # raised behind Hydra, which would print a line of its own and end a sweep
 
 
 def _check_options(argv: list[str]) -> None:

@@ -51,6 +51,21 @@ def test_the_traceback_is_in_a_log(answer, monkeypatch, tmp_path, command, error
     assert "Traceback" in log.read_text() and f"peftbench {command}\n" in log.read_text()
 
 
+@pytest.mark.parametrize("argv", [["seed=0"], ["-m", "seed=0,1"]])
+def test_what_nobody_foresaw_in_a_job_is_one_line_and_the_others_are_tried(answer, monkeypatch, argv):
+    tried = []
+
+    def broken(config):
+        tried.append(config.seed)
+        raise ZeroDivisionError("oh no")
+
+    monkeypatch.setattr(importlib.import_module("peftbench.commands.train"), "train_job", broken)
+    code, _, err = answer("train", *argv)
+    (line,) = err.splitlines()
+    assert code == 1 and line.startswith("peftbench: this should not have happened: ZeroDivisionError: oh no; log ")
+    assert tried == ([0] if argv == ["seed=0"] else [0, 1])
+
+
 @pytest.mark.parametrize("option", [["--output-dir", "mine"], ["--output-dir=mine"], ["output_dir=mine"]])
 def test_the_log_lies_in_the_output_folder_where_there_is_one(answer, monkeypatch, tmp_path, option):
     runs = importlib.import_module("peftbench.commands.runs")
