@@ -39,7 +39,7 @@ def main() -> int:
         if codes[-1] not in (0, 1):
             return codes[-1]
         request = read_request(line)
-        table = build_table(request.spec, collect(request.wanted, request.stale == "use"), request.command)
+        table = build_table(request.spec, collect(request.planned, request.stale == "use"), request.command)
         folder = RESULTS / f"{table.model}-{table.task}"
         make_folder(folder)
         with atomic_write(folder / f"{name.rpartition('/')[2]}.md") as file:

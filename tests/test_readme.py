@@ -31,7 +31,7 @@ def test_command(line, capsys):
         for combination in expand(overrides) if multirun else [overrides]:
             assert resolve(compose(combination)).method_name
     elif command == "sweep" and any(word.startswith("table=") for word in rest):
-        assert read_request(rest).wanted
+        assert read_request(rest).planned
     elif command in ("list", "params"):
         assert cli.main([command, *rest]) == 0
     else:

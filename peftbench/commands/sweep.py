@@ -14,7 +14,7 @@ from peftbench.loggers.wandb_table import log_table
 from peftbench.runs.result import SECTIONS
 from peftbench.search import run as search
 from peftbench.search.request import is_search
-from peftbench.sweeps.measure import is_local, measure_rows, wanted_sections
+from peftbench.sweeps.measure import is_local, measure_rows, needed_sections
 from peftbench.sweeps.request import TableRequest, key_of, read_request
 from peftbench.sweeps.train import exit_code, train_missing
 from peftbench.tables.build import build_table
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
         code = measure_rows(request)
     except KeyboardInterrupt:
         code = INTERRUPTED
-    found = collect(request.wanted, request.stale == "use", mistakes)
+    found = collect(request.planned, request.stale == "use", mistakes)
     table = build_table(request.spec, found, request.command)
     show(table)
     folder = Path(request.config.output_dir) / request.config.experiment / "tables" / request.spec.name
@@ -90,14 +90,14 @@ def _train(request: TableRequest, mistakes: dict[Path, str]) -> None:
     """Train what is missing, first the runs that others need."""
     prepared = {row.label for row in request.spec.prepare}
     for first in (True, False):
-        wanted = [run for run in request.wanted if (run.label in prepared) == first]
+        planned = [run for run in request.planned if (run.label in prepared) == first]
         more = partial(_measured_at_once, request)
-        if not train_missing(wanted, request.hydra, request.stale, mistakes, more, request.on_error == "stop"):
+        if not train_missing(planned, request.hydra, request.stale, mistakes, more, request.on_error == "stop"):
             return
 
 
 def _measured_at_once(request: TableRequest, run: Found) -> list[str]:
     """Return what a job is to measure itself: on other machines all that is shown, once a row; here nothing yet."""
-    itself = run.wanted.seed == min(request.spec.seeds) and not is_local(request)
-    sections = wanted_sections(request, run.wanted) if itself else set()
+    itself = run.planned.seed == min(request.spec.seeds) and not is_local(request)
+    sections = needed_sections(request, run.planned) if itself else set()
     return [f"measure.{section}={str(section in sections).lower()}" for section in SECTIONS]

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     if arguments.output is not None and not formats:
         raise UserError(f"--output needs --format: {', '.join(FORMATS)}, or all")
     request = read_request([f"table={arguments.table}", *quote_free_text(arguments.overrides)])
-    found = collect(request.wanted, use_stale=request.stale == "use")
+    found = collect(request.planned, use_stale=request.stale == "use")
     table = build_table(request.spec, found, request.command)
     if not formats:
         show(table)

@@ -25,8 +25,8 @@ class Mirror:
 
     def on_steps(self, row: dict[str, Any]) -> None:
         """Log loss, learning rate and speed."""
-        wanted = ("loss", "lr", "examples_per_second", "epoch")
-        self._run.log({f"train/{key}": row[key] for key in wanted}, step=row["step"])
+        logged = ("loss", "lr", "examples_per_second", "epoch")
+        self._run.log({f"train/{key}": row[key] for key in logged}, step=row["step"])
 
     def on_epoch(self, row: dict[str, Any]) -> None:
         """Log the validation metrics."""

@@ -44,7 +44,7 @@ def show_trials(request: SearchRequest, trials: Sequence[Trial]) -> None:
 def show_winner(request: SearchRequest, trials: Sequence[Trial], best: Trial, rerun: Sequence[Found]) -> None:
     """Print what the winner was chosen for, and its scores on fresh seeds."""
     primary = request.primary
-    seeds = ", ".join(str(run.wanted.seed) for run in rerun if run.used)
+    seeds = ", ".join(str(run.planned.seed) for run in rerun if run.used)
     scored = sum(primary in trial.scores for trial in trials)
     show = console.print
     show(Text(f"\nwinner: trial {best.number}, {' '.join(lines_of(best.point))}", "bold"))
@@ -56,7 +56,7 @@ def show_winner(request: SearchRequest, trials: Sequence[Trial], best: Trial, re
         show(f"{chosen} the only trial with a score")
     for run in rerun:
         if not run.used:
-            show(f"{run.status}: seed {run.wanted.seed}{f', {run.reason}' if run.reason else ''}")
+            show(f"{run.status}: seed {run.planned.seed}{f', {run.reason}' if run.reason else ''}")
     notes = {SPLIT: "the split the choice was made on", "test": "nothing was chosen on it"}
     if seeds:
         show(f"the same settings on fresh seeds {seeds}:")
@@ -66,13 +66,13 @@ def show_winner(request: SearchRequest, trials: Sequence[Trial], best: Trial, re
     show(f"\n  {request.train_command(best.point)}")
 
 
-def _format(metric: str, told: Summary) -> str:
-    mean = format_metric(metric, told.mean)
-    if told.sd is None:
+def _format(metric: str, summary: Summary) -> str:
+    mean = format_metric(metric, summary.mean)
+    if summary.sd is None:
         return mean
     if mean.endswith(" %"):
-        return f"{mean.removesuffix(' %')} ± {100 * told.sd:.1f} %"
-    return f"{mean} ± {told.sd:.3f}"
+        return f"{mean.removesuffix(' %')} ± {100 * summary.sd:.1f} %"
+    return f"{mean} ± {summary.sd:.3f}"
 
 
 def write_trials(request: SearchRequest, trials: Sequence[Trial]) -> None:
@@ -83,14 +83,15 @@ def write_trials(request: SearchRequest, trials: Sequence[Trial]) -> None:
         writer.writerow(["trial", *keys, *metrics, "trained", "seconds", "status", "run", "reason"])
         for trial in trials:
             scores = [trial.scores.get(metric) for metric in metrics]
-            told = [trial.trained, trial.seconds, trial.status, trial.id, trial.reason]
-            writer.writerow([trial.number, *trial.point.values(), *scores, *told])
+            figures = [trial.trained, trial.seconds, trial.status, trial.id, trial.reason]
+            writer.writerow([trial.number, *trial.point.values(), *scores, *figures])
 
 
 def write_winner(request: SearchRequest, trials: Sequence[Trial], best: Trial, rerun: Sequence[Found]) -> None:
     """Write winner.json: the choice and what it is worth."""
     summary = {
-        split: {name: asdict(told) for name, told in metrics.items()} for split, metrics in summarize(rerun).items()
+        split: {name: asdict(of_metric) for name, of_metric in metrics.items()}
+        for split, metrics in summarize(rerun).items()
     }
     content = {
         "command": request.command,
@@ -102,8 +103,8 @@ def write_winner(request: SearchRequest, trials: Sequence[Trial], best: Trial, r
         "best_of": sum(request.primary in trial.scores for trial in trials),
         "winner": {"trial": best.number, "overrides": lines_of(best.point), "run": best.id, SPLIT: best.scores},
         "fresh_seeds": {
-            "seeds": [run.wanted.seed for run in rerun if run.used],
-            "runs": [run.wanted.folder.name for run in rerun if run.used],
+            "seeds": [run.planned.seed for run in rerun if run.used],
+            "runs": [run.planned.folder.name for run in rerun if run.used],
             **summary,
         },
         "train": request.train_command(best.point),

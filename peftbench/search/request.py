@@ -16,7 +16,7 @@ from peftbench.errors import UserError, nearest
 from peftbench.runs.settle import possible_folders
 from peftbench.search.space import Point, Space, grid, read_space, sample
 from peftbench.sweeps.request import STALE, key_of, merge
-from peftbench.tables.collect import Wanted
+from peftbench.tables.collect import PlannedRun
 
 _NAMES = ("grid", "random", "optuna")
 # settings of a trial where the line says nothing else
@@ -84,12 +84,14 @@ class SearchRequest:
         settings = [line for line in merge(self.space.fixed, lines_of(point)) if key_of(line) != "seed"]
         return f"peftbench train {shlex.join([*_searchpath(self.hydra), *settings])}"
 
-    def wanted(self, point: Point, *more: str) -> Wanted:
+    def planned(self, point: Point, *more: str) -> PlannedRun:
         """Return the run of a combination; raises UserError where the config is not right."""
         overrides = merge(BASE, self.space.fixed, lines_of(point), more)
         config = _composed(overrides, self.hydra)
         config, folders = possible_folders(config)
-        return Wanted(" ".join(lines_of(point)), config.seed, overrides, config.plain(), folders[0], others=folders[1:])
+        return PlannedRun(
+            " ".join(lines_of(point)), config.seed, overrides, config.plain(), folders[0], others=folders[1:]
+        )
 
 
 def is_search(settings: Sequence[str]) -> bool:

@@ -19,7 +19,7 @@ from peftbench.search.select import Trial, outcome, select
 from peftbench.search.space import Point, grid, sample
 from peftbench.sweeps.request import merge
 from peftbench.sweeps.train import exit_code, train_missing
-from peftbench.tables.collect import STALE, Wanted, collect
+from peftbench.tables.collect import STALE, PlannedRun, collect
 from peftbench.terminal import console
 
 _OF_SWEEPER, _OF_LAUNCHER = ("hydra/sweeper", "hydra.sweeper"), ("hydra/launcher", "hydra.launcher")
@@ -28,7 +28,7 @@ _OF_SWEEPER, _OF_LAUNCHER = ("hydra/sweeper", "hydra.sweeper"), ("hydra/launcher
 @dataclass(frozen=True)
 class _Tried:
     point: Point
-    wanted: Wanted
+    planned: PlannedRun
 
 
 def main(settings: Sequence[str]) -> int:
@@ -45,7 +45,7 @@ def main(settings: Sequence[str]) -> int:
         _SEARCHES[request.search.name](request, tried, mistakes)  # each trial is in `tried` before it is trained
     except KeyboardInterrupt:
         interrupted = True
-    found = collect([trial.wanted for trial in tried], request.stale == "use", mistakes)
+    found = collect([trial.planned for trial in tried], request.stale == "use", mistakes)
     trials = [outcome(n, trial.point, run) for n, (trial, run) in enumerate(zip(tried, found, strict=True), 1)]
     make_folder(request.folder)
     show_trials(request, trials)
@@ -56,7 +56,7 @@ def main(settings: Sequence[str]) -> int:
     best = select(trials, request.primary)
     if best is None:
         raise (UserError if mistakes else PeftbenchError)(_nothing_to_choose(trials))
-    fresh = [request.wanted(best.point, f"seed={seed}") for seed in _fresh_seeds(request)]
+    fresh = [request.planned(best.point, f"seed={seed}") for seed in _fresh_seeds(request)]
     console.print(Text(f"\nthe winner on fresh seeds: {' '.join(lines_of(best.point))}", "bold"))
     try:
         _train(fresh, request, mistakes)
@@ -86,9 +86,9 @@ def _try_random(request: SearchRequest, tried: list[_Tried], mistakes: dict[Path
 
 def _try_all(request: SearchRequest, points: Iterable[Point], tried: list[_Tried], mistakes: dict[Path, str]) -> None:
     # two ways to write a number make one run
-    runs = {trial.wanted.folder: trial for trial in (_Tried(point, request.wanted(point)) for point in points)}
+    runs = {trial.planned.folder: trial for trial in (_Tried(point, request.planned(point)) for point in points)}
     tried += runs.values()
-    _train([trial.wanted for trial in tried], request, mistakes)
+    _train([trial.planned for trial in tried], request, mistakes)
 
 
 def _try_optuna(request: SearchRequest, tried: list[_Tried], mistakes: dict[Path, str]) -> None:
@@ -99,12 +99,12 @@ def _try_optuna(request: SearchRequest, tried: list[_Tried], mistakes: dict[Path
     def objective(composed: DictConfig) -> float:
         drawn = dict(line.partition("=")[::2] for line in HydraConfig.get().overrides.task)
         point = request.space.point(drawn)
-        trial = _Tried(point, request.wanted(point))
-        if all(trial.wanted.folder != other.wanted.folder for other in tried):
+        trial = _Tried(point, request.planned(point))
+        if all(trial.planned.folder != other.planned.folder for other in tried):
             tried.append(trial)
             console.print(f"\ntrial {len(tried)}", style="bold")
-        _train([trial.wanted], request, mistakes)
-        (found,) = collect([trial.wanted], request.stale == "use")
+        _train([trial.planned], request, mistakes)
+        (found,) = collect([trial.planned], request.stale == "use")
         # a failed trial is the worst there can be: the sampler is to keep away from it
         return outcome(0, point, found).scores.get(request.primary, float("-inf"))
 
@@ -131,9 +131,9 @@ def _try_optuna(request: SearchRequest, tried: list[_Tried], mistakes: dict[Path
 _SEARCHES = {"grid": _try_grid, "random": _try_random, "optuna": _try_optuna}
 
 
-def _train(wanted: Sequence[Wanted], request: SearchRequest, mistakes: dict[Path, str]) -> None:
+def _train(planned: Sequence[PlannedRun], request: SearchRequest, mistakes: dict[Path, str]) -> None:
     of_launcher = [line for line in request.hydra if not line.startswith(_OF_SWEEPER)]
-    train_missing(wanted, of_launcher, request.stale, mistakes)
+    train_missing(planned, of_launcher, request.stale, mistakes)
 
 
 def _fresh_seeds(request: SearchRequest) -> list[int]:

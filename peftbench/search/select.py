@@ -64,7 +64,7 @@ def outcome(number: int, point: Point, found: Found) -> Trial:
 
 def metrics_of(found: Found) -> list[str]:
     """Return the metrics of the run's task, the primary one first."""
-    return list(found.wanted.config["task"]["metrics"])
+    return list(found.planned.config["task"]["metrics"])
 
 
 def rank(trials: Sequence[Trial], primary: str) -> list[Trial]:
@@ -89,12 +89,12 @@ def select(trials: Sequence[Trial], primary: str) -> Trial | None:
 def summarize(runs: Sequence[Found]) -> dict[str, dict[str, Summary]]:
     """Return mean and standard deviation over the seeds of one setting, by split and metric."""
     used = [run for run in runs if run.used]
-    told: dict[str, dict[str, Summary]] = {}
+    summaries: dict[str, dict[str, Summary]] = {}
     metrics = [run.result.metrics for run in used if run.result]
     for split in metrics[0] if metrics else ():
         for metric in metrics_of(used[0]):
             values = [v for of_run in metrics if (v := of_run.get(split, {}).get(metric)) is not None]
             if values:
                 sd = stdev(values) if len(values) > 1 else None
-                told.setdefault(split, {})[metric] = Summary(fmean(values), sd, len(values))
-    return told
+                summaries.setdefault(split, {})[metric] = Summary(fmean(values), sd, len(values))
+    return summaries

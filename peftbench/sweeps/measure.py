@@ -9,7 +9,7 @@ from peftbench.errors import PeftbenchError
 from peftbench.loggers.wandb_run import log_measured
 from peftbench.runs.lock import Locked, RunLock
 from peftbench.sweeps.request import TableRequest, last_value, launcher_name
-from peftbench.tables.collect import Found, Wanted, collect
+from peftbench.tables.collect import Found, PlannedRun, collect
 from peftbench.tables.columns import MEASURED
 from peftbench.terminal import console, print_error
 
@@ -42,7 +42,7 @@ def measure_rows(request: TableRequest) -> int:
     return code
 
 
-def wanted_sections(request: TableRequest, run: Wanted) -> set[str]:
+def needed_sections(request: TableRequest, run: PlannedRun) -> set[str]:
     """Return what the shown columns need to have measured, unless the line turns it off."""
     needed = {MEASURED[key] for key in request.spec.columns if key in MEASURED}
     given = {section: last_value(run.overrides, f"measure.{section}") for section in needed}
@@ -59,17 +59,17 @@ def is_local(request: TableRequest) -> bool:
 
 def _lacking(request: TableRequest) -> list[tuple[str, Found, set[str]]]:
     """Return the rows that lack sections, each with the run to measure and what it is to measure."""
-    found = collect(request.wanted, use_stale=request.stale == "use")
+    found = collect(request.planned, use_stale=request.stale == "use")
     lacking = []
     for label in [row.label for row in request.spec.rows]:
-        used = [run for run in found if run.wanted.label == label and run.used]
+        used = [run for run in found if run.planned.label == label and run.used]
         if used:
-            wanted = wanted_sections(request, used[0].wanted)
+            needed = needed_sections(request, used[0].planned)
             lacking.append(
                 (
                     label,
                     used[0],
-                    {name for name in wanted if not any(r.result and r.result.section(name) for r in used)},
+                    {name for name in needed if not any(r.result and r.result.section(name) for r in used)},
                 )
             )
     return [row for row in lacking if row[2]]

@@ -15,7 +15,7 @@ from peftbench.config.hydra_session import SWEEP_NAME
 from peftbench.config.schema import RunConfig, resolve
 from peftbench.errors import UserError, nearest
 from peftbench.runs.settle import possible_folders
-from peftbench.tables.collect import Wanted
+from peftbench.tables.collect import PlannedRun
 from peftbench.tables.spec import TableSpec, read_spec
 
 # settings of a sweep itself; all others are the runs'
@@ -28,13 +28,13 @@ class TableRequest:
     """What a command line asks for.
 
     Attributes:
-        spec: the table. wanted: its runs, those that others need last.
+        spec: the table. planned: its runs, those that others need last.
         on_error, stale: see conf/sweep.yaml. hydra: the overrides for Hydra itself, its launcher among them.
         config: of the first row, with the settings that all runs share. command: the line to type for it.
     """
 
     spec: TableSpec
-    wanted: list[Wanted]
+    planned: list[PlannedRun]
     on_error: str
     stale: str
     hydra: list[str]
@@ -69,7 +69,7 @@ def read_request(argv: Sequence[str]) -> TableRequest:
         _check_key(line)
     rows = [(row, merge(spec.base, given, row.overrides)) for row in (*spec.rows, *spec.prepare)]
     found_in = [line for line in argv if key_of(line) == "hydra.searchpath"]
-    wanted: list[Wanted] = []
+    planned: list[PlannedRun] = []
     configs = []
     for row, overrides in rows:
         config = _composed(row.label, [*found_in, *overrides])
@@ -77,10 +77,10 @@ def read_request(argv: Sequence[str]) -> TableRequest:
         for seed in spec.seeds:
             one, folders = possible_folders(replace(config, seed=seed))
             lines = [*overrides, f"seed={seed}"]
-            wanted.append(Wanted(row.label, seed, lines, one.plain(), folders[0], found_in, folders[1:]))
+            planned.append(PlannedRun(row.label, seed, lines, one.plain(), folders[0], found_in, folders[1:]))
     return TableRequest(
         spec=spec,
-        wanted=wanted,
+        planned=planned,
         on_error=settings["on_error"],
         stale=settings["stale"],
         hydra=[line for line in argv if _is_hydra(line)],

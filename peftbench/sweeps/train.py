@@ -1,4 +1,4 @@
-"""Train what is missing of the runs wanted, through the launcher chosen, until all are finished or have failed."""
+"""Train what is missing of the planned runs, through the launcher chosen, until all are finished or have failed."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,14 +12,14 @@ from peftbench.sweeps import run_process
 from peftbench.sweeps.job import job_settings, separate_sweep_job, sweep_job
 from peftbench.sweeps.launch import launcher, runs_at_once
 from peftbench.sweeps.request import key_of, launcher_name
-from peftbench.tables.collect import MISSING, STALE, Found, Wanted, collect
+from peftbench.tables.collect import MISSING, STALE, Found, PlannedRun, collect
 from peftbench.terminal import console, print_error
 
 _POLL_SECONDS = 2.0
 
 
 def train_missing(
-    wanted: Sequence[Wanted],
+    planned: Sequence[PlannedRun],
     hydra: Sequence[str],
     stale: str,
     mistakes: dict[Path, str],
@@ -29,7 +29,7 @@ def train_missing(
     """Train each run once at most; those that another process trains are waited for, and taken over if it dies.
 
     Args:
-        wanted: the runs; several may be one and the same.
+        planned: the runs; several may be one and the same.
         hydra: overrides for Hydra itself, its launcher among them.
         stale: `rerun` trains finished runs of other code again.
         mistakes: gets, by its folder, the user's mistake that each run met which so left no record.
@@ -44,8 +44,8 @@ def train_missing(
     tried: set[Path] = set()
     waited = False
     while True:
-        found = {run.wanted.folder: run for run in collect(wanted)}.values()
-        todo = [run for run in found if run.wanted.folder not in tried and _is_lacking(run, stale)]
+        found = {run.planned.folder: run for run in collect(planned)}.values()
+        todo = [run for run in found if run.planned.folder not in tried and _is_lacking(run, stale)]
         if not todo:
             if not any(run.status == Status.RUNNING for run in found):
                 return True
@@ -63,19 +63,19 @@ def train_missing(
             errors: list[PeftbenchError | None] = [None] * len(part)
             try:
                 with launcher(job, [*hydra, *_place(todo[0]), *job_settings(len(part), at_once == 1)]) as launch:
-                    errors = launch([[*run.wanted.overrides, *_forced(run), *more(run)] for run in part])
+                    errors = launch([[*run.planned.overrides, *_forced(run), *more(run)] for run in part])
             except LostRunError as error:  # which of them, their records will tell
                 print_error(error)
-            now = collect([run.wanted for run in part])
+            now = collect([run.planned for run in part])
             for run, met in zip(now, errors, strict=True):
                 if isinstance(met, LostRunError):
-                    lost = f"{met}: {run.wanted.folder.name}; the same command goes on from its last epoch"
+                    lost = f"{met}: {run.planned.folder.name}; the same command goes on from its last epoch"
                     print_error(LostRunError(lost))
                 if isinstance(met, UserError):
-                    mistakes[run.wanted.folder] = str(met)
+                    mistakes[run.planned.folder] = str(met)
                 # one that another process held comes again, also where that process has died since
                 if run.status != Status.RUNNING and not isinstance(met, Locked | TakenOverError):
-                    tried.add(run.wanted.folder)
+                    tried.add(run.planned.folder)
             if any(isinstance(met, Locked | TakenOverError) for met in errors):
                 time.sleep(_POLL_SECONDS)
             if stop and (mistakes or any(run.status in (Status.FAILED, Status.OOM, Status.INTERRUPTED) for run in now)):
@@ -84,7 +84,7 @@ def train_missing(
 
 def exit_code(found: Iterable[Found], mistakes: Mapping[Path, str]) -> int:
     """Return 0 where all runs are there, 2 where the user's mistakes are the reason that some are not, else 1."""
-    lacking = {run.wanted.folder: run.status for run in found if run.status not in (Status.FINISHED, STALE)}
+    lacking = {run.planned.folder: run.status for run in found if run.status not in (Status.FINISHED, STALE)}
     # what is missing beside a mistake was stopped by it
     failed = [folder for folder, status in lacking.items() if folder not in mistakes and status != MISSING]
     if failed or (lacking and not mistakes):
@@ -99,7 +99,7 @@ def _fetch(todo: Sequence[Found]) -> None:
 
     seen: list[object] = []
     for run in todo:
-        model, task = run.wanted.config["model"], run.wanted.config["task"]
+        model, task = run.planned.config["model"], run.planned.config["task"]
         if (model, task) not in seen:
             seen.append((model, task))
             fetch(fill(ModelConfig, model, "model"))
@@ -108,7 +108,7 @@ def _fetch(todo: Sequence[Found]) -> None:
 
 def _place(run: Found) -> list[str]:
     """Return the override that says where records lie: the launcher keeps its scripts and logs there too."""
-    return [line for line in run.wanted.overrides if key_of(line) == "output_dir"]
+    return [line for line in run.planned.overrides if key_of(line) == "output_dir"]
 
 
 def _is_lacking(run: Found, stale: str) -> bool:

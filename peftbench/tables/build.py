@@ -27,17 +27,17 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         command: what the user types to make the table.
     """
     labels = [row.label for row in spec.rows]
-    config = found[0].wanted.config
-    prepared = [run for run in found if run.wanted.label not in labels]
-    shown, evidence = read_evidence([run for run in found if run.wanted.label in labels])
+    config = found[0].planned.config
+    prepared = [run for run in found if run.planned.label not in labels]
+    shown, evidence = read_evidence([run for run in found if run.planned.label in labels])
     found = [*shown, *prepared]
     other_setting = _other_setting(spec, config)
     if other_setting:
         spec = replace(spec, rows=[replace(row, lab={}, published={}) for row in spec.rows], claims=[])
-    runs = {label: [run for run in shown if run.wanted.label == label] for label in labels}
+    runs = {label: [run for run in shown if run.planned.label == label] for label in labels}
     used = {label: [run for run in of_row if run.used] for label, of_row in runs.items()}
     scored = {
-        label: RowScores({run.wanted.seed: evidence[run.record.folder].predictions for run in of_row})
+        label: RowScores({run.planned.seed: evidence[run.record.folder].predictions for run in of_row})
         for label, of_row in used.items()
         if of_row
     }
@@ -99,13 +99,13 @@ def _other_setting(spec: TableSpec, config: Mapping) -> list[str]:
 def _point(run: Found, evidence: Evidence | None) -> RunPoint:
     return RunPoint(
         id=run.record.folder.name,
-        seed=run.wanted.seed,
+        seed=run.planned.seed,
         folder=str(run.record.folder),
         status=run.status,
         reason=run.reason,
         used=run.used,
-        command=run.wanted.command,
-        config=plain(run.wanted.config),
+        command=run.planned.command,
+        config=plain(run.planned.config),
         history=evidence.history if evidence else [],
         metrics=plain(run.result.metrics if run.result else {}),
     )

@@ -27,7 +27,7 @@ def full_step_times(found: Sequence[Found]) -> dict[Hashable, float]:
 
 def _step_conditions(run: Found) -> Hashable:
     """Return what the time of a step of full fine-tuning depends on: rates and epochs are each method's own."""
-    config, environment = run.wanted.config, run.result and run.result.environment
+    config, environment = run.planned.config, run.result and run.result.environment
     settings = [config["model"], config["task"], *(config["trainer"].get(key) for key in _STEP_SETTINGS)]
     return str(settings), environment and environment.device, environment and environment.threads
 
@@ -58,7 +58,7 @@ def record_cells(used: Sequence[Found], full_ms: Mapping[Hashable, float]) -> di
 def score_cells(used: Sequence[Found], scored: RowScores, confidence: float) -> dict[str, Cell]:
     """Return the scores with their intervals, and how far they are spread over the seeds."""
     cells = {}
-    for metric in (metric for metric in used[0].wanted.config["task"]["metrics"] if metric in SCORES):
+    for metric in (metric for metric in used[0].planned.config["task"]["metrics"] if metric in SCORES):
         values = [score for run in used if run.result and (score := run.result.metrics[SPLIT][metric]) is not None]
         sd = stdev(values) if len(values) > 1 else None
         interval = scored.score(metric, confidence)

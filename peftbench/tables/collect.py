@@ -24,7 +24,7 @@ _NOT_LEARNED_GROUPS = ("logger", "measure", "hydra")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PlannedRun:
     """A run that a row asks for: the overrides that make it, its composed config (plain) and its folder.
 
     `searchpath` are the overrides that say where else Hydra finds configs. `others` are the folders it may have
@@ -47,7 +47,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """What there is of a wanted run.
+    """What there is of a planned run.
 
     Attributes:
         status: of the record; `missing` where there is none, `stale` for a finished one of other code or data.
@@ -57,7 +57,7 @@ class Found:
         used: whether figures are made from it.
     """
 
-    wanted: Wanted
+    planned: PlannedRun
     status: str
     reason: str | None
     result: Result | None
@@ -66,46 +66,46 @@ class Found:
     @property
     def record(self) -> Record:
         """The run's record."""
-        return _record(self.wanted)
+        return _record(self.planned)
 
 
 def collect(
-    wanted: Sequence[Wanted], use_stale: bool = False, mistakes: Mapping[Path, str] | None = None
+    planned: Sequence[PlannedRun], use_stale: bool = False, mistakes: Mapping[Path, str] | None = None
 ) -> list[Found]:
-    """Look up every wanted run, in the order given; stale ones are used only where asked.
+    """Look up every planned run, in the order given; stale ones are used only where asked.
 
     `mistakes` says, by its folder, why a run could not be begun.
     """
-    found = [_look_up(run, use_stale, (mistakes or {}).get(run.folder)) for run in wanted]
+    found = [_look_up(run, use_stale, (mistakes or {}).get(run.folder)) for run in planned]
     found = _same_data(found)
     if any(run.status == MISSING for run in found):
         found = _other_defaults(found)
     return found
 
 
-def _record(wanted: Wanted) -> Record:
+def _record(planned: PlannedRun) -> Record:
     """Return the record there is, or the place where it would be."""
-    records = [Record(folder) for folder in (wanted.folder, *wanted.others)]
+    records = [Record(folder) for folder in (planned.folder, *planned.others)]
     return next((record for record in records if record.result_path.exists()), records[0])
 
 
-def _look_up(wanted: Wanted, use_stale: bool, mistake: str | None) -> Found:
-    record = _record(wanted)
+def _look_up(planned: PlannedRun, use_stale: bool, mistake: str | None) -> Found:
+    record = _record(planned)
     if not record.result_path.exists():
-        return Found(wanted, MISSING, mistake, None, False)
+        return Found(planned, MISSING, mistake, None, False)
     run = inspect_run(record)
     result = run.result
     if result is None or run.status != Status.FINISHED:
-        return Found(wanted, run.status, mistake or run.error, result, False)
+        return Found(planned, run.status, mistake or run.error, result, False)
     scores = result.metrics.get(SPLIT, {})
-    if not all(_is_number(scores.get(metric)) for metric in wanted.config["task"]["metrics"]):
-        return Found(wanted, Status.FAILED, "its score on validation is no number", result, False)
+    if not all(_is_number(scores.get(metric)) for metric in planned.config["task"]["metrics"]):
+        return Found(planned, Status.FAILED, "its score on validation is no number", result, False)
     if is_current(result):
-        return Found(wanted, run.status, None, result, True)
+        return Found(planned, run.status, None, result, True)
     commit = result.environment.git_commit if result.environment else None
     version = result.environment.versions.get("peftbench", "?") if result.environment else "?"
     reason = f"made by other code (peftbench {version}{f', commit {commit[:7]}' if commit else ''})"
-    return Found(wanted, STALE, reason, result, use_stale)
+    return Found(planned, STALE, reason, result, use_stale)
 
 
 def _is_number(score: float | None) -> bool:
@@ -117,11 +117,11 @@ def _same_data(found: list[Found]) -> list[Found]:
     by_task: dict[str, Counter[str]] = {}
     for run in found:
         if run.used:
-            by_task.setdefault(run.wanted.config["task"]["name"], Counter())[_data(run)] += 1
+            by_task.setdefault(run.planned.config["task"]["name"], Counter())[_data(run)] += 1
     most = {task: checksums.most_common(1)[0][0] for task, checksums in by_task.items()}
     return [
         replace(run, status=STALE, reason=OTHER_DATA, used=False)
-        if run.used and _data(run) != most[run.wanted.config["task"]["name"]]
+        if run.used and _data(run) != most[run.planned.config["task"]["name"]]
         else run
         for run in found
     ]
@@ -133,13 +133,13 @@ def _data(run: Found) -> str:
 
 def _other_defaults(found: list[Found]) -> list[Found]:
     """Say of missing runs where a finished one has the same overrides: a default has changed since."""
-    known = {folder for run in found for folder in (run.wanted.folder, *run.wanted.others)}
+    known = {folder for run in found for folder in (run.planned.folder, *run.planned.others)}
     others: dict[frozenset[str], Run] = {}
-    for folder in {run.wanted.folder.parent for run in found}:
+    for folder in {run.planned.folder.parent for run in found}:
         for other in find_runs(folder, status=Status.FINISHED):
             if other.result and other.record.folder not in known:
                 others[_learned(other.result.overrides)] = other
-    return [_with_change(run, others.get(_learned(run.wanted.overrides))) for run in found]
+    return [_with_change(run, others.get(_learned(run.planned.overrides))) for run in found]
 
 
 def _with_change(run: Found, like: Run | None) -> Found:
@@ -147,7 +147,7 @@ def _with_change(run: Found, like: Run | None) -> Found:
     if run.status != MISSING or run.reason or like is None:
         return run
     try:
-        changes = "; ".join(differences(like.record.config(), run.wanted.config))
+        changes = "; ".join(differences(like.record.config(), run.planned.config))
     except UserError:  # a damaged neighbour says nothing
         return run
     return replace(run, reason=f"{like.id} was made with other defaults: {changes}")

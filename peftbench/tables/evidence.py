@@ -77,7 +77,7 @@ def _predictions(run: Found) -> Predictions:
     if predictions.labels is None or None in predictions.labels:
         raise OddRecordError(f"{path} is damaged: a label is missing")
     given = [*predictions.labels, *predictions.predictions]
-    if not set(run.wanted.config["task"]["metrics"]) <= set(CORRELATIONS):
+    if not set(run.planned.config["task"]["metrics"]) <= set(CORRELATIONS):
         classes = range(len(predictions.probabilities[0]) if predictions.probabilities else max(given) + 1)
         if wrong := [value for value in given if value not in classes]:
             raise OddRecordError(f"{path} is damaged: {wrong[0]} is no class")
@@ -100,11 +100,11 @@ def _of_other_examples(found: Sequence[Found], evidence: Mapping[Path, Evidence]
     by_task: dict[str, Counter[tuple[Any, ...]]] = {}
     for run in found:
         labels = tuple(evidence[run.record.folder].predictions.labels)
-        by_task.setdefault(run.wanted.config["task"]["name"], Counter())[labels] += 1
+        by_task.setdefault(run.planned.config["task"]["name"], Counter())[labels] += 1
     reasons = {}
     for run in found:
         labels = tuple(evidence[run.record.folder].predictions.labels)
-        most = by_task[run.wanted.config["task"]["name"]].most_common(1)[0][0]
+        most = by_task[run.planned.config["task"]["name"]].most_common(1)[0][0]
         if len(labels) != len(most):
             reasons[run.record.folder] = f"it has {len(labels):,} examples of {SPLIT}, the other runs {len(most):,}"
         elif labels != most:

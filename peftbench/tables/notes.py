@@ -27,15 +27,15 @@ def missing_runs(found: Sequence[Found], command: str) -> list[str]:
         notes += _stale_runs([run for run in found if run.status == STALE], command)
     if missing := unused.pop(MISSING, 0):
         notes.append(f"{missing} of {len(found)} runs are missing: {command}")
-        notes += sorted({f"{run.wanted.label}: {run.reason}" for run in found if run.status == MISSING and run.reason})
+        notes += sorted({f"{run.planned.label}: {run.reason}" for run in found if run.status == MISSING and run.reason})
     for status in unused:
         notes += [
-            f"{status}: {run.wanted.label}, seed {run.wanted.seed}{f': {run.reason}' if run.reason else ''}"
+            f"{status}: {run.planned.label}, seed {run.planned.seed}{f': {run.reason}' if run.reason else ''}"
             for run in found
             if run.status == status and not run.used
         ]
     if any(run.status == STALE and run.used for run in found):
-        stale = sorted({run.wanted.label for run in found if run.status == STALE and run.used})
+        stale = sorted({run.planned.label for run in found if run.status == STALE and run.used})
         notes.append(f"figures of {', '.join(stale)} are from runs of other code (stale=use)")
     return notes
 
@@ -69,14 +69,18 @@ def mixed_conditions(found: Sequence[Found]) -> list[str]:
     notes = {
         name: _mixed(
             name,
-            [(run.wanted.label, read(run.result.environment)) for run in used if run.result and run.result.environment],
+            [
+                (run.planned.label, read(run.result.environment))
+                for run in used
+                if run.result and run.result.environment
+            ],
             meaning,
         )
         for name, read, meaning in _CONDITIONS
     }
     for name, key in (("devices", "device"), ("numbers of threads", "threads")):
         if not notes[name]:  # which says as much of latencies
-            measured = [(run.wanted.label, section[key]) for run in used if key in (section := _latency(run))]
+            measured = [(run.planned.label, section[key]) for run in used if key in (section := _latency(run))]
             notes[name] = _mixed(f"{name} in measuring latency", measured, "latencies cannot be compared between them")
     return [note for note in notes.values() if note]
 

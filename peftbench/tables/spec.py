@@ -1,4 +1,4 @@
-"""A table's spec: the rows wanted, what is shown of them, and what the lab and the literature say."""
+"""A table's spec: the rows, what is shown of them, and what the lab and the literature say."""
 
 import re
 from collections.abc import Mapping

@@ -60,8 +60,8 @@ class Hub(BaseHTTPRequestHandler):
             names = [{"rfilename": path.relative_to(base).as_posix()} for path in files]
             return self.json({"id": "/".join(base.parts[-2:]), "sha": COMMIT, "siblings": names})
         if rest[0] == "paths-info":
-            wanted = parse_qs(body.decode()).get("paths", [])
-            return self.json([entry(base, base / name) for name in wanted if (base / name).exists()])
+            planned = parse_qs(body.decode()).get("paths", [])
+            return self.json([entry(base, base / name) for name in planned if (base / name).exists()])
         inside = base / "/".join(rest[2:])
         if not inside.exists():
             return self.answer(404, X_Error_Code="EntryNotFound")

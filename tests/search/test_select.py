@@ -7,7 +7,7 @@ from records import finished_fields
 
 from peftbench.runs.result import Result, Status
 from peftbench.search.select import Summary, Trial, outcome, rank, select, summarize
-from peftbench.tables.collect import Found, Wanted
+from peftbench.tables.collect import Found, PlannedRun
 
 
 def trial(number: int, score: float | None, trained: int = 100) -> Trial:
@@ -17,12 +17,12 @@ def trial(number: int, score: float | None, trained: int = 100) -> Trial:
 
 def found(seed: int = 0, used: bool = True, **metrics: dict) -> Found:
     config = {"task": {"metrics": ["accuracy", "f1"]}}
-    wanted = Wanted("", seed, [f"seed={seed}"], config, Path(f"run-s{seed}"))
+    planned = PlannedRun("", seed, [f"seed={seed}"], config, Path(f"run-s{seed}"))
     examples = dict.fromkeys(metrics, 10)
     fields = finished_fields(metrics, examples, train=2.0) if used else {}
     status, reason = (Status.FINISHED, None) if used else (Status.FAILED, "the loss became nan")
     result = Result(status, f"run-s{seed}", "lab", "lora", "mrpc", "minilm", seed, "", **fields)
-    return Found(wanted, status, reason, result, used)
+    return Found(planned, status, reason, result, used)
 
 
 def test_the_best_primary_score_wins():

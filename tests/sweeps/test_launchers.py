@@ -123,7 +123,7 @@ def test_how_many_runs_a_launcher_has_under_way(settings, runs):
 )
 def test_which_launchers_leave_measuring_to_the_sweep(settings, here):
     request = read_request(["table=lab/bottleneck", *settings])
-    told = _measured_at_once(request, SimpleNamespace(wanted=request.wanted[0]))
+    told = _measured_at_once(request, SimpleNamespace(planned=request.planned[0]))
     assert ("measure.training_step=true" in told) == (not here)
 
 

@@ -80,7 +80,7 @@ def held(request):
 
 
 def test_a_run_whose_sweep_died_meanwhile_is_taken_over(sweep, held, monkeypatch):
-    lora = next(run for run in read_request(sweep.line("seeds=1")[1:]).wanted if run.label == "LoRA")
+    lora = next(run for run in read_request(sweep.line("seeds=1")[1:]).planned if run.label == "LoRA")
     other = held(lora.folder)
 
     def dies(seconds):
@@ -94,7 +94,7 @@ def test_a_run_whose_sweep_died_meanwhile_is_taken_over(sweep, held, monkeypatch
 
 def test_a_stale_run_that_another_sweep_trained_again_is_not_trained_once_more(sweep):
     sweep("seeds=1")
-    lora = next(run for run in read_request(sweep.line("seeds=1")[1:]).wanted if run.label == "LoRA")
+    lora = next(run for run in read_request(sweep.line("seeds=1")[1:]).planned if run.label == "LoRA")
     config = resolve(compose([*lora.overrides, "force=true"]))
     (run,) = find_runs(sweep.outputs, method="lora")
     started = run.result.started

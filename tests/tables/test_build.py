@@ -9,7 +9,7 @@ from peftbench.runs.predictions import Predictions
 from peftbench.runs.record import Record
 from peftbench.runs.result import Status
 from peftbench.tables.build import build_table
-from peftbench.tables.collect import Wanted, collect
+from peftbench.tables.collect import PlannedRun, collect
 from peftbench.tables.spec import read_spec
 from peftbench.tasks.metrics import score
 
@@ -70,28 +70,28 @@ def make(tmp_path):
             "seed": seed,
             "experiment": "lab",
         }
-        wanted = Wanted(label, seed, [f"method={method}", f"seed={seed}"], config, tmp_path / run_id(config))
+        planned = PlannedRun(label, seed, [f"method={method}", f"seed={seed}"], config, tmp_path / run_id(config))
         if accuracy is None:
-            return wanted
+            return planned
         told = predictions(accuracy, seed)
         right = float(np.mean(told.labels == told.predictions))
-        record = Record.create(wanted.folder, config, wanted.overrides)
+        record = Record.create(planned.folder, config, planned.overrides)
         record.write_predictions({"validation": told}, ["no", "yes"])
         metrics = {"accuracy": right, "f1": 0.9, "loss": 0.5}
         sizes = {"train": 320, "validation": EXAMPLES}
         fields = {"train": 50.0 + seed, **fields}
         record.finish(**finished_fields({"validation": metrics}, sizes, share=share, **fields))
-        return wanted
+        return planned
 
     return make
 
 
 @pytest.fixture
 def table(make):
-    wanted = [make("full", "full", seed, 0.85, share=1.0, latency=latency(1.0, None)) for seed in (0, 1)]
-    wanted += [make("LoRA", "lora", seed, 0.84, share=0.0037, latency=latency(1.25, 1.0)) for seed in (0, 1)]
-    wanted += [make("bad", "bitfit", seed, 0.6) for seed in (0, 1)]
-    return build_table(read_spec("made", RAW, 2), collect(wanted), "peftbench sweep table=made")
+    planned = [make("full", "full", seed, 0.85, share=1.0, latency=latency(1.0, None)) for seed in (0, 1)]
+    planned += [make("LoRA", "lora", seed, 0.84, share=0.0037, latency=latency(1.25, 1.0)) for seed in (0, 1)]
+    planned += [make("bad", "bitfit", seed, 0.6) for seed in (0, 1)]
+    return build_table(read_spec("made", RAW, 2), collect(planned), "peftbench sweep table=made")
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def scores_of_a_regression(make):
     """A function that builds a table of two rows on a task whose scores are correlations."""
 
     def build(*losses):
-        wanted = []
+        planned = []
         for label, method, noise in (("full", "full", 0.3), ("LoRA", "lora", 0.6)):
             for seed in (0, 1):
                 one = make(label, method, seed, 0.85)
@@ -112,9 +112,9 @@ def scores_of_a_regression(make):
                 pearson = float(np.corrcoef(labels, said)[0, 1])
                 score = None if (method, seed) in losses else pearson
                 record.finish(**finished_fields({"validation": {"pearson": score}}, {"validation": EXAMPLES}))
-                wanted.append(one)
+                planned.append(one)
         raw = {**RAW, "rows": RAW["rows"][:2], "claims": [], "columns": ["pearson", "difference", "spread"]}
-        return build_table(read_spec("made", raw, 2), collect(wanted), "x")
+        return build_table(read_spec("made", raw, 2), collect(planned), "x")
 
     return build
 
@@ -122,7 +122,7 @@ def scores_of_a_regression(make):
 @pytest.fixture
 def scores_of_three_classes(make):
     """A table on a task of three classes with F1 and the area under the ROC curve."""
-    wanted = []
+    planned = []
     for label, method in (("full", "full"), ("LoRA", "lora")):
         for seed in (0, 1):
             one = make(label, method, seed, 0.85)
@@ -135,9 +135,9 @@ def scores_of_three_classes(make):
             record.write_predictions({"validation": said}, ["a", "b", "c"])
             metrics = score(["f1", "roc_auc"], said.predictions, labels, 3, said.probabilities)
             record.finish(**finished_fields({"validation": metrics}, {"validation": EXAMPLES}))
-            wanted.append(one)
+            planned.append(one)
     raw = {**RAW, "rows": RAW["rows"][:2], "claims": [], "columns": ["f1", "roc_auc"]}
-    return build_table(read_spec("made", raw, 2), collect(wanted), "x")
+    return build_table(read_spec("made", raw, 2), collect(planned), "x")
 
 
 def test_f1_of_three_classes_is_called_macro_and_areas_have_intervals(scores_of_three_classes):
@@ -172,8 +172,8 @@ def test_only_a_real_difference_counts_as_one(table):
 
 
 def test_one_seed_tells_no_difference(make):
-    wanted = [make("full", "full", 0, 0.85), make("LoRA", "lora", 0, 0.84), make("bad", "bitfit", 0, 0.6)]
-    table = build_table(read_spec("made", RAW, 1), collect(wanted), "x")
+    planned = [make("full", "full", 0, 0.85), make("LoRA", "lora", 0, 0.84), make("bad", "bitfit", 0, 0.6)]
+    table = build_table(read_spec("made", RAW, 1), collect(planned), "x")
     difference = cell(table, "bad", "difference")
     assert difference.value == pytest.approx(-25) and difference.n == 1
     assert difference.low is None and difference.differs is None and cell(table, "bad", "accuracy").differs is None
@@ -182,19 +182,19 @@ def test_one_seed_tells_no_difference(make):
 
 
 def test_a_difference_is_over_the_seeds_that_both_have(make):
-    wanted = [make("full", "full", seed, 0.85) for seed in (0, 1, 2)]
-    wanted += [make("LoRA", "lora", seed, accuracy) for seed, accuracy in ((0, 0.80), (1, 0.80), (2, None))]
-    table = build_table(read_spec("made", RAW, 3), collect(wanted), "x")
+    planned = [make("full", "full", seed, 0.85) for seed in (0, 1, 2)]
+    planned += [make("LoRA", "lora", seed, accuracy) for seed, accuracy in ((0, 0.80), (1, 0.80), (2, None))]
+    table = build_table(read_spec("made", RAW, 3), collect(planned), "x")
     assert cell(table, "LoRA", "difference").value == pytest.approx(-5) and cell(table, "LoRA", "difference").n == 2
     assert "over the seeds that both have" in table.reading[1]
 
 
 def test_intervals_hold_for_all_comparisons_of_the_table_together(make):
     accuracies = (("full", "full", 0.85), ("LoRA", "lora", 0.82), ("bad", "bitfit", 0.6))
-    wanted = [make(label, method, seed, accuracy) for label, method, accuracy in accuracies for seed in (0, 1)]
+    planned = [make(label, method, seed, accuracy) for label, method, accuracy in accuracies for seed in (0, 1)]
     alone = {**RAW, "rows": RAW["rows"][:2], "claims": []}
-    few = build_table(read_spec("few", alone, 2), collect(wanted[:4]), "x")
-    many = build_table(read_spec("many", RAW, 2), collect(wanted), "x")
+    few = build_table(read_spec("few", alone, 2), collect(planned[:4]), "x")
+    many = build_table(read_spec("many", RAW, 2), collect(planned), "x")
     assert "95 % for all 2 comparisons together" in few.reading[1]  # accuracy and F1
     assert "95 % for all 7 comparisons together" in many.reading[1]  # of two rows, and three claims
     narrow, wide = (cell(table, "LoRA", "difference") for table in (few, many))
@@ -221,12 +221,12 @@ def test_training_time_is_told_by_one_full_step(make):
         ends = {"ratio_low": ratio - 0.01, "ratio_high": ratio + 0.01}
         return {"ratio": ratio, **ends, "ms": ratio * full_ms, "full_ms": full_ms, "batch_size": 32}
 
-    wanted = [make("full", "full", 0, 0.85, training_step=step(1.0, 400))]
-    wanted += [make("LoRA", "lora", 0, 0.84, training_step=step(0.5, 500))]  # a slower moment
-    wanted += [make("bad", "bitfit", 0, 0.6, training_step=step(0.6, 400))]
-    for number, one in enumerate(wanted):
+    planned = [make("full", "full", 0, 0.85, training_step=step(1.0, 400))]
+    planned += [make("LoRA", "lora", 0, 0.84, training_step=step(0.5, 500))]  # a slower moment
+    planned += [make("bad", "bitfit", 0, 0.6, training_step=step(0.6, 400))]
+    for number, one in enumerate(planned):
         one.config["trainer"].update(lr=10.0**-number, batch_size=32)  # each method's own rate
-    table = build_table(read_spec("made", RAW, 1), collect(wanted), "x")
+    table = build_table(read_spec("made", RAW, 1), collect(planned), "x")
     seconds = {row.label: row.cells["training"] for row in table.rows}
     assert [one.value for one in seconds.values()] == pytest.approx([8.0, 4.0, 4.8])
     assert seconds["LoRA"].low == pytest.approx(3.92) and seconds["LoRA"].high == pytest.approx(4.08)
@@ -235,10 +235,10 @@ def test_training_time_is_told_by_one_full_step(make):
 
 def test_rows_that_others_need_are_no_part_of_the_table(make):
     raw = {**RAW, "prepare": [{"label": "first", "overrides": ["task=stsb"]}]}
-    wanted = [make(label, method, 0, 0.8) for label, method in (("full", "full"), ("LoRA", "lora"), ("bad", "bitfit"))]
+    planned = [make(label, method, 0, 0.8) for label, method in (("full", "full"), ("LoRA", "lora"), ("bad", "bitfit"))]
     first = make("first", "head", 0, 0.8, data="of another task")
     first.config["task"].update(name="stsb")
-    table = build_table(read_spec("made", raw, 1), collect([*wanted, first]), "x")
+    table = build_table(read_spec("made", raw, 1), collect([*planned, first]), "x")
     assert table.task == "mrpc" and [row.label for row in table.rows] == ["full", "LoRA", "bad"]
     assert all(run.used for row in table.rows for run in row.runs)
 
@@ -260,18 +260,18 @@ def test_verdicts_on_the_lab_s_figures(table):
 
 def test_figures_of_another_model_are_left_out(make):
     accuracies = (("full", "full", 0.85), ("LoRA", "lora", 0.84), ("bad", "bitfit", 0.6))
-    wanted = [make(label, method, seed, accuracy) for label, method, accuracy in accuracies for seed in (0, 1)]
+    planned = [make(label, method, seed, accuracy) for label, method, accuracy in accuracies for seed in (0, 1)]
     rows = [{**RAW["rows"][0], "published": {"accuracy": "85 (Houlsby et al. 2019)"}}, *RAW["rows"][1:]]
     raw = {**RAW, "rows": rows, "base": ["model=bert_base", "task=mrpc"]}
-    table = build_table(read_spec("made", raw, 2), collect(wanted), "peftbench sweep table=made")
+    table = build_table(read_spec("made", raw, 2), collect(planned), "peftbench sweep table=made")
     cells = [cell for row in table.rows for cell in row.cells.values()]
     assert not table.claims and all((cell.lab, cell.verdict, cell.published) == (None, None, None) for cell in cells)
     assert "of bert_base on mrpc, and left out here" in table.notes[-1]
     assert "95 % for all 4 comparisons together" in table.reading[1], "no claim is judged"
     none_to_leave_out = [{**row, "lab": {}} for row in RAW["rows"]]
     raw = {**raw, "rows": none_to_leave_out, "claims": []}
-    assert not build_table(read_spec("made", raw, 2), collect(wanted), "x").notes
-    at_home = build_table(read_spec("made", {**raw, "rows": rows, "base": RAW["base"]}, 2), collect(wanted), "x")
+    assert not build_table(read_spec("made", raw, 2), collect(planned), "x").notes
+    at_home = build_table(read_spec("made", {**raw, "rows": rows, "base": RAW["base"]}, 2), collect(planned), "x")
     assert cell(at_home, "full", "accuracy").published and cell(at_home, "bad", "kept").verdict == "does not hold"
 
 
@@ -288,11 +288,11 @@ def test_verdicts_on_the_lab_s_claims(table):
 
 
 def test_what_is_missing_failed_or_of_other_code_is_left_out_and_named(make):
-    wanted = [make("full", "full", seed, 0.85) for seed in (0, 1)]
-    wanted += [make("LoRA", "lora", 0, 0.84), make("LoRA", "lora", 1, 0.2, code="0ld", commit="abcdef123456")]
-    wanted += [make("bad", "bitfit", 0, 0.6), make("bad", "bitfit", 1, None)]
-    Record(wanted[4].folder).fail(Status.OOM, "out of memory: lower trainer.batch_size")
-    table = build_table(read_spec("made", RAW, 2), collect(wanted), "peftbench sweep table=made")
+    planned = [make("full", "full", seed, 0.85) for seed in (0, 1)]
+    planned += [make("LoRA", "lora", 0, 0.84), make("LoRA", "lora", 1, 0.2, code="0ld", commit="abcdef123456")]
+    planned += [make("bad", "bitfit", 0, 0.6), make("bad", "bitfit", 1, None)]
+    Record(planned[4].folder).fail(Status.OOM, "out of memory: lower trainer.batch_size")
+    table = build_table(read_spec("made", RAW, 2), collect(planned), "peftbench sweep table=made")
     assert cell(table, "LoRA", "accuracy").value == pytest.approx(84) and cell(table, "LoRA", "accuracy").n == 1
     assert [run.status for run in table.rows[1].runs] == ["finished", "stale"]
     assert [run.status for run in table.rows[2].runs] == ["oom", "missing"]
@@ -301,47 +301,49 @@ def test_what_is_missing_failed_or_of_other_code_is_left_out_and_named(make):
     assert "oom: bad, seed 0: out of memory: lower trainer.batch_size" in notes
     assert "1 of 6 runs are missing: peftbench sweep table=made" in notes
     assert (
-        f"made by other code (peftbench 0.1.0, commit abcdef1): {wanted[3].folder.name}" in notes
+        f"made by other code (peftbench 0.1.0, commit abcdef1): {planned[3].folder.name}" in notes
         and "stale=rerun" in notes
     )
-    used = build_table(read_spec("made", RAW, 2), collect(wanted, use_stale=True), "peftbench sweep table=made")
+    used = build_table(read_spec("made", RAW, 2), collect(planned, use_stale=True), "peftbench sweep table=made")
     assert cell(used, "LoRA", "accuracy").n == 2
     assert "figures of LoRA are from runs of other code" in "\n".join(used.notes)
 
 
 def test_runs_over_other_data_are_never_mixed_in(make):
-    wanted = [make("full", "full", seed, 0.85) for seed in (0, 1)]
-    wanted += [make("LoRA", "lora", 0, 0.84), make("LoRA", "lora", 1, 0.84, data="other")]
+    planned = [make("full", "full", seed, 0.85) for seed in (0, 1)]
+    planned += [make("LoRA", "lora", 0, 0.84), make("LoRA", "lora", 1, 0.84, data="other")]
     for stale in (False, True):
-        table = build_table(read_spec("made", RAW, 2), collect(wanted, use_stale=stale), "x")
+        table = build_table(read_spec("made", RAW, 2), collect(planned, use_stale=stale), "x")
         assert cell(table, "LoRA", "accuracy").n == 1
-        assert f"made from other data than the other runs: {wanted[3].folder.name}" in "\n".join(table.notes)
+        assert f"made from other data than the other runs: {planned[3].folder.name}" in "\n".join(table.notes)
 
 
 def test_a_table_without_any_run(make):
-    wanted = [make(label, method, 0, None) for label, method in (("full", "full"), ("LoRA", "lora"), ("bad", "bitfit"))]
-    table = build_table(read_spec("made", RAW, 1), collect(wanted), "peftbench sweep table=made")
+    planned = [
+        make(label, method, 0, None) for label, method in (("full", "full"), ("LoRA", "lora"), ("bad", "bitfit"))
+    ]
+    table = build_table(read_spec("made", RAW, 1), collect(planned), "peftbench sweep table=made")
     assert table.examples is None and all(claim.verdict == "not measured" for claim in table.claims)
     assert "3 of 3 runs are missing" in "\n".join(table.notes)
 
 
 @pytest.mark.parametrize("classes, title", [(2, "F1"), (3, "F1 (macro)")])
 def test_f1_of_several_classes_is_called_what_it_is(make, classes, title):
-    wanted = [make("full", "full", seed, 0.85) for seed in (0, 1)]
-    for run in wanted:
+    planned = [make("full", "full", seed, 0.85) for seed in (0, 1)]
+    for run in planned:
         record, labels = Record(run.folder), np.arange(EXAMPLES) % classes
         record.write_predictions({"validation": Predictions(labels, labels, np.eye(classes)[labels])}, "abc"[:classes])
         record.finish()
     raw = {**RAW, "rows": RAW["rows"][:1], "columns": ["f1"], "claims": []}
-    table = build_table(read_spec("made", raw, 2), collect(wanted), "x")
+    table = build_table(read_spec("made", raw, 2), collect(planned), "x")
     assert [column.title for column in table.columns] == [title]
 
 
 def test_rows_of_two_tasks_are_not_compared(make):
-    wanted = [
+    planned = [
         make(label, method, seed, 0.8) for label, method in (("full", "full"), ("LoRA", "lora")) for seed in (0, 1)
     ]
-    for run in wanted[2:]:
+    for run in planned[2:]:
         run.config["task"].update(name="rte")
         labels = np.arange(100) % 2
         Record(run.folder).write_predictions(
@@ -349,6 +351,6 @@ def test_rows_of_two_tasks_are_not_compared(make):
         )
         Record(run.folder).finish(**finished_fields({"validation": {"accuracy": 1.0, "f1": 1.0}}, {"validation": 100}))
     raw = {**RAW, "rows": RAW["rows"][:2], "claims": []}
-    table = build_table(read_spec("made", raw, 2), collect(wanted), "x")
+    table = build_table(read_spec("made", raw, 2), collect(planned), "x")
     assert cell(table, "LoRA", "accuracy").n == 2 and "difference" not in table.rows[1].cells
     assert "whether it is better cannot be told" in table.conclusion

@@ -17,7 +17,7 @@ from peftbench.runs.predictions import Predictions
 from peftbench.runs.record import Record
 from peftbench.tables import bootstrap
 from peftbench.tables.build import build_table
-from peftbench.tables.collect import Wanted, collect
+from peftbench.tables.collect import PlannedRun, collect
 from peftbench.tables.columns import MEASURED, PER_RUN
 from peftbench.tables.export.formats import TEXTS
 from peftbench.tables.spec import read_spec
@@ -60,7 +60,7 @@ def whole(tmp_path_factory):
             task = {"name": "mrpc", "metrics": ["accuracy", "f1"]}
             config = {"method": {"name": method}, "task": task, "model": {"name": "minilm"}, "trainer": {}}
             config |= {"seed": seed, "experiment": "lab"}
-            asked.append(Wanted(label, seed, [f"method={method}", f"seed={seed}"], config, folder / run_id(config)))
+            asked.append(PlannedRun(label, seed, [f"method={method}", f"seed={seed}"], config, folder / run_id(config)))
             finish(asked[-1].folder, config, seed)
     return asked
 
