@@ -1,5 +1,6 @@
 """Load a pretrained encoder without a head, or build it without weights."""
 
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -91,6 +92,8 @@ def _check_tokenizer(folder: Path, tokenizer: Any) -> None:
 def _reason(error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return f"it needs Python code of its own (auto_map), {_NEVER_RUN}"
+    if isinstance(error, pickle.UnpicklingError):  # torch's own line advises to run what is in the file
+        return "its pickled weights are damaged or hold more than tensors, which is never run; save them as safetensors"
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

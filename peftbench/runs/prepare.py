@@ -65,12 +65,13 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
             raise UserError(f"task {task.name}: the labels of its {name} split ({task.source}) are all hidden (-1)")
     check_interrupted()
     folder = fetch(config.model)
+    weights = weights_digest(folder)
     torch.manual_seed(config.seed)
-    backbone = add_head(_backbone(folder, config.model.dropout), task.objective.num_outputs)
+    backbone = add_head(_backbone(folder, weights, config.model.dropout), task.objective.num_outputs)
     method = build(config.method, backbone.sites)
     check_length(config, backbone.sites.positions, method.extra_tokens)
     check_method(method, backbone, config.task.max_length)
-    splits, warnings = _encoded(task, backbone, folder, config.task.max_length)
+    splits, warnings = _encoded(task, backbone, weights, config.task.max_length)
     return Prepared(
         device=device,
         task=task,
@@ -80,17 +81,17 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
         splits=splits,
         warnings=warnings,
         parameters=count_parameters(method, backbone),
-        origin=_origin(task, backbone, method, folder),
+        origin=_origin(task, backbone, method, weights),
     )
 
 
-def _origin(task: Task, backbone: HeadedBackbone, method: Method, folder: Path) -> Origin:
+def _origin(task: Task, backbone: HeadedBackbone, method: Method, weights: str) -> Origin:
     # what a run computes with, whichever method, task and layout it has
     shared = ("backbones.heads", "backbones.load", "backbones.economy.attach", "training.inference", "training.loop")
     modules = [f"peftbench.{name}" for name in (*shared, f"backbones.layouts.{backbone.sites.layout.name}")]
     modules += [type(method).__module__, type(task).__module__, type(task.objective).__module__, load_task.__module__]
     modules = sorted({*modules, __name__})
-    return Origin(task.checksum, code_digest(modules), modules, weights_digest(folder), task.checksums)
+    return Origin(task.checksum, code_digest(modules), modules, weights, task.checksums)
 
 
 _THREADS = torch.get_num_threads()  # what the environment or torch chose
@@ -105,14 +106,15 @@ def _keep(name: str, key: object, make: Callable[[], Any]) -> Any:
     return _kept[name][1]
 
 
-def _backbone(folder: Path, dropout: float | None) -> Backbone:
-    backbone: Backbone = _keep("backbone", (folder, dropout), lambda: load_backbone(folder, dropout))
+def _backbone(folder: Path, weights: str, dropout: float | None) -> Backbone:
+    # by the files' digest too: a folder may hold another model than when it was read
+    backbone: Backbone = _keep("backbone", (folder, weights, dropout), lambda: load_backbone(folder, dropout))
     backbone.encoder.cpu()  # where the last run may have left it: a method's start is computed there
     return backbone
 
 
 def _encoded(
-    task: Task, backbone: HeadedBackbone, folder: Path, max_length: int
+    task: Task, backbone: HeadedBackbone, weights: str, max_length: int
 ) -> tuple[dict[str, Examples], list[str]]:
     """Return the splits as the model reads them, and what the user should know of them."""
 
@@ -121,7 +123,7 @@ def _encoded(
         return encoded, task.warnings(encoded)
 
     kept: tuple[dict[str, Examples], list[str]] = _keep(
-        "splits", (task.name, task.checksum, folder, max_length), encode
+        "splits", (task.name, task.checksum, weights, max_length), encode
     )
     return kept
 

@@ -106,6 +106,14 @@ def test_a_replaced_model_in_the_same_folder_is_another_run(line: list[str], mon
         settled(config)
 
 
+def test_a_model_replaced_between_two_runs_of_a_process_is_read_again(line: list[str], tmp_path: Path) -> None:
+    train(line, "seed=1")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match="cannot load a model"):
+        train(line, "seed=2")
+
+
 def test_the_id_covers_the_precision_as_resolved(line: list[str], monkeypatch) -> None:
     def folders(*more: str) -> list[str]:
         config, found = possible_folders(resolve(compose([*line, *more])))
