@@ -94,6 +94,8 @@ def _check_output(arguments: argparse.Namespace) -> None:
         raise UserError("--json prints and --output writes a CSV: give one of them")
     if not arguments.output.parent.is_dir():
         raise UserError(f"--output {arguments.output}: there is no folder {arguments.output.parent}")
+    if arguments.file is not None and arguments.output.resolve() == arguments.file.expanduser().resolve():
+        raise UserError(f"--output {arguments.output}: this is the file that is read; write another")
 
 
 def _is_typed(arguments: argparse.Namespace) -> bool:

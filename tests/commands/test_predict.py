@@ -217,6 +217,7 @@ def test_bad_standard_input(data: bytes, message: str, tiny_run: Record, typed: 
         ("tiny_run", ["good", "--output", "{tmp}/out.xlsx"], "{tmp}/out.xlsx: it writes CSV"),
         ("tiny_run", ["good", "--output", "{tmp}/no/out.csv"], "there is no folder {tmp}/no"),
         ("tiny_run", ["good", "--output", "{tmp}/out.csv", "--json"], "give one of them"),
+        ("tiny_run", ["--file", "{tmp}/out.csv", "--output", "{tmp}/./out.csv"], "this is the file that is read"),
     ],
 )
 def test_bad_input(fixture: str, argv: list[str], message: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
