@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.arguments import Parser
 from peftbench.errors import UserError
+from peftbench.files import parse_json
 
 if TYPE_CHECKING:
     from peftbench.config.schema import ModelConfig, RunConfig, TaskConfig
@@ -146,7 +147,7 @@ def _architecture(model: "ModelConfig") -> dict[str, Any]:
         return model.architecture
     path = _config_path(model)
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the model's config {path}: {error}") from error
     if not isinstance(saved, dict):

@@ -107,6 +107,9 @@ def test_a_folder_without_a_readable_config(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "be')
     with pytest.raises(UserError, match=r"cannot read the model's config .*config\.json"):
         params.main(argv)
+    (tmp_path / "config.json").write_text("[" * 200_000)
+    with pytest.raises(UserError, match=r"cannot read the model's config .*config\.json"):
+        params.main(argv)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UserError, match="holds no JSON object"):
         params.main(argv)
