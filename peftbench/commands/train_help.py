@@ -58,11 +58,12 @@ def _print_settings(title: str, config: dict[str, Any], meanings: Mapping[str, s
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Walk to (dotted key, value), groups before what they hold."""
+    """Walk to (dotted key, value) of every setting that is no group of others, an empty one aside."""
     for key, value in config.items():
-        yield f"{prefix}{key}", value
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _typed(value: Any) -> str:

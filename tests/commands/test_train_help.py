@@ -29,6 +29,7 @@ def test_values_are_those_of_the_line(capsys):
     assert cli.main(["train", "method=lora", "method.rank=3", "-h"]) == 0
     text = capsys.readouterr().out
     assert "method.rank=3 " in text and "method.bottleneck" not in text
+    assert "={" not in text, "a group is no setting"
     assert "dimension r of the update" in text  # from the docstring of the method's config
 
 
