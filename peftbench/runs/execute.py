@@ -107,7 +107,10 @@ def check_data(record: Record, task: "Task") -> None:
 
 
 def _return_to_finished(record: Record, config: RunConfig, mirrors: Mirrors) -> Result:
-    """Show a run that had finished before, after measuring what is asked for and was not measured."""
+    """Show a run that had finished before, after measuring what is asked for and was not measured.
+
+    Raises UserError where one of its files is damaged.
+    """
     from peftbench.runs.measured import measure_finished, sections_to_measure
 
     def log(config: RunConfig, record: Record) -> None:
@@ -118,7 +121,9 @@ def _return_to_finished(record: Record, config: RunConfig, mirrors: Mirrors) -> 
     if record.checkpoint_path.exists():  # left by a process killed between its last two steps
         with suppress(PeftbenchError), RunLock(record.folder):
             remove(record.checkpoint_path)
-    lacking = sections_to_measure(config.measure, record.read())
+    result = record.read()
+    record.check(list(result.files), result)
+    lacking = sections_to_measure(config.measure, result)
     if lacking and not os.access(record.folder, os.W_OK):
         console.print(f"{record.folder} is only read: nothing is measured", style="dim")
         lacking = []

@@ -133,3 +133,14 @@ def test_the_record_says_where_and_in_what_it_was_trained(line: list[str]) -> No
     assert (environment.precision, environment.device_type, environment.threads) == ("fp32", "cpu", 1)
     assert record.config()["trainer"]["precision"] == "fp32"
     assert record.folder.name == record.read().id
+
+
+def test_a_finished_run_with_a_damaged_file_is_not_shown_as_finished(line: list[str]) -> None:
+    record = train(line)
+    for path in (record.adapter_dir / "adapter.safetensors", record.predictions_path, record.history_path):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+        with pytest.raises(UserError, match=f"{path.name} is damaged"):
+            train(line)
+        path.write_bytes(whole)
+    train(line)
