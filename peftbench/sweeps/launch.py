@@ -70,15 +70,17 @@ def _settings_checked(config: DictConfig) -> Iterator[None]:
 
 def runs_at_once(overrides: Sequence[str]) -> int:
     """Return how many runs the launcher that `overrides` choose has under way at the same time."""
+    from hydra_plugins.peftbench_joblib import worker_count
+
     try:
         with hydra_ready() as loader:
             config = loader.load_configuration(CONFIG_NAME, list(overrides), RunMode.MULTIRUN, from_shell=False)
-            chosen = config.hydra.launcher
-            if "n_jobs" in chosen:  # joblib, where -1 is one a core
-                jobs, cores = int(chosen.n_jobs), os.cpu_count() or 1
-                return jobs if jobs > 0 else max(1, cores + 1 + jobs)
+        chosen = config.hydra.launcher
+        with _settings_checked(config):
+            if "n_jobs" in chosen:  # joblib
+                return worker_count(chosen.n_jobs, os.cpu_count() or 1)
             if "remote" in chosen:  # ray
                 return max(1, int((os.cpu_count() or 1) / (chosen.remote.get("num_cpus") or 1)))
             return int(chosen.get("array_parallelism", 1))
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
+    except (HydraException, OmegaConfBaseException) as error:
         raise translate(error, overrides) from error
