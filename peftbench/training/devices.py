@@ -68,11 +68,6 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "bf16" if cpu_is_faster_in_bf16() else "fp32"
 
 
-def compute_dtype(precision: str) -> torch.dtype:
-    """Return what a forward pass computes in: bfloat16 for bf16, float32 for fp32."""
-    return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
 def autocasting(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Return the context that a forward pass runs in."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
