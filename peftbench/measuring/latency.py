@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from peftbench.backbones.economy.bf16 import Copies, frozen_in_bf16
+from peftbench.backbones.economy.frozen import Casts, frozen_in_bf16
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.config.schema import MeasureConfig
 from peftbench.interruption import check_interrupted
@@ -156,7 +156,7 @@ def _measure_setting(
     device = backbone.sites.device
     ids = _token_ids(backbone, batch, length)
     variants = ["base", "method", "base again", *(["merged"] if method.mergeable else [])]
-    copies: Copies = WeakTensorKeyDictionary()  # each time it is merged, a method brings new weights
+    kept: Casts = WeakTensorKeyDictionary()  # each time it is merged, a method brings new weights
 
     def logits() -> torch.Tensor:
         with autocasting(precision, device):
@@ -168,7 +168,7 @@ def _measure_setting(
             casts.close()
             _switch(method, backbone, variant)
             if precision == "bf16":
-                casts.enter_context(frozen_in_bf16(backbone.model, copies))
+                casts.enter_context(frozen_in_bf16(backbone.model, kept))
 
         times = compare(dict.fromkeys(variants, logits), seconds, LEAST_ROUNDS, synchroniser(device), prepare)
     _switch(method, backbone, "base")

@@ -6,10 +6,10 @@ from typing import Protocol
 
 import torch
 
-from peftbench.backbones.economy.bf16 import frozen_in_bf16
 from peftbench.backbones.economy.checkpointing import checkpointed
 from peftbench.backbones.economy.cpu import CheapOnCpu
 from peftbench.backbones.economy.first_row import FirstRow
+from peftbench.backbones.economy.frozen import frozen_in_bf16
 from peftbench.backbones.sites import Sites
 
 

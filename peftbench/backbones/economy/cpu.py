@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from peftbench.backbones.economy import bf16
+from peftbench.backbones.economy import bf16, frozen
 
 _LEVELS = 2**16
 
@@ -44,9 +44,13 @@ class _Linear(torch.autograd.Function):
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Return x·weightᵀ + bias like `torch.nn.functional.linear`; float32 goes through oneDNN."""
+    """Return x·weightᵀ + bias like `torch.nn.functional.linear`, through oneDNN where that is faster."""
+    cast = frozen.cast_of(weight)
+    if cast is not None and x.numel():
+        return frozen.linear(x, cast, bias)
     if x.dtype != torch.float32 or not x.numel() or torch.is_autocast_enabled("cpu"):
-        return F.linear(x, weight, bias)
+        # rows that lie apart would go through a batched product, with a copy of the weight for each
+        return F.linear(x.contiguous(), weight, bias)
     return _Linear.apply(x, weight, bias)
 
 
@@ -55,23 +59,31 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, p: float) -> torch.Tensor:
         count = x.numel()
         words = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        dropped = round(p * _LEVELS)
-        ctx.scale = _LEVELS / (_LEVELS - dropped)
-        keep = words.view(torch.int16)[:count].view(x.shape) >= dropped - _LEVELS // 2
-        ctx.save_for_backward(keep)
-        return torch.ops.aten.native_dropout_backward(x, keep, ctx.scale)
+        ctx.dropped = round(p * _LEVELS)
+        levels = words.view(torch.int16)[:count].view(x.shape)
+        ctx.save_for_backward(levels)
+        return _drop(x, levels, ctx.dropped)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (keep,) = ctx.saved_tensors
-        return torch.ops.aten.native_dropout_backward(grad, keep, ctx.scale), None
+        (levels,) = ctx.saved_tensors
+        return _drop(grad, levels, ctx.dropped), None
+
+
+def _drop(x: torch.Tensor, levels: torch.Tensor, dropped: int) -> torch.Tensor:
+    """Return x scaled where the levels, 16-bit integers, are kept and 0 elsewhere.
+
+    The mask is made in x's own type: comparing into booleans and widening them takes several times as long.
+    """
+    keep = torch.ge(levels, dropped - _LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))
+    return keep.mul_(_LEVELS / (_LEVELS - dropped)).mul_(x)
 
 
 def dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
     """Zero each element of x with probability p (to 2⁻¹⁶) and scale the others by 1 / (1 − p)."""
     if not training or not 0 < round(p * _LEVELS) < _LEVELS:
         return F.dropout(x, p, training, inplace)
-    if x.dtype == torch.bfloat16 and p < 0.99:
+    if x.dtype == torch.bfloat16 and p < bf16.MOST_DROPOUT:
         return bf16.dropout(x, p)
     return _Dropout.apply(x, p)
 
@@ -92,14 +104,18 @@ def attention(
     """
     if is_causal or kwargs.get("enable_gqa") or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **kwargs)
-    scores = (query * (scale or query.shape[-1] ** -0.5)) @ key.transpose(2, 3)
-    if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:
-            lowest = torch.finfo(scores.dtype).min
-            attn_mask = torch.zeros_like(attn_mask, dtype=scores.dtype).masked_fill_(~attn_mask, lowest)
-        scores = scores + attn_mask
-    weights = bf16.softmax(scores) if scores.dtype == torch.bfloat16 else F.softmax(scores, dim=-1)
-    return dropout(weights, dropout_p, dropout_p > 0) @ value
+    if torch.is_autocast_enabled("cpu"):
+        query, key, value = (each.to(torch.get_autocast_dtype("cpu")) for each in (query, key, value))
+    scale = scale or query.shape[-1] ** -0.5
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        lowest = torch.finfo(query.dtype).min
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, lowest)
+    if query.dtype == torch.bfloat16 and dropout_p < bf16.MOST_DROPOUT:
+        return bf16.attention(query, key, value, attn_mask, dropout_p, scale)
+    # a product of views whose rows lie apart copies them, forward and backward, at several times the product's cost
+    scores = (query * scale).contiguous() @ key.contiguous().transpose(2, 3)
+    weights = F.softmax(scores if attn_mask is None else scores + attn_mask, dim=-1)
+    return dropout(weights, dropout_p, dropout_p > 0) @ value.contiguous()
 
 
 _REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {

@@ -8,9 +8,10 @@ from tiny import ARCHITECTURES, tiny_batch, tiny_model
 from torch import nn
 from torch.nn import functional as F
 
-from peftbench.backbones.economy import bf16
+from peftbench.backbones.economy import bf16, cpu
 from peftbench.backbones.economy.attach import economical
-from peftbench.backbones.economy.bf16 import dropout, frozen_in_bf16, softmax
+from peftbench.backbones.economy.bf16 import dropout, softmax
+from peftbench.backbones.economy.frozen import frozen_in_bf16
 from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
@@ -65,6 +66,59 @@ def test_softmax_and_its_gradient_are_torch_s():
         torch.testing.assert_close(ours, torchs, rtol=2e-2, atol=2e-3)
 
 
+def test_random_words_are_uniform_and_uncorrelated():
+    torch.manual_seed(0)
+    levels = bf16.random_words(4_000_000).view(torch.int16).to(torch.int64) + 2**15
+    counts, expected = torch.bincount(levels, minlength=2**16).double(), len(levels) / 2**16
+    chi_square = ((counts - expected) ** 2 / expected).sum().item() / (2**16 - 1)
+    assert abs(chi_square - 1) < 5 * (2 / 2**16) ** 0.5  # five standard deviations
+    centred = levels.double() / 2**16 - 0.5
+    for lag in (1, 2, 3, 4, 5, 8, 64, 384):
+        assert abs((centred[:-lag] * centred[lag:]).mean().item()) * 12 * len(levels) ** 0.5 < 5, lag
+
+
+def test_random_words_follow_the_generator():
+    torch.manual_seed(0)
+    first, second = bf16.random_words(1000), bf16.random_words(1000)
+    torch.manual_seed(0)
+    assert torch.equal(bf16.random_words(1000), first)
+    assert not torch.equal(first, second)
+
+
+def test_attention_of_a_repeated_query_is_that_of_all_its_rows():
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, rows, 8).bfloat16() for rows in (1, 7, 7))
+    mask = torch.zeros(2, 1, 7, 7).bfloat16()
+    mask[:, :, :, 5:] = torch.finfo(torch.bfloat16).min
+    results = []
+    for repeated in (query.expand(-1, -1, 7, -1), query.repeat(1, 1, 7, 1)):
+        leaves = [leaf.detach().clone().requires_grad_() for leaf in (key, value)]
+        output = cpu.attention(repeated, *leaves, attn_mask=mask)
+        assert output.shape == (2, 3, 7, 8)
+        output[:, :, 0].float().pow(2).sum().backward()
+        results.append((output.detach(), *(leaf.grad for leaf in leaves)))
+    for once, each in zip(*results, strict=True):
+        torch.testing.assert_close(once, each, rtol=2e-2, atol=2e-3)
+    exact = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), mask[:, :, :1].float())
+    torch.testing.assert_close(results[0][0].float(), exact.expand(-1, -1, 7, -1), rtol=2e-2, atol=2e-2)
+
+
+def test_a_held_weight_multiplies_as_its_rounded_values_do():
+    torch.manual_seed(0)
+    linear = nn.Linear(48, 80)
+    linear.weight.requires_grad_(False)
+    x = torch.randn(3, 5, 48).bfloat16().requires_grad_()
+    grad = torch.randn(3, 5, 80).bfloat16()
+    with frozen_in_bf16(linear), cpu.CheapOnCpu(), torch.autocast("cpu", torch.bfloat16):
+        output = linear(x)
+        output.backward(grad)
+    assert output.dtype == x.grad.dtype == torch.bfloat16 and linear.bias.grad.dtype == torch.float32
+    weight = linear.weight.bfloat16().float()
+    torch.testing.assert_close(output.float(), F.linear(x.float(), weight, linear.bias), rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(x.grad.float(), grad.float() @ weight, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(linear.bias.grad, grad.float().sum((0, 1)), rtol=1e-5, atol=1e-5)
+
+
 def test_frozen_weights_are_cast_and_given_back_bit_for_bit():
     model = tiny_model("bert")
     model.requires_grad_(False)
@@ -92,7 +146,7 @@ def test_copies_are_kept_for_the_next_block_and_made_anew_for_other_values():
     assert seen[0] == seen[1]
     linear.weight.data = linear.weight.data + 1
     with frozen_in_bf16(linear, copies):
-        torch.testing.assert_close(linear.weight.float(), copies[linear.weight][0], rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(linear.weight.float(), copies[linear.weight].original, rtol=1e-2, atol=1e-2)
 
 
 _WITHOUT_BIASES = [("modernbert", "bitfit")]
