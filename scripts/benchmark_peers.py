@@ -7,8 +7,8 @@
 Sections, each with a table; about 10 minutes for the first two on 2 CPU cores, 15 for all:
 
 training   LoRA in fp32 and, on a device that is faster in it, bf16: examples/s over one pass through the same
-           random rows of the training split, taken in turns. Timed from the begin of the epoch to its end:
-           set-up, tokenizing and evaluation are left out.
+           random rows of the training split, a process each, taken in turns. Timed from the begin of the
+           epoch to its end: set-up, tokenizing and evaluation are left out.
 inference  Latency of the model alone over that of the bare backbone: batch 1, eager, the attention that the
            model loads with, every variant once a round on the same token ids.
 startup    Seconds from the first line of the program to the end of the first training step, and the time of
@@ -24,7 +24,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -97,14 +99,13 @@ def training(args: argparse.Namespace, base: list[str], config: RunConfig, prepa
     batch, whole = config.trainer.batch_size, len(prepared.splits["train"])
     chosen = chosen_rows(args, config, prepared)
     units: dict[str, Unit] = {}
-    # each of our units with its own model; the Trainer's state in accelerate takes fp32 first, then bf16
     precisions = sorted({"fp32", config.trainer.precision}, reverse=True)
     for precision in precisions:
         settings = replace(config, trainer=replace(config.trainer, precision=precision))
-        units[f"peftbench, {precision}"] = our_unit(settings, prepare(settings), chosen)
+        units[f"peftbench, {precision}"] = in_process(our_unit, settings, chosen)
         for padding, words in padding_words(config).items():
             if precision == "fp32" or padding == "sorted":
-                units[f"Trainer + peft, {words}, {precision}"] = peer_unit(settings, prepared, chosen, padding)
+                units[f"Trainer + peft, {words}, {precision}"] = in_process(peer_unit, settings, chosen, padding)
     for unit in units.values():
         unit(WARM_UP_STEPS)
     times: dict[str, list[float]] = {name: [] for name in units}
@@ -134,6 +135,28 @@ def padding_words(config: RunConfig) -> dict[str, str]:
 def chosen_rows(args: argparse.Namespace, config: RunConfig, prepared: Prepared) -> list[int]:
     order = np.random.default_rng(0).permutation(len(prepared.splits["train"]))
     return order[: args.steps * config.trainer.batch_size].tolist()
+
+
+def in_process(make: Callable[..., Unit], config: RunConfig, *arguments: Any) -> Unit:
+    """Make a unit in a process of its own, where neither side profits from what the other sets."""
+    context = torch.multiprocessing.get_context("spawn")
+    asked, asking = context.Pipe(duplex=True)
+    process = context.Process(target=serve_unit, args=(asking, make, config, *arguments), daemon=True)
+    process.start()
+    asking.close()  # so that the end of the process is the end of the pipe
+
+    def unit(steps: int) -> float:
+        asked.send(steps)
+        return asked.recv()
+
+    return unit
+
+
+def serve_unit(asking: Connection, make: Callable[..., Unit], config: RunConfig, *arguments: Any) -> None:
+    unit = make(config, prepare(config), *arguments)
+    with suppress(EOFError):  # nobody asks any more
+        while True:
+            asking.send(unit(asking.recv()))
 
 
 def our_unit(config: RunConfig, prepared: Prepared, chosen: list[int]) -> Unit:

@@ -1,4 +1,4 @@
-"""Dropout, softmax, attention and embeddings in bf16 on a CPU, where torch's own are slow in it."""
+"""Dropout, attention and embeddings in bf16 on a CPU, where torch's own are slow in it."""
 
 from functools import cache
 from typing import Any
@@ -7,6 +7,8 @@ import torch
 from torch.nn import functional as F
 
 _LEVELS = 2**16
+# words: 2 MiB
+_STRETCH = 2**18
 # above it the scale would be far from what bf16 can tell apart
 MOST_DROPOUT = 0.99
 # bit patterns of bf16 numbers from -infinity up to -0, which are 0xFF80 down to 0x8000; the rest below are NaN
@@ -22,8 +24,7 @@ class _Dropout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, dropped: int, scale: float) -> torch.Tensor:
-        count = x.numel()
-        noise = random_words((count + 3) // 4).view(torch.bfloat16)[:count].view(x.shape)
+        noise = _noise(x)
         ctx.save_for_backward(noise)
         ctx.threshold, ctx.scale = _threshold(dropped), scale
         return _drop(x, noise, ctx.threshold, scale)
@@ -34,27 +35,36 @@ class _Dropout(torch.autograd.Function):
         return _drop(grad, noise, ctx.threshold, ctx.scale), None, None
 
 
+def _noise(x: torch.Tensor) -> torch.Tensor:
+    """Return random 16 bits an element of x, as bfloat16."""
+    count = x.numel()
+    return random_words((count + 3) // 4).view(torch.bfloat16)[:count].view(x.shape)
+
+
 def _drop(x: torch.Tensor, noise: torch.Tensor, threshold: float, scale: float) -> torch.Tensor:
     kept = torch.ops.aten.threshold_backward(x, noise, threshold)
     return kept if scale == 1 else kept.mul_(scale)
 
 
 def random_words(count: int) -> torch.Tensor:
-    """Return random int64 numbers, (count,): a counter from a random start, mixed after splitmix64.
+    """Return random int64 numbers, (count,): stretches of a pool of random words, from two random places, xored.
 
-    torch's generator gives its numbers one by one on one thread; these take all threads. Of splitmix64 (Steele, Lea
-    and Flood 2014, Fast Splittable Pseudorandom Number Generators, with Stafford's constants) the last shift is left
-    out, and the shifts carry the sign, as torch's do.
+    torch's generator, which gives its numbers one by one on one thread, is asked for the places alone. Within a
+    stretch the words are as independent as the pool's, and any two stretches from different places of each other.
     """
-    start = int(torch.randint(-(2**62), 2**62, ()))
-    words = torch.arange(count).mul_(_signed(0x9E3779B97F4A7C15)).add_(start)
-    words.bitwise_xor_(words >> 30).mul_(_signed(0xBF58476D1CE4E5B9))
-    return words.bitwise_xor_(words >> 27).mul_(_signed(0x94D049BB133111EB))
+    lower, upper = _pool()
+    words = torch.empty(count, dtype=torch.int64)
+    for start in range(0, count, _STRETCH):
+        part = words[start : start + _STRETCH]
+        first, second = torch.randint(_STRETCH, (2,)).tolist()
+        torch.bitwise_xor(lower[first : first + len(part)], upper[second : second + len(part)], out=part)
+    return words
 
 
-def _signed(word: int) -> int:
-    """Return the negative integer of the same 64 bits."""
-    return word - 2**64
+@cache
+def _pool() -> torch.Tensor:
+    """Return two halves of random words, the same in every process: a run may go on in another one."""
+    return torch.empty(2, 2 * _STRETCH, dtype=torch.int64).random_(-(2**63), None, generator=torch.Generator())
 
 
 @cache
@@ -70,24 +80,51 @@ def dropout(x: torch.Tensor, p: float) -> torch.Tensor:
     return _Dropout.apply(x, dropped, _LEVELS / (_LEVELS - dropped))
 
 
-class _Softmax(torch.autograd.Function):
-    """Through fp32: torch's own forward in bf16 takes more than twice the time, its backward does not."""
+class _Attention(torch.autograd.Function):
+    """Attention whose weights, the largest tensors of a layer, are worked on in place and kept once.
+
+    Their softmax goes through fp32: torch's own forward in bf16 takes more than twice the time, its backward does not.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        y = F.softmax(x, dim=-1, dtype=torch.float32).to(x.dtype)
-        ctx.save_for_backward(y)
-        return y
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        dropped: int,
+        scale: float,
+    ) -> torch.Tensor:
+        query, key, value = (query * scale).contiguous(), key.contiguous(), value.contiguous()
+        scores = query @ key.transpose(2, 3)
+        if mask is not None:
+            scores += mask
+        weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
+        noise = _noise(weights) if dropped else None
+        kept = weights if noise is None else _drop(weights, noise, _threshold(dropped), 1)
+        ctx.save_for_backward(query, key, value, weights, noise, kept)
+        ctx.dropped, ctx.scale, ctx.kept_scale = dropped, scale, _LEVELS / (_LEVELS - dropped)
+        ctx.mask_like = None if mask is None else (mask.shape, mask.dtype)
+        return (kept @ value).mul_(ctx.kept_scale)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        (y,) = ctx.saved_tensors
-        return torch._softmax_backward_data(grad, y, -1, y.dtype)
-
-
-def softmax(x: torch.Tensor) -> torch.Tensor:
-    """Return the softmax over the last dimension of x, bfloat16, computed in float32."""
-    return _Softmax.apply(x)
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, weights, noise, kept = ctx.saved_tensors
+        for_query, for_key, for_value, for_mask = ctx.needs_input_grad[:4]
+        grad = grad.contiguous() * ctx.kept_scale
+        for_weights = grad @ value.transpose(2, 3)
+        if noise is not None:
+            for_weights = _drop(for_weights, noise, _threshold(ctx.dropped), 1)
+        for_scores = torch._softmax_backward_data(for_weights, weights, -1, weights.dtype)
+        return (
+            (for_scores @ key).mul_(ctx.scale) if for_query else None,
+            for_scores.transpose(2, 3) @ query if for_key else None,
+            kept.transpose(2, 3) @ grad if for_value else None,
+            for_scores.sum_to_size(ctx.mask_like[0]).to(ctx.mask_like[1]) if for_mask else None,
+            None,
+            None,
+        )
 
 
 def attention(
@@ -100,19 +137,13 @@ def attention(
 ) -> torch.Tensor:
     """softmax(q·kᵀ·scale + mask)·v for training, all bfloat16 and (batch, heads, sequence, head_dim).
 
-    The dropout's scale is given to the values, which are fewer than the weights. A query of one row, repeated
-    without a copy (`FirstRow`), is computed once.
+    A query of one row, repeated without a copy (`FirstRow`), is computed once.
     """
     rows = query.shape[2]
     if query.stride(2) == 0:
         query, mask = query[:, :, :1], mask if mask is None else mask[:, :, :1]
-    dropped = round(dropout_p * _LEVELS)
-    query, key, value = query * scale, key.contiguous(), value * (_LEVELS / (_LEVELS - dropped))
-    scores = query.contiguous() @ key.transpose(2, 3)
-    weights = softmax(scores if mask is None else scores + mask)
-    if dropped:
-        weights = _Dropout.apply(weights, dropped, 1.0)
-    return (weights @ value.contiguous()).expand(-1, -1, rows, -1)
+    attended = _Attention.apply(query, key, value, mask, round(dropout_p * _LEVELS), scale)
+    return attended.expand(-1, -1, rows, -1)
 
 
 def embedding(ids: torch.Tensor, weight: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

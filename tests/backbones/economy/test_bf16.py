@@ -1,4 +1,4 @@
-"""Computing in bf16: frozen weights cast once and given back, cheap dropout and softmax, what trains in fp32."""
+"""Computing in bf16: frozen weights cast once and given back, cheap dropout and attention, what trains in fp32."""
 
 from itertools import product
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from peftbench.backbones.economy import bf16, cpu
 from peftbench.backbones.economy.attach import economical
-from peftbench.backbones.economy.bf16 import dropout, softmax
+from peftbench.backbones.economy.bf16 import dropout
 from peftbench.backbones.economy.frozen import frozen_in_bf16
 from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
@@ -51,19 +51,33 @@ def test_the_threshold_drops_exactly_so_many_of_all_bit_patterns(dropped):
     assert int((kept == 0).sum()) == dropped
 
 
-def test_softmax_and_its_gradient_are_torch_s():
+def test_attention_and_its_gradients_are_torch_s():
     torch.manual_seed(0)
-    x = torch.randn(2, 3, 7, 11).bfloat16()
-    grad = torch.randn_like(x)
+    query, key, value = (torch.randn(2, 3, rows, 8).bfloat16() for rows in (5, 7, 7))
+    mask = torch.randn(1, 3, 5, 7)  # as a learned bias of positions
     results = []
-    for function in (softmax, lambda x: F.softmax(x, dim=-1)):
-        own = x.clone().requires_grad_()
-        y = function(own)
-        y.backward(grad)
-        assert y.dtype == torch.bfloat16
-        results.append((y.detach(), own.grad))
+    for attend, dtype in ((cpu.attention, torch.bfloat16), (F.scaled_dot_product_attention, torch.float32)):
+        leaves = [leaf.detach().to(dtype).requires_grad_() for leaf in (query, key, value)]
+        bias = mask.clone().requires_grad_()
+        output = attend(*leaves, attn_mask=bias)
+        output.float().pow(2).sum().backward()
+        results.append((output, *(leaf.grad for leaf in (*leaves, bias))))
     for ours, torchs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, torchs, rtol=2e-2, atol=2e-3)
+        torch.testing.assert_close(ours.float(), torchs, rtol=2e-2, atol=2e-2)
+
+
+def test_attention_drops_weights_alike_forward_and_backward():
+    torch.manual_seed(0)
+    value = torch.eye(512, dtype=torch.bfloat16).expand(1, 1, 512, 512).requires_grad_()
+    query = key = torch.zeros(1, 1, 512, 8, dtype=torch.bfloat16)
+    weights = cpu.attention(query, key, value, dropout_p=0.1)  # of equal scores: 1/512 each, scaled, or 0
+    kept = weights > 0
+    assert abs(kept.float().mean().item() - 0.9) < 5 * (0.09 / 512**2) ** 0.5
+    torch.testing.assert_close(
+        weights[kept].float(), torch.full_like(weights[kept], 1 / 512 / 0.9).float(), rtol=1e-2, atol=0
+    )
+    weights.sum().backward()
+    torch.testing.assert_close(value.grad[0, 0, :, 0].float(), weights.float().sum(2)[0, 0], rtol=3e-2, atol=0)
 
 
 def test_random_words_are_uniform_and_uncorrelated():
