@@ -27,6 +27,7 @@ a table
   table=lab/bottleneck     `peftbench list tables` shows those there are
   seeds=3                  a number of seeds, or a list: seeds=[0,1,2]
   model=minilm task=rte    settings of all runs, as for `peftbench train`
+  evaluation.split=test    show the scores on test (default: validation); evaluation.merged=true: merged
   on_error=stop            start nothing further once a run has failed (default: continue)
   stale=rerun              train runs of other code again; stale=use takes them as they are (default: leave)
   hydra/launcher=joblib    several runs at a time; slurm and ray for a cluster

@@ -19,7 +19,7 @@ from peftbench.tables.collect import PlannedRun
 from peftbench.tables.spec import TableSpec, read_spec
 
 # settings of a sweep itself; all others are the runs'
-_OF_SWEEP = ("table", "seeds", "on_error", "stale")
+_OF_SWEEP = ("table", "seeds", "evaluation", "on_error", "stale")
 ON_ERROR, STALE = ("continue", "stop"), ("leave", "use", "rerun")
 
 
@@ -58,7 +58,7 @@ def read_request(argv: Sequence[str]) -> TableRequest:
         settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, list(_OF_SWEEP)), resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"table={chosen[0]}: {str(error).splitlines()[0]}") from error
-    spec = read_spec(chosen[0], settings["table"], settings["seeds"])
+    spec = read_spec(chosen[0], settings["table"], settings["seeds"], settings["evaluation"])
     for key, choices in (("on_error", ON_ERROR), ("stale", STALE)):
         if settings[key] not in choices:
             raise UserError(f"{key}={settings[key]} is unknown: choose from {', '.join(choices)}")
@@ -77,7 +77,8 @@ def read_request(argv: Sequence[str]) -> TableRequest:
         for seed in spec.seeds:
             one, folders = possible_folders(replace(config, seed=seed))
             lines = [*overrides, f"seed={seed}"]
-            planned.append(PlannedRun(row.label, seed, lines, one.plain(), folders[0], found_in, folders[1:]))
+            shown = spec.evaluation_of(row)
+            planned.append(PlannedRun(row.label, seed, lines, one.plain(), folders[0], found_in, folders[1:], shown))
     return TableRequest(
         spec=spec,
         planned=planned,

@@ -12,7 +12,7 @@ from peftbench.sweeps import run_process
 from peftbench.sweeps.job import job_settings, separate_sweep_job, sweep_job
 from peftbench.sweeps.launch import launcher, runs_at_once
 from peftbench.sweeps.request import key_of, launcher_name
-from peftbench.tables.collect import MISSING, STALE, Found, PlannedRun, collect
+from peftbench.tables.collect import MISSING, NOT_EVALUATED, STALE, Found, PlannedRun, collect
 from peftbench.terminal import console, print_error
 
 _POLL_SECONDS = 2.0
@@ -114,7 +114,7 @@ def _place(run: Found) -> list[str]:
 def _is_lacking(run: Found, stale: str) -> bool:
     if run.status == STALE:
         return stale == "rerun"
-    return run.status not in (Status.FINISHED, Status.RUNNING)
+    return run.status not in (Status.FINISHED, Status.RUNNING, NOT_EVALUATED)
 
 
 def _forced(run: Found) -> list[str]:

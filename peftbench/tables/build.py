@@ -37,7 +37,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     runs = {label: [run for run in shown if run.planned.label == label] for label in labels}
     used = {label: [run for run in of_row if run.used] for label, of_row in runs.items()}
     scored = {
-        label: RowScores({run.planned.seed: evidence[run.record.folder].predictions for run in of_row})
+        label: RowScores({run.planned.seed: evidence[run.key].predictions for run in of_row})
         for label, of_row in used.items()
         if of_row
     }
@@ -54,7 +54,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
             if row.label != spec.baseline and spec.baseline in scored:
                 cells = compared_cells(cells, scored[row.label], scored[spec.baseline], primary, confidence)
         cells = with_other_figures(cells, row, spec.tolerance)
-        points = [_point(run, evidence.get(run.record.folder)) for run in runs[row.label]]
+        points = [_point(run, evidence.get(run.key)) for run in runs[row.label]]
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points))
     columns = columns_of(max((row.classes or 0 for row in scored.values()), default=0))
     return Table(
@@ -66,6 +66,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         seeds=spec.seeds,
         baseline=spec.baseline,
         primary=primary,
+        evaluation=str(spec.evaluation),
         examples=next((len(row.labels) for row in scored.values()), None),
         columns=[columns[key] for key in spec.columns],
         all_columns=[column for key, column in columns.items() if any(key in row.cells for row in rows)],

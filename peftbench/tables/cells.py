@@ -5,7 +5,7 @@ from dataclasses import replace
 from statistics import fmean, median, stdev
 
 from peftbench.tables.claims import judge
-from peftbench.tables.collect import SPLIT, Found
+from peftbench.tables.collect import Found
 from peftbench.tables.columns import EXACT, MEASURED, PER_RUN, POINTS, SCORES, in_unit, measured
 from peftbench.tables.scored import RowScores
 from peftbench.tables.spec import RowSpec
@@ -59,7 +59,13 @@ def score_cells(used: Sequence[Found], scored: RowScores, confidence: float) -> 
     """Return the scores with their intervals, and how far they are spread over the seeds."""
     cells = {}
     for metric in (metric for metric in used[0].planned.config["task"]["metrics"] if metric in SCORES):
-        values = [score for run in used if run.result and (score := run.result.metrics[SPLIT][metric]) is not None]
+        values = [
+            score
+            for run in used
+            if run.result
+            and (evaluation := run.planned.evaluation.of(run.result))
+            and (score := evaluation.metrics[metric]) is not None
+        ]
         sd = stdev(values) if len(values) > 1 else None
         interval = scored.score(metric, confidence)
         shown = None if sd is None else in_unit(metric, sd)

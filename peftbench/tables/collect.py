@@ -13,8 +13,9 @@ from peftbench.runs.find import Run, find_runs, inspect_run
 from peftbench.runs.origin import is_current
 from peftbench.runs.record import Record
 from peftbench.runs.result import Result, Status
+from peftbench.tables.spec import EvaluationSpec
 
-SPLIT = "validation"
+NOT_EVALUATED = "not evaluated"
 MISSING, STALE = "missing", "stale"
 OTHER_DATA = "made from other data than the other runs"
 
@@ -28,7 +29,7 @@ class PlannedRun:
     """A run that a row asks for: the overrides that make it, its composed config (plain) and its folder.
 
     `searchpath` are the overrides that say where else Hydra finds configs. `others` are the folders it may have
-    instead: of a machine that trained it in another precision.
+    instead: of a machine that trained it in another precision. `evaluation` is the one that is shown of it.
     """
 
     label: str
@@ -38,6 +39,7 @@ class PlannedRun:
     folder: Path
     searchpath: Sequence[str] = ()
     others: Sequence[Path] = ()
+    evaluation: EvaluationSpec = EvaluationSpec()
 
     @property
     def command(self) -> str:
@@ -50,7 +52,8 @@ class Found:
     """What there is of a planned run.
 
     Attributes:
-        status: of the record; `missing` where there is none, `stale` for a finished one of other code or data.
+        status: of the record; `missing` where there is none, `stale` for a finished one of other code or data,
+            `not evaluated` for one without the evaluation that is to be shown.
         reason: why it failed, or what makes it stale; for a missing one, why it could not be begun, or which other
             run is close.
         result: what its result.json holds, None where there is none.
@@ -67,6 +70,11 @@ class Found:
     def record(self) -> Record:
         """The run's record."""
         return _record(self.planned)
+
+    @property
+    def key(self) -> tuple[Path, EvaluationSpec]:
+        """What tells what is shown of it from what is shown of any other."""
+        return self.record.folder, self.planned.evaluation
 
 
 def collect(
@@ -97,15 +105,22 @@ def _look_up(planned: PlannedRun, use_stale: bool, mistake: str | None) -> Found
     result = run.result
     if result is None or run.status != Status.FINISHED:
         return Found(planned, run.status, mistake or run.error, result, False)
-    scores = result.metrics.get(SPLIT, {})
-    if not all(_is_number(scores.get(metric)) for metric in planned.config["task"]["metrics"]):
-        return Found(planned, Status.FAILED, "its score on validation is no number", result, False)
+    evaluation = planned.evaluation.of(result)
+    if evaluation is None:
+        return Found(planned, NOT_EVALUATED, _how_to_evaluate(planned.evaluation, record), result, False)
+    if not all(_is_number(evaluation.metrics.get(metric)) for metric in planned.config["task"]["metrics"]):
+        return Found(planned, Status.FAILED, f"its score on {planned.evaluation} is no number", result, False)
     if is_current(result):
         return Found(planned, run.status, None, result, True)
     commit = result.environment.git_commit if result.environment else None
     version = result.environment.versions.get("peftbench", "?") if result.environment else "?"
     reason = f"made by other code (peftbench {version}{f', commit {commit[:7]}' if commit else ''})"
     return Found(planned, STALE, reason, result, use_stale)
+
+
+def _how_to_evaluate(evaluation: EvaluationSpec, record: Record) -> str:
+    words = ["peftbench", "evaluate", str(record.folder), "--split", evaluation.split]
+    return shlex.join([*words, *(["--merged"] if evaluation.merged else [])])
 
 
 def _is_number(score: float | None) -> bool:

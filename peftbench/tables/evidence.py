@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 from peftbench.errors import UserError
 from peftbench.runs.find import UNREADABLE
 from peftbench.runs.predictions import Predictions
-from peftbench.tables.collect import SPLIT, Found
+from peftbench.tables.collect import Found
 from peftbench.tables.columns import CORRELATIONS, MEASURED, PER_RUN, measured
+from peftbench.tables.spec import EvaluationSpec
+
+Key = tuple[Path, EvaluationSpec]
 
 
 class Evidence(NamedTuple):
@@ -29,27 +32,27 @@ class OddRecordError(Exception):
         super().__init__(f"{reason}. Train it again with force=true.")
 
 
-def read_evidence(found: Sequence[Found]) -> tuple[list[Found], dict[Path, Evidence]]:
-    """Return the runs, those that cannot be used marked so with the reason, and by its folder what each used one says.
+def read_evidence(found: Sequence[Found]) -> tuple[list[Found], dict[Key, Evidence]]:
+    """Return the runs, those that cannot be used marked so with the reason, and by its key what each used one says.
 
     Runs of one task must have answered for the same examples; where they have not, most of them are right.
     """
     evidence, reasons = {}, {}
     for run in found:
-        if run.used and run.record.folder not in evidence:
+        if run.used and run.key not in evidence:
             try:
                 _check_figures(run)
-                evidence[run.record.folder] = Evidence(_predictions(run), _history(run))
+                evidence[run.key] = Evidence(_predictions(run), _history(run))
             except (UserError, OddRecordError) as error:
-                reasons[run.record.folder] = str(error)
-    reasons |= _of_other_examples([run for run in found if run.record.folder in evidence], evidence)
+                reasons[run.key] = str(error)
+    reasons |= _of_other_examples([run for run in found if run.key in evidence], evidence)
     checked = [
         replace(run, status=UNREADABLE, reason=reason, used=False)
-        if run.used and (reason := reasons.get(run.record.folder)) is not None
+        if run.used and (reason := reasons.get(run.key)) is not None
         else run
         for run in found
     ]
-    return checked, {folder: found for folder, found in evidence.items() if folder not in reasons}
+    return checked, {key: found for key, found in evidence.items() if key not in reasons}
 
 
 def _check_figures(run: Found) -> None:
@@ -67,13 +70,13 @@ def _check_figures(run: Found) -> None:
 
 
 def _predictions(run: Found) -> Predictions:
-    evaluation = run.result.evaluation(SPLIT) if run.result else None
+    evaluation = run.planned.evaluation.of(run.result) if run.result else None
     if evaluation is None:
-        raise OddRecordError(f"{run.record.result_path} has no scores on {SPLIT}")
+        raise OddRecordError(f"{run.record.result_path} has no scores on {run.planned.evaluation}")
     predictions = run.record.predictions(evaluation)
     path = run.record.folder / (evaluation.predictions or "")
     if not predictions.predictions:
-        raise OddRecordError(f"{path} has no rows of {SPLIT}")
+        raise OddRecordError(f"{path} has no rows of {run.planned.evaluation}")
     if predictions.labels is None or None in predictions.labels:
         raise OddRecordError(f"{path} is damaged: a label is missing")
     given = [*predictions.labels, *predictions.predictions]
@@ -95,18 +98,19 @@ def _history(run: Found) -> list[dict[str, Any]]:
     return rows
 
 
-def _of_other_examples(found: Sequence[Found], evidence: Mapping[Path, Evidence]) -> dict[Path, str]:
-    """Say of runs, by their folder, that their examples are not those of most runs of their task."""
+def _of_other_examples(found: Sequence[Found], evidence: Mapping[Key, Evidence]) -> dict[Key, str]:
+    """Say of runs, by their key, that their examples are not those of most runs of their task."""
     by_task: dict[str, Counter[tuple[Any, ...]]] = {}
     for run in found:
-        labels = tuple(evidence[run.record.folder].predictions.labels)
+        labels = tuple(evidence[run.key].predictions.labels)
         by_task.setdefault(run.planned.config["task"]["name"], Counter())[labels] += 1
     reasons = {}
     for run in found:
-        labels = tuple(evidence[run.record.folder].predictions.labels)
+        labels = tuple(evidence[run.key].predictions.labels)
         most = by_task[run.planned.config["task"]["name"]].most_common(1)[0][0]
+        split = run.planned.evaluation.split
         if len(labels) != len(most):
-            reasons[run.record.folder] = f"it has {len(labels):,} examples of {SPLIT}, the other runs {len(most):,}"
+            reasons[run.key] = f"it has {len(labels):,} examples of {split}, the other runs {len(most):,}"
         elif labels != most:
-            reasons[run.record.folder] = f"its labels of {SPLIT} are not those of the other runs"
+            reasons[run.key] = f"its labels of {split} are not those of the other runs"
     return reasons

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from peftbench.runs.result import Environment
-from peftbench.tables.collect import MISSING, OTHER_DATA, STALE, Found
+from peftbench.tables.collect import MISSING, NOT_EVALUATED, OTHER_DATA, STALE, Found
 from peftbench.tables.spec import TableSpec
 
 
@@ -28,6 +28,9 @@ def missing_runs(found: Sequence[Found], command: str) -> list[str]:
     if missing := unused.pop(MISSING, 0):
         notes.append(f"{missing} of {len(found)} runs are missing: {command}")
         notes += sorted({f"{run.planned.label}: {run.reason}" for run in found if run.status == MISSING and run.reason})
+    if unused.pop(NOT_EVALUATED, 0):
+        of_these = [run for run in found if run.status == NOT_EVALUATED]
+        notes += [f"no scores on {run.planned.evaluation}: {run.planned.label}: {run.reason}" for run in of_these]
     for status in unused:
         notes += [
             f"{status}: {run.planned.label}, seed {run.planned.seed}{f': {run.reason}' if run.reason else ''}"

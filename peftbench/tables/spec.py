@@ -7,17 +7,39 @@ from typing import Any
 
 from peftbench.config.schema import MAX_SEED
 from peftbench.errors import UserError, nearest
+from peftbench.runs.result import Evaluation, Result
 from peftbench.tables.columns import COLUMNS, SIGNED
+
+SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """Which of a run's evaluations a table shows: see `runs.result.Evaluation`."""
+
+    split: str = "validation"
+    merged: bool = False
+
+    def of(self, result: Result) -> Evaluation | None:
+        """Return a run's evaluation of this kind, None where it has none."""
+        return result.evaluation(self.split, self.merged)
+
+    def __str__(self) -> str:
+        return f"{self.split}, merged" if self.merged else self.split
 
 
 @dataclass(frozen=True)
 class RowSpec:
-    """A row: its label, the overrides that make its runs, and figures by column key."""
+    """A row: its label, the overrides that make its runs, and figures by column key.
+
+    `evaluation` says what its evaluation has that the table's has not.
+    """
 
     label: str
     overrides: list[str]
     lab: dict[str, float] = field(default_factory=dict)
     published: dict[str, str] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +69,7 @@ class TableSpec:
         columns: keys of the columns shown. rows, claims: see there.
         tolerance: by column, how far a measured figure may be off the lab's and still agree with it.
         prepare: rows that are not shown, whose runs the others need; they are trained first.
+        evaluation: which evaluation of its runs it shows.
     """
 
     name: str
@@ -59,15 +82,21 @@ class TableSpec:
     claims: list[ClaimSpec]
     tolerance: dict[str, float]
     prepare: list[RowSpec]
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    def evaluation_of(self, row: RowSpec) -> EvaluationSpec:
+        """Return which evaluation of its runs a row shows."""
+        return replace(self.evaluation, **row.evaluation)
 
 
-def read_spec(name: str, raw: Mapping[str, Any], seeds: Any) -> TableSpec:
+def read_spec(name: str, raw: Mapping[str, Any], seeds: Any, evaluation: Mapping[str, Any] | None = None) -> TableSpec:
     """Return the checked spec.
 
     Args:
         name: as the user chose it.
         raw: the group `table` of the composed config, plain.
         seeds: a number of seeds, or a list of them.
+        evaluation: what the command line says of the evaluation; None stands for what the table says.
 
     Raises UserError for an unknown key, column or row, a label that occurs twice, or bad seeds.
     """
@@ -80,6 +109,7 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any) -> TableSpec:
     for key in ("rows", "prepare", "claims", "columns", "base"):
         _check_list(raw.get(key), f"{where}: {key}")
     base = _overrides(raw.get("base"), f"{where}: base")
+    asked = {key: value for key, value in _evaluation(evaluation, "the line").items() if value is not None}
     rows = [_row(row, f"{where}: a row") for row in raw["rows"]]
     prepare = [_row(row, f"{where}: prepare") for row in raw.get("prepare") or []]
     labels = [row.label for row in (*rows, *prepare)]
@@ -106,6 +136,7 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any) -> TableSpec:
         claims=claims,
         tolerance=tolerance,
         prepare=prepare,
+        evaluation=replace(EvaluationSpec(), **_evaluation(raw.get("evaluation"), where), **asked),
     )
 
 
@@ -115,7 +146,22 @@ def _row(raw: Any, where: str) -> RowSpec:
     for key, figure in (row.lab or {}).items():
         if not isinstance(figure, int | float):
             raise UserError(f"{where}: the lab's {key} must be a number, not {figure!r}")
-    return RowSpec(str(row.label), _overrides(row.overrides, where), row.lab or {}, row.published or {})
+    evaluation = _evaluation(row.evaluation, where)
+    return RowSpec(str(row.label), _overrides(row.overrides, where), row.lab or {}, row.published or {}, evaluation)
+
+
+def _evaluation(raw: Any, where: str) -> dict[str, Any]:
+    """Return the checked settings of an evaluation; None is nothing said."""
+    if raw is None:
+        return {}
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{where}: evaluation must have keys and values, not {raw!r}")
+    _check_keys(raw, EvaluationSpec.__dataclass_fields__, f"{where}: evaluation")
+    for key, choices in (("split", SPLITS), ("merged", (True, False))):
+        if raw.get(key) not in (None, *choices):
+            named = " or ".join(str(choice).lower() for choice in choices)
+            raise UserError(f"{where}: evaluation.{key}={raw[key]} must be {named}")
+    return dict(raw)
 
 
 def _overrides(lines: list[Any] | None, where: str) -> list[str]:

@@ -55,7 +55,7 @@ def missing_runs(row: Row) -> str:
 
 def subtitle(table: Table) -> str:
     """Return what the table is of, in one line."""
-    examples = f", n = {table.examples:,} validation examples" if table.examples else ""
+    examples = f", n = {table.examples:,} examples of {table.evaluation}" if table.examples else ""
     seeds = f"{len(table.seeds)} seed{'s' if len(table.seeds) > 1 else ''}"
     return f"model {table.model}, task {table.task}, {seeds}{examples}"
 
