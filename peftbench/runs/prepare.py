@@ -70,7 +70,7 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
     backbone = add_head(_backbone(folder, weights, config.model.dropout), task.objective.num_outputs)
     method = build(config.method, backbone.sites)
     check_length(config, backbone.sites.positions, method.extra_tokens)
-    check_method(method, backbone, config.task.max_length)
+    concerns = check_method(method, backbone, config.task.max_length)
     splits, warnings = _encoded(task, backbone, weights, config.task.max_length)
     return Prepared(
         device=device,
@@ -79,7 +79,7 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
         method=method,
         first_row=reads_first_row(backbone.sites),
         splits=splits,
-        warnings=warnings,
+        warnings=[*concerns, *warnings],
         parameters=count_parameters(method, backbone),
         origin=_origin(task, backbone, method, weights),
     )

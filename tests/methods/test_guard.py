@@ -104,6 +104,15 @@ def test_what_only_fails_when_it_runs_is_refused():
     assert "prompt does not run on LukeModel" in refusal(PromptConfig(length=3), headed(recognised_model("luke")))
 
 
+@pytest.mark.parametrize("architecture", ["convbert", "nystromformer"])
+def test_a_model_that_padding_reaches_by_itself_is_told_of(architecture):
+    backbone = headed(recognised_model(architecture))
+    (concern,) = check_method(build(LoraConfig(rank=2), backbone.sites), backbone, 32)
+    assert "lets padding change its answer by itself" in concern
+    bert = headed(recognised_model("ernie"))
+    assert check_method(build(LoraConfig(rank=2), bert.sites), bert, 32) == []
+
+
 def test_big_bird_keeps_its_sparse_attention():
     backbone = headed(recognised_model("big_bird"))
     encoder = backbone.backbone.encoder
