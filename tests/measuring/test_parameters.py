@@ -17,6 +17,8 @@ from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.full import FullConfig
 from peftbench.methods.head import HeadConfig
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.parallel import ParallelConfig
+from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
@@ -99,6 +101,25 @@ def test_adapter_by_placement(position, m, adapters, of_backbone, with_head, wit
 def test_official_houlsby_size():
     counts = count(AdapterConfig())
     assert counts["method"] + counts["head"] == 2_419_202
+
+
+def weights(config) -> int:
+    """The parameters of a method on BERT-base that are no biases, as papers often count."""
+    with torch.device("meta"):
+        method = build(config, backbone("bert_base").sites)
+    return sum(p.numel() for name, p in method.named_parameters() if not name.endswith("bias"))
+
+
+def test_pfeiffer_as_published():
+    """UniPELT's 895 k, and AdapterDrop's 884 k, which leave out the biases."""
+    assert count(PfeifferConfig())["method"] == count(PfeifferConfig(reduction_factor=16))["method"] == 894_528
+    assert weights(PfeifferConfig()) == 884_736
+    assert count(PfeifferConfig(layers="5-11"))["method"] == 894_528 * 7 // 12
+
+
+def test_parallel():
+    assert count(ParallelConfig(bottleneck=64))["method"] == 1_189_632
+    assert count(ParallelConfig(bottleneck=64, learn_scale=True))["method"] == 1_189_632 + 12
 
 
 def test_houlsby_on_bert_large():
@@ -221,6 +242,7 @@ MODERNBERT = {
     "adapters": (AdapterConfig(train_layer_norm=False), 44 * 99_136),
     # no biases, and no norm before the first layer's attention
     "adapters and norms": (AdapterConfig(), 44 * 99_136 + (22 + 21 + 2) * 768),
+    "pfeiffer": (PfeifferConfig(), 22 * (2 * 48 * 768 + 48 + 768)),
     "prefix": (PrefixConfig(), 22 * 2 * 20 * 768),
     "prompt": (PromptConfig(init="uniform"), 20 * 768),
     "full": (FullConfig(), 149_014_272),

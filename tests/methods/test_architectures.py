@@ -8,6 +8,7 @@ from peftbench.errors import UserError
 from peftbench.methods import METHODS, build, find_sites
 from peftbench.methods.adapter import POSITIONS, AdapterConfig
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
@@ -17,6 +18,7 @@ CONFIGS = {name: cls.config_class() for name, cls in METHODS.items()} | {
     "lora-all": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, targets=["all"], dora=True),
     "rslora": LoraConfig(rank=4, rslora=True),
+    "parallel-learned": ParallelConfig(bottleneck=4, learn_scale=True),
     "prefix-short": PrefixConfig(length=3),
     "prefix-network": PrefixConfig(length=3, reparametrize=True, mid_dim=6),
     "prompt-front": PromptConfig(length=3, insert="front"),

@@ -11,6 +11,8 @@ from transformers import BertConfig, BertModel
 from peftbench.methods import Method, Sites, build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.parallel import ParallelConfig
+from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
@@ -98,6 +100,47 @@ def test_houlsby_order(golden):
                 f"{ours}.up_bias": f"{theirs}_up.bias",
             }
     _check(g, method, names)
+
+
+BEHIND_FFN = {
+    f"bottlenecks.{layer}.{ours}": f"encoder.layer.{layer}.output.adapters.a.{theirs}"
+    for layer in range(2)
+    for ours, theirs in {
+        "down_weight": "adapter_down.0.weight",
+        "down_bias": "adapter_down.0.bias",
+        "up_weight": "adapter_up.weight",
+        "up_bias": "adapter_up.bias",
+    }.items()
+}
+
+
+def test_pfeiffer_order(golden):
+    g = golden("ad_seq_bn")
+    _check(g, _build(PfeifferConfig(bottleneck=8), g.sites, g.dtype), BEHIND_FFN)
+
+
+def test_parallel(golden):
+    g = golden("ad_par_bn")
+    _check(g, _build(ParallelConfig(bottleneck=8, scale=4), g.sites, g.dtype), BEHIND_FFN)
+
+
+def test_a_learned_scale_begins_as_the_fixed_one(golden):
+    """Its gradient is that of the update's weight and bias, for the loss depends on scale · update alone."""
+    g = golden("ad_par_bn")
+    method = _build(ParallelConfig(bottleneck=8, scale=4, learn_scale=True), g.sites, g.dtype)
+    own = dict(method.named_parameters())
+    with torch.no_grad():
+        for ours, theirs in BEHIND_FFN.items():
+            own[ours].copy_(g.adapter[theirs])
+    with method.on(g.sites):
+        hidden = g.model(**g.inputs).last_hidden_state
+        g.close(hidden, g.hidden)
+        (hidden**2).sum().backward()
+    expected = g.gradients("sumsq")
+    for layer in range(2):
+        up = [(own[name], expected[BEHIND_FFN[name]]) for name in own if name.startswith(f"bottlenecks.{layer}.up")]
+        along = sum((tensor * gradient).sum() for tensor, gradient in up)
+        torch.testing.assert_close(own[f"scales.{layer}"].grad, along / 4, rtol=1e-4, atol=1e-4)
 
 
 def test_lora_query_value(golden):

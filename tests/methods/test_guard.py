@@ -15,6 +15,8 @@ from peftbench.methods.full import FullConfig
 from peftbench.methods.guard import check_method
 from peftbench.methods.head import HeadConfig
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.parallel import ParallelConfig
+from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
@@ -23,6 +25,8 @@ CONFIGS = {
     "head": HeadConfig(),
     "adapter": AdapterConfig(bottleneck=4, position="every"),
     "adapter-output": AdapterConfig(bottleneck=4, position="output"),
+    "pfeiffer": PfeifferConfig(bottleneck=4),
+    "parallel": ParallelConfig(bottleneck=4, learn_scale=True),
     "lora": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, dora=True),
     "prefix": PrefixConfig(length=3),
@@ -70,6 +74,7 @@ def test_a_run_is_refused_before_anything_is_written(train_tiny, tiny_model_dir,
 
 def test_a_site_that_is_run_twice_is_refused():
     assert "runs ffn.residual 2 times" in refusal(AdapterConfig(bottleneck=4), headed(recognised_model("xmod")))
+    assert "ffn.residual runs twice" in refusal(ParallelConfig(bottleneck=4), headed(recognised_model("xmod")))
     check_method(build(LoraConfig(rank=2), (b := headed(recognised_model("xmod"))).sites), b, 32)
 
 

@@ -17,11 +17,15 @@ from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.full import FullConfig
 from peftbench.methods.lora import LoraConfig, dora_weight
+from peftbench.methods.parallel import ParallelConfig
+from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
 METHODS = {
     "adapter": AdapterConfig(bottleneck=4),
+    "pfeiffer": PfeifferConfig(bottleneck=4),
+    "parallel": ParallelConfig(bottleneck=4, learn_scale=True),
     "lora": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, dora=True),
     "prefix": PrefixConfig(length=3),
