@@ -16,6 +16,7 @@ from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.full import FullConfig
 from peftbench.methods.head import HeadConfig
+from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.pfeiffer import PfeifferConfig
@@ -148,6 +149,11 @@ def test_lora_by_rank(targets, at_rank_one, shares):
         assert percent(counts["share_method"]) == pytest.approx(share, abs=1.01e-4)
 
 
+def test_ia3_as_the_paper_and_as_peft_place_it():
+    assert count(Ia3Config())["method"] == 55_296
+    assert count(Ia3Config(targets=["key", "value", "output", "down"]))["method"] == 64_512
+
+
 def test_dora():
     counts = count(LoraConfig(rank=8, dora=True))
     assert counts["method"] == 313_344
@@ -243,6 +249,7 @@ MODERNBERT = {
     # no biases, and no norm before the first layer's attention
     "adapters and norms": (AdapterConfig(), 44 * 99_136 + (22 + 21 + 2) * 768),
     "pfeiffer": (PfeifferConfig(), 22 * (2 * 48 * 768 + 48 + 768)),
+    "IA³ on slices of the fused map": (Ia3Config(), 22 * (2 * 768 + 1152)),
     "prefix": (PrefixConfig(), 22 * 2 * 20 * 768),
     "prompt": (PromptConfig(init="uniform"), 20 * 768),
     "full": (FullConfig(), 149_014_272),

@@ -10,6 +10,7 @@ from transformers import BertConfig, BertModel
 
 from peftbench.methods import Method, Sites, build, find_sites
 from peftbench.methods.adapter import AdapterConfig
+from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.pfeiffer import PfeifferConfig
@@ -153,6 +154,33 @@ def test_lora_query_value(golden):
         for ab in "ab"
     }
     _check(g, method, names)
+
+
+def test_ia3_as_peft_places_it(golden):
+    """Its default for BERT scales what enters the attention's output map too: `output.dense` fits both."""
+    g = golden("peft_ia3")
+    method = _build(Ia3Config(targets=["key", "value", "output", "down"]), g.sites, g.dtype)
+    names = {
+        f"factors.{short}.{layer}": f"base_model.model.encoder.layer.{layer}.{PEFT_PLACES[short]}.ia3_l.default"
+        for short in ("key", "value", "output", "down")
+        for layer in range(2)
+    }
+    _check(g, method, names, lambda ours, theirs: theirs.flatten())
+    with method.on(g.sites), torch.no_grad():
+        method.merge()
+        g.close(g.model(**g.inputs).last_hidden_state, g.hidden)
+
+
+def test_ia3_as_adapterhub_places_it(golden):
+    """It scales before the activation, where the paper (§3.3) and our default scale behind it."""
+    g = golden("ad_ia3")
+    method = _build(Ia3Config(targets=["key", "value", "up"]), g.sites, g.dtype)
+    names = {
+        f"factors.{short}.{layer}": f"encoder.layer.{layer}.{PEFT_PLACES[short]}.loras.a.lora_B"
+        for short in ("key", "value", "up")
+        for layer in range(2)
+    }
+    _check(g, method, names, lambda ours, theirs: theirs.flatten())
 
 
 PEFT_PLACES = {

@@ -14,6 +14,7 @@ from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.full import FullConfig
 from peftbench.methods.guard import check_method
 from peftbench.methods.head import HeadConfig
+from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.pfeiffer import PfeifferConfig
@@ -27,6 +28,7 @@ CONFIGS = {
     "adapter-output": AdapterConfig(bottleneck=4, position="output"),
     "pfeiffer": PfeifferConfig(bottleneck=4),
     "parallel": ParallelConfig(bottleneck=4, learn_scale=True),
+    "ia3": Ia3Config(targets=["all"]),
     "lora": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, dora=True),
     "prefix": PrefixConfig(length=3),

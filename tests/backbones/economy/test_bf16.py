@@ -16,6 +16,7 @@ from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.full import FullConfig
+from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig, dora_weight
 from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.pfeiffer import PfeifferConfig
@@ -26,6 +27,7 @@ METHODS = {
     "adapter": AdapterConfig(bottleneck=4),
     "pfeiffer": PfeifferConfig(bottleneck=4),
     "parallel": ParallelConfig(bottleneck=4, learn_scale=True),
+    "ia3": Ia3Config(targets=["all"]),
     "lora": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, dora=True),
     "prefix": PrefixConfig(length=3),
