@@ -14,6 +14,7 @@ from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import METHODS, build
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
+from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.full import FullConfig
 from peftbench.methods.head import HeadConfig
 from peftbench.methods.ia3 import Ia3Config
@@ -108,7 +109,7 @@ def weights(config) -> int:
     """The parameters of a method on BERT-base that are no biases, as papers often count."""
     with torch.device("meta"):
         method = build(config, backbone("bert_base").sites)
-    return sum(p.numel() for name, p in method.named_parameters() if not name.endswith("bias"))
+    return sum(p.numel() for name, p in method.named_parameters() if "bias" not in name)
 
 
 def test_pfeiffer_as_published():
@@ -116,6 +117,18 @@ def test_pfeiffer_as_published():
     assert count(PfeifferConfig())["method"] == count(PfeifferConfig(reduction_factor=16))["method"] == 894_528
     assert weights(PfeifferConfig()) == 884_736
     assert count(PfeifferConfig(layers="5-11"))["method"] == 894_528 * 7 // 12
+
+
+@pytest.mark.parametrize(
+    ("position", "formula", "with_biases", "with_norms"),
+    [("both", 38_080, 57_088, 95_488), ("ffn", 19_072, 28_576, 66_976)],
+    ids=["Compacter", "Compacter++"],
+)
+def test_compacter(position, formula, with_biases, with_norms):
+    """The paper's formula leaves out the biases, its percentages count biases and norms."""
+    bare = CompacterConfig(position=position, train_layer_norm=False)
+    assert (weights(bare), count(bare)["method"]) == (formula, with_biases)
+    assert count(CompacterConfig(position=position, reduction_factor=32))["method"] == with_norms
 
 
 def test_parallel():

@@ -7,6 +7,7 @@ from tiny import ARCHITECTURES, tiny_batch, tiny_model
 from peftbench.errors import UserError
 from peftbench.methods import METHODS, build, find_sites
 from peftbench.methods.adapter import POSITIONS, AdapterConfig
+from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.parallel import ParallelConfig
@@ -16,6 +17,7 @@ from peftbench.methods.prompt import PromptConfig
 CONFIGS = {name: cls.config_class() for name, cls in METHODS.items()} | {
     **{f"adapter-{position}": AdapterConfig(bottleneck=4, position=position) for position in POSITIONS},
     "adapter-alone": AdapterConfig(bottleneck=4, train_layer_norm=False),
+    "compacter++": CompacterConfig(bottleneck=8, rank=2, position="ffn", train_layer_norm=False),
     "ia3-all": Ia3Config(targets=["all"]),
     "lora-all": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, targets=["all"], dora=True),

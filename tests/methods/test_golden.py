@@ -10,6 +10,7 @@ from transformers import BertConfig, BertModel
 
 from peftbench.methods import Method, Sites, build, find_sites
 from peftbench.methods.adapter import AdapterConfig
+from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.parallel import ParallelConfig
@@ -61,14 +62,18 @@ def golden(request, golden_dir):
     return lambda name: Golden(golden_dir, name, attention, getattr(torch, dtype))
 
 
-def _check(golden: Golden, method: Method, names: dict[str, str], reshape=None) -> None:
-    """Copy the peer's tensors in by `names` (ours → theirs), then compare output and gradients."""
+def _check(golden: Golden, method: Method, names: dict[str, str | list[str]], reshape=None) -> None:
+    """Copy the peer's tensors in by `names` (ours → theirs, several in a stack), then compare output and gradients."""
     reshape = reshape or (lambda ours, theirs: theirs)
+
+    def peer(tensors: Tensors, names: str | list[str]) -> torch.Tensor:
+        return tensors[names] if isinstance(names, str) else torch.stack([tensors[name] for name in names])
+
     own = dict(method.named_parameters())
     assert set(own) == set(names), "every tensor of ours has its peer"
     with torch.no_grad():
         for ours, theirs in names.items():
-            own[ours].copy_(reshape(ours, golden.adapter[theirs]))
+            own[ours].copy_(reshape(ours, peer(golden.adapter, theirs)))
     method.to(golden.dtype)
     before = golden.model(**golden.inputs).last_hidden_state
     with method.on(golden.sites):
@@ -77,7 +82,7 @@ def _check(golden: Golden, method: Method, names: dict[str, str], reshape=None) 
         (hidden**2).sum().backward()
     expected = golden.gradients("sumsq")
     for ours, theirs in names.items():
-        golden.close(own[ours].grad, reshape(ours, expected[theirs]))
+        golden.close(own[ours].grad, reshape(ours, peer(expected, theirs)))
     assert torch.equal(before, golden.model(**golden.inputs).last_hidden_state), "detach leaves no trace"
 
 
@@ -142,6 +147,31 @@ def test_a_learned_scale_begins_as_the_fixed_one(golden):
         up = [(own[name], expected[BEHIND_FFN[name]]) for name in own if name.startswith(f"bottlenecks.{layer}.up")]
         along = sum((tensor * gradient).sum() for tensor, gradient in up)
         torch.testing.assert_close(own[f"scales.{layer}"].grad, along / 4, rtol=1e-4, atol=1e-4)
+
+
+def test_compacter(golden):
+    g = golden("ad_compacter_n4")
+    config = CompacterConfig(bottleneck=8, activation="gelu", train_layer_norm=False)
+    method = _build(config, g.sites, g.dtype)
+    places = [
+        f"encoder.layer.{layer}.{place}.adapters.a.adapter"
+        for place in ("attention.output", "output")
+        for layer in range(2)
+    ]
+    names = {
+        f"{way}.{ours}": [f"{place}_{which}.{theirs}" for place in places]
+        for way, which in (("down", "down.0"), ("up", "up"))
+        for ours, theirs in (("left", "W_left"), ("right", "W_right"))
+    }
+    biases = {
+        f"{way}.biases.{index}": f"{place}_{which}.b"
+        for way, which in (("down", "down.0"), ("up", "up"))
+        for index, place in enumerate(places)
+    }
+    _check(g, method, names | biases | {"rule": "shared_parameters.a.phm_rule"})
+    method.requires_grad_(False)
+    with method.on(g.sites):  # the factors multiplied out
+        g.close(g.model(**g.inputs).last_hidden_state, g.hidden)
 
 
 def test_lora_query_value(golden):

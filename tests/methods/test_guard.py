@@ -11,6 +11,7 @@ from peftbench.errors import UserError
 from peftbench.methods import METHODS, build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
+from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.full import FullConfig
 from peftbench.methods.guard import check_method
 from peftbench.methods.head import HeadConfig
@@ -28,6 +29,7 @@ CONFIGS = {
     "adapter-output": AdapterConfig(bottleneck=4, position="output"),
     "pfeiffer": PfeifferConfig(bottleneck=4),
     "parallel": ParallelConfig(bottleneck=4, learn_scale=True),
+    "compacter": CompacterConfig(bottleneck=4),
     "ia3": Ia3Config(targets=["all"]),
     "lora": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, dora=True),

@@ -15,6 +15,7 @@ from peftbench.backbones.economy.frozen import frozen_in_bf16
 from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
+from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.full import FullConfig
 from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig, dora_weight
@@ -27,6 +28,7 @@ METHODS = {
     "adapter": AdapterConfig(bottleneck=4),
     "pfeiffer": PfeifferConfig(bottleneck=4),
     "parallel": ParallelConfig(bottleneck=4, learn_scale=True),
+    "compacter": CompacterConfig(bottleneck=4),
     "ia3": Ia3Config(targets=["all"]),
     "lora": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, dora=True),
