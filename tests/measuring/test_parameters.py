@@ -19,6 +19,7 @@ from peftbench.methods.full import FullConfig
 from peftbench.methods.head import HeadConfig
 from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.mam import MamConfig
 from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
@@ -187,6 +188,15 @@ def test_prefix_by_length(length, flat, flat_share, network, network_share):
     assert (direct["method"], percent(direct["share_method"])) == (flat, flat_share)
     through = count(PrefixConfig(length=length, reparametrize=True))
     assert (through["method"], round(100 * through["share_method"], 3)) == (network, network_share)
+
+
+def test_mam():
+    """Its sizes for GLUE, and for larger tasks, are what is stored: without the network."""
+    assert count(MamConfig(reparametrize=False))["method"] == 599_232
+    large = MamConfig(bottleneck=512, length=30, scale=4, reparametrize=False)
+    assert count(large)["method"] == 10_005_504
+    network = 16 * 768 + 769 * 800 + 801 * 18_432
+    assert count(MamConfig())["method"] == network + 12 * 25_360
 
 
 @pytest.mark.parametrize(("length", "size", "share"), [(5, 3840, 0.0035), (20, 15360, 0.014), (100, 76800, 0.0701)])

@@ -13,6 +13,7 @@ from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.mam import MamConfig
 from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
@@ -273,6 +274,36 @@ def test_reparametrised_prefix_and_its_folded_form(golden):
     theirs = "encoder.layer.0.attention.self.prefix_tuning.pool.prefix_tunings.a.self_prefix"
     names = {"embedding": f"{theirs}.wte.weight"} | {
         f"network.{i}.{leaf}": f"{theirs}.control_trans.{i}.{leaf}" for i in (0, 2) for leaf in ("weight", "bias")
+    }
+    _check(g, method, names)
+    config, tensors = method.exported()
+    folded = _build(config, g.sites, g.dtype)
+    folded.load_state_dict(tensors)
+    with folded.on(g.sites), torch.no_grad():
+        g.close(g.model(**g.inputs).last_hidden_state, g.hidden)
+
+
+def test_mam(golden):
+    g = golden("ad_mam")
+    config = MamConfig(bottleneck=8, scale=4, length=5, mid_dim=16)
+    peer = "encoder.layer.0.attention.self.prefix_tuning.pool.prefix_tunings.a.self_prefix"
+    names = {"prefix.embedding": f"{peer}.wte.weight"} | {
+        f"prefix.network.{i}.{leaf}": f"{peer}.control_trans.{i}.{leaf}" for i in (0, 2) for leaf in ("weight", "bias")
+    }
+    names |= {f"parallel.{ours}": theirs for ours, theirs in BEHIND_FFN.items()}
+    _check(g, _build(config, g.sites, g.dtype), names)
+
+
+def test_peft_reparametrised_prefix_agrees_once_positions_are_its_own(golden):
+    """`peft` hands the prefix over as past keys, so that transformers counts the text's positions from 5 on."""
+    g = golden("peft_prefix_mlp")
+    positions = torch.arange(5, 5 + g.inputs["input_ids"].shape[1])[None].expand(3, -1)
+    g.inputs |= {"position_ids": positions, "token_type_ids": torch.zeros_like(positions)}
+    method = _build(PrefixConfig(length=5, reparametrize=True, mid_dim=16), g.sites, g.dtype)
+    names = {"embedding": "prompt_encoder.default.embedding.weight"} | {
+        f"network.{i}.{leaf}": f"prompt_encoder.default.transform.{i}.{leaf}"
+        for i in (0, 2)
+        for leaf in ("weight", "bias")
     }
     _check(g, method, names)
     config, tensors = method.exported()

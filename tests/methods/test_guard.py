@@ -17,6 +17,7 @@ from peftbench.methods.guard import check_method
 from peftbench.methods.head import HeadConfig
 from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.mam import MamConfig
 from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
@@ -33,6 +34,7 @@ CONFIGS = {
     "ia3": Ia3Config(targets=["all"]),
     "lora": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, dora=True),
+    "mam": MamConfig(bottleneck=4, length=3, mid_dim=6),
     "prefix": PrefixConfig(length=3),
     "prefix-network": PrefixConfig(length=3, reparametrize=True, mid_dim=6),
     "prompt": PromptConfig(length=3),
@@ -161,7 +163,7 @@ def test_closed_forms_are_what_trains(architecture):
         try:
             built = build(config, sites)
         except UserError:  # a prefix that reaches no attention
-            assert method.name == "prefix" and not sites.attention_interface
+            assert method.name in ("prefix", "mam") and not sites.attention_interface
             continue
         assert sum(p.numel() for p in built.parameters()) == built.count(config, sites), method.name
 

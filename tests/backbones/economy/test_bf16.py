@@ -19,6 +19,7 @@ from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.full import FullConfig
 from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig, dora_weight
+from peftbench.methods.mam import MamConfig
 from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
@@ -32,6 +33,7 @@ METHODS = {
     "ia3": Ia3Config(targets=["all"]),
     "lora": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, dora=True),
+    "mam": MamConfig(bottleneck=4, length=3, mid_dim=6),
     "prefix": PrefixConfig(length=3),
     "prompt": PromptConfig(length=3),
     "bitfit": BitfitConfig(),
