@@ -22,12 +22,12 @@ from peftbench.backbones.attachments import Handle
 from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
-from peftbench.methods import adapter
+from peftbench.methods.adapter import POSITIONS as ADAPTER_POSITIONS
 from peftbench.methods.base import Method, check_at_least, check_choice
 from peftbench.methods.bottleneck import ACTIVATIONS, BottleneckConfig, bottleneck_update, layer_numbers, places
 from peftbench.methods.layer_norms import count_layer_norms, layer_norm_names
 
-POSITIONS = {name: adapter.POSITIONS[name] for name in ("attention", "ffn", "both")}
+POSITIONS = {name: ADAPTER_POSITIONS[name] for name in ("attention", "ffn", "both")}
 RULE_STD = 1e-4
 
 

@@ -84,12 +84,8 @@ def test_padding_does_not_change_a_row(architecture):
     model = tiny_model(architecture)
     sites = find_sites(model)
     batch = tiny_batch()
-    for config in (
-        MamConfig(length=3),
-        PrefixConfig(length=3),
-        PromptConfig(length=3),
-        PromptConfig(length=3, insert="front"),
-    ):
+    prompts = PromptConfig(length=3), PromptConfig(length=3, insert="front")
+    for config in (PrefixConfig(length=3), MamConfig(length=3), *prompts):
         method = build(config, sites)
         _shake(method)
         with method.on(sites), torch.no_grad():
