@@ -42,7 +42,7 @@ class AdapterConfig(BottleneckConfig):
 
     Attributes:
         position: attention | ffn | both (Houlsby) | every (four a layer) | output (one, before the head).
-        activation: gelu (as the official code) | gelu_new | relu | swish | tanh.
+        activation: gelu (as the official code) | relu | swish | tanh | gelu_new (gelu by tanh).
         train_layer_norm: also train the backbone's layer norms: with adapters in all layers every one, the
             embeddings' included, else those of the layers that carry adapters.
         init_std: standard deviation of both weight matrices, truncated at two deviations; biases start at 0.

@@ -18,10 +18,10 @@ from peftbench.methods.base import check_at_least
 Activation = Callable[[torch.Tensor], torch.Tensor]
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": F.gelu,
-    "gelu_new": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
     "swish": F.silu,
     "tanh": torch.tanh,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
 }
 _RANGE = re.compile(r"([0-9]+)(?:-([0-9]+))?")
 

@@ -39,7 +39,7 @@ class CompacterConfig(BottleneckConfig):
         phm_dim: n, number and size of the shared matrices; it divides the bottleneck and the model's width.
         rank: of each s_i·t_i.
         position: attention | ffn (Compacter++) | both (Compacter).
-        activation: gelu_new (as the official code) | gelu | relu | swish | tanh.
+        activation: gelu_new (gelu by tanh, as the official code) | gelu | relu | swish | tanh.
         train_layer_norm: also train the backbone's layer norms: with adapters in all layers every one, the
             embeddings' included, else those of the layers that carry adapters.
     """
