@@ -1,9 +1,10 @@
 """Parallel adapters (He et al. 2022, Towards a unified view, §3.3 and §4): beside the feed-forward part.
 
 s·(W_up·relu(W_down·x + b_1) + b_2) is added to the feed-forward part's output behind its dropout, x what the part
-reads (behind a norm that stands before it, where AdapterHub reads in front of it); no skip of its own. After jxhe/unify-parameter-efficient-tuning
-(petl_factory.py:422-456): W_down Kaiming-uniform with a = √5, W_up and the biases zero, so that it starts as nothing.
-s = 4 is the paper's choice for its larger tasks (§4.5); its GLUE script takes 2.
+reads (behind a norm that stands before it, where AdapterHub reads in front of it); no skip of its own. After
+jxhe/unify-parameter-efficient-tuning (petl_factory.py:422-456): W_down Kaiming-uniform with a = √5, W_up and the
+biases zero, so that it starts as nothing. s = 4 is the paper's choice for its larger tasks (§4.5); its GLUE script
+takes 2.
 """
 
 import math
