@@ -30,7 +30,8 @@ class Ia3Config:
 
     Attributes:
         targets: linear sites: query, key, value, up (factors on their output), output, down (on their input), or
-            `all`.
+            `all`. Where another method acts on the same maps, attach and merge IA³ behind it: what it scales is
+            that method's too.
     """
 
     targets: list[str] = field(default_factory=lambda: ["key", "value", "down"])
