@@ -19,6 +19,11 @@ GRID = {
     "prefix": "task=mrpc trainer.epochs=2 trainer.lr=1e-2,3e-2",
     "prompt": "task=mrpc trainer.epochs=4,8 trainer.lr=5e-2,2e-1",
     "bitfit": "task=stsb_binary trainer.epochs=3 trainer.lr=3e-3,1e-2",
+    "pfeiffer": "task=mrpc trainer.epochs=5 trainer.lr=1e-3,3e-3",
+    "parallel": "task=mrpc trainer.epochs=5 trainer.lr=1e-3,3e-3",
+    "ia3": "task=mrpc trainer.epochs=5 trainer.lr=8e-3,2e-2",
+    "compacter": "task=mrpc trainer.epochs=5 trainer.lr=3e-3,1e-2",
+    "mam": "task=mrpc trainer.epochs=5 trainer.lr=3e-4,1e-3",
     "adapter": "task=stsb_binary trainer.epochs=5 trainer.lr=1e-3,2e-3",
 }
 

@@ -130,6 +130,8 @@ class Span:
             entered[:] = [x]
 
         def leave(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+            if not entered:
+                raise RuntimeError(f"{self.exit.name} runs twice, what enters its sub-layer is read once")
             # where the last layer computes its first rows alone, the input's others have no output
             return function(entered.pop()[:, : output.shape[1]], output)
 

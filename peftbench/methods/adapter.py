@@ -6,24 +6,26 @@ followed: truncated normal with σ = 1e-3 (the paper's main runs used 1e-2, §3.
 the pooler frozen.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
-import torch
 from torch import nn
-from torch.nn import functional as F
 
 from peftbench.backbones.attachments import Handle
-from peftbench.backbones.sites import NORM_SITES, Sites
+from peftbench.backbones.sites import Sites
+from peftbench.errors import UserError
 from peftbench.methods.base import Method, check_at_least, check_choice
+from peftbench.methods.bottleneck import (
+    ACTIVATIONS,
+    Bottleneck,
+    BottleneckConfig,
+    count_bottleneck,
+    layer_numbers,
+    places,
+)
+from peftbench.methods.layer_norms import count_layer_norms, layer_norm_names
 
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "gelu": F.gelu,
-    "relu": F.relu,
-    "swish": F.silu,
-    "tanh": torch.tanh,
-}
 # `every` is our reading of "every sub-layer": in BERT that equals `both`, so it adds one behind each layer norm
 POSITIONS: dict[str, tuple[str, ...]] = {
     "attention": ("attention.residual",),
@@ -35,62 +37,30 @@ POSITIONS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class AdapterConfig:
-    """Settings of the bottleneck adapter.
+class AdapterConfig(BottleneckConfig):
+    """Settings of the bottleneck adapter, beside those of `BottleneckConfig` (m = 64).
 
     Attributes:
-        bottleneck: inner dimension m.
         position: attention | ffn | both (Houlsby) | every (four a layer) | output (one, before the head).
-        activation: gelu (as the official code) | relu | swish | tanh.
-        train_layer_norm: also train every layer norm of the backbone, the embeddings' included.
+        activation: gelu (as the official code) | relu | swish | tanh | gelu_new (gelu by tanh).
+        train_layer_norm: also train the backbone's layer norms: with adapters in all layers every one, the
+            embeddings' included, else those of the layers that carry adapters.
         init_std: standard deviation of both weight matrices, truncated at two deviations; biases start at 0.
     """
 
-    bottleneck: int = 64
+    default_bottleneck: ClassVar[int] = 64
     position: str = "both"
     activation: str = "gelu"
     train_layer_norm: bool = True
     init_std: float = 1e-3
 
     def __post_init__(self) -> None:
-        check_at_least("bottleneck", self.bottleneck, 1)
+        super().__post_init__()
         check_choice("position", self.position, POSITIONS)
         check_choice("activation", self.activation, ACTIVATIONS)
         check_at_least("init_std", self.init_std, 0)
-
-
-def bottleneck_adapter(
-    x: torch.Tensor,
-    down_weight: torch.Tensor,
-    down_bias: torch.Tensor,
-    up_weight: torch.Tensor,
-    up_bias: torch.Tensor,
-    activation: Callable[[torch.Tensor], torch.Tensor],
-) -> torch.Tensor:
-    """Return x + W_up·act(W_down·x + b_down) + b_up.
-
-    Args:
-        x: (..., d).
-        down_weight: (m, d). down_bias: (m,). up_weight: (d, m). up_bias: (d,).
-        activation: elementwise function.
-    """
-    return x + F.linear(activation(F.linear(x, down_weight, down_bias)), up_weight, up_bias)
-
-
-class Bottleneck(nn.Module):
-    """The four tensors of one bottleneck adapter."""
-
-    def __init__(self, hidden: int, bottleneck: int, init_std: float) -> None:
-        super().__init__()
-        self.down_weight = nn.Parameter(torch.empty(bottleneck, hidden))
-        self.down_bias = nn.Parameter(torch.zeros(bottleneck))
-        self.up_weight = nn.Parameter(torch.empty(hidden, bottleneck))
-        self.up_bias = nn.Parameter(torch.zeros(hidden))
-        for weight in (self.down_weight, self.up_weight):
-            if init_std > 0:
-                nn.init.trunc_normal_(weight, std=init_std, a=-2 * init_std, b=2 * init_std)
-            else:
-                nn.init.zeros_(weight)
+        if self.position == "output" and self.layers != "all":
+            raise UserError("method.position=output is in no layer: leave method.layers=all")
 
 
 class Adapter(Method, name="adapter"):
@@ -103,48 +73,33 @@ class Adapter(Method, name="adapter"):
         super().__init__(config, sites)
         self.bottlenecks = nn.ModuleDict(
             {
-                site.replace(".", "_"): nn.ModuleList(
-                    Bottleneck(sites.hidden, config.bottleneck, config.init_std) for _ in sites.at(site)
-                )
+                site.replace(".", "_"): nn.ModuleList(_fresh(config, sites.hidden) for _ in places(config, sites, site))
                 for site in POSITIONS[config.position]
             }
         )
         if config.train_layer_norm:
-            self.train_backbone(sites, layer_norm_names(sites))
+            self.train_backbone(sites, layer_norm_names(sites, layer_numbers(config, sites)))
 
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Pass each placement's tensor through its adapter."""
-        activation = ACTIVATIONS[self.config.activation]
         for site in POSITIONS[self.config.position]:
-            blocks: Any = self.bottlenecks[site.replace(".", "_")]
-            for place, block in zip(sites.at(site), blocks, strict=True):
-
-                def adapt(x: torch.Tensor, block: Bottleneck = block) -> torch.Tensor:
-                    return bottleneck_adapter(
-                        x, block.down_weight, block.down_bias, block.up_weight, block.up_bias, activation
-                    )
-
-                yield place.replace(adapt)
+            blocks = self.bottlenecks[site.replace(".", "_")]
+            for place, block in zip(places(self.config, sites, site), blocks, strict=True):  # type: ignore[call-overload]
+                yield place.replace(lambda x, block=block: x + block(x))
 
     @staticmethod
     def count(config: AdapterConfig, sites: Sites) -> int:
-        """2md + m + d an adapter (§2.1); with the norms 2d each (d without a bias), the embeddings' own too."""
-        d, m = sites.hidden, config.bottleneck
-        adapters = sum(len(sites.at(site)) for site in POSITIONS[config.position])
-        norms = 0
-        if config.train_layer_norm:
-            names = set(layer_norm_names(sites))
-            outside = sum(p.numel() for name, p in sites.parameters_outside_sites() if name in names)
-            inside = (place.module for site in NORM_SITES for place in sites.at(site))
-            norms = outside + sum(d * len(list(norm.parameters())) for norm in inside)
-        return adapters * (2 * m * d + m + d) + norms
+        """2md + m + d an adapter; with the norms 2d each (d without a bias), the embeddings' own too."""
+        adapters = sum(len(places(config, sites, site)) for site in POSITIONS[config.position])
+        norms = count_layer_norms(sites, layer_numbers(config, sites)) if config.train_layer_norm else 0
+        return adapters * count_bottleneck(sites.hidden, config.size(sites.hidden)) + norms
 
 
-def layer_norm_names(sites: Sites) -> list[str]:
-    """Names of the backbone's layer-norm parameters, weight and bias of each."""
-    return [
-        f"{path}.{leaf}"
-        for path, module in sites.base.named_modules()
-        if isinstance(module, nn.LayerNorm)
-        for leaf, _ in module.named_parameters()
-    ]
+def _fresh(config: AdapterConfig, hidden: int) -> Bottleneck:
+    block = Bottleneck(hidden, config.size(hidden), ACTIVATIONS[config.activation])
+    for weight in (block.down_weight, block.up_weight):
+        if config.init_std > 0:
+            nn.init.trunc_normal_(weight, std=config.init_std, a=-2 * config.init_std, b=2 * config.init_std)
+        else:
+            nn.init.zeros_(weight)
+    return block

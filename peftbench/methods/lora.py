@@ -15,12 +15,11 @@ from torch.nn import functional as F
 
 from peftbench.backbones.attachments import Handle
 from peftbench.backbones.site import Site
-from peftbench.backbones.sites import LINEAR_SITES, Sites
-from peftbench.errors import UserError, nearest
+from peftbench.backbones.sites import Sites
+from peftbench.errors import UserError
 from peftbench.methods.base import Method, check_at_least
 from peftbench.methods.folding import Fold
-
-_SHORT = {site.split(".")[1]: site for site in LINEAR_SITES}
+from peftbench.methods.targets import check_targets, short_name, target_sites
 
 
 @dataclass(frozen=True)
@@ -48,25 +47,14 @@ class LoraConfig:
         check_at_least("rank", self.rank, 1)
         if not 0 <= self.dropout < 1:
             raise UserError(f"method.dropout={self.dropout:g} must lie in 0 … 1, 1 left out")
-        if not self.targets:
-            raise UserError(f"method.targets is empty: choose from {', '.join(_SHORT)} or all")
-        for target in self.targets:
-            if target != "all" and target not in _SHORT and target not in LINEAR_SITES:
-                known = [*_SHORT, "all"]
-                raise UserError(
-                    f"method.targets: no linear site {target!r}. {nearest(target, known)}"
-                    f" The sites are {', '.join(LINEAR_SITES)}; short names: {', '.join(known)}."
-                )
+        check_targets(self.targets)
         if self.dora and self.dropout:
             raise UserError("method.dora=true takes no method.dropout: set method.dropout=0")
 
     @property
     def sites(self) -> list[str]:
         """Full names of the targets, in the order of a layer, each once."""
-        if "all" in self.targets:
-            return list(LINEAR_SITES)
-        chosen = {_SHORT.get(target, target) for target in self.targets}
-        return [site for site in LINEAR_SITES if site in chosen]
+        return target_sites(self.targets)
 
     @property
     def scale(self) -> float:
@@ -133,7 +121,7 @@ class Lora(Method, name="lora"):
                     f"method.rank={config.rank} is larger than the dimension {smallest} of {name}:"
                     f" choose a rank of {smallest} or less"
                 )
-            self.updates[_SHORT_OF[name]] = nn.ModuleList(Update(linear, config) for linear in linears)
+            self.updates[short_name(name)] = nn.ModuleList(Update(linear, config) for linear in linears)
 
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Add each update to its linear map's output."""
@@ -163,7 +151,7 @@ class Lora(Method, name="lora"):
 
     def _pairs(self, sites: Sites) -> Iterable[tuple[Site, Update]]:
         for name in self.config.sites:
-            yield from zip(sites.at(name), self.updates[_SHORT_OF[name]], strict=True)  # type: ignore
+            yield from zip(sites.at(name), self.updates[short_name(name)], strict=True)  # type: ignore
 
     def _merged_weight(self, weight: torch.Tensor, update: Update) -> torch.Tensor:
         if update.magnitude is not None:
@@ -176,6 +164,3 @@ class Lora(Method, name="lora"):
         linears = [linear for name in config.sites for linear in sites.at(name)]
         a_map = (config.rank * (m.in_features + m.out_features) + config.dora * m.out_features for m in linears)
         return sum(a_map)
-
-
-_SHORT_OF = {site: short for short, site in _SHORT.items()}

@@ -63,6 +63,7 @@ class Prefix(Method, name="prefix"):
             self.direct = nn.Parameter(torch.empty(self.shape))
             nn.init.normal_(self.direct, std=config.init_std)
         self._current: torch.Tensor | None = None
+        self._through_interface = sites.attention_interface
 
     def prefixes(self) -> torch.Tensor:
         """Return the prefixes, (layers, 2, length, key_width): keys then values."""
@@ -91,7 +92,7 @@ class Prefix(Method, name="prefix"):
     @property
     def keeps_first_row(self) -> bool:
         """Not where the last layer sees more rows than tokens."""
-        return all(sites.attention_interface for sites, _ in self._attached)
+        return self._through_interface
 
     def exported(self) -> tuple[PrefixConfig, dict[str, torch.Tensor]]:
         """Fold the network away: what inference needs is the prefixes alone."""

@@ -11,6 +11,9 @@ from peftbench.files import plain
 # Keys of `trainer` that do not change what is learned, so that changing them does not make another run.
 NOT_HASHED = frozenset({"eval_batch_size", "checkpointing"})
 
+# Settings of methods that came later, at the values that leave a run the one it was without them.
+NEUTRAL = {"layers": "all", "reduction_factor": None}
+
 # Which of an asset's fields say what it is; the others say where it lies.
 _ASSET_FIELDS = {
     "source",
@@ -38,9 +41,10 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     revision, the checksums of its files, and the path of a local one where they are not known. The precision is the
     one that the run computes in (see `runs.settle`).
     """
+    method = {key: value for key, value in config["method"].items() if key not in NEUTRAL or value != NEUTRAL[key]}
     trainer = {key: value for key, value in config["trainer"].items() if key not in NOT_HASHED}
     counted = {
-        "method": config["method"],
+        "method": method,
         "task": _identity(config["task"]),
         "model": _identity(config["model"]),
         "trainer": trainer,

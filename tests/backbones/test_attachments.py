@@ -11,7 +11,10 @@ from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.full import FullConfig
+from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.parallel import ParallelConfig
+from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
@@ -48,6 +51,8 @@ PAIRS = {
     "two prefixes": (PrefixConfig(length=3), PrefixConfig(length=2)),
     "two updates": (LoraConfig(rank=2), LoraConfig(rank=3, targets=["all"])),
     "norms and an update": (AdapterConfig(bottleneck=4), LoraConfig(rank=2)),
+    "beside and behind": (ParallelConfig(bottleneck=4), PfeifferConfig(bottleneck=4)),
+    "an update and factors": (LoraConfig(rank=2, targets=["all"]), Ia3Config(targets=["all"])),
     "prompt and prefix": (PromptConfig(length=3), PrefixConfig(length=2)),
 }
 
@@ -95,6 +100,20 @@ def test_merged_methods_leave_in_any_order(order):
     for step in order:
         action, which = step.split()
         getattr(methods[int(which)], action)()
+    backbone.check_as_before()
+
+
+def test_factors_behind_an_update_are_merged_behind_it():
+    backbone = Backbone()
+    methods = [backbone.shaken(config) for config in PAIRS["an update and factors"]]
+    for method in methods:
+        method.attach(backbone.sites)
+    beside = backbone.logits()
+    for method in methods:
+        method.merge()
+        torch.testing.assert_close(backbone.logits(), beside, rtol=1e-4, atol=1e-5)
+    for method in methods:
+        method.detach()
     backbone.check_as_before()
 
 

@@ -41,6 +41,9 @@ MISTAKES = {
     "type": (["method.bottleneck=many"], "method.bottleneck=many is not of type int"),
     "bottleneck 0": (["method.bottleneck=0"], "method.bottleneck=0 must be 1 or more"),
     "bottleneck below 0": (["method.bottleneck=-3"], "method.bottleneck=-3 must be 1 or more"),
+    "layers outside": (["method=pfeiffer", "method.layers=1-2"], "method.layers=1-2 is outside of the model: .* 0-1"),
+    "two sizes": (["method=mam", "method.bottleneck=4", "method.reduction_factor=8"], "set one of them"),
+    "phm": (["method=compacter", "method.bottleneck=6"], "method.phm_dim=4 must divide the bottleneck, 6"),
     "rank 0": (["method=lora", "method.rank=0"], "method.rank=0 must be 1 or more"),
     "rank": (["method=lora", "method.rank=33"], "larger than the dimension 32 of attention.query"),
     "rank of ffn": (

@@ -5,6 +5,7 @@ from omegaconf import OmegaConf
 
 from peftbench import cli
 from peftbench.config.compose import compose
+from peftbench.methods import METHODS
 
 # settings of a run that are typed; of models and tasks those that are the same in each of them
 GROUPS = ("method", "trainer", "measure", "logger")
@@ -12,7 +13,7 @@ GROUPS = ("method", "trainer", "measure", "logger")
 
 @pytest.mark.parametrize(
     "overrides",
-    [["logger=wandb"], ["method=lora"], ["method=prefix"], ["method=prompt"], ["model=local", "model.path=x"]],
+    [["logger=wandb"], *([f"method={name}"] for name in METHODS), ["model=local", "model.path=x"]],
 )
 def test_every_setting_has_its_meaning(capsys, overrides):
     assert cli.main(["train", *overrides, "--help"]) == 0

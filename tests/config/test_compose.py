@@ -60,10 +60,13 @@ MISTAKES = [
     (["train.lr=1"], "train.lr=1: the config has no key 'train'. Did you mean trainer?"),
     (["hydra.verbos=1"], "hydra.verbos=1: hydra has no key 'verbos'. Did you mean verbose?"),
     (["batch_size=8"], "batch_size=8: the config has no key 'batch_size'. Did you mean trainer.batch_size?"),
-    (["method.rank=8"], "method.rank=8: method=adapter has no key 'rank'; it belongs to method=lora"),
+    (
+        ["method.rank=8"],
+        "method.rank=8: method=adapter has no key 'rank'; it belongs to method=compacter or method=lora",
+    ),
     (
         ["method.length=8"],
-        "method.length=8: method=adapter has no key 'length'; it belongs to method=prefix or method=prompt",
+        "method.length=8: method=adapter has no key 'length'; it belongs to method=mam or method=prefix",
     ),
     (["seed.x=1"], "seed.x=1: seed is a single value and has no key 'x'"),
     (
@@ -119,11 +122,14 @@ def test_several_values_of_a_list_may_lack_their_brackets():
 def test_a_misspelt_key_with_several_values_under_multirun():
     """The Hydra-main path hands over the whole command line, flags and sweeps included."""
     try:
-        compose(["method=lora", "method.bottleneck=8"])
+        compose(["method=lora", "method.position=ffn"])
     except UserError as error:
         cause = error.__cause__
-    line = str(translate(cause, ["-m", "--cfg", "job", "method=lora", "method.bottleneck=8,16", "seed=0,1"]))
-    assert line == "method.bottleneck=8: method=lora has no key 'bottleneck'; it belongs to method=adapter"
+    line = str(translate(cause, ["-m", "--cfg", "job", "method=lora", "method.position=ffn,both", "seed=0,1"]))
+    assert (
+        line
+        == "method.position=ffn: method=lora has no key 'position'; it belongs to method=adapter or method=compacter"
+    )
 
 
 def test_an_option_from_the_users_own_folder(tmp_path):

@@ -14,9 +14,14 @@ from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import METHODS, build
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
+from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.full import FullConfig
 from peftbench.methods.head import HeadConfig
+from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.mam import MamConfig
+from peftbench.methods.parallel import ParallelConfig
+from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
@@ -101,6 +106,37 @@ def test_official_houlsby_size():
     assert counts["method"] + counts["head"] == 2_419_202
 
 
+def weights(config) -> int:
+    """The parameters of a method on BERT-base that are no biases, as papers often count."""
+    with torch.device("meta"):
+        method = build(config, backbone("bert_base").sites)
+    return sum(p.numel() for name, p in method.named_parameters() if "bias" not in name)
+
+
+def test_pfeiffer_as_published():
+    """UniPELT's 895 k, and AdapterDrop's 884 k, which leave out the biases."""
+    assert count(PfeifferConfig())["method"] == count(PfeifferConfig(reduction_factor=16))["method"] == 894_528
+    assert weights(PfeifferConfig()) == 884_736
+    assert count(PfeifferConfig(layers="5-11"))["method"] == 894_528 * 7 // 12
+
+
+@pytest.mark.parametrize(
+    ("position", "formula", "with_biases", "with_norms"),
+    [("both", 38_080, 57_088, 95_488), ("ffn", 19_072, 28_576, 66_976)],
+    ids=["Compacter", "Compacter++"],
+)
+def test_compacter(position, formula, with_biases, with_norms):
+    """The paper's formula leaves out the biases, its percentages count biases and norms."""
+    bare = CompacterConfig(position=position, train_layer_norm=False)
+    assert (weights(bare), count(bare)["method"]) == (formula, with_biases)
+    assert count(CompacterConfig(position=position, reduction_factor=32))["method"] == with_norms
+
+
+def test_parallel():
+    assert count(ParallelConfig(bottleneck=64))["method"] == 1_189_632
+    assert count(ParallelConfig(bottleneck=64, learn_scale=True))["method"] == 1_189_632 + 12
+
+
 def test_houlsby_on_bert_large():
     counts = count(AdapterConfig(train_layer_norm=False), "bert_large")
     assert counts["method"] == 6_343_680
@@ -127,6 +163,11 @@ def test_lora_by_rank(targets, at_rank_one, shares):
         assert percent(counts["share_method"]) == pytest.approx(share, abs=1.01e-4)
 
 
+def test_ia3_as_the_paper_and_as_peft_place_it():
+    assert count(Ia3Config())["method"] == 55_296
+    assert count(Ia3Config(targets=["key", "value", "output", "down"]))["method"] == 64_512
+
+
 def test_dora():
     counts = count(LoraConfig(rank=8, dora=True))
     assert counts["method"] == 313_344
@@ -147,6 +188,15 @@ def test_prefix_by_length(length, flat, flat_share, network, network_share):
     assert (direct["method"], percent(direct["share_method"])) == (flat, flat_share)
     through = count(PrefixConfig(length=length, reparametrize=True))
     assert (through["method"], round(100 * through["share_method"], 3)) == (network, network_share)
+
+
+def test_mam():
+    """Its sizes for GLUE, and for larger tasks, are what is stored: without the network."""
+    assert count(MamConfig(reparametrize=False))["method"] == 599_232
+    large = MamConfig(bottleneck=512, length=30, scale=4, reparametrize=False)
+    assert count(large)["method"] == 10_005_504
+    network = 16 * 768 + 769 * 800 + 801 * 18_432
+    assert count(MamConfig())["method"] == network + 12 * 25_360
 
 
 @pytest.mark.parametrize(("length", "size", "share"), [(5, 3840, 0.0035), (20, 15360, 0.014), (100, 76800, 0.0701)])
@@ -221,6 +271,8 @@ MODERNBERT = {
     "adapters": (AdapterConfig(train_layer_norm=False), 44 * 99_136),
     # no biases, and no norm before the first layer's attention
     "adapters and norms": (AdapterConfig(), 44 * 99_136 + (22 + 21 + 2) * 768),
+    "pfeiffer": (PfeifferConfig(), 22 * (2 * 48 * 768 + 48 + 768)),
+    "IA³ on slices of the fused map": (Ia3Config(), 22 * (2 * 768 + 1152)),
     "prefix": (PrefixConfig(), 22 * 2 * 20 * 768),
     "prompt": (PromptConfig(init="uniform"), 20 * 768),
     "full": (FullConfig(), 149_014_272),

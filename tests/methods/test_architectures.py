@@ -7,16 +7,24 @@ from tiny import ARCHITECTURES, tiny_batch, tiny_model
 from peftbench.errors import UserError
 from peftbench.methods import METHODS, build, find_sites
 from peftbench.methods.adapter import POSITIONS, AdapterConfig
+from peftbench.methods.compacter import CompacterConfig
+from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.mam import MamConfig
+from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
 CONFIGS = {name: cls.config_class() for name, cls in METHODS.items()} | {
     **{f"adapter-{position}": AdapterConfig(bottleneck=4, position=position) for position in POSITIONS},
     "adapter-alone": AdapterConfig(bottleneck=4, train_layer_norm=False),
+    "compacter++": CompacterConfig(bottleneck=8, rank=2, position="ffn", train_layer_norm=False),
+    "ia3-all": Ia3Config(targets=["all"]),
     "lora-all": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, targets=["all"], dora=True),
     "rslora": LoraConfig(rank=4, rslora=True),
+    "parallel-learned": ParallelConfig(bottleneck=4, learn_scale=True),
+    "mam-flat": MamConfig(bottleneck=4, length=3, reparametrize=False),
     "prefix-short": PrefixConfig(length=3),
     "prefix-network": PrefixConfig(length=3, reparametrize=True, mid_dim=6),
     "prompt-front": PromptConfig(length=3, insert="front"),
@@ -76,7 +84,8 @@ def test_padding_does_not_change_a_row(architecture):
     model = tiny_model(architecture)
     sites = find_sites(model)
     batch = tiny_batch()
-    for config in (PrefixConfig(length=3), PromptConfig(length=3), PromptConfig(length=3, insert="front")):
+    prompts = PromptConfig(length=3), PromptConfig(length=3, insert="front")
+    for config in (PrefixConfig(length=3), MamConfig(length=3), *prompts):
         method = build(config, sites)
         _shake(method)
         with method.on(sites), torch.no_grad():

@@ -10,7 +10,12 @@ from transformers import BertConfig, BertModel
 
 from peftbench.methods import Method, Sites, build, find_sites
 from peftbench.methods.adapter import AdapterConfig
+from peftbench.methods.compacter import CompacterConfig
+from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.mam import MamConfig
+from peftbench.methods.parallel import ParallelConfig
+from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
@@ -58,14 +63,18 @@ def golden(request, golden_dir):
     return lambda name: Golden(golden_dir, name, attention, getattr(torch, dtype))
 
 
-def _check(golden: Golden, method: Method, names: dict[str, str], reshape=None) -> None:
-    """Copy the peer's tensors in by `names` (ours → theirs), then compare output and gradients."""
+def _check(golden: Golden, method: Method, names: dict[str, str | list[str]], reshape=None) -> None:
+    """Copy the peer's tensors in by `names` (ours → theirs, several in a stack), then compare output and gradients."""
     reshape = reshape or (lambda ours, theirs: theirs)
+
+    def peer(tensors: Tensors, names: str | list[str]) -> torch.Tensor:
+        return tensors[names] if isinstance(names, str) else torch.stack([tensors[name] for name in names])
+
     own = dict(method.named_parameters())
     assert set(own) == set(names), "every tensor of ours has its peer"
     with torch.no_grad():
         for ours, theirs in names.items():
-            own[ours].copy_(reshape(ours, golden.adapter[theirs]))
+            own[ours].copy_(reshape(ours, peer(golden.adapter, theirs)))
     method.to(golden.dtype)
     before = golden.model(**golden.inputs).last_hidden_state
     with method.on(golden.sites):
@@ -74,7 +83,7 @@ def _check(golden: Golden, method: Method, names: dict[str, str], reshape=None) 
         (hidden**2).sum().backward()
     expected = golden.gradients("sumsq")
     for ours, theirs in names.items():
-        golden.close(own[ours].grad, reshape(ours, expected[theirs]))
+        golden.close(own[ours].grad, reshape(ours, peer(expected, theirs)))
     assert torch.equal(before, golden.model(**golden.inputs).last_hidden_state), "detach leaves no trace"
 
 
@@ -100,6 +109,72 @@ def test_houlsby_order(golden):
     _check(g, method, names)
 
 
+BEHIND_FFN = {
+    f"bottlenecks.{layer}.{ours}": f"encoder.layer.{layer}.output.adapters.a.{theirs}"
+    for layer in range(2)
+    for ours, theirs in {
+        "down_weight": "adapter_down.0.weight",
+        "down_bias": "adapter_down.0.bias",
+        "up_weight": "adapter_up.weight",
+        "up_bias": "adapter_up.bias",
+    }.items()
+}
+
+
+def test_pfeiffer_order(golden):
+    g = golden("ad_seq_bn")
+    _check(g, _build(PfeifferConfig(bottleneck=8), g.sites, g.dtype), BEHIND_FFN)
+
+
+def test_parallel(golden):
+    g = golden("ad_par_bn")
+    _check(g, _build(ParallelConfig(bottleneck=8, scale=4), g.sites, g.dtype), BEHIND_FFN)
+
+
+def test_a_learned_scale_begins_as_the_fixed_one(golden):
+    """Its gradient is that of the update's weight and bias, for the loss depends on scale · update alone."""
+    g = golden("ad_par_bn")
+    method = _build(ParallelConfig(bottleneck=8, scale=4, learn_scale=True), g.sites, g.dtype)
+    own = dict(method.named_parameters())
+    with torch.no_grad():
+        for ours, theirs in BEHIND_FFN.items():
+            own[ours].copy_(g.adapter[theirs])
+    with method.on(g.sites):
+        hidden = g.model(**g.inputs).last_hidden_state
+        g.close(hidden, g.hidden)
+        (hidden**2).sum().backward()
+    expected = g.gradients("sumsq")
+    for layer in range(2):
+        up = [(own[name], expected[BEHIND_FFN[name]]) for name in own if name.startswith(f"bottlenecks.{layer}.up")]
+        along = sum((tensor * gradient).sum() for tensor, gradient in up)
+        torch.testing.assert_close(own[f"scales.{layer}"].grad, along / 4, rtol=1e-4, atol=1e-4)
+
+
+def test_compacter(golden):
+    g = golden("ad_compacter_n4")
+    config = CompacterConfig(bottleneck=8, activation="gelu", train_layer_norm=False)
+    method = _build(config, g.sites, g.dtype)
+    places = [
+        f"encoder.layer.{layer}.{place}.adapters.a.adapter"
+        for place in ("attention.output", "output")
+        for layer in range(2)
+    ]
+    names = {
+        f"{way}.{ours}": [f"{place}_{which}.{theirs}" for place in places]
+        for way, which in (("down", "down.0"), ("up", "up"))
+        for ours, theirs in (("left", "W_left"), ("right", "W_right"))
+    }
+    biases = {
+        f"{way}.biases.{index}": f"{place}_{which}.b"
+        for way, which in (("down", "down.0"), ("up", "up"))
+        for index, place in enumerate(places)
+    }
+    _check(g, method, names | biases | {"rule": "shared_parameters.a.phm_rule"})
+    method.requires_grad_(False)
+    with method.on(g.sites):  # the factors multiplied out
+        g.close(g.model(**g.inputs).last_hidden_state, g.hidden)
+
+
 def test_lora_query_value(golden):
     g = golden("ad_lora_qv")
     method = _build(LoraConfig(rank=4, alpha=8), g.sites, g.dtype)
@@ -110,6 +185,33 @@ def test_lora_query_value(golden):
         for ab in "ab"
     }
     _check(g, method, names)
+
+
+def test_ia3_as_peft_places_it(golden):
+    """Its default for BERT scales what enters the attention's output map too: `output.dense` fits both."""
+    g = golden("peft_ia3")
+    method = _build(Ia3Config(targets=["key", "value", "output", "down"]), g.sites, g.dtype)
+    names = {
+        f"factors.{short}.{layer}": f"base_model.model.encoder.layer.{layer}.{PEFT_PLACES[short]}.ia3_l.default"
+        for short in ("key", "value", "output", "down")
+        for layer in range(2)
+    }
+    _check(g, method, names, lambda ours, theirs: theirs.flatten())
+    with method.on(g.sites), torch.no_grad():
+        method.merge()
+        g.close(g.model(**g.inputs).last_hidden_state, g.hidden)
+
+
+def test_ia3_as_adapterhub_places_it(golden):
+    """It scales before the activation, where the paper (§3.3) and our default scale behind it."""
+    g = golden("ad_ia3")
+    method = _build(Ia3Config(targets=["key", "value", "up"]), g.sites, g.dtype)
+    names = {
+        f"factors.{short}.{layer}": f"encoder.layer.{layer}.{PEFT_PLACES[short]}.loras.a.lora_B"
+        for short in ("key", "value", "up")
+        for layer in range(2)
+    }
+    _check(g, method, names, lambda ours, theirs: theirs.flatten())
 
 
 PEFT_PLACES = {
@@ -172,6 +274,36 @@ def test_reparametrised_prefix_and_its_folded_form(golden):
     theirs = "encoder.layer.0.attention.self.prefix_tuning.pool.prefix_tunings.a.self_prefix"
     names = {"embedding": f"{theirs}.wte.weight"} | {
         f"network.{i}.{leaf}": f"{theirs}.control_trans.{i}.{leaf}" for i in (0, 2) for leaf in ("weight", "bias")
+    }
+    _check(g, method, names)
+    config, tensors = method.exported()
+    folded = _build(config, g.sites, g.dtype)
+    folded.load_state_dict(tensors)
+    with folded.on(g.sites), torch.no_grad():
+        g.close(g.model(**g.inputs).last_hidden_state, g.hidden)
+
+
+def test_mam(golden):
+    g = golden("ad_mam")
+    config = MamConfig(bottleneck=8, scale=4, length=5, mid_dim=16)
+    peer = "encoder.layer.0.attention.self.prefix_tuning.pool.prefix_tunings.a.self_prefix"
+    names = {"prefix.embedding": f"{peer}.wte.weight"} | {
+        f"prefix.network.{i}.{leaf}": f"{peer}.control_trans.{i}.{leaf}" for i in (0, 2) for leaf in ("weight", "bias")
+    }
+    names |= {f"parallel.{ours}": theirs for ours, theirs in BEHIND_FFN.items()}
+    _check(g, _build(config, g.sites, g.dtype), names)
+
+
+def test_peft_reparametrised_prefix_agrees_once_positions_are_its_own(golden):
+    """`peft` hands the prefix over as past keys, so that transformers counts the text's positions from 5 on."""
+    g = golden("peft_prefix_mlp")
+    positions = torch.arange(5, 5 + g.inputs["input_ids"].shape[1])[None].expand(3, -1)
+    g.inputs |= {"position_ids": positions, "token_type_ids": torch.zeros_like(positions)}
+    method = _build(PrefixConfig(length=5, reparametrize=True, mid_dim=16), g.sites, g.dtype)
+    names = {"embedding": "prompt_encoder.default.embedding.weight"} | {
+        f"network.{i}.{leaf}": f"prompt_encoder.default.transform.{i}.{leaf}"
+        for i in (0, 2)
+        for leaf in ("weight", "bias")
     }
     _check(g, method, names)
     config, tensors = method.exported()

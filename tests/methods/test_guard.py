@@ -11,10 +11,15 @@ from peftbench.errors import UserError
 from peftbench.methods import METHODS, build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
+from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.full import FullConfig
 from peftbench.methods.guard import check_method
 from peftbench.methods.head import HeadConfig
+from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.mam import MamConfig
+from peftbench.methods.parallel import ParallelConfig
+from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
@@ -23,8 +28,13 @@ CONFIGS = {
     "head": HeadConfig(),
     "adapter": AdapterConfig(bottleneck=4, position="every"),
     "adapter-output": AdapterConfig(bottleneck=4, position="output"),
+    "pfeiffer": PfeifferConfig(bottleneck=4),
+    "parallel": ParallelConfig(bottleneck=4, learn_scale=True),
+    "compacter": CompacterConfig(bottleneck=4),
+    "ia3": Ia3Config(targets=["all"]),
     "lora": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, dora=True),
+    "mam": MamConfig(bottleneck=4, length=3, mid_dim=6),
     "prefix": PrefixConfig(length=3),
     "prefix-network": PrefixConfig(length=3, reparametrize=True, mid_dim=6),
     "prompt": PromptConfig(length=3),
@@ -70,6 +80,7 @@ def test_a_run_is_refused_before_anything_is_written(train_tiny, tiny_model_dir,
 
 def test_a_site_that_is_run_twice_is_refused():
     assert "runs ffn.residual 2 times" in refusal(AdapterConfig(bottleneck=4), headed(recognised_model("xmod")))
+    assert "ffn.residual runs twice" in refusal(ParallelConfig(bottleneck=4), headed(recognised_model("xmod")))
     check_method(build(LoraConfig(rank=2), (b := headed(recognised_model("xmod"))).sites), b, 32)
 
 
@@ -161,7 +172,7 @@ def test_closed_forms_are_what_trains(architecture):
         try:
             built = build(config, sites)
         except UserError:  # a prefix that reaches no attention
-            assert method.name == "prefix" and not sites.attention_interface
+            assert method.name in ("prefix", "mam") and not sites.attention_interface
             continue
         assert sum(p.numel() for p in built.parameters()) == built.count(config, sites), method.name
 

@@ -9,7 +9,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from peftbench.methods import build, find_sites
-from peftbench.methods.adapter import AdapterConfig, bottleneck_adapter
+from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
@@ -166,8 +166,8 @@ def test_modernbert_by_hand():
 
     def adapters(place, layer, x):
         block = houlsby.bottlenecks[place][layer]
-        tensors = (block.down_weight, block.down_bias, block.up_weight, block.up_bias)
-        return bottleneck_adapter(x, *tensors, F.gelu)
+        down = F.gelu(F.linear(x, block.down_weight, block.down_bias))
+        return x + F.linear(down, block.up_weight, block.up_bias)
 
     with torch.no_grad():
         torch.testing.assert_close(model.base_model(input_ids=ids)[0], by_hand(model, ids), rtol=1e-4, atol=1e-5)

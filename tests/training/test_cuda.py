@@ -3,13 +3,15 @@
 import pytest
 import torch
 
+from peftbench.methods import METHODS
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 
 
-@pytest.mark.parametrize("method", ["full", "adapter", "lora", "prefix", "prompt", "bitfit", "head"])
+@pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_trains_in_bf16(train_tiny, method):
     result = train_tiny("opinions", f"method={method}", "device=cuda", "trainer.precision=auto", "seed=21").read()
     assert result.environment.precision == "bf16" and result.memory.device_peak > 0

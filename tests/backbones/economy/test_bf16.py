@@ -15,15 +15,25 @@ from peftbench.backbones.economy.frozen import frozen_in_bf16
 from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
+from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.full import FullConfig
+from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig, dora_weight
+from peftbench.methods.mam import MamConfig
+from peftbench.methods.parallel import ParallelConfig
+from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
 METHODS = {
     "adapter": AdapterConfig(bottleneck=4),
+    "pfeiffer": PfeifferConfig(bottleneck=4),
+    "parallel": ParallelConfig(bottleneck=4, learn_scale=True),
+    "compacter": CompacterConfig(bottleneck=4),
+    "ia3": Ia3Config(targets=["all"]),
     "lora": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, dora=True),
+    "mam": MamConfig(bottleneck=4, length=3, mid_dim=6),
     "prefix": PrefixConfig(length=3),
     "prompt": PromptConfig(length=3),
     "bitfit": BitfitConfig(),

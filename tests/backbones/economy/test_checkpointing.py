@@ -10,13 +10,17 @@ from peftbench.backbones.economy.attach import economical
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
+from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.full import FullConfig
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
 METHODS = {
     "adapter": AdapterConfig(bottleneck=4),
+    "compacter": CompacterConfig(bottleneck=4),
+    "parallel": ParallelConfig(bottleneck=4),
     "lora": LoraConfig(rank=2, targets=["all"], dropout=0.2),
     "prefix": PrefixConfig(length=3),
     "reparametrized": PrefixConfig(length=3, reparametrize=True, mid_dim=8),

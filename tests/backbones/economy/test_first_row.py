@@ -9,13 +9,19 @@ from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.full import FullConfig
+from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.parallel import ParallelConfig
+from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
 CONFIGS = {
     "adapter": AdapterConfig(bottleneck=4, position="every"),
     "adapter-output": AdapterConfig(bottleneck=4, position="output"),
+    "pfeiffer": PfeifferConfig(bottleneck=4),
+    "parallel": ParallelConfig(bottleneck=4),
+    "ia3": Ia3Config(targets=["all"]),
     "lora": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, targets=["all"], dora=True),
     "prefix": PrefixConfig(length=3),

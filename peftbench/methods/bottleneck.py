@@ -1,0 +1,137 @@
+"""What the bottleneck-type methods share: how their size and their layers are said, and an adapter's four tensors."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from peftbench.backbones.site import Site
+from peftbench.backbones.sites import WHOLE_SITES, Sites
+from peftbench.errors import UserError
+from peftbench.methods.base import check_at_least
+
+Activation = Callable[[torch.Tensor], torch.Tensor]
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+}
+_RANGE = re.compile(r"([0-9]+)(?:-([0-9]+))?")
+
+
+@dataclass(frozen=True)
+class BottleneckConfig:
+    """The settings that every bottleneck-type method has.
+
+    Attributes:
+        bottleneck: inner dimension m; None is the method's default, or what reduction_factor makes it.
+        reduction_factor: another way to say m, for the model's width d: d / reduction_factor, rounded down.
+        layers: those with an adapter, counted from 0: all, a range such as 6-11, one layer, or a list of these.
+    """
+
+    default_bottleneck: ClassVar[int]
+    bottleneck: int | None = None
+    reduction_factor: float | None = None
+    layers: str | list[str] = "all"
+
+    def __post_init__(self) -> None:
+        if self.reduction_factor is not None:
+            if self.bottleneck is not None:
+                raise UserError(
+                    "method.bottleneck and method.reduction_factor both say the bottleneck: set one of them"
+                )
+            check_at_least("reduction_factor", self.reduction_factor, 1)
+        elif self.bottleneck is None:
+            object.__setattr__(self, "bottleneck", self.default_bottleneck)  # a record says what it was
+        else:
+            check_at_least("bottleneck", self.bottleneck, 1)
+        _ranges(self.layers)
+
+    def size(self, hidden: int) -> int:
+        """Return m on a model of width `hidden`; UserError where the factor leaves nothing of it."""
+        if self.reduction_factor is None:
+            assert self.bottleneck is not None
+            return self.bottleneck
+        if self.reduction_factor > hidden:
+            raise UserError(
+                f"method.reduction_factor={self.reduction_factor:g} leaves no bottleneck of the model's width {hidden}"
+            )
+        return int(hidden // self.reduction_factor)
+
+
+def layer_numbers(config: BottleneckConfig, sites: Sites) -> list[int]:
+    """Return the layers that carry an adapter, in order; UserError for one that the model has not."""
+    count = len(sites.layers)
+    ranges = _ranges(config.layers) or [(0, count - 1)]
+    if max(last for _, last in ranges) >= count:
+        raise UserError(f"method.layers={_shown(config.layers)} is outside of the model: its layers are 0-{count - 1}")
+    return sorted({number for first, last in ranges for number in range(first, last + 1)})
+
+
+def places(config: BottleneckConfig, sites: Sites, name: str) -> list[Site]:
+    """Return the sites of a name in the layers that carry an adapter; the one of the whole model as it is."""
+    found = sites.at(name)
+    return found if name in WHOLE_SITES else [found[number] for number in layer_numbers(config, sites)]
+
+
+def _ranges(layers: str | list[str]) -> list[tuple[int, int]]:
+    """Return first and last layer of each range, nothing for `all`."""
+    if layers == "all":
+        return []
+    found = [_RANGE.fullmatch(part) for part in ([layers] if isinstance(layers, str) else layers)]
+    ranges = [(int(match[1]), int(match[2] or match[1])) for match in found if match]
+    if not found or len(ranges) < len(found) or any(first > last for first, last in ranges):
+        raise UserError(
+            f"method.layers={_shown(layers)} must be all, a range of layers such as 6-11, or a list such as [0-2,11]"
+        )
+    return ranges
+
+
+def _shown(layers: str | list[str]) -> str:
+    return layers if isinstance(layers, str) else f"[{','.join(layers)}]"
+
+
+def bottleneck_update(
+    x: torch.Tensor,
+    down_weight: torch.Tensor,
+    down_bias: torch.Tensor,
+    up_weight: torch.Tensor,
+    up_bias: torch.Tensor,
+    activation: Activation,
+) -> torch.Tensor:
+    """Return W_up·act(W_down·x + b_down) + b_up.
+
+    Args:
+        x: (..., d).
+        down_weight: (m, d). down_bias: (m,). up_weight: (d, m). up_bias: (d,).
+        activation: elementwise function.
+    """
+    return F.linear(activation(F.linear(x, down_weight, down_bias)), up_weight, up_bias)
+
+
+class Bottleneck(nn.Module):
+    """The four tensors of one bottleneck: biases of 0, weights for the method to fill."""
+
+    def __init__(self, hidden: int, bottleneck: int, activation: Activation) -> None:
+        super().__init__()
+        self.activation = activation
+        self.down_weight = nn.Parameter(torch.empty(bottleneck, hidden))
+        self.down_bias = nn.Parameter(torch.zeros(bottleneck))
+        self.up_weight = nn.Parameter(torch.empty(hidden, bottleneck))
+        self.up_bias = nn.Parameter(torch.zeros(hidden))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the update of x, (..., d), the same shape."""
+        return bottleneck_update(x, self.down_weight, self.down_bias, self.up_weight, self.up_bias, self.activation)
+
+
+def count_bottleneck(hidden: int, bottleneck: int) -> int:
+    """Return the parameters of one `Bottleneck`: 2md + m + d (Houlsby et al. 2019, §2.1)."""
+    return 2 * bottleneck * hidden + bottleneck + hidden
