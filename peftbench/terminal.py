@@ -25,7 +25,8 @@ class _Unpadded:
 
     def write(self, text: str) -> int:
         stream = getattr(sys, self._name)
-        return int(stream.write(text if stream.isatty() else _PADDING.sub("", text)))
+        stream.write(text if stream.isatty() else _PADDING.sub("", text))
+        return len(text)  # not what write says: that of Ray's workers says nothing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(getattr(sys, self._name), name)

@@ -1,6 +1,7 @@
 """Whatever stands in a label or a name is shown as it is: no markup, no emoji, no control character has an effect."""
 
 import io
+import sys
 
 import pytest
 from rich.table import Table
@@ -35,6 +36,16 @@ def test_names_are_shown_as_they_are(name, out):
     assert lines[0] == shown(name)
     assert shown(name) in "".join(lines[1:])
     assert not {"\x1b", "\x07", "\x9b", "\r", "‮"} & set(out.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", ""))
+
+
+def test_a_stream_that_says_nothing_of_what_it_wrote_will_do(monkeypatch):
+    class Silent(io.StringIO):
+        def write(self, text):
+            super().write(text)
+
+    monkeypatch.setattr("sys.stdout", Silent())
+    console.print("a line")
+    assert "a line" in sys.stdout.getvalue()
 
 
 def test_an_error_is_one_line(capsys):

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +49,11 @@ def wait_for_epochs(outputs: Path, process: subprocess.Popen, epochs: int = 5) -
     raise AssertionError(process.communicate())
 
 
+def kill_first_run(outputs: Path) -> None:
+    """Kill the process that trains the first run, without a word to it."""
+    os.kill(json.loads((records(outputs)[0] / "result.json").read_text())["pid"], signal.SIGKILL)
+
+
 def statuses(outputs: Path) -> list[str]:
     """Return what the records say of their runs."""
     return [json.loads((folder / "result.json").read_text())["status"] for folder in records(outputs)]
@@ -64,7 +71,7 @@ def _lasting(folder: Path) -> dict[str, Any]:
         row.pop("seconds", None), row.pop("examples_per_second", None)
     tensors = load_file(folder / "adapter" / "adapter.safetensors")
     return {
-        "record": {key: record[key] for key in ("status", "metrics", "best", "parameters", "examples", "id")},
+        "record": {key: record[key] for key in ("status", "evaluations", "best", "parameters", "examples", "id")},
         "history": history,
         "predictions": list(csv.reader((folder / "predictions.csv").open())),
         "tensors": {name: tensor.tobytes() for name, tensor in tensors.items()},

@@ -1,13 +1,9 @@
 """Runs through a real Ray whose worker is killed end with the records of undisturbed ones."""
 
-import json
-import os
-import signal
 import subprocess
-from pathlib import Path
 
 import pytest
-from cluster.disturbed import lasting, records, start, statuses, sweep, wait_for_epochs
+from cluster.disturbed import kill_first_run, lasting, start, statuses, sweep, wait_for_epochs
 
 pytestmark = pytest.mark.cluster
 pytest.importorskip("ray", reason="pip install 'peftbench[ray]'")
@@ -27,16 +23,10 @@ def undisturbed(tiny_model_dir, tiny_data_dir, tmp_path_factory):
     return lasting(outputs)
 
 
-def _kill_worker(outputs: Path) -> None:
-    """Kill the process that holds the lock of the first run."""
-    (owner,) = (records(outputs)[0] / "run.lock").iterdir()
-    os.kill(json.loads(owner.read_text())["pid"], signal.SIGKILL)
-
-
 def test_a_killed_worker_is_replaced_and_goes_on(command, undisturbed, tmp_path):
     process = start(command(RAY))
     wait_for_epochs(tmp_path, process)
-    _kill_worker(tmp_path)
+    kill_first_run(tmp_path)
     output, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     assert "continuing behind step" in output + error
@@ -46,7 +36,7 @@ def test_a_killed_worker_is_replaced_and_goes_on(command, undisturbed, tmp_path)
 def test_a_worker_lost_for_good_goes_on_with_the_same_command(command, undisturbed, tmp_path):
     process = start(command(RAY, "hydra.launcher.remote.max_retries=0"))
     wait_for_epochs(tmp_path, process)
-    _kill_worker(tmp_path)
+    kill_first_run(tmp_path)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 1 and "run 1: its Ray task failed: " in error, error
     assert "Traceback" not in error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster.disturbed import lasting, start, statuses, sweep, wait_for_epochs
+from cluster.disturbed import kill_first_run, lasting, start, statuses, sweep, wait_for_epochs
 from conftest import ROOT
 
 pytestmark = pytest.mark.cluster
@@ -80,7 +80,7 @@ def test_a_job_queued_again_goes_on(slurm, command, undisturbed, tmp_path, monke
 def test_a_killed_job_goes_on_with_the_same_command(slurm, command, undisturbed, tmp_path):
     process = start(command(*SLURM), slurm)
     wait_for_epochs(tmp_path, process)
-    _slurm(slurm, "scancel", "--signal=KILL", _first_job(slurm))
+    kill_first_run(tmp_path)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "a run was lost" in error and len(error.strip().splitlines()) == 1, error
