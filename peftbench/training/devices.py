@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from peftbench.errors import UserError
+from peftbench.training.heap import give_back_freed_memory
 
 # bf16 must beat fp32 by this much at one product: a run is more than products
 _WORTHWHILE = 1.25
@@ -127,5 +128,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 def release_memory() -> None:
     """Give back what an earlier run of this process left: unreachable tensors, and CUDA's kept blocks."""
     gc.collect()
+    give_back_freed_memory()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

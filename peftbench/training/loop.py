@@ -17,6 +17,7 @@ from peftbench.tasks.base import Batch, Examples
 from peftbench.training.batches import batches_of
 from peftbench.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from peftbench.training.devices import autocasting
+from peftbench.training.heap import keep_freed_memory
 from peftbench.training.optimizer import build_optimizer, build_schedule
 from peftbench.training.parallel import ALONE, Workers
 
@@ -93,6 +94,8 @@ def fit(
     steps_an_epoch = -(-batches_an_epoch // config.accumulate)
     steps = min(steps_an_epoch * config.epochs, config.max_steps or sys.maxsize)
     parameters = list(trained.values())
+    if device.type == "cpu":
+        keep_freed_memory()
     optimizer = build_optimizer(parameters, config.lr, config.betas, config.weight_decay)
     schedule = build_schedule(optimizer, config.schedule, steps, config.warmup)
     autocast = autocasting(config.precision, device)

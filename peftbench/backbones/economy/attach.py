@@ -10,7 +10,6 @@ from peftbench.backbones.economy.checkpointing import checkpointed
 from peftbench.backbones.economy.cpu import CheapOnCpu
 from peftbench.backbones.economy.first_row import FirstRow
 from peftbench.backbones.economy.frozen import frozen_in_bf16
-from peftbench.backbones.economy.heap import keep_freed_memory
 from peftbench.backbones.sites import Sites
 
 
@@ -63,10 +62,7 @@ def economical(
 
 def cheap_kernels(device: torch.device) -> AbstractContextManager[object]:
     """Return the context in which this thread's models compute with the cheaper functions for a CPU, on a CPU."""
-    if device.type != "cpu":
-        return nullcontext()
-    keep_freed_memory()
-    return CheapOnCpu()
+    return CheapOnCpu() if device.type == "cpu" else nullcontext()
 
 
 @contextmanager
