@@ -19,6 +19,7 @@ COMMANDS = {
     "table": "show or write a table from the runs there are",
     "evaluate": "score a finished run again, on any split",
     "predict": "labels and probabilities for text on the line, in a file or on standard input",
+    "export": "a finished run as an ordinary transformers model, checked by loading it there",
     "params": "parameter counts and shares, exact, without loading any weights",
     "runs": "the runs there are: status, score, age",
     "list": "what can be chosen: methods, models, tasks, tables",

@@ -67,7 +67,7 @@ def score_run(
     if threads is not None:
         torch.set_num_threads(threads)
     trainer = fill(TrainerConfig, config.get("trainer"), "trainer")
-    task = _read_task(description, split, task_dir)
+    task = read_task(description, split, task_dir)
     origin = record.read().origin
     if origin and origin.splits.get(split, task.checksums[split]) != task.checksums[split]:
         error_console.print(f"warning: {task.source} holds another {split} split than when this run was trained")
@@ -110,8 +110,8 @@ def score_run(
     )
 
 
-def _read_task(description: Description, split: str, task_dir: str | None) -> Task:
-    """Read the one split, with the classes as the run knew them."""
+def read_task(description: Description, split: str, task_dir: str | None) -> Task:
+    """Read one split of a run's task, with the classes as the run knew them; UserError where it cannot be had."""
     settings = {**description.task, "labels": description.labels}
     if task_dir is not None:
         if settings["source"] == "local":
