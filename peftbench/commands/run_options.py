@@ -1,4 +1,4 @@
-"""What `evaluate` and `predict` share: the run, how its model computes, what is under way."""
+"""What `evaluate`, `export` and `predict` share: the run, how its model computes, what is under way."""
 
 import argparse
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`peftbench export`: what plain transformers makes of the folder, what is refused, and that nothing is half-written."""
+"""`peftbench export`: what plain transformers makes of the folder, what is refused, that nothing is half-written."""
 
 import json
 import stat
