@@ -4,12 +4,15 @@ Attachments come and go in any order. A module's parameters are always what the 
 of the originals, in the order of the list; with the last one gone they are the originals themselves.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from torch import nn
+
+from peftbench.backbones.site import Site, SiteHandle
+from peftbench.errors import UserError
 
 
 class Handle(Protocol):
@@ -24,6 +27,14 @@ Parameters = Mapping[str, nn.Parameter | None]
 Change = Callable[[Parameters], Parameters]
 
 
+@dataclass(frozen=True)
+class Folding:
+    """What is written into the weights of linear maps in place of hooks: the maps, and the changes that do it."""
+
+    sites: Sequence[Site] = ()
+    changes: Mapping[nn.Module, Change] = field(default_factory=dict)
+
+
 @dataclass(eq=False)
 class Attachment:
     """One entry of the list.
@@ -31,11 +42,13 @@ class Attachment:
     Attributes:
         hook: registers hooks and yields their handles; called again when an earlier entry's hooks change.
         changes: what is made of the parameters of some modules.
+        folding: what is made of them behind all changes.
         handles: of the hooks there are now.
     """
 
     hook: Callable[[], Iterable[Handle]] | None
     changes: Mapping[nn.Module, Change] = field(default_factory=dict)
+    folding: Folding = Folding()
     handles: list[Handle] = field(default_factory=list)
 
 
@@ -47,11 +60,15 @@ class Attachments:
         self._originals: dict[nn.Module, dict[str, nn.Parameter | None]] = {}
 
     def add(self, attachment: Attachment) -> None:
-        """Attach behind all others; where that fails half way, nothing stays attached."""
+        """Attach behind all others; where that fails half way, nothing stays attached.
+
+        Raises UserError where it acts on a map in another order than the hooks of all would.
+        """
         self._list.append(attachment)
         try:
             self._settle(attachment.changes)
             _hook(attachment)
+            self._check_order()
         except BaseException:
             self.remove(attachment)
             raise
@@ -60,30 +77,26 @@ class Attachments:
         """Detach, whatever was attached before or behind it."""
         _unhook(attachment)
         self._list.remove(attachment)
-        self._settle(attachment.changes)
+        self._settle([*attachment.changes, *attachment.folding.changes])
 
     def change(
-        self,
-        attachment: Attachment,
-        hook: Callable[[], Iterable[Handle]] | None,
-        changes: Mapping[nn.Module, Change],
+        self, attachment: Attachment, hook: Callable[[], Iterable[Handle]] | None, folding: Folding = Folding()
     ) -> None:
-        """Let an entry act otherwise, at its place in the list; where that fails, it acts as before."""
-        before = attachment.hook, attachment.changes
+        """Let an entry act by other means, at its place in the list; where that fails, it acts as before.
+
+        Raises UserError where maps would then be changed in another order than the hooks of all change them.
+        """
+        before = attachment.hook, attachment.folding
         try:
-            self._act(attachment, hook, changes)
+            self._act(attachment, hook, folding)
+            self._check_order()
         except BaseException:
             self._act(attachment, *before)
             raise
 
-    def _act(
-        self,
-        attachment: Attachment,
-        hook: Callable[[], Iterable[Handle]] | None,
-        changes: Mapping[nn.Module, Change],
-    ) -> None:
-        modules = [*attachment.changes, *changes]
-        attachment.hook, attachment.changes = hook, changes
+    def _act(self, attachment: Attachment, hook: Callable[[], Iterable[Handle]] | None, folding: Folding) -> None:
+        modules = [*attachment.folding.changes, *folding.changes]
+        attachment.hook, attachment.folding = hook, folding
         self._settle(modules)
         following = self._list[self._list.index(attachment) :]
         for later in following:
@@ -94,13 +107,44 @@ class Attachments:
     def _settle(self, modules: Iterable[nn.Module]) -> None:
         """Make the modules' parameters what the attachments make of the originals."""
         for module in modules:
-            changes = [entry.changes[module] for entry in self._list if module in entry.changes]
+            everything = [entry.changes for entry in self._list] + [entry.folding.changes for entry in self._list]
+            changes = [changes[module] for changes in everything if module in changes]
             parameters = dict(self._originals.setdefault(module, dict(module._parameters)))
             for change in changes:
                 parameters |= change(parameters)
             module._parameters.update(parameters)
             if not changes:
                 del self._originals[module]
+
+    def _check_order(self) -> None:
+        """Refuse maps on which a folded entry acts before what its hooks would act behind, or the other way."""
+        for index, entry in enumerate(self._list):
+            for site in entry.folding.sites:
+                if any(_before(other, site) for other in self._list[:index]) or (
+                    site.entry and any(_hooked(other, site) for other in self._list[index + 1 :])
+                ):
+                    raise UserError(
+                        f"merged, the methods on {site.name} would act in another order: merge them in the order in"
+                        " which they were attached, and attach one that scales the map's input (ia3) last"
+                    )
+
+
+def _before(entry: Attachment, site: Site) -> bool:
+    """Tell whether an earlier entry would act behind what is folded into a site: all hooks do but those on the input.
+
+    What is folded into a map's input stands before an update that is folded behind it.
+    """
+    if site.entry:
+        return bool(_hooked(entry, site))
+    return not all(at.entry for at in _hooked(entry, site)) or any(
+        at.entry and at.same_map(site) for at in entry.folding.sites
+    )
+
+
+def _hooked(entry: Attachment, site: Site) -> list[Site]:
+    """Return the sites of an entry's hooks on a site's map."""
+    sites = [handle.site for handle in entry.handles if isinstance(handle, SiteHandle)]
+    return [at for at in sites if at.same_map(site)]
 
 
 def _hook(attachment: Attachment) -> None:

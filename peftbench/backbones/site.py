@@ -63,6 +63,10 @@ class Site:
         """The linear map's output dimension."""
         return self.weight.shape[0]
 
+    def same_map(self, other: "Site") -> bool:
+        """Whether both are input or output of the same map."""
+        return self.module is other.module and self.part == other.part
+
     # acting on it ---------------------------------------------------------------------------------------
 
     def replace(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "SiteHandle":
@@ -122,7 +126,9 @@ class Span:
     entry: Site
     exit: Site
 
-    def replace(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> list[RemovableHandle]:
+    def replace(
+        self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> list[RemovableHandle | SiteHandle]:
         """Replace the sub-layer's output by `function(input, output)`, both (batch, rows, d)."""
         entered: list[torch.Tensor] = []
 
@@ -135,4 +141,4 @@ class Span:
             # where the last layer computes its first rows alone, the input's others have no output
             return function(entered.pop()[:, : output.shape[1]], output)
 
-        return [self.entry.watch(keep), self.exit.module.register_forward_hook(leave)]
+        return [self.entry.watch(keep), SiteHandle(self.exit, self.exit.module.register_forward_hook(leave))]

@@ -19,7 +19,7 @@ from peftbench.backbones.attachments import Attachment, Change, Handle, Paramete
 from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
-from peftbench.methods.folding import Fold, chain_changes, folding
+from peftbench.methods.folding import Fold, folding
 
 METHODS: dict[str, type["Method"]] = {}
 
@@ -62,7 +62,8 @@ class Method(nn.Module, ABC):
     def fold(self, sites: Sites) -> Iterable[tuple[Site, Fold]]:
         """Yield the linear sites the method acts on, each with what the method makes of its weight and bias.
 
-        A merged method acts through these alone, its hooks are off.
+        A site on whose input the method acts is an `entry`, as that of its hook. A merged method acts through these
+        alone, its hooks are off.
         """
         return ()
 
@@ -133,7 +134,8 @@ class Method(nn.Module, ABC):
     def merge(self) -> None:
         """Fold the method into the backbone's weights: no cost at inference from then on.
 
-        Raises UserError where the method is not attached or cannot be merged.
+        Raises UserError where the method is not attached or cannot be merged, or where others on the same maps
+        would then act before what they act behind.
         """
         if not self.mergeable:
             raise UserError(f"method {self.name} cannot be merged into the backbone's weights")
@@ -142,8 +144,7 @@ class Method(nn.Module, ABC):
         if self.merged:
             return
         for sites, attachment in self._attached:
-            changes = chain_changes(self._replacements(sites), folding(self.fold(sites)))
-            sites.attachments.change(attachment, None, changes)
+            sites.attachments.change(attachment, None, folding(self.fold(sites)))
         self._merged = True
 
     def unmerge(self) -> None:
@@ -151,7 +152,7 @@ class Method(nn.Module, ABC):
         if not self.merged:
             return
         for sites, attachment in self._attached:
-            sites.attachments.change(attachment, partial(self.hook, sites), self._replacements(sites))
+            sites.attachments.change(attachment, partial(self.hook, sites))
         self._merged = False
 
     @contextmanager

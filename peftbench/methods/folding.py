@@ -1,25 +1,26 @@
 """Folding: a method's effect on linear maps, written into their weights and biases."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
 from torch import nn
 
-from peftbench.backbones.attachments import Change, Parameters
+from peftbench.backbones.attachments import Folding, Parameters
 from peftbench.backbones.site import Site
 
 # from a linear map's weight, (d_out, d_in), and bias, (d_out,) or None, to those of the map with the method in it
 Fold = Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor | None]]
 
 
-def folding(folds: Iterable[tuple[Site, Fold]]) -> dict[nn.Module, Change]:
+def folding(folds: Iterable[tuple[Site, Fold]]) -> Folding:
     """Return what puts folded weights and biases in the place of those of the sites' modules."""
     by_module: dict[nn.Module, list[tuple[Site, Fold]]] = defaultdict(list)
     for site, fold in folds:
         by_module[site.module].append((site, fold))
-    return {module: partial(fold_parts, parts) for module, parts in by_module.items()}
+    sites = [site for parts in by_module.values() for site, _ in parts]
+    return Folding(sites, {module: partial(fold_parts, parts) for module, parts in by_module.items()})
 
 
 @torch.no_grad()
@@ -42,17 +43,3 @@ def fold_parts(parts: list[tuple[Site, Fold]], before: Parameters) -> dict[str, 
             place.copy_(folded_bias)
     put = {"weight": new_weight, **({} if new_bias is None else {"bias": new_bias})}
     return {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in put.items()}
-
-
-def chain_changes(first: Mapping[nn.Module, Change], then: Mapping[nn.Module, Change]) -> dict[nn.Module, Change]:
-    """Return the changes of both, `then` behind `first` where both change a module."""
-
-    def chain(earlier: Change, later: Change) -> Change:
-        def change(before: Parameters) -> Parameters:
-            put = earlier(before)
-            return {**put, **later({**before, **put})}
-
-        return change
-
-    both = {module: chain(first[module], then[module]) for module in first.keys() & then.keys()}
-    return {**first, **then, **both}

@@ -61,17 +61,17 @@ class Ia3(Method, name="ia3"):
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Scale each target's output or input."""
         for site, factors in self._pairs(sites):
-            place = replace(site, entry=True) if site.name in _SCALED_INPUTS else site
-            yield place.replace(partial(rescale, factors=factors))
+            yield site.replace(partial(rescale, factors=factors))
 
     def fold(self, sites: Sites) -> Iterable[tuple[Site, Fold]]:
         """Scale each target's weight by its columns (factors on the input), or with its bias by its rows."""
         for site, factors in self._pairs(sites):
-            yield site, partial(_fold_input if site.name in _SCALED_INPUTS else _fold_output, factors)
+            yield site, partial(_fold_input if site.entry else _fold_output, factors)
 
     def _pairs(self, sites: Sites) -> Iterable[tuple[Site, nn.Parameter]]:
         for name in target_sites(self.config.targets):
-            yield from zip(sites.at(name), self.factors[short_name(name)], strict=True)  # type: ignore[call-overload]
+            places = (replace(site, entry=name in _SCALED_INPUTS) for site in sites.at(name))
+            yield from zip(places, self.factors[short_name(name)], strict=True)  # type: ignore[call-overload]
 
     @staticmethod
     def count(config: Ia3Config, sites: Sites) -> int:

@@ -7,6 +7,7 @@ import torch
 from tiny import tiny_batch, tiny_model
 
 from peftbench.backbones.economy.first_row import FirstRow
+from peftbench.errors import UserError
 from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
@@ -99,7 +100,64 @@ def test_merged_methods_leave_in_any_order(order):
         method.merge()
     for step in order:
         action, which = step.split()
-        getattr(methods[int(which)], action)()
+        if step == "unmerge 0" and methods[0].merged and methods[1].merged:
+            with pytest.raises(UserError, match="would act in another order"):
+                methods[0].unmerge()
+        else:
+            getattr(methods[int(which)], action)()
+    backbone.check_as_before()
+
+
+UPDATE, FACTORS = LoraConfig(rank=2, targets=["all"]), Ia3Config(targets=["all"])
+STACKS = {
+    "an update and factors": (UPDATE, FACTORS),
+    "factors and an update": (FACTORS, UPDATE),
+    "factors on outputs and an update": (Ia3Config(targets=["key", "value"]), UPDATE),
+    "an update and factors on outputs": (UPDATE, Ia3Config(targets=["key", "value"])),
+    "two updates": (UPDATE, LoraConfig(rank=3)),
+    "two factors": (FACTORS, Ia3Config(targets=["key", "down"])),
+    "dora and an update": (LoraConfig(rank=2, dora=True), UPDATE),
+    "factors and biases": (FACTORS, BitfitConfig()),
+    "an update and all weights": (UPDATE, FullConfig()),
+    "an adapter and an update": (AdapterConfig(bottleneck=4, init_std=0.3), UPDATE),
+    "an adapter and factors": (AdapterConfig(bottleneck=4, init_std=0.3), FACTORS),
+    "an adapter behind a norm and an update": (PfeifferConfig(bottleneck=4), UPDATE),
+}
+
+
+@pytest.mark.parametrize(
+    ("stack", "architecture"),
+    [(stack, "bert") for stack in STACKS]
+    + [(stack, "modernbert") for stack in STACKS if stack != "factors and biases"],  # it has none
+)
+def test_merging_one_of_two_is_exact_or_refused(stack, architecture):
+    backbone = Backbone(architecture)
+    methods = [backbone.shaken(config) for config in STACKS[stack]]
+    for method in methods:
+        method.attach(backbone.sites)
+    beside = backbone.logits()
+    steps = [(action, method) for action in ("merge", "unmerge") for method in methods if method.mergeable]
+    for action, method in itertools.chain(*itertools.permutations(steps)):
+        before = method.merged
+        try:
+            getattr(method, action)()
+        except UserError as error:
+            assert method.merged == before and len(str(error).splitlines()) == 1
+        torch.testing.assert_close(backbone.logits(), beside, rtol=1e-3, atol=1e-4)
+    for method in methods:
+        method.detach()
+    backbone.check_as_before()
+
+
+def test_what_is_attached_behind_merged_factors_on_inputs_is_refused():
+    backbone = Backbone()
+    factors, update = backbone.shaken(FACTORS), backbone.shaken(UPDATE)
+    with factors.on(backbone.sites):
+        factors.merge()
+        merged = backbone.logits()
+        with pytest.raises(UserError, match="attention.output would act in another order: merge them in the order"):
+            update.attach(backbone.sites)
+        assert torch.equal(backbone.logits(), merged)
     backbone.check_as_before()
 
 

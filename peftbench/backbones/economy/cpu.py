@@ -107,9 +107,12 @@ def attention(
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (each.to(torch.get_autocast_dtype("cpu")) for each in (query, key, value))
     scale = scale or query.shape[-1] ** -0.5
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
+    if attn_mask is not None:
         lowest = torch.finfo(query.dtype).min
-        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, lowest)
+        if attn_mask.dtype == torch.bool:
+            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, lowest)
+        else:  # float32's own lowest is -inf in bf16, and a row of nothing else would be NaN
+            attn_mask = attn_mask.clamp(min=lowest)
     if query.dtype == torch.bfloat16 and dropout_p < bf16.MOST_DROPOUT:
         return bf16.attention(query, key, value, attn_mask, dropout_p, scale)
     # a product of views whose rows lie apart copies them, forward and backward, at several times the product's cost

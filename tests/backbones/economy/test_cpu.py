@@ -88,6 +88,17 @@ def test_attention_is_torch_s(mask):
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("lowest", [torch.finfo(torch.float32).min, float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_that_sees_nothing_is_no_nan(lowest, dtype):
+    query, key, value = (torch.randn(2, 3, 4, 8, dtype=dtype, requires_grad=True) for _ in range(3))
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[0, :, 1] = lowest
+    output = attention(query, key, value, attn_mask=mask)
+    output.sum().backward()
+    assert all(tensor.isfinite().all() for tensor in (output, query.grad, key.grad, value.grad))
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_model_gives_the_same_logits_and_gradients(architecture):
     results = []
