@@ -12,6 +12,8 @@ from peftbench.errors import UserError
 from peftbench.runs.record import Record
 from peftbench.runs.result import Result
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def real_assets():

@@ -22,6 +22,8 @@ from peftbench.runs.find import find_runs
 from peftbench.runs.record import Record
 from peftbench.sweeps.request import read_request
 
+pytestmark = pytest.mark.long
+
 
 def results(outputs: Path) -> dict[str, dict]:
     return {run.id: run.facts for run in find_runs(outputs)}

@@ -14,6 +14,8 @@ from peftbench.errors import LostRunError
 from peftbench.runs.find import find_runs
 from peftbench.sweeps.launch import launcher
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("joblib", reason="pip install 'peftbench[joblib]'")
 
 

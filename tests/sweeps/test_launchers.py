@@ -20,6 +20,8 @@ from peftbench.config.hydra_session import CONFIG_PATH
 from peftbench.sweeps.launch import runs_at_once
 from peftbench.sweeps.request import read_request
 
+pytestmark = pytest.mark.long
+
 LAUNCHERS = {
     "joblib": "hydra_plugins.peftbench_joblib.JoblibLauncher",
     "slurm": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",

@@ -13,7 +13,7 @@ from peftbench.errors import LostRunError, UserError
 from peftbench.runs.find import find_runs
 from peftbench.sweeps.run_process import AVAILABLE, run_in_process
 
-pytestmark = pytest.mark.skipif(not AVAILABLE, reason="only on Linux")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not AVAILABLE, reason="only on Linux")]
 
 
 def test_what_it_raises_comes_back():

@@ -16,6 +16,8 @@ from peftbench.sweeps import measure as measure_rows
 from peftbench.sweeps import train as missing
 from peftbench.sweeps.request import read_request
 
+pytestmark = pytest.mark.long
+
 HOLD = """
 import sys, time
 from pathlib import Path
