@@ -71,9 +71,9 @@ def _lasting(outputs: Path) -> dict:
     }
 
 
-def test_killed_and_interrupted_runs_end_as_an_undisturbed_one(command, tmp_path):
+def test_killed_and_interrupted_runs_end_as_an_undisturbed_one(command, tmp_path, capsys):
     undisturbed, broken = tmp_path / "undisturbed", tmp_path / "broken"
-    subprocess.run(command(undisturbed), check=True, capture_output=True)
+    assert cli.main(command(undisturbed)[3:]) == 0
 
     process = _start(command(broken))
     _wait_for_epochs(broken, 3, process)
@@ -95,8 +95,9 @@ def test_killed_and_interrupted_runs_end_as_an_undisturbed_one(command, tmp_path
     process.communicate(timeout=60)
     assert _record(broken)["status"] == "interrupted"
 
-    finished = subprocess.run(command(broken), check=True, capture_output=True, text=True)
-    assert "continuing behind step" in finished.stdout
+    capsys.readouterr()
+    assert cli.main(command(broken)[3:]) == 0
+    assert "continuing behind step" in capsys.readouterr().out
     assert _lasting(broken) == _lasting(undisturbed)
 
 
