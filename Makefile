@@ -1,8 +1,8 @@
 # `make` lists what there is to make. Everything runs in .venv, which the first target that needs it makes.
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
-# tests of a file stay together, for they share what is trained once
-PARALLEL ?= -n auto --maxprocesses 8 --dist loadfile
+# tests of a file stay together, for they share what is trained once; conftest.py says which files come first
+PARALLEL ?= -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -1,5 +1,6 @@
 """Shared by all tests: where the data and the reference tensors lie, and tiny random backbones."""
 
+import gc
 import io
 import os
 import signal
@@ -7,18 +8,29 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 
+# tiny tensors gain nothing from threads, and tests that run side by side lose by them; for numpy and children too
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 import pytest
-import torch
 
 from peftbench.cli import main
 from peftbench.runs.record import Record
 
-# tiny tensors gain nothing from threads, and tests that run side by side lose by them
-torch.set_num_threads(1)
 # a shell's background job ignores Ctrl-C, and so would the commands that tests interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Take what is imported by now, torch and transformers, out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def _shared(variable: str, folder: str) -> Path:

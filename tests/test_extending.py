@@ -19,6 +19,8 @@ from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.guard import check_method
 from peftbench.methods.lora import LoraConfig
 
+pytestmark = pytest.mark.long
+
 TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
 INSERTED = re.compile(r"# (\S+), behind: (.+)")
@@ -47,7 +49,7 @@ def apply(body: str, folder: Path) -> list[str]:
 
 def copy_repository(folder: Path) -> None:
     for name in ("peftbench", "conf", "hydra_plugins"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)  # compiled files too: they are used where their source is the same
 
 
 @pytest.mark.parametrize("title", SECTIONS)
@@ -63,7 +65,6 @@ def test_the_example_works(title, tmp_path, tiny_model_dir, tiny_data_dir):
         "PIP_NO_INDEX": "1",
         "PIP_NO_DEPS": "1",
         "PIP_NO_BUILD_ISOLATION": "0",  # pip's way of writing --no-build-isolation
-        "OMP_NUM_THREADS": "1",
     }
     # the example's own choices, on the tests' tiny model and data
     tiny = f"model=local model.path='{tiny_model_dir}' device=cpu trainer.epochs=1 measure.latency=false"

@@ -17,9 +17,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
@@ -127,6 +124,11 @@ class _Routing:
     """Points a backbone's attention at `_attend` until removed."""
 
     def __init__(self, sites: Sites, prepended: _Prepended) -> None:
+        # a model has imported these; to know the methods there are takes no second for them
+        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
         self._config: Any = sites.base.config
         self._before: str = self._config._attn_implementation
         self._modules = sites.self_attention

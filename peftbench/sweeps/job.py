@@ -27,7 +27,12 @@ def sweep_job(composed: DictConfig) -> PeftbenchError | None:
     The error is printed and, of a run that failed, recorded; the other jobs go on. `force` concerns runs of other
     code or data alone: another sweep may have trained this one again meanwhile.
     """
-    return _error_of(composed, _execute)
+    from peftbench.training.devices import release_memory
+
+    try:
+        return _error_of(composed, _execute)
+    finally:
+        release_memory()
 
 
 def separate_sweep_job(composed: DictConfig) -> PeftbenchError | None:
@@ -49,8 +54,6 @@ def train_job(composed: DictConfig) -> None:
 
 
 def _error_of(composed: DictConfig, execute: Callable[[RunConfig, list[str], bool], None]) -> PeftbenchError | None:
-    from peftbench.training.devices import release_memory
-
     number, overrides = _announce(composed)
     try:
         execute(resolve(composed), overrides, True)
@@ -59,8 +62,6 @@ def _error_of(composed: DictConfig, execute: Callable[[RunConfig, list[str], boo
     except PeftbenchError as error:
         print_error(error)
         return without_traceback(error)
-    finally:
-        release_memory()
     return None
 
 

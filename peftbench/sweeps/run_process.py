@@ -20,7 +20,7 @@ from peftbench.errors import INTERRUPTED, LostRunError, PeftbenchError
 from peftbench.interruption import interrupt_on_sigterm
 
 AVAILABLE = sys.platform == "linux"
-_IMPORTED = ["peftbench.runs.execute", "peftbench.runs.prepare", "peftbench.serving.adapter", "peftbench.measuring.run"]
+_IMPORTED = ["peftbench.sweeps.imported"]
 _GRACE_SECONDS = 30.0  # for an interrupted run to be recorded
 
 

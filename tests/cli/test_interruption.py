@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from peftbench import cli
+
+pytestmark = pytest.mark.long
+
 EPOCHS = 20
 
 
@@ -67,9 +71,9 @@ def _lasting(outputs: Path) -> dict:
     }
 
 
-def test_killed_and_interrupted_runs_end_as_an_undisturbed_one(command, tmp_path):
+def test_killed_and_interrupted_runs_end_as_an_undisturbed_one(command, tmp_path, capsys):
     undisturbed, broken = tmp_path / "undisturbed", tmp_path / "broken"
-    subprocess.run(command(undisturbed), check=True, capture_output=True)
+    assert cli.main(command(undisturbed)[3:]) == 0
 
     process = _start(command(broken))
     _wait_for_epochs(broken, 3, process)
@@ -91,18 +95,20 @@ def test_killed_and_interrupted_runs_end_as_an_undisturbed_one(command, tmp_path
     process.communicate(timeout=60)
     assert _record(broken)["status"] == "interrupted"
 
-    finished = subprocess.run(command(broken), check=True, capture_output=True, text=True)
-    assert "continuing behind step" in finished.stdout
+    capsys.readouterr()
+    assert cli.main(command(broken)[3:]) == 0
+    assert "continuing behind step" in capsys.readouterr().out
     assert _lasting(broken) == _lasting(undisturbed)
 
 
-def test_a_finished_run_is_not_trained_again_unless_forced(command, tmp_path):
-    line = [*command(tmp_path)]
+def test_a_finished_run_is_not_trained_again_unless_forced(command, tmp_path, capsys):
+    line = command(tmp_path)[3:]
     line[line.index(f"trainer.epochs={EPOCHS}")] = "trainer.epochs=1"
-    subprocess.run(line, check=True, capture_output=True)
+    assert cli.main(line) == 0
     first = _record(tmp_path)
-    again = subprocess.run(line, check=True, capture_output=True, text=True)
-    assert "finished already" in again.stdout and _record(tmp_path) == first
-    subprocess.run([*line, "force=true"], check=True, capture_output=True)
+    capsys.readouterr()
+    assert cli.main(line) == 0
+    assert "finished already" in capsys.readouterr().out and _record(tmp_path) == first
+    assert cli.main([*line, "force=true"]) == 0
     forced = _record(tmp_path)
     assert forced["started"] > first["started"] and forced["evaluations"] == first["evaluations"]

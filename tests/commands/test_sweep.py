@@ -20,7 +20,11 @@ from peftbench.config.schema import resolve
 from peftbench.runs.execute import execute_run
 from peftbench.runs.find import find_runs
 from peftbench.runs.record import Record
+from peftbench.runs.result import SECTIONS
 from peftbench.sweeps.request import read_request
+
+pytestmark = pytest.mark.long
+UNMEASURED = [f"measure.{section}=false" for section in SECTIONS]
 
 
 def results(outputs: Path) -> dict[str, dict]:
@@ -71,7 +75,7 @@ def test_the_table_command_trains_nothing_and_names_what_is_missing(sweep, capsy
     shown = capsys.readouterr().out
     assert "6 of 6 runs are missing" in shown and "peftbench sweep table=tiny" in shown
     assert not sweep.outputs.exists()
-    sweep("seeds=1")
+    sweep("seeds=1", *UNMEASURED)
     capsys.readouterr()
     assert sweep("--format", "csv", command="table") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -93,7 +97,7 @@ def test_a_failed_row_is_shown_with_its_reason_while_the_others_finish(sweep, ca
 def test_on_error_stop_starts_nothing_further(sweep):
     text = sweep.spec.read_text().replace("method.rank=2", "method.rank=2, trainer.lr=1e30, trainer.clip=null")
     sweep.spec.write_text(text)
-    assert sweep("seeds=1", "on_error=stop") == 1
+    assert sweep("seeds=1", "on_error=stop", *UNMEASURED) == 1
     assert {result["method"] for result in results(sweep.outputs).values()} == {"head", "lora"}
 
 
@@ -107,22 +111,22 @@ def test_a_mistake_that_shows_in_a_run_is_said_in_the_table(sweep, capsys):
 
 def test_on_error_stop_starts_nothing_behind_a_mistake(sweep):
     sweep.spec.write_text(sweep.spec.read_text().replace("method.rank=2", "method.rank=99"))
-    assert sweep("seeds=1", "on_error=stop") == 2
+    assert sweep("seeds=1", "on_error=stop", *UNMEASURED) == 2
     assert {result["method"] for result in results(sweep.outputs).values()} == {"head"}
 
 
 def test_a_failure_beside_a_mistake_is_a_failure(sweep):
     text = sweep.spec.read_text().replace("method.rank=2", "method.rank=99")
     sweep.spec.write_text(text.replace("bottleneck=2", "bottleneck=2, trainer.lr=1e30, trainer.clip=null"))
-    assert sweep("seeds=1") == 1
+    assert sweep("seeds=1", *UNMEASURED) == 1
 
 
 def test_runs_of_other_code_are_named_and_left_out(sweep, capsys):
-    sweep("seeds=1")
+    sweep("seeds=1", *UNMEASURED)
     (lora,) = find_runs(sweep.outputs, method="lora")
     age(lora.record)
     capsys.readouterr()
-    assert sweep("seeds=1") == 0
+    assert sweep("seeds=1", *UNMEASURED) == 0
     shown = capsys.readouterr().out
     assert "stale and left out, made by other code" in shown and lora.id in shown and "stale=rerun" in shown
     assert lora.record.read().origin.code == "0ld"
@@ -130,20 +134,20 @@ def test_runs_of_other_code_are_named_and_left_out(sweep, capsys):
     assert (
         "value" not in table["rows"][1]["cells"].get("accuracy", {}) or not table["rows"][1]["cells"]["accuracy"]["n"]
     )
-    assert sweep("seeds=1", "stale=use") == 0
+    assert sweep("seeds=1", "stale=use", *UNMEASURED) == 0
     assert "figures of LoRA are from runs of other code" in capsys.readouterr().out
-    assert sweep("seeds=1", "stale=rerun") == 0
+    assert sweep("seeds=1", "stale=rerun", *UNMEASURED) == 0
     assert lora.record.read().origin.code != "0ld"
 
 
 def test_a_changed_default_is_named(sweep, capsys):
-    sweep("seeds=1")
+    sweep("seeds=1", *UNMEASURED)
     (lora,) = find_runs(sweep.outputs, method="lora")
     # as if conf/method/lora.yaml had said alpha 4 when this run was made
     shutil.rmtree(lora.record.folder)
     execute_run(resolve(compose([*lora.result.overrides, "method.alpha=4"])), lora.result.overrides)
     capsys.readouterr()
-    sweep("seeds=1", command="table")
+    sweep("seeds=1", *UNMEASURED, command="table")
     shown = " ".join(capsys.readouterr().out.split())
     assert "was made with other defaults: method.alpha was 4.0, is 16.0" in shown
 
@@ -159,26 +163,32 @@ def start(sweep, *argv):
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("moment", ["between epochs", "between runs"])
-def test_a_killed_sweep_goes_on_and_ends_as_an_undisturbed_one(sweep, tmp_path, moment):
-    undisturbed = tmp_path / "undisturbed"
-    assert sweep(f"output_dir={undisturbed}", "measure.latency=false", "trainer.epochs=6") == 0
-    process = start(sweep, "trainer.epochs=6")
+def kill_when(reached, process):
+    """Kill the sweep as soon as `reached()` is true."""
     try:
         give_up = time.time() + 60
-        while time.time() < give_up and process.poll() is None:
-            if moment == "between epochs" and list(sweep.outputs.glob("tiny/*/checkpoint.pt")):
-                break
-            if moment == "between runs" and len(find_runs(sweep.outputs, status="finished")) >= 2:
-                break
+        while time.time() < give_up and process.poll() is None and not reached():
             time.sleep(0.005)
         assert process.poll() is None, "the sweep ended before it could be killed"
     finally:
         process.kill()
         process.wait()
-    before = len(find_runs(sweep.outputs, status="finished"))
-    assert before < 6
-    assert sweep("trainer.epochs=6", "measure.latency=false") == 0
+
+
+def test_a_killed_sweep_goes_on_and_ends_as_an_undisturbed_one(sweep, tmp_path):
+    undisturbed = tmp_path / "undisturbed"
+    line = [*UNMEASURED, "trainer.epochs=6"]
+    assert sweep(f"output_dir={undisturbed}", *line) == 0
+
+    def finished():
+        return len(find_runs(sweep.outputs, status="finished"))
+
+    kill_when(lambda: list(sweep.outputs.glob("tiny/*/checkpoint.pt")), start(sweep, *line))  # between epochs
+    before = finished()
+    assert before < 5
+    kill_when(lambda: finished() > before, start(sweep, *line))  # between runs
+    assert finished() < 6
+    assert sweep(*line) == 0
     assert learned(sweep.outputs) == learned(undisturbed)
 
 
@@ -289,7 +299,7 @@ def test_what_cannot_be_had_is_said_once_before_any_run(sweep, capsys):
 
 
 def test_a_damaged_predictions_file_costs_its_own_row_alone(sweep, capsys):
-    sweep("seeds=1")
+    sweep("seeds=1", *UNMEASURED)
     (lora,) = find_runs(sweep.outputs, method="lora")
     Record(lora.record.folder).predictions_path.write_text("split,index\nvalidation,0,1\n")
     capsys.readouterr()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+import peftbench.sweeps.imported  # noqa: F401 - once, for all forks
 from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
 from peftbench.errors import PeftbenchError

@@ -18,6 +18,8 @@ from records import age
 from peftbench.cli import main
 from peftbench.runs.find import find_runs
 
+pytestmark = pytest.mark.long
+
 RATES = "trainer.lr=1e-4,1e-2"
 
 

@@ -10,9 +10,13 @@ from conftest import ROOT
 from sweeps import worker_tasks
 
 from hydra_plugins import peftbench_joblib
+from peftbench import cli
 from peftbench.errors import LostRunError
 from peftbench.runs.find import find_runs
+from peftbench.runs.result import SECTIONS
 from peftbench.sweeps.launch import launcher
+
+pytestmark = pytest.mark.long
 
 pytest.importorskip("joblib", reason="pip install 'peftbench[joblib]'")
 
@@ -80,10 +84,11 @@ def test_workers_end_with_a_killed_command(tmp_path):
         command.kill()
 
 
-def test_a_killed_worker_of_a_sweep_is_named_and_the_same_command_goes_on(sweep):
+def test_a_killed_worker_of_a_sweep_is_named_and_the_same_command_goes_on(sweep, capsys):
     """Also: a table found through hydra.searchpath, which the workers cannot compose."""
     sweep.spec.write_text(sweep.spec.read_text().replace("method.rank=2", "method.rank=2, trainer.epochs=30"))
-    words = sweep.line("seeds=1", "measure.latency=false", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    unmeasured = [f"measure.{section}=false" for section in SECTIONS]
+    words = sweep.line("seeds=1", *unmeasured, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     command = [sys.executable, "-m", "peftbench", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert worker_tasks.within(
@@ -97,6 +102,5 @@ def test_a_killed_worker_of_a_sweep_is_named_and_the_same_command_goes_on(sweep)
     assert "Traceback" not in error + output
     statuses = {run.result.method: run.status for run in find_runs(sweep.outputs)}
     assert statuses == {"head": "finished", "lora": "interrupted", "adapter": "finished"}
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    assert cli.main(words) == 0, capsys.readouterr().err
     assert {run.status for run in find_runs(sweep.outputs)} == {"finished"}

@@ -11,9 +11,10 @@ from sweeps import worker_tasks
 
 from peftbench.errors import LostRunError, UserError
 from peftbench.runs.find import find_runs
+from peftbench.runs.result import SECTIONS
 from peftbench.sweeps.run_process import AVAILABLE, run_in_process
 
-pytestmark = pytest.mark.skipif(not AVAILABLE, reason="only on Linux")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not AVAILABLE, reason="only on Linux")]
 
 
 def test_what_it_raises_comes_back():
@@ -54,7 +55,7 @@ def test_it_ends_with_a_killed_command(tmp_path):
 
 
 def test_every_run_of_a_sweep_has_its_own_peak_of_memory(sweep):
-    assert sweep("measure.latency=false") == 0
+    assert sweep(*(f"measure.{section}=false" for section in SECTIONS)) == 0
     peaks = [run.result.memory.host_peak for run in find_runs(sweep.outputs)]
     assert len(peaks) == 6 and all(peaks)
     assert max(peaks) < 1.1 * min(peaks), peaks

@@ -12,9 +12,13 @@ from peftbench.config.schema import resolve
 from peftbench.runs.execute import execute_run
 from peftbench.runs.find import find_runs
 from peftbench.runs.lock import RunLock
+from peftbench.runs.result import SECTIONS
 from peftbench.sweeps import measure as measure_rows
 from peftbench.sweeps import train as missing
 from peftbench.sweeps.request import read_request
+
+pytestmark = pytest.mark.long
+UNMEASURED = [f"measure.{section}=false" for section in SECTIONS]
 
 HOLD = """
 import sys, time
@@ -32,7 +36,7 @@ def start(sweep, *argv):
 
 
 def test_two_sweeps_at_once_share_the_work(sweep):
-    processes = [start(sweep, "measure.latency=false") for _ in range(2)]
+    processes = [start(sweep, *UNMEASURED) for _ in range(2)]
     shown = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     found = find_runs(sweep.outputs)
@@ -43,7 +47,7 @@ def test_two_sweeps_at_once_share_the_work(sweep):
 
 
 def test_another_process_s_run_is_waited_for_and_not_trained_twice(sweep, capsys):
-    sweep("seeds=1")
+    sweep("seeds=1", *UNMEASURED)
     (lora,) = find_runs(sweep.outputs, method="lora")
     finished = lora.record.result_path.read_text()
     lock = RunLock(lora.record.folder)
@@ -56,7 +60,7 @@ def test_another_process_s_run_is_waited_for_and_not_trained_twice(sweep, capsys
     other = subprocess.Popen([sys.executable, "-c", code])
     capsys.readouterr()
     try:
-        assert sweep("seeds=1") == 0
+        assert sweep("seeds=1", *UNMEASURED) == 0
     finally:
         other.wait()
         lock.release()
@@ -88,12 +92,12 @@ def test_a_run_whose_sweep_died_meanwhile_is_taken_over(sweep, held, monkeypatch
         other.wait()
 
     monkeypatch.setattr(missing, "time", SimpleNamespace(sleep=dies))
-    assert sweep("seeds=1", "measure.latency=false") == 0
+    assert sweep("seeds=1", *UNMEASURED) == 0
     assert {run.status for run in find_runs(sweep.outputs)} == {"finished"} and other.poll() is not None
 
 
 def test_a_stale_run_that_another_sweep_trained_again_is_not_trained_once_more(sweep):
-    sweep("seeds=1")
+    sweep("seeds=1", *UNMEASURED)
     lora = next(run for run in read_request(sweep.line("seeds=1")[1:]).planned if run.label == "LoRA")
     config = resolve(compose([*lora.overrides, "force=true"]))
     (run,) = find_runs(sweep.outputs, method="lora")

@@ -4,6 +4,8 @@ import pytest
 
 from scripts.calibrate_statistics import calibrate, calibrate_bootstrap, family_error
 
+pytestmark = pytest.mark.long
+
 # three standard errors of 5 % over the repetitions
 WITHIN_ERROR = {300: 0.088, 60: 0.135}
 

@@ -15,6 +15,8 @@ from peftbench.runs.execute import execute_run
 from peftbench.runs.workers import execute_or_help
 from peftbench.training.parallel import ALONE, Workers
 
+pytestmark = pytest.mark.long
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
 
 
