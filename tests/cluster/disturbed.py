@@ -37,12 +37,13 @@ def records(outputs: Path) -> list[Path]:
     return sorted(path.parent for path in outputs.glob("cluster/*/result.json"))
 
 
-def wait_for_epochs(outputs: Path, process: subprocess.Popen, epochs: int = 5) -> None:
-    """Wait until both runs have that many epochs in their histories."""
+def wait_for_epochs(outputs: Path, process: subprocess.Popen, runs: int = 2, epochs: int = 5) -> None:
+    """Wait until the first run, or both, have that many epochs in their histories."""
+    methods = ("head", "lora")[:runs]
     end = time.monotonic() + 180
     while time.monotonic() < end and process.poll() is None:
-        histories = [path.read_text() for path in outputs.glob("cluster/*/history.jsonl")]
-        if len(histories) == 2 and all(history.count('"validation"') >= epochs for history in histories):
+        histories = [path.read_text() for name in methods for path in outputs.glob(f"cluster/{name}-*/history.jsonl")]
+        if len(histories) == runs and all(history.count('"validation"') >= epochs for history in histories):
             return
         time.sleep(0.05)
     process.kill()

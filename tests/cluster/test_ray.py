@@ -25,7 +25,7 @@ def undisturbed(tiny_model_dir, tiny_data_dir, tmp_path_factory):
 
 def test_a_killed_worker_is_replaced_and_goes_on(command, undisturbed, tmp_path):
     process = start(command(RAY))
-    wait_for_epochs(tmp_path, process)
+    wait_for_epochs(tmp_path, process, runs=1)
     kill_first_run(tmp_path)
     output, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
@@ -35,7 +35,7 @@ def test_a_killed_worker_is_replaced_and_goes_on(command, undisturbed, tmp_path)
 
 def test_a_worker_lost_for_good_goes_on_with_the_same_command(command, undisturbed, tmp_path):
     process = start(command(RAY, "hydra.launcher.remote.max_retries=0"))
-    wait_for_epochs(tmp_path, process)
+    wait_for_epochs(tmp_path, process, runs=1)
     kill_first_run(tmp_path)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 1 and "run 1: its Ray task failed: " in error, error

@@ -79,7 +79,7 @@ def test_a_job_queued_again_goes_on(slurm, command, undisturbed, tmp_path, monke
 
 def test_a_killed_job_goes_on_with_the_same_command(slurm, command, undisturbed, tmp_path):
     process = start(command(*SLURM), slurm)
-    wait_for_epochs(tmp_path, process)
+    wait_for_epochs(tmp_path, process, runs=1)
     kill_first_run(tmp_path)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 1
