@@ -7,6 +7,7 @@ from typing import Any
 
 from peftbench.arguments import Parser
 from peftbench.config.groups import Config, read_group
+from peftbench.config.values import settings_line
 from peftbench.errors import UserError, nearest
 
 _SOURCES = {"hub": "hub", "pypi": "package index", "local": "your own", "glue": "hub"}
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
 def _method(config: Config) -> dict[str, str]:
     recipe = config.get("recipe", {})
     shown = {key: value for key, value in config.items() if key not in ("name", "description", "recipe")}
-    return {"settings": _settings(shown), "recipe": _settings(recipe)}
+    return {"settings": settings_line(shown), "recipe": settings_line(recipe)}
 
 
 def _model(config: Config) -> dict[str, str]:
@@ -68,19 +69,6 @@ GROUPS: dict[str, Callable[[Config], dict[str, str]]] = {
     "tasks": _task,
     "tables": _table,
 }
-
-
-def _settings(values: Config) -> str:
-    return " ".join(f"{key}={_value(value)}" for key, value in values.items())
-
-
-def _value(value: Any) -> str:
-    """Write a value as it is typed on the command line."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_value, value))}]"
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value)
-    return str(value) if value != "" else "''"
 
 
 def _print(lists: dict[str, list[Config]]) -> None:

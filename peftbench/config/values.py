@@ -1,6 +1,11 @@
-"""Plain values, of YAML or a record, to the types that a dataclass declares. Nothing in them is resolved or run."""
+"""Plain values, of YAML or a record, to the types that a dataclass declares, and to the line that a user would type.
 
+Nothing in them is resolved or run.
+"""
+
+import json
 import math
+from collections.abc import Mapping
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -64,7 +69,7 @@ def _first_that_fits(value: Any, hints: tuple[Any, ...]) -> Any:
 
 
 def _bool(value: Any) -> bool:
-    if isinstance(value, bool | int):
+    if isinstance(value, int) and value in (0, 1):
         return bool(value)
     if isinstance(value, str) and value.lower() in _TRUE + _FALSE:
         return value.lower() in _TRUE
@@ -96,3 +101,16 @@ def _str(value: Any) -> str:
 
 
 _SCALARS = {bool: _bool, int: _int, float: _float, str: _str}
+
+
+def settings_line(values: Mapping[str, Any]) -> str:
+    """Write settings as they are typed on the command line: `rank=8 targets=[query,value]`."""
+    return " ".join(f"{key}={_as_typed(value)}" for key, value in values.items())
+
+
+def _as_typed(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_as_typed, value))}]"
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return str(value) if value != "" else "''"

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -79,9 +80,9 @@ def export_merged(
         "max_length": description.task["max_length"],
         "batch_size": trainer.eval_batch_size,
     }
+    made = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        made.mkdir(parents=True)
     except OSError as error:
         raise _unwritable(folder, error) from error
     try:
@@ -91,7 +92,6 @@ def export_merged(
             theirs = _reloaded(made, examples)
         certificate = _compared(ours, theirs)
         (made / "README.md").write_text(model_card(record.read(), description, certificate), encoding="utf-8")
-        _share(made)
         made.rename(folder)
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -123,6 +123,8 @@ def _write_merged(model: RunModel, folder: Path) -> None:
     with quiet():
         headed.save_pretrained(folder)
     model.backbone.sites.tokenizer.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # written as its owner's alone, unlike the rest
+        weights.chmod((folder / "config.json").stat().st_mode)
 
 
 def _reloaded(folder: Path, examples: dict[str, Any]) -> np.ndarray:
@@ -147,15 +149,6 @@ def _compared(ours: np.ndarray, theirs: np.ndarray) -> Certificate:
         )
     equal = int((ours.argmax(1) == theirs.argmax(1)).sum()) if ours.shape[1] > 1 else None
     return Certificate(len(ours), largest, equal)
-
-
-def _share(folder: Path) -> None:
-    """Give a folder and its files the rights that new ones get: temporary ones are their owner's alone."""
-    mask = os.umask(0)
-    os.umask(mask)
-    folder.chmod(0o777 & ~mask)
-    for file in folder.iterdir():
-        file.chmod(0o666 & ~mask)
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:

@@ -1,11 +1,11 @@
 """The README.md of an exported model: what it is, how to load it, what it scores, how well it matches its run."""
 
-import json
 from typing import TYPE_CHECKING
 
+from peftbench.config.values import settings_line
 from peftbench.runs.adapter import Description
 from peftbench.runs.result import Result
-from peftbench.terminal import metric_name
+from peftbench.terminal import format_metric, metric_name
 
 if TYPE_CHECKING:
     from peftbench.serving.export import Certificate
@@ -22,8 +22,7 @@ def model_card(result: Result, description: Description, certificate: "Certifica
     """Return the card in Markdown, with the header that the Hugging Face hub reads."""
     columns = description.task["text"]
     example = '"…"' if len(columns) == 1 else '{"text": "…", "text_pair": "…"}'
-    settings = ", ".join(f"{key}={json.dumps(value)}" for key, value in description.method.items() if key != "name")
-    settings = settings.replace('"', "")
+    settings = settings_line({key: value for key, value in description.method.items() if key != "name"})
     parameters = result.parameters
     lines = [
         "---",
@@ -47,9 +46,9 @@ def model_card(result: Result, description: Description, certificate: "Certifica
     lines += ["| split | examples | metric | score |", "| --- | ---: | --- | ---: |"]
     for split, metrics in result.metrics.items():
         for name, value in metrics.items():
-            if name != "loss" and value is not None:
+            if name != "loss":
                 shown = metric_name(name, len(description.labels))
-                lines.append(f"| {split} | {result.examples[split]:,} | {shown} | {value:.4f} |")
+                lines.append(f"| {split} | {result.examples[split]:,} | {shown} | {format_metric(name, value)} |")
     lines += ["", agreement(certificate), ""]
     return "\n".join(lines)
 

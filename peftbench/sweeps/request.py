@@ -73,11 +73,13 @@ def read_request(argv: Sequence[str]) -> TableRequest:
     configs = []
     for row, overrides in rows:
         config = _composed(row.label, [*found_in, *overrides])
+        shown = spec.evaluation_of(row)
+        if shown.merged:
+            _check_mergeable(row.label, config.method_name)
         configs.append(config)
         for seed in spec.seeds:
             one, folders = possible_folders(replace(config, seed=seed))
             lines = [*overrides, f"seed={seed}"]
-            shown = spec.evaluation_of(row)
             planned.append(PlannedRun(row.label, seed, lines, one.plain(), folders[0], found_in, folders[1:], shown))
     return TableRequest(
         spec=spec,
@@ -110,6 +112,13 @@ def _composed(label: str, overrides: list[str]) -> RunConfig:
         return resolve(compose(overrides))
     except UserError as error:
         raise UserError(f"row {label!r}: {error}") from error
+
+
+def _check_mergeable(label: str, method: str) -> None:
+    from peftbench.methods import method_class
+
+    if not method_class(method).mergeable:
+        raise UserError(f"row {label!r}: evaluation.merged=true, but {method} cannot be merged into the weights")
 
 
 def key_of(line: str) -> str:

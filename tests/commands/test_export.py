@@ -27,8 +27,8 @@ def test_plain_transformers_answers_as_the_run(tiny_run, tmp_path, capsys):
         torch.testing.assert_close(model(**batch).logits, run.backbone.model(**batch).logits, rtol=1e-5, atol=1e-5)
     assert {stat.S_IMODE(file.stat().st_mode) & 0o044 for file in (tmp_path / "made").iterdir()} == {0o044}
     card = (tmp_path / "made" / "README.md").read_text()
-    accuracy = tiny_run.read().metrics["validation"]["accuracy"]
-    assert f"| validation | 21 | accuracy | {accuracy:.4f} |" in card and "targets=[query, value]" in card
+    accuracy = 100 * tiny_run.read().metrics["validation"]["accuracy"]
+    assert f"| validation | 21 | accuracy | {accuracy:.1f} % |" in card and "targets=[query,value]" in card
 
 
 def test_a_regression_that_trained_all_weights(train_tiny, tmp_path, capsys):

@@ -102,5 +102,7 @@ def test_what_is_no_evaluation_is_refused():
         read_request(["table=smoke", "evaluation.split=dev"])
     with pytest.raises(UserError, match=r"a row: evaluation\.merged=2 must be true or false"):
         read_spec("made", {**RAW, "rows": [{**RAW["rows"][0], "evaluation": {"merged": 2}}]}, 1)
+    with pytest.raises(UserError, match="row 'linear probe': evaluation.merged=true, but head cannot be merged"):
+        read_request(["table=smoke", "evaluation.merged=true"])
     with pytest.raises(UserError, match="evaluation has no key 'spilt'"):
         read_spec("made", {**RAW, "evaluation": {"spilt": "test"}}, 1)
