@@ -174,7 +174,8 @@ def test_values_become_what_their_field_declares(name, value, expected):
     [
         ("count", True), ("count", 1.0), ("count", None), ("count", "three"), ("count", "${a}"), ("rate", True),
         ("rate", "a"), ("flag", "maybe"), ("flag", None), ("flag", 2), ("flag", 1.0), ("text", [1]), ("text", None),
-        ("numbers", "12"), ("numbers", [1.5]), ("numbers", [None]), ("names", []), ("names", {1: "a"}), ("count", "9" * 5000),
+        ("numbers", "12"), ("numbers", [1.5]), ("numbers", [None]), ("names", []), ("names", {1: "a"}),
+        ("count", "9" * 5000),
     ],
 )  # fmt: skip
 def test_another_type_is_refused(name, value):
