@@ -177,7 +177,7 @@ function drawCurves(curves) {
   const y = axis(bottom, top, HEIGHT - BOTTOM, TOP);
   const step = Math.ceil((last - first + 1) / 10);
   const marks = [...new Set(epochs)].sort((a, b) => a - b).filter((epoch) => (epoch - first) % step === 0);
-  const title = `${data.primary} while training`;
+  const title = `${data.primary} on validation while training`;
   const svg = frame(marks.map((epoch) => [epoch, String(epoch)]), ticks(bottom, top), x, y, "epoch", data.primary, title);
   for (const curve of curves) {
     const line = curve.epochs.map(([epoch, mean]) => `${x(epoch)},${y(mean)}`);

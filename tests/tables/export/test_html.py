@@ -118,7 +118,7 @@ def test_plots_show_every_row_that_has_the_figures(page):
     assert [figure.find_element("css selector", "figcaption").text for figure in figures] == [
         "Accuracy, % against Parameter share, %",
         "Accuracy, % against Latency, ×",
-        "Accuracy, % while training",
+        "Accuracy, % on validation while training",
     ]
     finished = [row for row in made_table().rows if row.cells.get("accuracy") and row.cells["accuracy"].value]
     assert len(figures[0].find_elements("css selector", ".point")) == len(finished)
