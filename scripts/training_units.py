@@ -1,5 +1,6 @@
 """Units of training that `benchmark_peers.py` times in turns, each in a process of its own."""
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -10,6 +11,7 @@ import peers
 import torch
 
 from peftbench.backbones.economy.attach import economical
+from peftbench.cli import ENVIRONMENT
 from peftbench.config.schema import RunConfig
 from peftbench.runs.prepare import Prepared, prepare
 from peftbench.training.loop import fit
@@ -19,11 +21,18 @@ Unit = Callable[[int], float]
 
 
 def in_process(make: Callable[..., Unit], config: RunConfig, *arguments: Any) -> Unit:
-    """Make a unit in a process of its own, where neither side profits from what the other sets."""
+    """Make a unit in a process of its own, where neither side profits from what the other sets.
+
+    Ours has the environment of the command, the peers' none of it.
+    """
     context = torch.multiprocessing.get_context("spawn")
     asked, asking = context.Pipe(duplex=True)
     process = context.Process(target=serve_unit, args=(asking, make, config, *arguments), daemon=True)
+    environment = ENVIRONMENT if make is our_unit else {}
+    os.environ.update(environment)
     process.start()
+    for name in environment:
+        del os.environ[name]
     asking.close()  # so that the end of the process is the end of the pipe
 
     def unit(steps: int) -> float:
