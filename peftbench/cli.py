@@ -7,13 +7,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peftbench.processor import has_bf16
+
 if TYPE_CHECKING:
     from peftbench.errors import PeftbenchError
 
 STARTED = time.time()
 
-# oneDNN keeps what it made for each shape, and batches have many: a quarter less memory, a sixth less speed in bf16
-ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
+# oneDNN keeps what it made for so many shapes: in bf16 all are kept that come up again, in fp32 few do
+ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "192" if has_bf16() else "32"}
 # command → what it does; the module of the same name in peftbench.commands has main(argv) -> exit code
 COMMANDS = {
     "train": "train one method on one task; with -m, every combination of comma-separated values",

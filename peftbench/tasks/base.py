@@ -69,8 +69,8 @@ class Examples(ABC):
         """What each example costs, (examples,), such as its number of tokens: like sizes share a batch."""
 
     @abstractmethod
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """Return these examples as one batch."""
+    def batch(self, indices: Sequence[int], multiple: int = 1) -> Batch:
+        """Return these examples as one batch; sequences are padded up to a multiple of so many positions."""
 
     @abstractmethod
     def subset(self, indices: Sequence[int]) -> "Examples":

@@ -14,7 +14,9 @@ _AHEAD = 4
 
 
 @contextmanager
-def batches_of(data: Examples, order: Sequence[Sequence[int]], device: torch.device) -> Iterator[Iterator[Batch]]:
+def batches_of(
+    data: Examples, order: Sequence[Sequence[int]], device: torch.device, multiple: int = 1
+) -> Iterator[Iterator[Batch]]:
     """Yield an iterator over the batches of a split, on `device`, in the order given.
 
     An exception while a batch is made is raised where that batch is asked for. Behind the block the thread has ended,
@@ -23,10 +25,11 @@ def batches_of(data: Examples, order: Sequence[Sequence[int]], device: torch.dev
     Args:
         data: the split. order: the row indices of each batch.
         device: on CUDA the batches come through pinned memory, so that the copies do not hold the host up.
+        multiple: sequences are padded up to one of it.
     """
     ready: Queue[Batch | BaseException | None] = Queue(_AHEAD)
     stopped = Event()
-    thread = Thread(target=_make, args=(data, order, device, ready, stopped), name="batches", daemon=True)
+    thread = Thread(target=_make, args=(data, order, device, multiple, ready, stopped), name="batches", daemon=True)
     thread.start()
     try:
         yield _taken(ready, device)
@@ -41,6 +44,7 @@ def _make(
     data: Examples,
     order: Iterable[Sequence[int]],
     device: torch.device,
+    multiple: int,
     ready: "Queue[Batch | BaseException | None]",
     stopped: Event,
 ) -> None:
@@ -48,7 +52,7 @@ def _make(
         for indices in order:
             if stopped.is_set():
                 return
-            batch = data.batch(indices)
+            batch = data.batch(indices, multiple)
             if device.type == "cuda":
                 batch = {name: column.pin_memory() for name, column in batch.items()}
             ready.put(batch)

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from peftbench.errors import UserError
+from peftbench.processor import has_bf16
 from peftbench.training.heap import give_back_freed_memory
 
 # bf16 must beat fp32 by this much at one product: a run is more than products
@@ -74,6 +74,14 @@ def autocasting(precision: str, device: torch.device) -> AbstractContextManager[
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def padding_multiple(precision: str, device: torch.device) -> int:
+    """Return the multiple that sequences are padded up to.
+
+    In bf16 on a CPU oneDNN makes its kernels anew for each length, at several milliseconds; eight lengths share theirs.
+    """
+    return 8 if precision == "bf16" and device.type == "cpu" else 1
+
+
 @cache
 def cpu_is_faster_in_bf16() -> bool:
     """Tell, from the processor's features and by a trial of a few milliseconds, whether bf16 pays on this CPU.
@@ -81,7 +89,7 @@ def cpu_is_faster_in_bf16() -> bool:
     The trial runs on one thread and keeps each side's fastest round, so that other work on the machine does not
     decide it.
     """
-    if not _processor_has_bf16() or not torch.backends.mkldnn.is_available():
+    if not has_bf16() or not torch.backends.mkldnn.is_available():
         return False
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -107,15 +115,6 @@ def _fp32_product(square: torch.Tensor) -> torch.Tensor:
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return torch.ops.mkldnn._linear_pointwise(square, square, None, "none", [], "")
     return square @ square
-
-
-def _processor_has_bf16() -> bool:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return False
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

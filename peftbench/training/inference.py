@@ -7,7 +7,7 @@ from peftbench.errors import NonFiniteError
 from peftbench.interruption import check_interrupted
 from peftbench.tasks.base import Examples
 from peftbench.training.batches import batches_of
-from peftbench.training.devices import autocasting
+from peftbench.training.devices import autocasting, padding_multiple
 
 
 @torch.inference_mode()
@@ -21,7 +21,7 @@ def logits_of(model: nn.Module, data: Examples, batch_size: int, precision: str,
     autocast = autocasting(precision, device)
     found: list[torch.Tensor] = []
     order = data.in_order(batch_size)
-    with batches_of(data, order, device) as batches:
+    with batches_of(data, order, device, padding_multiple(precision, device)) as batches:
         for batch in batches:
             check_interrupted()
             batch.pop("labels", None)

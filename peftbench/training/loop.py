@@ -16,7 +16,7 @@ from peftbench.interruption import check_interrupted
 from peftbench.tasks.base import Batch, Examples
 from peftbench.training.batches import batches_of
 from peftbench.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
-from peftbench.training.devices import autocasting
+from peftbench.training.devices import autocasting, padding_multiple
 from peftbench.training.heap import keep_freed_memory
 from peftbench.training.optimizer import build_optimizer, build_schedule
 from peftbench.training.parallel import ALONE, Workers
@@ -99,6 +99,7 @@ def fit(
     optimizer = build_optimizer(parameters, config.lr, config.betas, config.weight_decay)
     schedule = build_schedule(optimizer, config.schedule, steps, config.warmup)
     autocast = autocasting(config.precision, device)
+    multiple = padding_multiple(config.precision, device)
     forward = torch.compile(model, dynamic=True) if config.compile else model
     fitted = Fitted()
     state = workers.from_first(lambda: _load(checkpoint, trained))
@@ -117,7 +118,7 @@ def fit(
         order = data.shuffled(config.batch_size, seed, epoch)
         order = order[: (steps - fitted.steps) * config.accumulate]
         parts = [workers.part(indices) for indices in order]
-        with batches_of(data, list(filter(None, parts)), device) as batches:
+        with batches_of(data, list(filter(None, parts)), device, multiple) as batches:
             for first in range(0, len(order), config.accumulate):
                 check_interrupted()
                 examples = sum(map(len, order[first : first + config.accumulate]))

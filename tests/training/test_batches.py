@@ -2,12 +2,14 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny import encoded_texts
 
 from peftbench.training.batches import batches_of
+from peftbench.training.inference import logits_of
 
 CPU = torch.device("cpu")
 
@@ -22,7 +24,7 @@ class Counting:
     def __init__(self, fails_at: int | None = None) -> None:
         self.made, self.fails_at = 0, fails_at
 
-    def batch(self, indices):
+    def batch(self, indices, multiple=1):
         if self.made == self.fails_at:
             raise IndexError("no such row")
         self.made += 1
@@ -74,3 +76,17 @@ def test_on_cuda_the_batches_are_on_the_device():
     with batches_of(Counting(), order, torch.device("cuda")) as batches:
         found = [batch["input_ids"] for batch in batches]
     assert all(column.is_cuda for column in found) and [column.tolist() for column in found] == order
+
+
+@pytest.mark.parametrize(("precision", "widths"), [("bf16", {8, 16, 19}), ("fp32", set(range(1, 20)))])
+def test_in_bf16_on_a_cpu_lengths_share_their_kernels(precision, widths):
+    seen = set()
+
+    class Widths(torch.nn.Module):
+        def forward(self, input_ids, attention_mask=None):
+            seen.add(input_ids.shape[1])
+            return SimpleNamespace(logits=input_ids[:, :1].float())
+
+    data = encoded_texts([{"input_ids": [1] * length} for length in range(1, 20)], torch.arange(19), {"input_ids": 0})
+    logits_of(Widths(), data, 1, precision, CPU)
+    assert seen == widths

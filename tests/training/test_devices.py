@@ -73,15 +73,15 @@ def test_auto_takes_bf16_on_a_cpu_where_it_pays(faster, monkeypatch):
 
 
 def test_a_processor_without_bf16_is_not_tried(monkeypatch):
-    monkeypatch.setattr(devices, "_processor_has_bf16", lambda: False)
+    monkeypatch.setattr(devices, "has_bf16", lambda: False)
     monkeypatch.setattr(devices, "_fp32_product", None)
     assert not devices.cpu_is_faster_in_bf16.__wrapped__()
 
 
 @pytest.mark.parametrize(("slowdown", "faster"), [(0.0, False), (0.05, True)])
 def test_the_trial_decides_by_the_faster_product(slowdown, faster, monkeypatch):
-    monkeypatch.setattr(devices, "_processor_has_bf16", lambda: True)
-    monkeypatch.setattr(devices, "_fp32_product", lambda square: time.sleep(slowdown))
+    monkeypatch.setattr(devices, "has_bf16", lambda: True)
+    monkeypatch.setattr(devices, "_fp32_product", lambda square: slowdown and time.sleep(slowdown))
     threads = torch.get_num_threads()
     assert devices.cpu_is_faster_in_bf16.__wrapped__() is faster
     assert torch.get_num_threads() == threads

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,19 @@ class EncodedTexts(Examples):
         """Number of tokens of each row."""
         return np.diff(self.offsets)
 
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """Return these rows, each column (batch, longest); no attention mask where nothing is padded."""
+    @cached_property
+    def longest(self) -> int:
+        """Number of tokens of the longest row."""
+        return int(self.sizes.max())
+
+    def batch(self, indices: Sequence[int], multiple: int = 1) -> Batch:
+        """Return these rows, each column (batch, longest); no attention mask where nothing is padded.
+
+        The longest is rounded up to a multiple, though not beyond the split's longest row.
+        """
         starts, ends = self.offsets[list(indices)], self.offsets[[i + 1 for i in indices]]
         lengths = ends - starts
-        longest = int(lengths.max())
+        longest = min(-(-int(lengths.max()) // multiple) * multiple, self.longest)
         batch = {}
         for name, fill in self.padding.items():
             padded = np.full((len(indices), longest), fill, dtype=np.int64)

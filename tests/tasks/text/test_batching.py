@@ -19,6 +19,14 @@ def test_rows_are_padded_to_the_longest_and_masked():
     assert batch["labels"].tolist() == [0, 1]
 
 
+def test_rows_are_padded_up_to_a_multiple_though_not_beyond_the_split_s_longest():
+    data = _encoded([2, 3, 9, 13])
+    batch = data.batch([0, 1], multiple=8)
+    assert batch["input_ids"].tolist() == [[1, 1, 0, 0, 0, 0, 0, 0], [2, 2, 2, 0, 0, 0, 0, 0]]
+    assert batch["attention_mask"].sum(1).tolist() == [2, 3]
+    assert data.batch([2], multiple=8)["input_ids"].shape == (1, 13)
+
+
 def test_no_mask_where_nothing_is_padded():
     assert "attention_mask" not in _encoded([3, 3]).batch([0, 1])
 
