@@ -87,7 +87,7 @@ def _save(client: httpx.Client, url: str, target: Path) -> None:
 
 
 def _pip_settings() -> dict[str, str]:
-    """Return pip's settings by name: the environment's, else its files' for `download`, else theirs for all commands."""
+    """Return pip's settings by name: the environment's, else its files' for `download`, else those for all."""
     command = [sys.executable, "-m", "pip", "config", "list", "--disable-pip-version-check"]
     listed = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     found: dict[str, str] = {}

@@ -55,7 +55,10 @@ class ModelConfig(AssetConfig):
 
 @dataclass
 class TaskConfig(AssetConfig):
-    """A data set with its columns, classes and metrics (the first is the primary one)."""
+    """A data set with its columns, classes and metrics (the first is the primary one).
+
+    `ceiling` says, by metric, what human judges score who are no surer than that; tables show it.
+    """
 
     dir: str | None = None
     text: list[str] = field(default_factory=list)
@@ -65,6 +68,7 @@ class TaskConfig(AssetConfig):
     splits: dict[str, Any] = field(default_factory=dict)
     max_length: int = 128
     threshold: float | None = None
+    ceiling: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         one_of("task.source", self.source, ("glue", "hub", "pypi", "local"))

@@ -14,6 +14,9 @@ NOT_HASHED = frozenset({"eval_batch_size", "checkpointing"})
 # Settings of methods that came later, at the values that leave a run the one it was without them.
 NEUTRAL = {"layers": "all", "reduction_factor": None}
 
+# What a task's config says for readers alone.
+_SHOWN = {"ceiling"}
+
 # Which of an asset's fields say what it is; the others say where it lies.
 _ASSET_FIELDS = {
     "source",
@@ -63,7 +66,7 @@ def _identity(asset: Mapping[str, Any]) -> dict[str, Any]:
         names = {"files"}
     else:
         names = _IDENTITY.get(str(source), _ASSET_FIELDS)
-    return {key: value for key, value in asset.items() if key in names or key not in _ASSET_FIELDS}
+    return {key: value for key, value in asset.items() if key in names or key not in _ASSET_FIELDS | _SHOWN}
 
 
 def run_id(config: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from peftbench.files import plain
 from peftbench.tables import notes
@@ -13,7 +14,7 @@ from peftbench.tables.conclusion import conclude
 from peftbench.tables.evidence import Evidence, read_evidence
 from peftbench.tables.scored import RowScores
 from peftbench.tables.spec import TableSpec
-from peftbench.tables.table import Cell, Row, RunPoint, Table
+from peftbench.tables.table import Cell, Column, Row, RunPoint, Table
 
 CONFIDENCE = 0.95
 
@@ -57,6 +58,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         points = [_point(run, evidence.get(run.key)) for run in runs[row.label]]
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points))
     columns = columns_of(max((row.classes or 0 for row in scored.values()), default=0))
+    ceiling = _ceiling(config["task"], columns[primary])
     return Table(
         name=spec.name,
         title=spec.title,
@@ -67,16 +69,22 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         baseline=spec.baseline,
         primary=primary,
         evaluation=str(spec.evaluation),
+        ceiling=ceiling,
         examples=next((len(row.labels) for row in scored.values()), None),
         columns=[columns[key] for key in spec.columns],
         all_columns=[column for key, column in columns.items() if any(key in row.cells for row in rows)],
         rows=rows,
         claims=[judge_claim(claim, rows, scored, confidence) for claim in spec.claims],
         conclusion=conclude(rows, scored, columns[primary]),
-        reading=notes.reading(spec, comparisons),
+        reading=[*notes.reading(spec, comparisons), *notes.human_ceiling(ceiling, columns[primary])],
         notes=[*notes.missing_runs(found, command), *notes.mixed_conditions(shown), *other_setting],
         environment=notes.environment(found),
     )
+
+
+def _ceiling(task: Mapping[str, Any], primary: Column) -> float | None:
+    ceiling = (task.get("ceiling") or {}).get(primary.key)
+    return None if ceiling is None else ceiling * (100 if primary.unit == "%" else 1)
 
 
 def _comparisons(spec: TableSpec, scored: Sequence[str], metrics: Sequence[str]) -> int:

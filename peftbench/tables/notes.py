@@ -7,6 +7,7 @@ from typing import Any
 from peftbench.runs.result import Environment
 from peftbench.tables.collect import MISSING, NOT_EVALUATED, OTHER_DATA, STALE, Found
 from peftbench.tables.spec import TableSpec
+from peftbench.tables.table import Cell, Column, format_cell
 
 
 def reading(spec: TableSpec, comparisons: int) -> list[str]:
@@ -17,6 +18,14 @@ def reading(spec: TableSpec, comparisons: int) -> list[str]:
         f"bold: differs from {spec.baseline} over the seeds that both have, 95 %{together}; intervals likewise, and"
         " none where there is one seed (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
     ]
+
+
+def human_ceiling(ceiling: float | None, primary: Column) -> list[str]:
+    """Say what human judges score, where that is known."""
+    if ceiling is None:
+        return []
+    shown = f"{format_cell(Cell(ceiling), primary)} {primary.unit}".strip()
+    return [f"half of the human raters against the other half: {primary.title} {shown} (scripts/human_ceiling.py)"]
 
 
 def missing_runs(found: Sequence[Found], command: str) -> list[str]:

@@ -102,6 +102,7 @@ class Table:
         name, title: e.g. lab/bottleneck, and its heading.
         command: what makes it. model, task, seeds: of what. baseline: that row's label.
         primary: key of the score that rows are judged by. examples: how many it is over.
+        ceiling: what human judges score, in the primary column's unit; None where that is not known.
         evaluation: what they are of: validation, test, merged.
         columns: those shown, in order. all_columns: those that cells may have, shown or not.
         conclusion: the best row and the cheapest that cannot be told from it; empty where no row has a score.
@@ -118,6 +119,7 @@ class Table:
     baseline: str
     primary: str
     examples: int | None
+    ceiling: float | None
     evaluation: str
     columns: list[Column]
     all_columns: list[Column]

@@ -94,6 +94,7 @@ class TestFingerprint:
             ("device", "cuda"),
             ("logger", {"name": "wandb"}),
             ("task.dir", "/data/glue/mrpc"),
+            ("task.ceiling", {"accuracy": 0.9}),
             ("trainer.eval_batch_size", 8),
             ("model.packages", [{"name": "repackaged", "version": "2", "sha256": "cc"}]),
             ("model.folder", "repackaged/model"),

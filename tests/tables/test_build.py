@@ -327,6 +327,20 @@ def test_a_table_without_any_run(make):
     assert "3 of 3 runs are missing" in "\n".join(table.notes)
 
 
+def test_the_score_of_human_raters_is_said_where_it_is_known(make):
+    def built(**task):
+        planned = [
+            make(label, method, 0, None) for label, method in (("full", "full"), ("LoRA", "lora"), ("bad", "bitfit"))
+        ]
+        planned[0].config["task"].update(task)
+        return build_table(read_spec("made", RAW, 1), collect(planned), "peftbench sweep table=made")
+
+    known, unknown = built(ceiling={"accuracy": 0.985, "f1": 0.9}), built()
+    assert known.ceiling == 98.5 and unknown.ceiling is None
+    said = "half of the human raters against the other half: accuracy 98.5 % (scripts/human_ceiling.py)"
+    assert known.reading == [*unknown.reading, said]
+
+
 @pytest.mark.parametrize("classes, title", [(2, "F1"), (3, "F1 (macro)")])
 def test_f1_of_several_classes_is_called_what_it_is(make, classes, title):
     planned = [make("full", "full", seed, 0.85) for seed in (0, 1)]

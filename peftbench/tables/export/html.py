@@ -8,7 +8,7 @@ from typing import Any
 
 from peftbench.files import plain
 from peftbench.tables.export.grid import claims, missing_runs, published, subtitle
-from peftbench.tables.export.plot_data import COLORS, COSTS, curves, scatter
+from peftbench.tables.export.plot_data import CEILING, COLORS, COSTS, curves, scatter
 from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Cell, Column, Row, Table, format_cell, format_interval, heading
 
@@ -109,6 +109,7 @@ def _data(table: Table) -> dict[str, Any]:
     return {
         "primary": heading(scatter(table, COSTS[0]).score),
         "colors": COLORS,
+        "ceiling": CEILING,
         "scatters": [{**found, "title": heading(Column(**found["cost"]))} for found in scatters],
         "curves": [asdict(curve) for curve in curves(table)],
         "rows": [{"label": row.label, "runs": [asdict(run) for run in row.runs]} for row in table.rows],

@@ -144,6 +144,7 @@ function drawScatter(plot) {
   const costs = plot.points.map(at);
   const [low, high] = plot.log ? [Math.min(...costs) / 1.5, Math.max(...costs) * 1.5] : range(costs);
   const scores = plot.points.flatMap((p) => [p.score - (p.score_sd || 0), p.score + (p.score_sd || 0)]);
+  if (plot.ceiling !== null) scores.push(plot.ceiling);
   const [bottom, top] = range(scores);
   const x = axis(low, high, LEFT, WIDTH - RIGHT, plot.log);
   const y = axis(bottom, top, HEIGHT - BOTTOM, TOP);
@@ -151,6 +152,10 @@ function drawScatter(plot) {
   if (plot.log && plot.zero) marks.splice(0, marks.filter(([value]) => value < 3 * plot.zero).length, [plot.zero, "0"]);
   const title = `${data.primary} against ${plot.title}`;
   const svg = frame(marks, ticks(bottom, top), x, y, plot.title, data.primary, title);
+  if (plot.ceiling !== null) {
+    svg.append(make("line", { class: "ceiling", x1: LEFT, x2: WIDTH - RIGHT, y1: y(plot.ceiling), y2: y(plot.ceiling) }));
+    svg.append(make("text", { x: LEFT + 4, y: y(plot.ceiling) + 14 }, data.ceiling));
+  }
   // a staircase: the best score that can be had at this cost or less
   const [start, ...steps] = plot.front.map((index) => plot.points[index]).map((p) => [x(at(p)), y(p.score)]);
   svg.append(make("path", { class: "front", d: `M${start}${steps.map(([right, up]) => `H${right}V${up}`).join("")}` }));

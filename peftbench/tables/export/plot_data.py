@@ -9,6 +9,7 @@ from peftbench.tables.table import Cell, Column, Row, Table
 # Okabe and Ito's colours without black and yellow, which vanish on dark and on white
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#808080")
 COSTS = ("share", "latency")
+CEILING = "human raters, half against half"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Scatter:
     Attributes:
         cost, score: the columns of the two axes.
         points: rows that have both figures, in the table's order. front: indices into them, by rising cost.
+        ceiling: the score of human judges, None where it is not known.
         log: whether the cost axis is logarithmic. zero: the cost at which that axis shows a cost of 0, if any.
     """
 
@@ -37,6 +39,7 @@ class Scatter:
     score: Column
     points: list[Point]
     front: list[int]
+    ceiling: float | None
     log: bool
     zero: float | None
 
@@ -81,6 +84,7 @@ def scatter(table: Table, key: str) -> Scatter:
         score=column(table, table.primary),
         points=points,
         front=pareto_front([(point.cost, point.score) for point in points]),
+        ceiling=table.ceiling,
         log=log,
         zero=min(above) / 4 if log and len(above) < len(points) else None,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.files import atomic_write, make_folder
-from peftbench.tables.export.plot_data import COLORS, COSTS, Curve, Scatter, column, curves, scatter
+from peftbench.tables.export.plot_data import CEILING, COLORS, COSTS, Curve, Scatter, column, curves, scatter
 from peftbench.tables.export.plot_labels import place_labels
 from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Table, heading
@@ -78,6 +78,18 @@ def _draw_scatter(table: Table, data: Scatter) -> Figure:
             capsize=3,
             linewidth=1.2,
             zorder=3,
+        )
+    if data.ceiling is not None:
+        axes.axhline(data.ceiling, color="#808080", linestyle=":", linewidth=1)
+        axes.annotate(
+            CEILING,
+            (0, data.ceiling),
+            (4, -4),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            va="top",
+            fontsize=8.5,
+            color="#606060",
         )
     if data.log:
         _log_axis(axes, data)

@@ -124,6 +124,7 @@ def test_plots_show_every_row_that_has_the_figures(page):
     assert len(figures[0].find_elements("css selector", ".point")) == len(finished)
     assert len(figures[2].find_elements("css selector", ".curve")) == len(finished)
     assert len(figures[0].find_elements("css selector", ".front")) == 1
+    assert len(figures[0].find_elements("css selector", ".ceiling")) == 1
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from made_table import made_table
 
-from peftbench.tables.export.plot_data import curves, pareto_front, scatter
+from peftbench.tables.export.plot_data import CEILING, curves, pareto_front, scatter
 from peftbench.tables.export.plots import save_plots
 
 
@@ -56,3 +56,11 @@ def test_a_plot_without_data_is_not_written(tmp_path):
     rows = [replace(row, cells={k: c for k, c in row.cells.items() if k != "latency"}) for row in table.rows]
     files = save_plots(replace(table, rows=rows), tmp_path, ["svg"])
     assert {path.name for path in files} == {"score-by-share.svg", "learning-curves.svg"}
+
+
+def test_the_score_of_human_raters_is_a_line_where_it_is_known(tmp_path):
+    known, unknown = made_table(), replace(made_table(), ceiling=None)
+    for number, table in enumerate((known, unknown)):
+        save_plots(table, tmp_path / str(number), ["svg"])
+    svgs = [(tmp_path / str(number) / "score-by-share.svg").read_text() for number in (0, 1)]
+    assert [CEILING in svg for svg in svgs] == [True, False]

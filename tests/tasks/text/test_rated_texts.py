@@ -46,7 +46,9 @@ def test_more_rows_move_none_from_split_to_split(load):
 
 def test_scores_are_the_mean_ratings(load):
     task = load("nyt", lines_of(50))
-    by_text = {text: score for split in task.splits.values() for (text,), score in zip(split.texts, split.labels)}
+    by_text = {
+        text: score for split in task.splits.values() for (text,), score in zip(split.texts, split.labels, strict=True)
+    }
     assert by_text["text 7 0"] == -0.75 and by_text["text 7 3"] == 0.75
 
 
@@ -59,7 +61,7 @@ def test_a_text_that_comes_again_is_dropped(load):
 def test_polarity_is_that_of_the_mean_and_a_mean_of_0_has_none(load):
     lines = [f"{d}_{s}\t{mean}\ttext {d} {s}" for d in range(50) for s, mean in enumerate(["-0.05", "0", "0.0", "2"])]
     task = load("nyt_binary", lines)
-    pairs = [pair for split in task.splits.values() for pair in zip(split.texts, split.labels)]
+    pairs = [pair for split in task.splits.values() for pair in zip(split.texts, split.labels, strict=True)]
     assert len(pairs) == 100
     assert {(text.split()[2], label) for (text,), label in pairs} == {("0", 0), ("3", 1)}
 
