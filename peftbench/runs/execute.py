@@ -213,6 +213,7 @@ def _train(
                 checkpoint=record.checkpoint_path,
                 observers=[terminal, history, *following],
                 workers=begin_training(config),
+                redraw=prepared.redraw,
             )
         finally:
             with suppress(UserError):  # a full disk, which the run fails for anyway

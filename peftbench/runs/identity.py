@@ -12,7 +12,7 @@ from peftbench.files import plain
 NOT_HASHED = frozenset({"eval_batch_size", "checkpointing"})
 
 # Settings of methods that came later, at the values that leave a run the one it was without them.
-NEUTRAL = {"layers": "all", "reduction_factor": None}
+NEUTRAL = {"layers": "all", "reduction_factor": None, "drop": "none", "complexity": 0.5}
 
 # What a task's config says for readers alone.
 _SHOWN = {"ceiling"}

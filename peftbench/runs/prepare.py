@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -40,6 +41,10 @@ class Prepared:
     parameters: dict[str, Any]
     origin: Origin
 
+    def redraw(self, random: np.random.Generator | None) -> None:
+        """Let the method draw what differs from batch to batch."""
+        self.method.redraw(random, self.backbone.sites)
+
     @property
     def trained(self) -> dict[str, nn.Parameter]:
         """Every parameter that trains, the method's and the head's, by name."""
@@ -70,6 +75,11 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
     backbone = add_head(_backbone(folder, weights, config.model.dropout), task.objective.num_outputs)
     method = build(config.method, backbone.sites)
     check_length(config, backbone.sites.positions, method.extra_tokens)
+    if config.trainer.compile and method.varies:
+        raise UserError(
+            "trainer.compile=true: what is compiled cannot act otherwise from batch to batch, as method.drop makes it:"
+            " leave one of them out"
+        )
     concerns = check_method(method, backbone, config.task.max_length)
     splits, warnings = _encoded(task, backbone, weights, config.task.max_length)
     return Prepared(

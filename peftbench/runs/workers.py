@@ -73,4 +73,5 @@ def _help(workers: "Workers") -> None:
             seed=config.seed,
             device=prepared.device,
             workers=workers,
+            redraw=prepared.redraw,
         )
