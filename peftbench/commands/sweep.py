@@ -14,6 +14,7 @@ from peftbench.loggers.wandb_table import log_table
 from peftbench.runs.result import SECTIONS
 from peftbench.search import run as search
 from peftbench.search.request import is_search
+from peftbench.sweeps.evaluate import evaluate_rows
 from peftbench.sweeps.measure import is_local, measure_rows, needed_sections
 from peftbench.sweeps.request import TableRequest, key_of, read_request
 from peftbench.sweeps.train import exit_code, train_missing
@@ -73,7 +74,8 @@ def main(argv: list[str]) -> int:
     mistakes: dict[Path, str] = {}
     try:
         _train(request, mistakes)
-        code = measure_rows(request)
+        code = evaluate_rows(request)
+        code = measure_rows(request) or code
     except KeyboardInterrupt:
         code = INTERRUPTED
     found = collect(request.planned, request.stale == "use", mistakes)
