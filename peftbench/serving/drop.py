@@ -20,7 +20,7 @@ def check_drop(text: str, method: str, merged: bool) -> None:
     if merged:
         raise UserError("--drop with --merged: what is merged acts in every layer; leave one of them out")
     if text != EACH:
-        _numbers(text)
+        _ranges(text)
     if method not in (droppable := droppable_methods()):
         raise UserError(f"--drop: {method} has no layers to leave out, only {', '.join(droppable)} have")
 
@@ -39,19 +39,18 @@ def dropped_counts(text: str, layers: Sequence[int]) -> list[int]:
         raise UserError(f"--drop {text}: this run's method is in no layer that could be left out")
     if text == EACH:
         return [0, *(layer + 1 for layer in layers[:-1])]
-    most = layers[-1]
-    numbers = _numbers(text)
-    if max(numbers) > most:
+    most, ranges = layers[-1], _ranges(text)
+    if (asked := max(last for _, last in ranges)) > most:
         raise UserError(
-            f"--drop {max(numbers)} leaves no layer: this run's method acts up to layer {most}, counted from 0, so"
-            f" choose 0 to {most}"
+            f"--drop {asked} leaves no layer: this run's method acts up to layer {most}, counted from 0, so choose 0 to"
+            f" {most}"
         )
-    return numbers
+    return list(dict.fromkeys(n for first, last in ranges for n in range(first, last + 1)))
 
 
-def _numbers(text: str) -> list[int]:
+def _ranges(text: str) -> list[tuple[int, int]]:
     parts = [_PART.fullmatch(part) for part in text.split(",")]
     ranges = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
     if len(ranges) < len(parts) or any(first > last for first, last in ranges):
         raise UserError(f"--drop {text}: say how many of the lowest layers, e.g. 3, a range 0-5, a list 0,3,5, or each")
-    return list(dict.fromkeys(n for first, last in ranges for n in range(first, last + 1)))
+    return ranges
