@@ -113,7 +113,7 @@ def _print(result: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     changed = ", merged" if result["merged"] else ""
     if result["dropped_layers"]:
-        changed = f", the lowest {result['dropped_layers']} layers without the method"
+        changed = f", layers dropped: {result['dropped_layers']}"
     count = f"{result['split']}, {result['examples']:,} examples{changed}"
     by_class = result["by_class"]
     classes = len(by_class["names"]) if by_class else 0

@@ -29,6 +29,7 @@ a table
   seeds=3                  a number of seeds, or a list: seeds=[0,1,2]
   model=minilm task=rte    settings of all runs, as for `peftbench train`
   evaluation.split=test    show the scores on test (default: validation); evaluation.merged=true: merged
+                           a row may ask for dropped layers (evaluation: {dropped_layers: 3}); what is lacking is scored
   on_error=stop            start nothing further once a run has failed (default: continue)
   stale=rerun              train runs of other code again; stale=use takes them as they are (default: leave)
   hydra/launcher=joblib    several runs at a time; slurm and ray for a cluster

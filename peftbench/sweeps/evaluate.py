@@ -27,7 +27,8 @@ def evaluate_rows(request: TableRequest) -> int:
     for (record, split, merged), runs in _together(lacking).items():
         counts = sorted({run.planned.evaluation.dropped_layers for run in runs})
         drop = ",".join(map(str, counts))
-        console.print(f"scoring {record.folder.name} on {', '.join(str(run.planned.evaluation) for run in runs)}")
+        dropped = "" if counts == [0] else f", {drop} layers dropped"
+        console.print(f"scoring {record.folder.name} on {split}{', merged' if merged else ''}{dropped}")
         config = runs[0].planned.config
         try:
             scored_runs = score_run(

@@ -26,7 +26,8 @@ class EvaluationSpec:
         return result.evaluation(self.split, self.merged, self.dropped_layers)
 
     def __str__(self) -> str:
-        dropped = f", {self.dropped_layers} layers dropped" if self.dropped_layers else ""
+        layers = "layer" if self.dropped_layers == 1 else "layers"
+        dropped = f", {self.dropped_layers} {layers} dropped" if self.dropped_layers else ""
         return f"{self.split}{', merged' if self.merged else ''}{dropped}"
 
 

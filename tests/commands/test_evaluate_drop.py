@@ -52,7 +52,7 @@ def test_what_a_reader_sees(record, capsys):
     assert none.split()[0] == "0" and one.split()[0] == "1" and one.rstrip().endswith("×") and " ms, " in one
     assert stored == f"validation, 21 examples; 2 of 2 in the record of {record.folder.name}"
     assert evaluate.main([str(record.folder), "--device", "cpu", "--drop", "1"]) == 0
-    assert "21 examples, the lowest 1 layers without the method" in capsys.readouterr().out
+    assert "21 examples, layers dropped: 1" in capsys.readouterr().out
 
 
 def test_predictions_of_one_n(record, capsys, tmp_path):
