@@ -52,21 +52,25 @@ def main(argv: list[str]) -> int:
     """
     arguments = build_parser().parse_args(argv)
     results = _evaluate(chosen_run(arguments), arguments)
+    several = _asks_for_several(arguments)
     if arguments.json:
-        shown = results[0] if len(results) == 1 else results
-        print(json.dumps(plain(shown), indent=2, ensure_ascii=False))
-    elif len(results) == 1:
-        _print(results[0])
-    else:
+        print(json.dumps(plain(results if several else results[0]), indent=2, ensure_ascii=False))
+    elif several:
         _print_each(results)
+    else:
+        _print(results[0])
     return 0
+
+
+def _asks_for_several(arguments: argparse.Namespace) -> bool:
+    return arguments.drop is not None and not arguments.drop.isdecimal()
 
 
 def _evaluate(record: Record, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Return for each number of dropped layers what came of it; metrics are None where the labels are hidden."""
     from peftbench.serving.evaluate import score_run, store_scores
 
-    if arguments.write is not None and arguments.drop is not None and not arguments.drop.isdigit():
+    if arguments.write is not None and _asks_for_several(arguments):
         raise UserError(f"--write takes the predictions of one number of layers, not of --drop {arguments.drop}")
     scored_runs = score_run(
         record,
@@ -147,7 +151,7 @@ def _print_each(results: list[dict[str, Any]]) -> None:
     for name in metrics:
         table.add_column(metric_name(name, classes), justify="right")
     for setting in settings:
-        table.add_column(f"{setting['batch']} of {setting['length']} tokens", justify="right")
+        table.add_column(f"batch {setting['batch']} of {setting['length']} tokens", justify="right")
     for result in results:
         cells = [format_metric(name, result["metrics"][name]) for name in metrics]
         for setting in (result["latency"] or {}).get("settings", []):

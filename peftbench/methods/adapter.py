@@ -97,7 +97,7 @@ class Adapter(BottleneckMethod, name="adapter"):
     def first_layer(self, sites: Sites) -> int:
         """Return the lowest layer with an adapter or a trained norm."""
         outside = self.config.position == "output" and not self.config.train_layer_norm
-        return len(sites.layers) if outside else super().first_layer(sites)
+        return len(sites.layers) if outside else layer_numbers(self.config, sites)[0]
 
     @staticmethod
     def count(config: AdapterConfig, sites: Sites) -> int:

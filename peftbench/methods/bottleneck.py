@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -14,8 +13,8 @@ from torch.nn import functional as F
 from peftbench.backbones.site import Site
 from peftbench.backbones.sites import WHOLE_SITES, Sites
 from peftbench.errors import UserError
-from peftbench.methods.base import Method, check_at_least, check_choice
-from peftbench.methods.drop import DRAWS, DROPS, THIRDS, third_of
+from peftbench.methods.base import check_at_least
+from peftbench.methods.drop import COMPLEXITY, THIRDS, DroppableMethod, check_drop, third_of
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 ACTIVATIONS: dict[str, Activation] = {
@@ -46,7 +45,7 @@ class BottleneckConfig:
     reduction_factor: float | None = None
     layers: str | list[str] = "all"
     drop: str = "none"
-    complexity: float = 0.5
+    complexity: float = COMPLEXITY
 
     def __post_init__(self) -> None:
         if self.reduction_factor is not None:
@@ -60,10 +59,7 @@ class BottleneckConfig:
         else:
             check_at_least("bottleneck", self.bottleneck, 1)
         _check_parts(self.layers)
-        check_choice("drop", self.drop, DROPS)
-        check_at_least("complexity", self.complexity, 0)
-        if self.complexity > 1:
-            raise UserError(f"method.complexity={self.complexity:g} must be 1 or less")
+        check_drop(self.drop, self.complexity)
 
     def size(self, hidden: int) -> int:
         """Return m on a model of width `hidden`; UserError where the factor leaves nothing of it."""
@@ -122,29 +118,14 @@ def _shown(layers: str | list[str]) -> str:
     return layers if isinstance(layers, str) else f"[{','.join(layers)}]"
 
 
-class BottleneckMethod(Method):
-    """A method whose `layers` carry adapters, of which batches may leave some out (`methods.drop`)."""
+class BottleneckMethod(DroppableMethod):
+    """A method whose `layers` carry adapters, of which batches may leave some out."""
 
     config: BottleneckConfig
 
     def droppable_layers(self, sites: Sites) -> Sequence[int]:
         """Return the layers with adapters."""
         return layer_numbers(self.config, sites)
-
-    def first_layer(self, sites: Sites) -> int:
-        """Return the lowest layer with an adapter."""
-        return layer_numbers(self.config, sites)[0]
-
-    @property
-    def varies(self) -> bool:
-        """Whether batches leave layers out."""
-        return self.config.drop != "none"
-
-    def redraw(self, random: np.random.Generator | None, sites: Sites) -> None:
-        """Draw the layers that go bare in the next batch; none where it is scored."""
-        if self.varies:
-            layers, count = self.droppable_layers(sites), len(sites.layers)
-            self.drop(DRAWS[self.config.drop](layers, count, self.config.complexity, random) if random else ())
 
 
 def bottleneck_update(

@@ -14,13 +14,21 @@ adapters matter less). When scored, every layer acts and nothing is rescaled.
 AdamW takes no step with a tensor that a batch gives no gradient, and its running averages wait.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+
+from peftbench.backbones.sites import Sites
+from peftbench.errors import UserError
+from peftbench.methods.base import Method, check_at_least, check_choice
 
 THIRDS = ("early", "middle", "late")
 # of a layer in each third, for a task of complexity 0
 LAB_RATES = (0.5, 0.3, 0.1)
+# of a task of which nothing is said
+COMPLEXITY = 0.5
 
 
 def third_of(layer: int, count: int) -> int:
@@ -50,3 +58,38 @@ DRAWS: dict[str, Callable[[Sequence[int], int, float, np.random.Generator], Sequ
     "lab": lab,
 }
 DROPS = ("none", *DRAWS)
+
+
+class DroppableMethod(Method):
+    """A method that can leave layers bare; its config has `drop` and `complexity`, see `check_drop`."""
+
+    config: Any
+
+    @abstractmethod
+    def droppable_layers(self, sites: Sites) -> Sequence[int]:
+        """Return the layers that the method acts in, from the lowest on."""
+
+    def first_layer(self, sites: Sites) -> int:
+        """Return the lowest of them."""
+        return self.droppable_layers(sites)[0]
+
+    @property
+    def varies(self) -> bool:
+        """Whether batches leave layers out."""
+        return bool(self.config.drop != "none")
+
+    def redraw(self, random: np.random.Generator | None, sites: Sites) -> None:
+        """Draw the layers that go bare in the next batch; none where it is scored."""
+        if self.varies:
+            layers, count = self.droppable_layers(sites), len(sites.layers)
+            self.drop(DRAWS[self.config.drop](layers, count, self.config.complexity, random) if random else ())
+
+
+def check_drop(drop: str, complexity: float) -> None:
+    """Raise UserError for settings that a config cannot have: a drop of `DROPS`, a complexity from 0 to 1."""
+    check_choice("drop", drop, DROPS)
+    check_at_least("complexity", complexity, 0)
+    if complexity > 1:
+        raise UserError(f"method.complexity={complexity:g} must be 1 or less")
+    if complexity != COMPLEXITY and drop != "lab":
+        raise UserError(f"method.complexity={complexity:g} says something with method.drop=lab alone")

@@ -85,7 +85,8 @@ def _on_disk(rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
     folder = tempfile.gettempdir()
     try:
         with tempfile.NamedTemporaryFile(prefix="peftbench-states-") as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # a page that the disk has no room for would end the process
+            if hasattr(os, "posix_fallocate"):  # not on macOS; a page that finds no room later would end the process
+                os.posix_fallocate(file.fileno(), 0, size)
             return torch.from_file(file.name, shared=True, size=rows * width, dtype=dtype).view(rows, width)
     except OSError as error:
         raise UserError(

@@ -48,7 +48,7 @@ def test_each_n_is_scored_in_one_evaluation_with_its_latency(record, capsys):
 def test_what_a_reader_sees(record, capsys):
     assert evaluate.main([str(record.folder), "--device", "cpu", "--drop", "0-1", "--latency"]) == 0
     header, none, one, stored = capsys.readouterr().out.splitlines()
-    assert header.split() == ["layers", "dropped", "accuracy", "F1", "1", "of", "8", "tokens"]
+    assert header.split() == ["layers", "dropped", "accuracy", "F1", "batch", "1", "of", "8", "tokens"]
     assert none.split()[0] == "0" and one.split()[0] == "1" and one.rstrip().endswith("×") and " ms, " in one
     assert stored == f"validation, 21 examples; 2 of 2 in the record of {record.folder.name}"
     assert evaluate.main([str(record.folder), "--device", "cpu", "--drop", "1"]) == 0
@@ -93,6 +93,6 @@ def test_a_method_without_layers_has_none_to_leave_out(tiny_run, train_tiny):
 
 def test_a_run_with_adapters_above_alone(train_tiny, capsys):
     upper = train_tiny("opinions", "method=pfeiffer", "method.bottleneck=4", "method.layers=1")
-    assert evaluated(capsys, upper, "--drop", "each")["dropped_layers"] == 0
+    assert [each["dropped_layers"] for each in evaluated(capsys, upper, "--drop", "each")] == [0]
     one = evaluated(capsys, upper, "--drop", "1")
     assert one["metrics"] == upper.read().evaluation("validation").metrics, "layer 0 had none anyway"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import ARCHITECTURES, headed, tiny_batch, tiny_model
 
 from peftbench.backbones.economy.first_row import FirstRow
@@ -178,7 +179,7 @@ def test_the_lab_s_rule_drops_by_third_and_complexity():
 @pytest.mark.parametrize("drop", ["robust", "lab"])
 def test_what_is_drawn_ends_with_training(drop):
     sites = find_sites(frozen_model(num_hidden_layers=4))
-    method = build(PfeifferConfig(bottleneck=4, drop=drop, complexity=0), sites)
+    method = build(PfeifferConfig(bottleneck=4, drop=drop), sites)
     seen = set()
     with method.on(sites):
         random = np.random.default_rng(0)
@@ -188,6 +189,15 @@ def test_what_is_drawn_ends_with_training(drop):
         assert len(seen) > 2
         method.redraw(None, sites)
         assert method.bare == frozenset()
+
+
+def test_layers_computed_again_in_the_backward_pass_are_left_out_again(train_tiny, tmp_path):
+    found = []
+    for name, more in (("kept", ()), ("again", ("trainer.checkpointing=true",))):
+        lines = ("method=adapter", "method.bottleneck=4", "method.drop=robust", f"output_dir={tmp_path / name}", *more)
+        train_tiny("opinions", "model.dropout=0.0", "trainer.accumulate=2", *lines)
+        found += [load_file(path) for path in (tmp_path / name).rglob("adapter.safetensors")]
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
 def test_adapter_drop_s_published_count():
@@ -203,6 +213,7 @@ def test_adapter_drop_s_published_count():
     ("settings", "message"),
     [
         ({"drop": "robus"}, "method.drop=robus is unknown: choose from none, robust, lab"),
+        ({"complexity": 0.3}, "method.complexity=0.3 says something with method.drop=lab alone"),
         ({"complexity": 1.5}, "method.complexity=1.5 must be 1 or less"),
         ({"complexity": -1}, "method.complexity=-1 must be 0 or more"),
         ({"drop": "robust", "position": "output"}, "method.drop=robust: method.position=output is in no layer"),
