@@ -10,7 +10,7 @@ from peftbench.backbones.economy.lower_layers import COLUMN, beginning_behind, s
 from peftbench.config.schema import TrainerConfig
 from peftbench.runs.prepare import Prepared
 from peftbench.tasks.base import Batch, Examples
-from peftbench.training.devices import autocasting
+from peftbench.training.devices import autocasting, padding_multiple
 from peftbench.training.kept_states import with_states
 
 # those that are gone through in every epoch
@@ -44,4 +44,5 @@ def _with_states(prepared: Prepared, trainer: TrainerConfig, first: int, split: 
         with autocasting(trainer.precision, prepared.device), torch.set_grad_enabled(split == "train"):
             return states_behind(prepared.backbone.sites, first, batch)
 
-    return with_states(prepared.splits[split], COLUMN, compute, trainer.eval_batch_size, prepared.device)
+    multiple = padding_multiple(trainer.precision, prepared.device)
+    return with_states(prepared.splits[split], COLUMN, compute, trainer.eval_batch_size, prepared.device, multiple)

@@ -26,14 +26,16 @@ class WithStates(Examples):
         """As of the split."""
         return self.data.sizes
 
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """Return these examples with their states, zero behind each one's end."""
+    def batch(self, indices: Sequence[int], multiple: int = 1) -> Batch:
+        """Return these examples with their states, as many positions as the other columns have, zero where padded."""
+        batch = self.data.batch(indices, multiple)
         starts, ends = self.offsets[list(indices)], self.offsets[[i + 1 for i in indices]]
-        longest = int((ends - starts).max())
+        whole = len(self.states) > len(self.data)
+        longest = max(column.shape[1] for column in batch.values() if column.dim() > 1) if whole else 1
         states = torch.zeros(len(indices), longest, self.states.shape[1], dtype=self.states.dtype)
         for row, start, end in zip(states, starts.tolist(), ends.tolist(), strict=True):
             row[: end - start] = self.states[start:end]
-        return {**self.data.batch(indices), self.column: states}
+        return {**batch, self.column: states}
 
     def subset(self, indices: Sequence[int]) -> Examples:
         """Return these examples without states."""
@@ -49,7 +51,12 @@ class WithStates(Examples):
 
 
 def with_states(
-    data: Examples, column: str, compute: Callable[[Batch], torch.Tensor], batch_size: int, device: torch.device
+    data: Examples,
+    column: str,
+    compute: Callable[[Batch], torch.Tensor],
+    batch_size: int,
+    device: torch.device,
+    multiple: int = 1,
 ) -> WithStates:
     """Compute the states of every example and return the split with them.
 
@@ -57,14 +64,14 @@ def with_states(
         data: the split. column: what the batches call the states.
         compute: called with a batch without labels, gives (batch, positions, d): as many positions as the longest
             example has, or one.
-        batch_size, device: of these batches.
+        batch_size, device, multiple: of these batches, see `batches_of`.
 
     Raises UserError where the states do not fit on the disk of temporary files, KeyboardInterrupt between two batches
     where a signal has come.
     """
     order = data.in_order(batch_size)
     states, offsets = torch.empty(0), np.empty(0, np.int64)
-    with batches_of(data, order, device) as batches:
+    with batches_of(data, order, device, multiple) as batches:
         for indices, batch in zip(order, batches, strict=True):
             check_interrupted()
             batch.pop("labels", None)

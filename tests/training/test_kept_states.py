@@ -78,6 +78,8 @@ def test_states_are_those_of_each_example_alone():
     for row, states in zip((2, 0), batch[COLUMN], strict=True):
         alone = states_behind(backbone.sites, 1, {"input_ids": data.batch([row])["input_ids"]})[0]
         torch.testing.assert_close(states[: len(alone)], alone, rtol=0, atol=1e-5)
+    padded = kept.batch([2, 3], multiple=4)
+    assert padded["input_ids"].shape == (2, 8) and padded[COLUMN].shape == (2, 8, 32)
     assert torch.equal(batch["labels"], data.batch([2, 0])["labels"])
     assert kept.shuffled(2, 0, 1) == data.shuffled(2, 0, 1) and kept.in_order(3) == data.in_order(3)
     assert len(kept) == 4 and len(kept.subset([1])) == 1
@@ -132,6 +134,16 @@ def test_training_ends_as_without_it(case, train_tiny, tmp_path):
         [json.loads(line).get("loss") for line in (f / "history.jsonl").read_text().splitlines()] for f in (plain, kept)
     ]
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-6)
+
+
+def test_in_bf16_it_is_the_same_but_for_rounding(train_tiny):
+    lines = ("method=pfeiffer", "method.bottleneck=4", "method.layers=1", "model.dropout=0.0", "trainer.precision=bf16")
+    runs = [
+        train_tiny("opinions", *lines, f"trainer.cache_frozen={kept}", f"experiment=kept-{kept}")
+        for kept in ("false", "true")
+    ]
+    losses = [run.read().evaluation("validation").metrics["loss"] for run in runs]
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
 
 
 @pytest.mark.parametrize(
