@@ -8,6 +8,7 @@ import tempfile
 import numpy as np
 import pytest
 import torch
+from foreign_tiny import recognised_model
 from safetensors.torch import load_file
 from tiny import ARCHITECTURES, encoded_texts, headed, tiny_batch, tiny_model
 
@@ -24,8 +25,8 @@ from peftbench.training.kept_states import with_states
 CPU = torch.device("cpu")
 
 
-def without_dropout(architecture, **settings):
-    backbone = headed(tiny_model(architecture, **settings))
+def without_dropout(model):
+    backbone = headed(model)
     for module in backbone.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -37,7 +38,7 @@ def without_dropout(architecture, **settings):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_pass_that_begins_behind_the_lower_layers_gives_the_same(architecture):
-    backbone = without_dropout(architecture)
+    backbone = without_dropout(tiny_model(architecture))
     sites, model = backbone.sites, backbone.model
     batch = tiny_batch()
     modules = list(model.modules())
@@ -63,6 +64,19 @@ def test_a_pass_that_begins_behind_the_lower_layers_gives_the_same(architecture)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ("longformer", "whose layers have other positions than the batch"),
+        ("nystromformer", "padding changes what the layers of NystromformerModel give"),
+        ("big_bird", "chance of another kind"),
+    ],
+)
+def test_an_architecture_that_it_does_not_fit_is_refused(architecture, message):
+    with pytest.raises(UserError, match=message):
+        check_lower_layers(without_dropout(recognised_model(architecture)).sites, 1)
+
+
 def rows(*lengths):
     return encoded_texts(
         [{"input_ids": list(range(5, 5 + n))} for n in lengths], torch.zeros(len(lengths)).long(), {"input_ids": 0}
@@ -70,7 +84,7 @@ def rows(*lengths):
 
 
 def test_states_are_those_of_each_example_alone():
-    backbone = without_dropout("bert")
+    backbone = without_dropout(tiny_model("bert"))
     data = rows(4, 9, 6, 2)
     kept = with_states(data, COLUMN, lambda batch: states_behind(backbone.sites, 1, batch), 2, CPU)
     batch = kept.batch([2, 0])
@@ -86,7 +100,7 @@ def test_states_are_those_of_each_example_alone():
 
 
 def test_behind_the_last_layer_the_first_row_is_enough():
-    backbone = without_dropout("bert")
+    backbone = without_dropout(tiny_model("bert"))
     first = FirstRow(backbone.sites)
     kept = with_states(rows(4, 9, 6), COLUMN, lambda batch: states_behind(backbone.sites, 2, batch), 2, CPU)
     first.remove()
@@ -153,7 +167,10 @@ def test_in_bf16_it_is_the_same_but_for_rounding(train_tiny):
         (("method=adapter", "method.drop=robust"), "method=adapter changes the model from the first layer on"),
         (("method=lora",), "method=lora changes the model from the first layer on"),
         (("method=mam", "method.layers=1"), "method=mam changes the model from the first layer on"),
-        (("method=adapter", "method.layers=1", "model.dropout=null"), "dropout changes what the frozen layers give"),
+        (
+            ("method=adapter", "method.layers=1", "model.dropout=null"),
+            "dropout, or chance of another kind, changes what the frozen layers give",
+        ),
         (("method=adapter", "method.layers=1", "trainer.compile=true"), "do not go together"),
     ],
 )

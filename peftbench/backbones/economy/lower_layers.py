@@ -58,11 +58,16 @@ def check_lower_layers(sites: Sites, count: int) -> None:
         sites.model.train()
         first, second = (states_behind(sites, count, batch) for _ in range(2))
         if not torch.allclose(first, second, rtol=1e-5, atol=1e-6):
-            raise UserError(f"{_SETTING}: dropout changes what the frozen layers give: set model.dropout=0")
+            raise UserError(
+                f"{_SETTING}: dropout, or chance of another kind, changes what the frozen layers give: set"
+                " model.dropout=0"
+            )
         sites.model.eval()
         short = int(batch["attention_mask"][1].sum())
         together = states_behind(sites, count, batch)[1, :short]
         alone = states_behind(sites, count, {"input_ids": batch["input_ids"][1:2, :short]})[0]
+        if first.shape[:2] != batch["input_ids"].shape or alone.shape != together.shape:
+            raise UserError(f"{_SETTING} does not fit {architecture}, whose layers have other positions than the batch")
         if (together - alone).abs().max() > _TOLERANCE * together.abs().max():
             raise UserError(f"{_SETTING}: padding changes what the layers of {architecture} give: leave it out")
         whole = sites.model(**batch).logits
