@@ -94,6 +94,8 @@ def measure_dropped(record: Record, dropped_layers: int) -> None:
             add_to_log(record, traceback.format_exc())
             what = f"latency with {dropped_layers} layers dropped"
             raise PeftbenchError(f"{record.folder.name}: {what} could not be measured: {_reason(error)}") from error
+        finally:
+            prepared.method.detach()  # the next run takes the backbone over
         evaluations = [
             replace(known, latency=figures)
             if known.dropped_layers == dropped_layers and known.precision == precision

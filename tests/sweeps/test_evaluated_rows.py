@@ -3,6 +3,7 @@
 import json
 
 from peftbench.commands import sweep as command
+from peftbench.runs import prepare
 from peftbench.runs.record import Record
 
 ROWS = """
@@ -35,6 +36,9 @@ def test_rows_of_one_run_are_scored_and_measured_behind_training(sweep, capsys, 
     shown = robust.evaluation("validation", dropped_layers=1)
     assert cells[1]["accuracy"]["value"] == 100 * shown.metrics["accuracy"]
     assert cells[1]["latency"]["value"] == shown.latency["settings"][0]["ratio"]
+    _, backbone = prepare._kept["backbone"]
+    hooked = [module for module in backbone.encoder.modules() if module._forward_hooks or module._forward_pre_hooks]
+    assert not hooked, "the next run takes the backbone over as it was"
     monkeypatch.setattr(command, "measure_rows", lambda request: 0)
     assert sweep("seeds=1") == 0 and "scoring" not in capsys.readouterr().out, "nothing is left to do"
 
