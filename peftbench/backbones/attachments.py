@@ -94,10 +94,18 @@ class Attachments:
             self._act(attachment, *before)
             raise
 
+    def renew(self, attachment: Attachment) -> None:
+        """Register an entry's hooks and make its changes again: they come out otherwise than before."""
+        self._settle(attachment.changes)
+        self._hook_again(attachment)
+
     def _act(self, attachment: Attachment, hook: Callable[[], Iterable[Handle]] | None, folding: Folding) -> None:
         modules = [*attachment.folding.changes, *folding.changes]
         attachment.hook, attachment.folding = hook, folding
         self._settle(modules)
+        self._hook_again(attachment)
+
+    def _hook_again(self, attachment: Attachment) -> None:
         following = self._list[self._list.index(attachment) :]
         for later in following:
             _unhook(later)

@@ -26,7 +26,13 @@ _REGISTERED = "peftbench_prefix_"
 
 @dataclass(frozen=True, eq=False)
 class KeySource:
-    """Keys and values for every layer: `rows(layer)` gives (2, length, key_width), keys then values."""
+    """Keys and values for every layer.
+
+    Attributes:
+        length: how many.
+        rows: called with a layer's number, gives (2, length, key_width), keys then values; (2, 0, key_width), and no
+            graph behind it, for a layer that goes without.
+    """
 
     length: int
     rows: Callable[[int], torch.Tensor]
@@ -79,23 +85,19 @@ class _Prepended:
         self.handles: list[Any] = []
         self.masks: list[tuple[torch.Tensor, int, torch.Tensor]] = []
 
-    @property
-    def length(self) -> int:
-        return sum(source.length for source in self.sources)
-
     def rows(self, layer: int) -> torch.Tensor:
         parts = [source.rows(layer) for source in self.sources]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def widened(self, mask: torch.Tensor | None) -> torch.Tensor | None:
+    def widened(self, mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
         """Return the mask with `length` allowed columns in front; layers share masks, so they are kept."""
         if mask is None:
             return None
-        for known, length, widened in self.masks:
-            if known is mask and length == self.length:
+        for known, known_length, widened in self.masks:
+            if known is mask and known_length == length:
                 return widened
-        widened = F.pad(mask, (self.length, 0), value=0.0 if mask.is_floating_point() else 1)
-        self.masks.append((mask, self.length, widened))
+        widened = F.pad(mask, (length, 0), value=0.0 if mask.is_floating_point() else 1)
+        self.masks.append((mask, length, widened))
         return widened
 
 
@@ -163,8 +165,11 @@ def _attend(
 ) -> Any:
     """Attend as the registry asks, with the layer's prefix before keys and values."""
     prepended, layer, inner = _ROUTED[module]
-    key, value = prepend(prepended.rows(layer).to(key.dtype), key, value)
-    return inner(module, query, key, value, prepended.widened(attention_mask), **kwargs)
+    rows = prepended.rows(layer)
+    if length := rows.shape[1]:
+        key, value = prepend(rows.to(key.dtype), key, value)
+        attention_mask = prepended.widened(attention_mask, length)
+    return inner(module, query, key, value, attention_mask, **kwargs)
 
 
 # through more rows in each self-attention ---------------------------------------------------------------
@@ -178,9 +183,11 @@ def _widen_layer(sites: Sites, prepended: _Prepended, layer: int) -> Iterator[Re
     mask_is_product = sites.layout.name == "deberta"
     rows: list[torch.Tensor] = []
 
-    def widen(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def widen(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         hidden, mask, *rest = args
-        length = prepended.length
+        length = prepended.rows(layer).shape[1]
+        if not length:
+            return None
         rows[:] = [F.pad(hidden, (0, 0, length, 0))]
         if mask is not None:
             more_queries = length if mask.shape[-2] > 1 else 0
@@ -193,16 +200,18 @@ def _widen_layer(sites: Sites, prepended: _Prepended, layer: int) -> Iterator[Re
 
     def fill(which: int) -> Callable[..., torch.Tensor | None]:
         def hook(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
-            if args[0] is not rows[0]:  # DeBERTa sends its relative embeddings through the same maps
+            if not rows or args[0] is not rows[0]:  # DeBERTa sends its relative embeddings through the same maps
                 return None
             prefix = prepended.rows(layer)[which].to(output.dtype).expand(output.shape[0], -1, -1)
             return torch.cat([prefix, output[:, prefix.shape[1] :]], dim=1)
 
         return hook
 
-    def narrow(module: nn.Module, args: tuple, output: tuple) -> tuple:
+    def narrow(module: nn.Module, args: tuple, output: tuple) -> tuple | None:
+        if not rows:
+            return None
         rows.clear()
-        return (output[0][:, prepended.length :], *output[1:])
+        return (output[0][:, prepended.rows(layer).shape[1] :], *output[1:])
 
     yield sites.self_attention[layer].register_forward_pre_hook(widen, with_kwargs=True)
     yield sites.at("attention.key")[layer].module.register_forward_hook(fill(0))

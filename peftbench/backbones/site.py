@@ -20,12 +20,14 @@ class Site:
         part: which features of the output, where the module is several maps in one; None for all.
         entry: the site is what enters the module (its first argument), not what it returns.
         name: among the sites of a layer.
+        layer: the number of the layer it lies in; None where it lies in none.
     """
 
     module: nn.Module
     part: slice | None = None
     entry: bool = False
     name: str = ""
+    layer: int | None = None
 
     # a linear map: its weight is (d_out, d_in) here, however the module keeps it --------------------------
 
@@ -94,17 +96,19 @@ class Site:
         start, stop = self.part.start, self.part.stop
         return torch.cat([output[..., :start], function(output[..., self.part]), output[..., stop:]], dim=-1)
 
-    def watch(self, function: Callable[[torch.Tensor], None]) -> RemovableHandle:
+    def watch(self, function: Callable[[torch.Tensor], None]) -> "WatchHandle":
         """Call `function(tensor)` with what passes the site, until the handle is removed."""
         if self.entry:
-            return self.module.register_forward_pre_hook(
-                lambda _module, args, kwargs: function(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
-            )
+
+            def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+                function(args[0] if args else kwargs["hidden_states"])
+
+            return WatchHandle(self, self.module.register_forward_pre_hook(enter, with_kwargs=True))
 
         def leave(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
             function(output if self.part is None else output[..., self.part])
 
-        return self.module.register_forward_hook(leave)
+        return WatchHandle(self, self.module.register_forward_hook(leave))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,15 +124,25 @@ class SiteHandle:
 
 
 @dataclass(frozen=True, eq=False)
+class WatchHandle:
+    """Takes back what looks at a site and leaves it as it is."""
+
+    site: Site
+    handle: RemovableHandle
+
+    def remove(self) -> None:
+        """Look no longer."""
+        self.handle.remove()
+
+
+@dataclass(frozen=True, eq=False)
 class Span:
     """A sub-layer: what enters it (behind a norm that stands before it) and its output before the residual addition."""
 
     entry: Site
     exit: Site
 
-    def replace(
-        self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    ) -> list[RemovableHandle | SiteHandle]:
+    def replace(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> list[WatchHandle | SiteHandle]:
         """Replace the sub-layer's output by `function(input, output)`, both (batch, rows, d)."""
         entered: list[torch.Tensor] = []
 

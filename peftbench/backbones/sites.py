@@ -69,17 +69,17 @@ class Sites:
             return [Site(self.head_modules[0], entry=True, name=name)]
         if name not in self.layout.sites:
             raise UserError(f"no site {name!r} in this {self.layout.name} model. {nearest(name, self.names)}")
-        return [_site(layer, self.layout, name) for layer in self.layers]
+        return [_site(layer, self.layout, name, number) for number, layer in enumerate(self.layers)]
 
     def spans(self, name: str) -> list[Span]:
         """Return the sub-layer `attention` or `ffn` of each layer."""
         exits = self.at(f"{name}.residual")
         if name == "ffn":
-            entries = [Site(site.module, entry=True) for site in self.at("ffn.up")]
+            entries = [Site(site.module, entry=True, layer=site.layer) for site in self.at("ffn.up")]
         elif self.layout.pre_norm:
             entries = self.at("attention.norm")
         else:
-            entries = [Site(layer, entry=True) for layer in self.layers]
+            entries = [Site(layer, entry=True, layer=number) for number, layer in enumerate(self.layers)]
         return [Span(entry, exit) for entry, exit in zip(entries, exits, strict=True)]
 
     @property
@@ -136,8 +136,8 @@ def find_sites(model: Any, tokenizer: Any = None, fresh: Iterable[str] = ()) -> 
         if all(_submodule(layer, path) is not None for layer in layers for path in layout.paths) and _linear(
             layers, layout
         ):
-            key = _site(layers[0], layout, "attention.key")
-            hidden = _site(layers[0], layout, "attention.output").out_features
+            key = _site(layers[0], layout, "attention.key", 0)
+            hidden = _site(layers[0], layout, "attention.output", 0).out_features
             encoder_input = layout.encoder_input and _submodule(base, f"{layout.encoder}.{layout.encoder_input}")
             return Sites(
                 model=model,
@@ -155,13 +155,13 @@ def find_sites(model: Any, tokenizer: Any = None, fresh: Iterable[str] = ()) -> 
     raise UserError(_unknown(base))
 
 
-def _site(layer: nn.Module, layout: Layout, name: str) -> Site:
+def _site(layer: nn.Module, layout: Layout, name: str, number: int) -> Site:
     part = layout.place(name)
     module: Any = layer.get_submodule(part.path)
     if part.of == 1:
-        return Site(module, name=name)
+        return Site(module, name=name, layer=number)
     width = Site(module).out_features // part.of
-    return Site(module, slice(part.index * width, (part.index + 1) * width), name=name)
+    return Site(module, slice(part.index * width, (part.index + 1) * width), name=name, layer=number)
 
 
 def _linear(layers: Iterable[nn.Module], layout: Layout) -> bool:

@@ -1,20 +1,16 @@
-"""`peftbench evaluate`: score a finished run again, on any split of its task."""
+"""`peftbench evaluate`: score a finished run again, on any split of its task, and with layers left out."""
 
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from peftbench.arguments import Parser
 from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
-from peftbench.errors import PeftbenchError, TakenOverError
+from peftbench.errors import UserError
 from peftbench.files import plain
 from peftbench.runs.predictions import write_predictions
 from peftbench.runs.record import Record
-from peftbench.terminal import print_error
-
-if TYPE_CHECKING:
-    from peftbench.serving.evaluate import ScoredRun
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,6 +29,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--task-dir", metavar="DIR", help="where train.tsv, dev.tsv and test.tsv lie now, if they have moved"
     )
     add_inference_arguments(parser)
+    parser.add_argument(
+        "--drop",
+        metavar="N",
+        help="leave the lowest N layers without the method (AdapterDrop): 3, a range 0-5, a list 0,3,5, or each",
+    )
     parser.add_argument("--latency", action="store_true", help="also measure the latency beside the bare backbone's")
     parser.add_argument(
         "--write",
@@ -50,19 +51,28 @@ def main(argv: list[str]) -> int:
     Raises UserError where the run, its model, the split or its labels cannot be had.
     """
     arguments = build_parser().parse_args(argv)
-    result = _evaluate(chosen_run(arguments), arguments)
+    results = _evaluate(chosen_run(arguments), arguments)
+    several = _asks_for_several(arguments)
     if arguments.json:
-        print(json.dumps(plain(result), indent=2, ensure_ascii=False))
+        print(json.dumps(plain(results if several else results[0]), indent=2, ensure_ascii=False))
+    elif several:
+        _print_each(results)
     else:
-        _print(result)
+        _print(results[0])
     return 0
 
 
-def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return run, split, examples, metrics (None: hidden labels), device, merged, latency, predictions, stored."""
-    from peftbench.serving.evaluate import score_run
+def _asks_for_several(arguments: argparse.Namespace) -> bool:
+    return arguments.drop is not None and not arguments.drop.isdecimal()
 
-    scored = score_run(
+
+def _evaluate(record: Record, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return for each number of dropped layers what came of it; metrics are None where the labels are hidden."""
+    from peftbench.serving.evaluate import score_run, store_scores
+
+    if arguments.write is not None and _asks_for_several(arguments):
+        raise UserError(f"--write takes the predictions of one number of layers, not of --drop {arguments.drop}")
+    scored_runs = score_run(
         record,
         arguments.split,
         device=arguments.device,
@@ -72,43 +82,27 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> dict[str, Any]:
         latency=arguments.latency,
         labels_needed=arguments.write is None,
         working=working,
+        drop=arguments.drop,
     )
     if arguments.write is not None:
-        write_predictions(arguments.write, {arguments.split: scored.predictions}, scored.classes)
-    return {
-        "run": record.folder.name,
-        "split": arguments.split,
-        "examples": len(scored.predictions.predictions),
-        "metrics": scored.evaluation and scored.evaluation.metrics,
-        "by_class": scored.evaluation and scored.evaluation.by_class,
-        "precision": scored.precision,
-        "device": scored.device,
-        "merged": arguments.merged,
-        "latency": scored.latency,
-        "predictions": arguments.write,
-        "stored": _store(record, scored),
-    }
-
-
-def _store(record: Record, scored: "ScoredRun") -> str | None:
-    """Put the evaluation into the record; return the file of its predictions, None where it is not stored."""
-    from peftbench.runs.lock import RunLock
-
-    evaluation = scored.evaluation
-    if evaluation is None:
-        return None
-    known = record.read().evaluations
-    own = [other for other in known if other.predictions == record.predictions_path.name]
-    if any(other.conditions == evaluation.conditions for other in own):
-        return record.predictions_path.name  # the run's own scores, which stay as they are
-    try:
-        with RunLock(record.folder):
-            return record.add_evaluation(evaluation, scored.predictions, scored.classes).predictions
-    except TakenOverError:
-        raise
-    except PeftbenchError as error:  # a record on a disk that is only read, for one
-        print_error(f"not stored: {error}")
-        return None
+        write_predictions(arguments.write, {arguments.split: scored_runs[0].predictions}, scored_runs[0].classes)
+    return [
+        {
+            "run": record.folder.name,
+            "split": arguments.split,
+            "examples": len(scored.predictions.predictions),
+            "metrics": scored.evaluation and scored.evaluation.metrics,
+            "by_class": scored.evaluation and scored.evaluation.by_class,
+            "precision": scored.precision,
+            "device": scored.device,
+            "merged": arguments.merged,
+            "dropped_layers": scored.dropped_layers,
+            "latency": scored.latency,
+            "predictions": arguments.write,
+            "stored": store_scores(record, scored),
+        }
+        for scored in scored_runs
+    ]
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -121,8 +115,10 @@ def _print(result: dict[str, Any]) -> None:
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    merged = ", merged" if result["merged"] else ""
-    count = f"{result['split']}, {result['examples']:,} examples{merged}"
+    changed = ", merged" if result["merged"] else ""
+    if result["dropped_layers"]:
+        changed = f", layers dropped: {result['dropped_layers']}"
+    count = f"{result['split']}, {result['examples']:,} examples{changed}"
     by_class = result["by_class"]
     classes = len(by_class["names"]) if by_class else 0
     for name, value in (result["metrics"] or {}).items():
@@ -138,3 +134,31 @@ def _print(result: dict[str, Any]) -> None:
     print_table(table)
     if by_class and classes <= MOST_CLASSES_SHOWN:
         print_table(class_table(result["split"], by_class))
+
+
+def _print_each(results: list[dict[str, Any]]) -> None:
+    """Print one line for each number of dropped layers."""
+    from rich.table import Table
+
+    from peftbench.terminal import format_metric, metric_name, print_table
+
+    first = results[0]
+    classes = len(first["by_class"]["names"]) if first["by_class"] else 0
+    metrics = [name for name in first["metrics"] or {} if name != "loss"]
+    settings = (first["latency"] or {}).get("settings", [])
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("layers dropped", justify="right")
+    for name in metrics:
+        table.add_column(metric_name(name, classes), justify="right")
+    for setting in settings:
+        table.add_column(f"batch {setting['batch']} of {setting['length']} tokens", justify="right")
+    for result in results:
+        cells = [format_metric(name, result["metrics"][name]) for name in metrics]
+        for setting in (result["latency"] or {}).get("settings", []):
+            cells.append(f"{setting['method_ms']['median']:.1f} ms, {setting['ratio']:.2f} ×")
+        table.add_row(str(result["dropped_layers"]), *cells)
+    print_table(table)
+    stored = sum(result["stored"] is not None for result in results)
+    print(
+        f"{first['split']}, {first['examples']:,} examples; {stored} of {len(results)} in the record of {first['run']}"
+    )

@@ -14,6 +14,7 @@ from peftbench.loggers.wandb_table import log_table
 from peftbench.runs.result import SECTIONS
 from peftbench.search import run as search
 from peftbench.search.request import is_search
+from peftbench.sweeps.evaluate import evaluate_rows
 from peftbench.sweeps.measure import is_local, measure_rows, needed_sections
 from peftbench.sweeps.request import TableRequest, key_of, read_request
 from peftbench.sweeps.train import exit_code, train_missing
@@ -28,6 +29,7 @@ a table
   seeds=3                  a number of seeds, or a list: seeds=[0,1,2]
   model=minilm task=rte    settings of all runs, as for `peftbench train`
   evaluation.split=test    show the scores on test (default: validation); evaluation.merged=true: merged
+                           a row may ask for dropped layers (evaluation: {dropped_layers: 3}); what is lacking is scored
   on_error=stop            start nothing further once a run has failed (default: continue)
   stale=rerun              train runs of other code again; stale=use takes them as they are (default: leave)
   hydra/launcher=joblib    several runs at a time; slurm and ray for a cluster
@@ -73,7 +75,8 @@ def main(argv: list[str]) -> int:
     mistakes: dict[Path, str] = {}
     try:
         _train(request, mistakes)
-        code = measure_rows(request)
+        code = evaluate_rows(request)
+        code = measure_rows(request) or code
     except KeyboardInterrupt:
         code = INTERRUPTED
     found = collect(request.planned, request.stale == "use", mistakes)

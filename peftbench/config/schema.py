@@ -106,6 +106,7 @@ class TrainerConfig:
     # records of before these settings lack them
     max_steps: int | None = None
     checkpointing: bool = False
+    cache_frozen: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_batch_size", "accumulate", "max_steps"):

@@ -105,5 +105,6 @@ def _unit(
             config=config,
             seed=0,
             device=backbone.sites.device,
+            redraw=lambda random: method.redraw(random, backbone.sites),
         )
     return sum(fitted.seconds)

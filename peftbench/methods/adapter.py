@@ -6,7 +6,7 @@ followed: truncated normal with σ = 1e-3 (the paper's main runs used 1e-2, §3.
 the pooler frozen.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,11 +15,12 @@ from torch import nn
 from peftbench.backbones.attachments import Handle
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
-from peftbench.methods.base import Method, check_at_least, check_choice
+from peftbench.methods.base import check_at_least, check_choice
 from peftbench.methods.bottleneck import (
     ACTIVATIONS,
     Bottleneck,
     BottleneckConfig,
+    BottleneckMethod,
     count_bottleneck,
     layer_numbers,
     places,
@@ -61,9 +62,11 @@ class AdapterConfig(BottleneckConfig):
         check_at_least("init_std", self.init_std, 0)
         if self.position == "output" and self.layers != "all":
             raise UserError("method.position=output is in no layer: leave method.layers=all")
+        if self.position == "output" and self.drop != "none":
+            raise UserError(f"method.drop={self.drop}: method.position=output is in no layer that could go bare")
 
 
-class Adapter(Method, name="adapter"):
+class Adapter(BottleneckMethod, name="adapter"):
     """One `Bottleneck` a placement, in the order of the layers."""
 
     config_class = AdapterConfig
@@ -86,6 +89,15 @@ class Adapter(Method, name="adapter"):
             blocks = self.bottlenecks[site.replace(".", "_")]
             for place, block in zip(places(self.config, sites, site), blocks, strict=True):  # type: ignore[call-overload]
                 yield place.replace(lambda x, block=block: x + block(x))
+
+    def droppable_layers(self, sites: Sites) -> Sequence[int]:
+        """Return the layers with adapters; the one before the head is in none."""
+        return () if self.config.position == "output" else super().droppable_layers(sites)
+
+    def first_layer(self, sites: Sites) -> int:
+        """Return the lowest layer with an adapter or a trained norm."""
+        outside = self.config.position == "output" and not self.config.train_layer_norm
+        return len(sites.layers) if outside else layer_numbers(self.config, sites)[0]
 
     @staticmethod
     def count(config: AdapterConfig, sites: Sites) -> int:

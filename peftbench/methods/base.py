@@ -7,11 +7,12 @@ its `state_dict` names; `detach` gives it back bit for bit.
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -52,6 +53,7 @@ class Method(nn.Module, ABC):
         self.replaced = nn.ParameterDict()
         self._attached: list[tuple[Sites, Attachment]] = []  # a list keeps nn.Module from taking the backbone in
         self._merged = False
+        self.bare: frozenset[int] = frozenset()
 
     # what a method defines ------------------------------------------------------------------------------
 
@@ -81,6 +83,22 @@ class Method(nn.Module, ABC):
     def keeps_first_row(self) -> bool:
         """Whether row 0 of the last layer's input is still the model's own first token."""
         return True
+
+    def droppable_layers(self, sites: Sites) -> Sequence[int]:
+        """Return the layers that the method acts in and can leave bare, from the lowest on (none by default)."""
+        return ()
+
+    def first_layer(self, sites: Sites) -> int:
+        """Return the lowest layer that the method ever changes; the number of layers where it changes none."""
+        return 0
+
+    @property
+    def varies(self) -> bool:
+        """Whether `redraw` does anything."""
+        return False
+
+    def redraw(self, random: np.random.Generator | None, sites: Sites) -> None:
+        """Draw anew what differs from batch to batch of training; without `random` act as when scored."""
 
     def exported(self) -> tuple[Any, dict[str, torch.Tensor]]:
         """Return (config, tensors) to store after training, in the form that inference needs."""
@@ -116,7 +134,7 @@ class Method(nn.Module, ABC):
         """
         if self.attached:
             raise UserError("this method is attached to a backbone already: detach it first")
-        attachment = Attachment(partial(self.hook, sites), self._replacements(sites))
+        attachment = Attachment(partial(self._acting_hooks, sites), self._replacements(sites))
         self._attached.append((sites, attachment))
         try:
             sites.attachments.add(attachment)
@@ -152,8 +170,24 @@ class Method(nn.Module, ABC):
         if not self.merged:
             return
         for sites, attachment in self._attached:
-            sites.attachments.change(attachment, partial(self.hook, sites))
+            sites.attachments.change(attachment, partial(self._acting_hooks, sites))
         self._merged = False
+
+    def drop(self, layers: Iterable[int]) -> None:
+        """Leave these layers bare from now on, those of a later call in their place; an empty list ends it.
+
+        A bare layer is the backbone's own: no hook on its sites acts and no parameter in it is replaced. Parameters
+        outside of the layers (the embeddings' norm) reach bare ones too: they are replaced while no layer is bare.
+        Raises UserError where the method is merged.
+        """
+        if self.merged:
+            raise UserError("a merged method cannot leave layers bare: unmerge it first")
+        bare = frozenset(layers)
+        if bare == self.bare:
+            return
+        self.bare = bare
+        for sites, attachment in self._attached:
+            sites.attachments.renew(attachment)
 
     @contextmanager
     def on(self, sites: Sites) -> Iterator[None]:
@@ -164,17 +198,27 @@ class Method(nn.Module, ABC):
         finally:
             self.detach()
 
+    def _acting_hooks(self, sites: Sites) -> Iterator[Handle]:
+        """Register the hooks and take those on the sites of bare layers off again."""
+        for handle in self.hook(sites):
+            site = getattr(handle, "site", None)
+            if site is not None and site.layer in self.bare:
+                handle.remove()
+            else:
+                yield handle
+
     def _replacements(self, sites: Sites) -> dict[nn.Module, Change]:
         """Return what puts the clones that train in the place of the backbone's parameters."""
         clones: dict[nn.Module, dict[str, nn.Parameter]] = defaultdict(dict)
         for key, clone in self.replaced.items():
             path, _, leaf = _unescape(key).rpartition(".")
             clones[sites.base.get_submodule(path)][leaf] = clone
-        return {module: partial(_put_clones, put) for module, put in clones.items()}
+        layer_of = {module: number for number, layer in enumerate(sites.layers) for module in layer.modules()}
+        return {module: partial(self._put_clones, layer_of.get(module), put) for module, put in clones.items()}
 
-
-def _put_clones(clones: Parameters, before: Parameters) -> Parameters:
-    return clones
+    def _put_clones(self, layer: int | None, clones: Parameters, before: Parameters) -> Parameters:
+        is_bare = bool(self.bare) if layer is None else layer in self.bare
+        return {} if is_bare else clones
 
 
 def _escape(name: str) -> str:

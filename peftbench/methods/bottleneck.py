@@ -1,7 +1,7 @@
-"""What the bottleneck-type methods share: how their size and their layers are said, and an adapter's four tensors."""
+"""What the bottleneck-type methods share: how size and layers are said, AdapterDrop, and an adapter's four tensors."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -14,6 +14,7 @@ from peftbench.backbones.site import Site
 from peftbench.backbones.sites import WHOLE_SITES, Sites
 from peftbench.errors import UserError
 from peftbench.methods.base import check_at_least
+from peftbench.methods.drop import COMPLEXITY, THIRDS, DroppableMethod, check_drop, third_of
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 ACTIVATIONS: dict[str, Activation] = {
@@ -23,7 +24,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": torch.tanh,
     "gelu_new": partial(F.gelu, approximate="tanh"),
 }
-_RANGE = re.compile(r"([0-9]+)(?:-([0-9]+))?")
+_PART = re.compile(r"([0-9]+)(?:-([0-9]*))?|" + "|".join(THIRDS))
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,18 @@ class BottleneckConfig:
     Attributes:
         bottleneck: inner dimension m; None is the method's default, or what reduction_factor makes it.
         reduction_factor: another way to say m, for the model's width d: d / reduction_factor, rounded down.
-        layers: those with an adapter, counted from 0: all, a range such as 6-11, one layer, or a list of these.
+        layers: those with an adapter, counted from 0: all, a range such as 6-11 or 6- (to the last), one layer, a
+            third (early, middle or late), or a list of these.
+        drop: layers that go bare in a batch of training (AdapterDrop): none | robust | lab; see `methods.drop`.
+        complexity: of the task, from 0 to 1, for drop=lab: the more complex, the fewer layers go bare.
     """
 
     default_bottleneck: ClassVar[int]
     bottleneck: int | None = None
     reduction_factor: float | None = None
     layers: str | list[str] = "all"
+    drop: str = "none"
+    complexity: float = COMPLEXITY
 
     def __post_init__(self) -> None:
         if self.reduction_factor is not None:
@@ -52,7 +58,8 @@ class BottleneckConfig:
             object.__setattr__(self, "bottleneck", self.default_bottleneck)  # a record says what it was
         else:
             check_at_least("bottleneck", self.bottleneck, 1)
-        _ranges(self.layers)
+        _check_parts(self.layers)
+        check_drop(self.drop, self.complexity)
 
     def size(self, hidden: int) -> int:
         """Return m on a model of width `hidden`; UserError where the factor leaves nothing of it."""
@@ -69,10 +76,12 @@ class BottleneckConfig:
 def layer_numbers(config: BottleneckConfig, sites: Sites) -> list[int]:
     """Return the layers that carry an adapter, in order; UserError for one that the model has not."""
     count = len(sites.layers)
-    ranges = _ranges(config.layers) or [(0, count - 1)]
-    if max(last for _, last in ranges) >= count:
+    if config.layers == "all":
+        return list(range(count))
+    numbers = {number for part in _parts(config.layers) for number in _numbers(part, count)}
+    if not numbers or max(numbers) >= count:
         raise UserError(f"method.layers={_shown(config.layers)} is outside of the model: its layers are 0-{count - 1}")
-    return sorted({number for first, last in ranges for number in range(first, last + 1)})
+    return sorted(numbers)
 
 
 def places(config: BottleneckConfig, sites: Sites, name: str) -> list[Site]:
@@ -81,21 +90,42 @@ def places(config: BottleneckConfig, sites: Sites, name: str) -> list[Site]:
     return found if name in WHOLE_SITES else [found[number] for number in layer_numbers(config, sites)]
 
 
-def _ranges(layers: str | list[str]) -> list[tuple[int, int]]:
-    """Return first and last layer of each range, nothing for `all`."""
-    if layers == "all":
-        return []
-    found = [_RANGE.fullmatch(part) for part in ([layers] if isinstance(layers, str) else layers)]
-    ranges = [(int(match[1]), int(match[2] or match[1])) for match in found if match]
-    if not found or len(ranges) < len(found) or any(first > last for first, last in ranges):
+def _parts(layers: str | list[str]) -> list[str]:
+    return [layers] if isinstance(layers, str) else layers
+
+
+def _numbers(part: str, count: int) -> Sequence[int]:
+    """Return the layers that one part of the setting names on a model of so many, or of more than it has."""
+    if part in THIRDS:
+        return [number for number in range(count) if THIRDS[third_of(number, count)] == part]
+    first, dash, last = part.partition("-")
+    return range(int(first), int(last) + 1 if last else count if dash and int(first) < count else int(first) + 1)
+
+
+def _check_parts(layers: str | list[str]) -> None:
+    """Raise UserError for what is no way to say layers, whatever the model."""
+    parts = _parts(layers)
+    found = [_PART.fullmatch(part) for part in parts]
+    falling = any(match and match[2] and int(match[1]) > int(match[2]) for match in found)
+    if layers != "all" and (not parts or not all(found) or falling):
         raise UserError(
-            f"method.layers={_shown(layers)} must be all, a range of layers such as 6-11, or a list such as [0-2,11]"
+            f"method.layers={_shown(layers)} must be all, a range of layers such as 6-11 or 6-, a third (early, middle,"
+            " late), or a list such as [0-2,11]"
         )
-    return ranges
 
 
 def _shown(layers: str | list[str]) -> str:
     return layers if isinstance(layers, str) else f"[{','.join(layers)}]"
+
+
+class BottleneckMethod(DroppableMethod):
+    """A method whose `layers` carry adapters, of which batches may leave some out."""
+
+    config: BottleneckConfig
+
+    def droppable_layers(self, sites: Sites) -> Sequence[int]:
+        """Return the layers with adapters."""
+        return layer_numbers(self.config, sites)
 
 
 def bottleneck_update(

@@ -23,8 +23,15 @@ from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.methods.adapter import POSITIONS as ADAPTER_POSITIONS
-from peftbench.methods.base import Method, check_at_least, check_choice
-from peftbench.methods.bottleneck import ACTIVATIONS, BottleneckConfig, bottleneck_update, layer_numbers, places
+from peftbench.methods.base import check_at_least, check_choice
+from peftbench.methods.bottleneck import (
+    ACTIVATIONS,
+    BottleneckConfig,
+    BottleneckMethod,
+    bottleneck_update,
+    layer_numbers,
+    places,
+)
 from peftbench.methods.layer_norms import count_layer_norms, layer_norm_names
 
 POSITIONS = {name: ADAPTER_POSITIONS[name] for name in ("attention", "ffn", "both")}
@@ -88,7 +95,7 @@ class PhmMaps(nn.Module):
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-class Compacter(Method, name="compacter"):
+class Compacter(BottleneckMethod, name="compacter"):
     """The shared matrices, and the PHM layers of all places, each kind in one stack."""
 
     config_class = CompacterConfig

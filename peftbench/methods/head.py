@@ -16,6 +16,10 @@ class Head(Method, name="head"):
 
     config_class = HeadConfig
 
+    def first_layer(self, sites: Sites) -> int:
+        """Return the number of layers: none is changed."""
+        return len(sites.layers)
+
     @staticmethod
     def count(config: HeadConfig, sites: Sites) -> int:
         """Nothing but the head, which is counted apart."""

@@ -14,8 +14,7 @@ import torch
 
 from peftbench.backbones.attachments import Handle
 from peftbench.backbones.sites import Sites
-from peftbench.methods.base import Method
-from peftbench.methods.bottleneck import BottleneckConfig
+from peftbench.methods.bottleneck import BottleneckConfig, BottleneckMethod
 from peftbench.methods.parallel import Parallel, ParallelConfig
 from peftbench.methods.prefix import Prefix, PrefixConfig
 
@@ -52,7 +51,7 @@ class MamConfig(BottleneckConfig):
         return ParallelConfig(self.bottleneck, self.reduction_factor, self.layers, scale=self.scale)
 
 
-class Mam(Method, name="mam"):
+class Mam(BottleneckMethod, name="mam"):
     """A `Prefix` and a `Parallel`."""
 
     config_class = MamConfig
@@ -67,6 +66,15 @@ class Mam(Method, name="mam"):
         """Let both act."""
         yield from self.prefix.hook(sites)
         yield from self.parallel.hook(sites)
+
+    def first_layer(self, sites: Sites) -> int:
+        """Return the lowest layer: each has a prefix."""
+        return 0
+
+    def drop(self, layers: Iterable[int]) -> None:
+        """Leave these layers without adapter and prefix."""
+        self.prefix.drop(layers := list(layers))
+        super().drop(layers)
 
     @property
     def extra_tokens(self) -> int:

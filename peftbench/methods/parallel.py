@@ -19,8 +19,14 @@ from torch import nn
 from peftbench.backbones.attachments import Handle
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
-from peftbench.methods.base import Method
-from peftbench.methods.bottleneck import ACTIVATIONS, Bottleneck, BottleneckConfig, count_bottleneck, layer_numbers
+from peftbench.methods.bottleneck import (
+    ACTIVATIONS,
+    Bottleneck,
+    BottleneckConfig,
+    BottleneckMethod,
+    count_bottleneck,
+    layer_numbers,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def parallel_adapter(
     return torch.add(output, update(x), alpha=scale)  # one pass over the output
 
 
-class Parallel(Method, name="parallel"):
+class Parallel(BottleneckMethod, name="parallel"):
     """One `Bottleneck` a layer, and its scale where that is learned."""
 
     config_class = ParallelConfig

@@ -18,11 +18,11 @@ from torch import nn
 from peftbench.backbones.attachments import Handle
 from peftbench.backbones.site import Span
 from peftbench.backbones.sites import Sites
-from peftbench.methods.base import Method
 from peftbench.methods.bottleneck import (
     ACTIVATIONS,
     Bottleneck,
     BottleneckConfig,
+    BottleneckMethod,
     count_bottleneck,
     layer_numbers,
     places,
@@ -65,7 +65,7 @@ def pre_norm_adapter(
     return output + update(output + residual)
 
 
-class Pfeiffer(Method, name="pfeiffer"):
+class Pfeiffer(BottleneckMethod, name="pfeiffer"):
     """One `Bottleneck` a layer."""
 
     config_class = PfeifferConfig

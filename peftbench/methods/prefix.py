@@ -82,7 +82,7 @@ class Prefix(Method, name="prefix"):
 
     def _rows(self, layer: int) -> torch.Tensor:
         assert self._current is not None
-        return self._current[layer]
+        return self._current.detach()[layer, :, :0] if layer in self.bare else self._current[layer]
 
     @property
     def extra_tokens(self) -> int:

@@ -23,7 +23,7 @@ from peftbench.terminal import console
 
 if TYPE_CHECKING:
     from peftbench.runs.prepare import Prepared
-    from peftbench.tasks.base import Task
+    from peftbench.tasks.base import Examples, Task
     from peftbench.training.loop import Fitted
 
 # given config and record, a context that yields what else follows the run: observers with an `on_result`
@@ -177,8 +177,8 @@ def _train(
     prepared: "Prepared", config: RunConfig, record: Record, history: RecordHistory, following: list[Any]
 ) -> Trained:
     """Attach the method, train, and score every split with labels."""
-    from peftbench.backbones.economy.attach import economical
     from peftbench.measuring.memory import peak_memory, reset_peak
+    from peftbench.runs.attached import attached_for_training
     from peftbench.training.loop import fit
     from peftbench.training.parallel import begin_training
 
@@ -190,22 +190,15 @@ def _train(
     method.to(device)
     reset_peak(device)
     trainer = config.trainer
-    attached = economical(
-        backbone.sites,
-        method,
-        prepared.first_row,
-        trainer.precision,
-        trainer.compile,
-        checkpointing=trainer.checkpointing,
-    )
-    with Terminal(config, task.metrics, len(task.labels)) as terminal, attached:
+    attached = attached_for_training(prepared, trainer)
+    with Terminal(config, task.metrics, len(task.labels)) as terminal, attached as splits:
         try:
             fitted = fit(
                 model=backbone.model,
                 trained=prepared.trained,
-                data=prepared.splits["train"],
+                data=splits["train"],
                 loss=task.objective.loss,
-                evaluate=lambda: _score(prepared, config, "validation")[0],
+                evaluate=lambda: _score(prepared, config, splits["validation"])[0],
                 primary=task.metrics[0],
                 config=trainer,
                 seed=config.seed,
@@ -213,11 +206,12 @@ def _train(
                 checkpoint=record.checkpoint_path,
                 observers=[terminal, history, *following],
                 workers=begin_training(config),
+                redraw=prepared.redraw,
             )
         finally:
             with suppress(UserError):  # a full disk, which the run fails for anyway
                 history.write()
-        scored = {name: _score(prepared, config, name) for name in _reported(prepared)}
+        scored = {name: _score(prepared, config, splits[name]) for name in _reported(prepared)}
         peaks = peak_memory(device)
     # what earlier runs of the process have left in the host's memory is no part of this one's
     memory = Memory(peaks["device_peak"], peaks["host_peak"] if first_of_process else None)
@@ -281,10 +275,10 @@ def _reported(prepared: "Prepared") -> list[str]:
     ]
 
 
-def _score(prepared: "Prepared", config: RunConfig, split: str) -> tuple[dict[str, float], Predictions]:
+def _score(prepared: "Prepared", config: RunConfig, data: "Examples") -> tuple[dict[str, float], Predictions]:
     from peftbench.training.inference import logits_of
 
-    data, task = prepared.splits[split], prepared.task
+    task = prepared.task
     assert data.labels is not None
     trainer = config.trainer
     logits = logits_of(prepared.backbone.model, data, trainer.eval_batch_size, trainer.precision, prepared.device)

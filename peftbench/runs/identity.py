@@ -9,10 +9,10 @@ from typing import Any
 from peftbench.files import plain
 
 # Keys of `trainer` that do not change what is learned, so that changing them does not make another run.
-NOT_HASHED = frozenset({"eval_batch_size", "checkpointing"})
+NOT_HASHED = frozenset({"eval_batch_size", "checkpointing", "cache_frozen"})
 
 # Settings of methods that came later, at the values that leave a run the one it was without them.
-NEUTRAL = {"layers": "all", "reduction_factor": None}
+NEUTRAL = {"layers": "all", "reduction_factor": None, "drop": "none", "complexity": 0.5}
 
 # What a task's config says for readers alone.
 _SHOWN = {"ceiling"}

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from peftbench.config.schema import MeasureConfig, RunConfig, resolve
 from peftbench.errors import PeftbenchError, UserError
+from peftbench.measuring.latency import measure_latency
 from peftbench.measuring.run import measure_section
 from peftbench.runs.adapter import load_adapter
 from peftbench.runs.failure import add_to_log
@@ -48,8 +49,7 @@ def measure_sections(names: Iterable[str], prepared: Prepared, config: RunConfig
                 )
             section = Section(figures)
         except Exception as error:
-            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            reason = "out of memory" if is_out_of_memory(error) else f"{type(error).__name__}: {first_line}"
+            reason = _reason(error)
             section = Section(error=reason)
             errors.append(f"{name.replace('_', ' ')} could not be measured: {reason}")
             add_to_log(record, traceback.format_exc())
@@ -72,14 +72,50 @@ def measure_finished(
     """
     config = config or resolve(record.config())
     with RunLock(record.folder):
-        prepared = prepare(config, reuse=True)
-        prepared.backbone.model.to(prepared.device)
-        record.check([record.adapter_dir.name])
-        origin = record.read().origin
-        if origin and origin.weights not in (None, prepared.origin.weights):
-            raise UserError(f"{record.folder.name} was trained on other weights than {config.model.name} has now")
-        prepared = replace(prepared, method=load_adapter(record.adapter_dir, prepared.backbone))
-        errors = measure_sections(names, prepared, config, record)
+        errors = measure_sections(names, _prepare_trained(record, config), config, record)
         log(config, record)
     if errors:
         raise PeftbenchError(f"{record.folder.name}: {'; '.join(errors)} (see {record.log_path})")
+
+
+def measure_dropped(record: Record, dropped_layers: int) -> None:
+    """Measure a finished run's latency with its lowest layers left out, and put it into its evaluations of that kind.
+
+    Raises PeftbenchError where that fails.
+    """
+    config = resolve(record.config())
+    with RunLock(record.folder):
+        prepared = _prepare_trained(record, config)
+        prepared.method.drop(range(dropped_layers))
+        precision = config.trainer.precision
+        try:
+            figures = measure_latency(prepared.method, prepared.backbone, config.measure, precision)
+        except Exception as error:
+            add_to_log(record, traceback.format_exc())
+            what = f"latency with {dropped_layers} layers dropped"
+            raise PeftbenchError(f"{record.folder.name}: {what} could not be measured: {_reason(error)}") from error
+        finally:
+            prepared.method.detach()  # the next run takes the backbone over
+        evaluations = [
+            replace(known, latency=figures)
+            if known.dropped_layers == dropped_layers and known.precision == precision
+            else known
+            for known in record.read().evaluations
+        ]
+        record.update(evaluations=evaluations)
+
+
+def _prepare_trained(record: Record, config: RunConfig) -> Prepared:
+    """Return a finished run as it is prepared for training, with its trained method attached."""
+    prepared = prepare(config, reuse=True)
+    prepared.backbone.model.to(prepared.device)
+    record.check([record.adapter_dir.name])
+    origin = record.read().origin
+    if origin and origin.weights not in (None, prepared.origin.weights):
+        raise UserError(f"{record.folder.name} was trained on other weights than {config.model.name} has now")
+    return replace(prepared, method=load_adapter(record.adapter_dir, prepared.backbone))
+
+
+def _reason(error: Exception) -> str:
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return "out of memory" if is_out_of_memory(error) else f"{type(error).__name__}: {first_line}"

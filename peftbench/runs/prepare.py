@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from peftbench.assets.fetch import fetch
 from peftbench.assets.weights import weights_digest
 from peftbench.backbones.economy.first_row import reads_first_row
+from peftbench.backbones.economy.lower_layers import check_lower_layers
 from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import Backbone, load_backbone
+from peftbench.backbones.sites import Sites
 from peftbench.config.schema import RunConfig, check_threads
 from peftbench.errors import UserError
 from peftbench.interruption import check_interrupted
@@ -39,6 +42,10 @@ class Prepared:
     warnings: list[str]
     parameters: dict[str, Any]
     origin: Origin
+
+    def redraw(self, random: np.random.Generator | None) -> None:
+        """Let the method draw what differs from batch to batch."""
+        self.method.redraw(random, self.backbone.sites)
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -71,6 +78,7 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
     method = build(config.method, backbone.sites)
     check_length(config, backbone.sites.positions, method.extra_tokens)
     concerns = check_method(method, backbone, config.task.max_length)
+    _check_trainer(config, backbone.sites, method)
     splits, warnings = _encoded(task, backbone, weights, config.task.max_length)
     return Prepared(
         device=device,
@@ -83,6 +91,27 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
         parameters=count_parameters(method, backbone),
         origin=_origin(task, backbone, method, weights),
     )
+
+
+def _check_trainer(config: RunConfig, sites: Sites, method: Method) -> None:
+    """Raise UserError for ways to spare computing that do not fit the method or the model."""
+    trainer = config.trainer
+    if trainer.compile and method.varies:
+        raise UserError(
+            "trainer.compile=true: what is compiled cannot act otherwise from batch to batch, as method.drop makes it:"
+            " leave one of them out"
+        )
+    if not trainer.cache_frozen:
+        return
+    if trainer.compile:
+        raise UserError("trainer.cache_frozen=true and trainer.compile=true do not go together: leave one of them out")
+    first = method.first_layer(sites)
+    if not first:
+        raise UserError(
+            f"trainer.cache_frozen=true: method={config.method_name} changes the model from the first layer on, so that"
+            " nothing stays the same: where it has method.layers, set them to the upper ones, such as 3-"
+        )
+    check_lower_layers(sites, first)
 
 
 def _origin(task: Task, backbone: HeadedBackbone, method: Method, weights: str) -> Origin:

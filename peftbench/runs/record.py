@@ -243,9 +243,11 @@ class Record:
         name = f"evaluations/{file_name('-'.join(conditions))}.csv"
         make_folder(self.folder / "evaluations")
         write_predictions(self.folder / name, {evaluation.split: predictions}, classes)
-        stored = replace(evaluation, predictions=name)
         result = self.read()
-        others = [other for other in result.evaluations if other.conditions != stored.conditions]
+        others = [other for other in result.evaluations if other.conditions != evaluation.conditions]
+        before = next((other for other in result.evaluations if other.conditions == evaluation.conditions), None)
+        latency = evaluation.latency or (before.latency if before else None)  # what is measured outlives a new scoring
+        stored = replace(evaluation, predictions=name, latency=latency)
         files = {**result.files, **digests(self.folder, [name])}
         self.update(evaluations=[*others, stored], files=files)
         return stored

@@ -30,6 +30,7 @@ class Evaluation:
             the first on, that went without the method.
         predictions: the file that holds them, relative to the run's folder; None where they were not kept.
         by_class: see `tasks.metrics`; None for a regression.
+        latency: with layers left out, as `measuring.latency` gives it; None where it was not measured.
     """
 
     split: str
@@ -41,6 +42,7 @@ class Evaluation:
     dropped_layers: int = 0
     predictions: str | None = None
     by_class: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None
 
     @property
     def conditions(self) -> tuple[Any, ...]:

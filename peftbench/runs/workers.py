@@ -48,7 +48,7 @@ def execute_or_help(config: RunConfig, execute: Callable[[], Any]) -> None:
 
 def _help(workers: "Workers") -> None:
     """Train as the first process says, with no record, lock or output of its own."""
-    from peftbench.backbones.economy.attach import economical
+    from peftbench.runs.attached import attached_for_training
     from peftbench.runs.prepare import prepare
     from peftbench.training.loop import fit
     from peftbench.training.parallel import next_config
@@ -59,18 +59,17 @@ def _help(workers: "Workers") -> None:
     prepared = prepare(config, reuse=True)
     prepared.backbone.model.to(prepared.device)
     prepared.method.to(prepared.device)
-    trainer = config.trainer
-    sites, method, first_row = prepared.backbone.sites, prepared.method, prepared.first_row
-    with economical(sites, method, first_row, trainer.precision, trainer.compile, checkpointing=trainer.checkpointing):
+    with attached_for_training(prepared, config.trainer) as splits:
         fit(
             model=prepared.backbone.model,
             trained=prepared.trained,
-            data=prepared.splits["train"],
+            data=splits["train"],
             loss=prepared.task.objective.loss,
             evaluate=dict,
             primary=prepared.task.metrics[0],
-            config=trainer,
+            config=config.trainer,
             seed=config.seed,
             device=prepared.device,
             workers=workers,
+            redraw=prepared.redraw,
         )

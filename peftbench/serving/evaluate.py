@@ -1,4 +1,4 @@
-"""Score a finished run again: on any split, merged or not, with its latency."""
+"""Score a finished run again: on any split, merged or not, with layers left out, with its latency."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,16 +9,18 @@ import torch
 
 from peftbench.config.schema import MeasureConfig, RunConfig, TaskConfig, TrainerConfig, fill
 from peftbench.config.values import typed
-from peftbench.errors import UserError
+from peftbench.errors import PeftbenchError, TakenOverError, UserError
 from peftbench.measuring.latency import measure_latency
 from peftbench.runs.adapter import Description
+from peftbench.runs.lock import RunLock
 from peftbench.runs.predictions import Predictions
 from peftbench.runs.record import Record
 from peftbench.runs.result import Evaluation
+from peftbench.serving.drop import check_drop, dropped_counts
 from peftbench.serving.load import check_mergeable, describe_run, inference, load_run_model
 from peftbench.tasks.base import Task
 from peftbench.tasks.text.read import load_task
-from peftbench.terminal import error_console
+from peftbench.terminal import error_console, print_error
 from peftbench.training.devices import resolve_precision, use_device
 from peftbench.training.inference import logits_of
 
@@ -32,6 +34,7 @@ class ScoredRun:
     classes: tuple[str, ...]
     precision: str
     device: str
+    dropped_layers: int
     latency: dict[str, Any] | None
 
 
@@ -46,8 +49,9 @@ def score_run(
     latency: bool,
     labels_needed: bool,
     working: Callable[[str], AbstractContextManager[Any]],
-) -> ScoredRun:
-    """Score a finished run on a split of its task.
+    drop: str | None = None,
+) -> list[ScoredRun]:
+    """Score a finished run on a split of its task: once, or once for each number of layers that `drop` says.
 
     Args:
         record: of the run. split: any that the task has.
@@ -55,11 +59,14 @@ def score_run(
         batch_size: rows in one pass, None: the run's own. merged: fold the method into the backbone first.
         latency: measure it as well. labels_needed: hidden ones are an error.
         working: shows what is under way.
+        drop: how many of the lowest layers go without the method, see `serving.drop`; None: none do.
 
-    Raises UserError where the run, its model, the split or its labels cannot be had.
+    Raises UserError where the run, its model, the split or its labels cannot be had, or its method cannot be scored so.
     """
     place = use_device(device)
     description = describe_run(record)
+    if drop is not None:
+        check_drop(drop, description.method["name"], merged)
     if merged:
         check_mergeable(description.method["name"])
     config = record.config()
@@ -67,6 +74,7 @@ def score_run(
     if threads is not None:
         torch.set_num_threads(threads)
     trainer = fill(TrainerConfig, config.get("trainer"), "trainer")
+    measure = fill(MeasureConfig, config["measure"], "measure")
     task = read_task(description, split, task_dir)
     origin = record.read().origin
     if origin and origin.splits.get(split, task.checksums[split]) != task.checksums[split]:
@@ -80,34 +88,78 @@ def score_run(
         model = load_run_model(record, place)
         data = task.encode_split(split, model.backbone.sites.tokenizer)
     precision = resolve_precision(trainer.precision, place)
-    with working(f"scoring {len(data):,} examples"), inference(model, precision, merged):
-        logits = logits_of(model.backbone.model, data, batch_size or trainer.eval_batch_size, precision, place)
+    layers = model.method.droppable_layers(model.backbone.sites)
+    scored = []
+    for dropped in [0] if drop is None else dropped_counts(drop, layers):
+        without = f", {dropped} layers without the method" if dropped else ""
+        model.method.drop(range(dropped))
+        with working(f"scoring {len(data):,} examples{without}"), inference(model, precision, merged):
+            logits = logits_of(model.backbone.model, data, batch_size or trainer.eval_batch_size, precision, place)
+        figures = None
+        if latency:
+            with working(f"measuring the latency{without}"):
+                figures = measure_latency(model.method, model.backbone, measure, precision)
+        scored.append(_scored(task, split, logits, precision, merged, dropped, figures, place))
+    return scored
+
+
+def _scored(
+    task: Task,
+    split: str,
+    logits: torch.Tensor,
+    precision: str,
+    merged: bool,
+    dropped: int,
+    latency: dict[str, Any] | None,
+    device: torch.device,
+) -> ScoredRun:
+    labels = task.splits[split].labels
     predicted, probabilities = task.objective.read_out(logits)
-    figures = None
-    if latency:
-        measure = fill(MeasureConfig, config["measure"], "measure")
-        with working("measuring the latency"):
-            figures = measure_latency(model.method, model.backbone, measure, precision)
     evaluation = None
-    if data.labels is not None:
-        metrics = dict(task.objective.score(task.metrics, logits, data.labels))
+    if labels is not None:
         evaluation = Evaluation(
             split,
-            len(data),
-            {**metrics},
+            len(logits),
+            {**task.objective.score(task.metrics, logits, torch.tensor(labels))},
             precision,
             task.checksums[split],
             merged,
-            by_class=task.objective.by_class(predicted, task.splits[split].labels),
+            dropped,
+            by_class=task.objective.by_class(predicted, labels),
+            latency=latency if dropped else None,
         )
     return ScoredRun(
         evaluation=evaluation,
-        predictions=Predictions(task.splits[split].labels, predicted, probabilities),
+        predictions=Predictions(labels, predicted, probabilities),
         classes=task.labels,
         precision=precision,
-        device=torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu",
-        latency=figures,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        dropped_layers=dropped,
+        latency=latency,
     )
+
+
+def store_scores(record: Record, scored: ScoredRun) -> str | None:
+    """Put an evaluation into its run's record and return the file of its predictions.
+
+    None where the labels are hidden, and behind a printed line where the record cannot be written. Raises
+    TakenOverError where another process takes the record over meanwhile.
+    """
+    evaluation = scored.evaluation
+    if evaluation is None:
+        return None
+    known = record.read().evaluations
+    own = [other for other in known if other.predictions == record.predictions_path.name]
+    if any(other.conditions == evaluation.conditions for other in own):
+        return record.predictions_path.name  # the run's own scores, which stay as they are
+    try:
+        with RunLock(record.folder):
+            return record.add_evaluation(evaluation, scored.predictions, scored.classes).predictions
+    except TakenOverError:
+        raise
+    except PeftbenchError as error:  # a record on a disk that is only read, for one
+        print_error(f"not stored: {error}")
+        return None
 
 
 def read_task(description: Description, split: str, task_dir: str | None) -> Task:

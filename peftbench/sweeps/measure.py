@@ -21,7 +21,7 @@ def measure_rows(request: TableRequest) -> int:
 
     Returns 0, or the exit code of the first error.
     """
-    from peftbench.runs.measured import measure_finished
+    from peftbench.runs.measured import measure_dropped, measure_finished
 
     lacking = _lacking(request)
     if not lacking:
@@ -35,7 +35,10 @@ def measure_rows(request: TableRequest) -> int:
         for label, run, sections in _lacking(request):  # another sweep may have measured some meanwhile
             console.print(f"measuring {label}: {', '.join(sorted(sections)).replace('_', ' ')}")
             try:
-                measure_finished(run.record, sections, log_measured)
+                if dropped := _dropped(run, sections):
+                    measure_dropped(run.record, dropped)
+                if others := sections - ({"latency"} if dropped else set()):
+                    measure_finished(run.record, others, log_measured)
             except PeftbenchError as error:
                 print_error(error)
                 code = code or error.exit_code
@@ -65,14 +68,22 @@ def _lacking(request: TableRequest) -> list[tuple[str, Found, set[str]]]:
         used = [run for run in found if run.planned.label == label and run.used]
         if used:
             needed = needed_sections(request, used[0].planned)
-            lacking.append(
-                (
-                    label,
-                    used[0],
-                    {name for name in needed if not any(r.result and r.result.section(name) for r in used)},
-                )
-            )
+            lacking.append((label, used[0], {name for name in needed if not any(_has(run, name) for run in used)}))
     return [row for row in lacking if row[2]]
+
+
+def _dropped(run: Found, sections: set[str]) -> int:
+    """Return with how many layers left out a run's latency is to be measured; 0: as it was trained, or not at all."""
+    return run.planned.evaluation.dropped_layers if "latency" in sections else 0
+
+
+def _has(run: Found, section: str) -> bool:
+    """Tell whether a run's record has the figures that its row shows of a section."""
+    assert run.result is not None
+    shown = run.planned.evaluation.of(run.result)
+    if section == "latency" and shown and shown.dropped_layers:
+        return shown.latency is not None
+    return bool(run.result.section(section))
 
 
 @contextmanager

@@ -76,6 +76,8 @@ def read_request(argv: Sequence[str]) -> TableRequest:
         shown = spec.evaluation_of(row)
         if shown.merged:
             _check_mergeable(row.label, config.method_name)
+        if shown.dropped_layers:
+            _check_droppable(row.label, config.method_name)
         configs.append(config)
         for seed in spec.seeds:
             one, folders = possible_folders(replace(config, seed=seed))
@@ -119,6 +121,13 @@ def _check_mergeable(label: str, method: str) -> None:
 
     if not method_class(method).mergeable:
         raise UserError(f"row {label!r}: evaluation.merged=true, but {method} cannot be merged into the weights")
+
+
+def _check_droppable(label: str, method: str) -> None:
+    from peftbench.serving.drop import droppable_methods
+
+    if method not in droppable_methods():
+        raise UserError(f"row {label!r}: evaluation.dropped_layers, but {method} has no layers to leave out")
 
 
 def key_of(line: str) -> str:

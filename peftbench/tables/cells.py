@@ -47,7 +47,12 @@ def record_cells(used: Sequence[Found], full_ms: Mapping[Hashable, float]) -> di
         figures = [
             figure
             for run in used
-            if run.result and (figure := measured(key, run.result, full_ms.get(_step_conditions(run))))
+            if run.result
+            and (
+                figure := measured(
+                    key, run.result, full_ms.get(_step_conditions(run)), run.planned.evaluation.of(run.result)
+                )
+            )
         ]
         if figures:
             value, low, high = figures[0]

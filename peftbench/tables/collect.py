@@ -105,12 +105,14 @@ def _look_up(planned: PlannedRun, use_stale: bool, mistake: str | None) -> Found
     result = run.result
     if result is None or run.status != Status.FINISHED:
         return Found(planned, run.status, mistake or run.error, result, False)
-    evaluation = planned.evaluation.of(result)
-    if evaluation is None:
+    evaluation, current = planned.evaluation.of(result), is_current(result)
+    if evaluation is None and (current or use_stale):
         return Found(planned, NOT_EVALUATED, _how_to_evaluate(planned.evaluation, record), result, False)
-    if not all(_is_number(evaluation.metrics.get(metric)) for metric in planned.config["task"]["metrics"]):
+    if evaluation and not all(
+        _is_number(evaluation.metrics.get(metric)) for metric in planned.config["task"]["metrics"]
+    ):
         return Found(planned, Status.FAILED, f"its score on {planned.evaluation} is no number", result, False)
-    if is_current(result):
+    if current:
         return Found(planned, run.status, None, result, True)
     commit = result.environment.git_commit if result.environment else None
     version = result.environment.versions.get("peftbench", "?") if result.environment else "?"
@@ -120,7 +122,8 @@ def _look_up(planned: PlannedRun, use_stale: bool, mistake: str | None) -> Found
 
 def _how_to_evaluate(evaluation: EvaluationSpec, record: Record) -> str:
     words = ["peftbench", "evaluate", str(record.folder), "--split", evaluation.split]
-    return shlex.join([*words, *(["--merged"] if evaluation.merged else [])])
+    words += ["--merged"] if evaluation.merged else []
+    return shlex.join([*words, *(["--drop", str(evaluation.dropped_layers)] if evaluation.dropped_layers else [])])
 
 
 def _is_number(score: float | None) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from peftbench.runs.result import Result
+from peftbench.runs.result import Evaluation, Result
 from peftbench.tables.table import Column
 
 SCORES = ("accuracy", "f1", "macro_f1", "roc_auc", "matthews", "pearson", "spearman")
@@ -91,13 +91,17 @@ EXACT = ("share", "trained")
 SIGNED = ("matthews", "pearson", "spearman", "difference", "speed")
 
 
-def measured(key: str, result: Result, full_ms: float | None = None) -> tuple[float, float, float] | None:
+def measured(
+    key: str, result: Result, full_ms: float | None = None, shown: Evaluation | None = None
+) -> tuple[float, float, float] | None:
     """Return (figure, low, high) of a column in `MEASURED`; None where this run was not measured.
 
+    `shown` is the evaluation that the row shows: with layers left out it has a latency of its own.
     `full_ms` is the time of a step of full fine-tuning that holds for all rows: each row measures its own ratio to
     it, but at another time, when the machine may have been slower.
     """
-    section = result.section(MEASURED[key]).result
+    of_evaluation = MEASURED[key] == "latency" and shown is not None and shown.dropped_layers
+    section = shown.latency if shown and of_evaluation else result.section(MEASURED[key]).result
     if not section or not result.time:
         return None
     if key == "step":

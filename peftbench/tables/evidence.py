@@ -60,7 +60,8 @@ def _check_figures(run: Found) -> None:
     assert run.result is not None
     for key in (*PER_RUN, *MEASURED):
         try:
-            figure = PER_RUN[key](run.result) if key in PER_RUN else measured(key, run.result)
+            shown = run.planned.evaluation.of(run.result)
+            figure = PER_RUN[key](run.result) if key in PER_RUN else measured(key, run.result, shown=shown)
             numbers = figure if isinstance(figure, tuple) else (figure,)
             sound = all(number is None or math.isfinite(number) for number in numbers)
         except (ArithmeticError, AttributeError, IndexError, LookupError, TypeError, ValueError):

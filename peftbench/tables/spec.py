@@ -19,13 +19,16 @@ class EvaluationSpec:
 
     split: str = "validation"
     merged: bool = False
+    dropped_layers: int = 0
 
     def of(self, result: Result) -> Evaluation | None:
         """Return a run's evaluation of this kind, None where it has none."""
-        return result.evaluation(self.split, self.merged)
+        return result.evaluation(self.split, self.merged, self.dropped_layers)
 
     def __str__(self) -> str:
-        return f"{self.split}, merged" if self.merged else self.split
+        layers = "layer" if self.dropped_layers == 1 else "layers"
+        dropped = f", {self.dropped_layers} {layers} dropped" if self.dropped_layers else ""
+        return f"{self.split}{', merged' if self.merged else ''}{dropped}"
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,11 @@ def _evaluation(raw: Any, where: str) -> dict[str, Any]:
         if raw.get(key) not in (None, *choices):
             named = " or ".join(str(choice).lower() for choice in choices)
             raise UserError(f"{where}: evaluation.{key}={raw[key]} must be {named}")
+    dropped = raw.get("dropped_layers") or 0
+    if type(dropped) is not int or dropped < 0:
+        raise UserError(f"{where}: evaluation.dropped_layers={dropped} must be a number of layers, 0 or more")
+    if dropped and raw.get("merged"):
+        raise UserError(f"{where}: evaluation: what is merged acts in every layer: leave out merged or dropped_layers")
     return dict(raw)
 
 

@@ -103,7 +103,7 @@ class Table:
         command: what makes it. model, task, seeds: of what. baseline: that row's label.
         primary: key of the score that rows are judged by. examples: how many it is over.
         ceiling: what human judges score, in the primary column's unit; None where that is not known.
-        evaluation: what they are of: validation, test, merged.
+        evaluation: what they are of: validation, test, merged, with layers dropped.
         columns: those shown, in order. all_columns: those that cells may have, shown or not.
         conclusion: the best row and the cheapest that cannot be told from it; empty where no row has a score.
         reading: how to read the figures. notes: missing, stale and failed runs with the command that mends it.

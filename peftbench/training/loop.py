@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -23,6 +24,8 @@ from peftbench.training.parallel import ALONE, Workers
 
 # steps between two looks at the loss: each look waits for the device
 _LOOK_EVERY = 10
+# tells the random numbers of `redraw` from those of the order of the batches
+_OF_BATCHES = 1
 _REMEDY = "lower trainer.lr, or set trainer.precision=fp32"
 
 Row = dict[str, Any]
@@ -70,6 +73,7 @@ def fit(
     checkpoint: Path | None = None,
     observers: Sequence[Observer] = (),
     workers: Workers = ALONE,
+    redraw: Callable[[np.random.Generator | None], None] = lambda random: None,
 ) -> Fitted:
     """Train `trained` and leave the last epoch's values in it.
 
@@ -86,6 +90,8 @@ def fit(
         checkpoint: written after each epoch; where it exists, training goes on from it.
         observers: told of every few steps and of every epoch.
         workers: the processes that share each batch; checkpoint and observers are the first one's alone.
+        redraw: called before each batch, in every process with the same random numbers, for what the model draws anew
+            for a batch as a whole; with None behind an epoch's last.
 
     Raises NonFiniteError at a NaN or infinite loss or weight, KeyboardInterrupt between two steps where a signal has
     come, and what torch raises when memory runs out.
@@ -118,12 +124,17 @@ def fit(
         order = data.shuffled(config.batch_size, seed, epoch)
         order = order[: (steps - fitted.steps) * config.accumulate]
         parts = [workers.part(indices) for indices in order]
+        # made anew from seed and epoch, as the order of the batches is: a checkpoint needs nothing of it
+        random = np.random.default_rng((seed, epoch, _OF_BATCHES))
         with batches_of(data, list(filter(None, parts)), device, multiple) as batches:
             for first in range(0, len(order), config.accumulate):
                 check_interrupted()
                 examples = sum(map(len, order[first : first + config.accumulate]))
                 mean = torch.zeros((), device=device)
-                for part in filter(None, parts[first : first + config.accumulate]):
+                for part in parts[first : first + config.accumulate]:
+                    redraw(random)  # also where the others have all of the batch, so that all draw alike
+                    if not part:
+                        continue
                     batch = next(batches)
                     with autocast:
                         outputs = forward(**{name: column for name, column in batch.items() if name != "labels"})
@@ -141,6 +152,7 @@ def fit(
                 if fitted.first_step is None:
                     fitted.first_step = time.time()
                 losses.add(fitted.steps, mean, examples, lr)
+        redraw(None)
         losses.look()
         _check_finite(trained, fitted.steps)
         seconds = time.perf_counter() - started

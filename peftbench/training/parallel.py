@@ -42,20 +42,26 @@ class Workers:
         return box[0]
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter], loss: torch.Tensor) -> torch.Tensor:
-        """Put the sum over all processes into each gradient and return that of the loss."""
+        """Put the sum over all processes into each gradient and return that of the loss.
+
+        A parameter that no process has a gradient of keeps none.
+        """
         if self.count == 1:
             return loss
+        here = [p.grad is not None for p in parameters]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = torch.cat([*(gradient.flatten() for gradient in gradients), loss.view(1)])
+        anywhere = torch.tensor(here).to(loss)
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), anywhere, loss.view(1)])
         try:
             distributed.all_reduce(flat)
         except RuntimeError:
             check_interrupted()  # another process has stopped for the same signal
             raise
-        sums = flat[:-1].split([gradient.numel() for gradient in gradients])
-        for parameter, gradient, total in zip(parameters, gradients, sums, strict=True):
-            parameter.grad = total.view_as(gradient)
-        return flat[-1]
+        *sums, anywhere, loss = flat.split([*(gradient.numel() for gradient in gradients), len(here), 1])
+        reached = here if all(here) else anywhere.tolist()
+        for parameter, gradient, total, got_one in zip(parameters, gradients, sums, reached, strict=True):
+            parameter.grad = total.view_as(gradient) if got_one else None
+        return loss[0]
 
     def seed(self, seed: int, epoch: int) -> None:
         """Let each process but the first, which keeps its random state, draw its own dropout in this epoch."""

@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from records import finished_fields
+from records import age, finished_fields
 
 from peftbench.errors import UserError
 from peftbench.runs.identity import run_id
 from peftbench.runs.predictions import Predictions
 from peftbench.runs.record import Record
-from peftbench.runs.result import Evaluation
+from peftbench.runs.result import Evaluation, Section
 from peftbench.sweeps.request import read_request
 from peftbench.tables.build import build_table
-from peftbench.tables.collect import NOT_EVALUATED, PlannedRun, collect
+from peftbench.tables.collect import NOT_EVALUATED, STALE, PlannedRun, collect
 from peftbench.tables.export.grid import subtitle
 from peftbench.tables.spec import EvaluationSpec, read_spec
 
@@ -87,6 +87,41 @@ def test_two_rows_may_show_two_evaluations_of_the_same_runs(planned):
     assert table.rows[1].cells["difference"].value == pytest.approx(-5)
 
 
+def test_a_row_shows_its_runs_with_layers_dropped_and_their_latency(planned):
+    rows = [
+        {"label": "unmerged", "overrides": ["method=adapter"]},
+        {"label": "n = 2", "overrides": ["method=adapter"], "evaluation": {"dropped_layers": 2}},
+    ]
+    spec = read_spec("made", {**RAW, "columns": ["accuracy", "latency"], "rows": rows}, 2)
+    runs = [replace(run, label=label) for run, label in zip(planned, ("unmerged", "n = 2") * 2, strict=True)]
+    without = shown(runs, spec)
+    assert [run.status for run in without.rows[1].runs] == [NOT_EVALUATED] * 2
+    assert any("no scores on validation, 2 layers dropped" in note and "--drop 2" in note for note in without.notes)
+
+    def latency(ratio):
+        return {"settings": [{"batch": 1, "length": 32, "ratio": ratio, "ratio_low": ratio, "ratio_high": ratio}]}
+
+    for run in runs[1::2]:
+        record = Record(run.folder)
+        own = record.read().evaluations[0]
+        dropped = Evaluation(
+            "validation", 40, {"accuracy": 0.7}, own.precision, own.data, dropped_layers=2, latency=latency(1.1)
+        )
+        record.add_evaluation(dropped, answers(28, 40), ["no", "yes"])
+        record.update(latency=Section(latency(1.5)))
+    table = shown(runs, spec)
+    assert [row.cells["accuracy"].value for row in table.rows] == [75.0, 70.0]
+    assert [row.cells["latency"].value for row in table.rows] == [1.5, 1.1]
+
+
+def test_a_stale_run_is_stale_before_it_lacks_an_evaluation(planned):
+    age(Record(planned[1].folder))
+    spec = read_spec("made", RAW, 2)
+    merged = replace(planned[1], evaluation=spec.evaluation_of(spec.rows[1]))
+    assert collect([merged])[0].status == STALE
+    assert collect([merged], use_stale=True)[0].status == NOT_EVALUATED
+
+
 def test_the_line_decides_over_the_table():
     assert read_request(["table=smoke"]).spec.evaluation == EvaluationSpec("validation")
     request = read_request(["table=smoke", "evaluation.split=test"])
@@ -102,6 +137,14 @@ def test_what_is_no_evaluation_is_refused():
         read_request(["table=smoke", "evaluation.split=dev"])
     with pytest.raises(UserError, match=r"a row: evaluation\.merged=2 must be true or false"):
         read_spec("made", {**RAW, "rows": [{**RAW["rows"][0], "evaluation": {"merged": 2}}]}, 1)
+    for dropped in (-1, "two", True):
+        with pytest.raises(UserError, match="a row: evaluation.dropped_layers=.* must be a number of layers"):
+            read_spec("made", {**RAW, "rows": [{**RAW["rows"][0], "evaluation": {"dropped_layers": dropped}}]}, 1)
+    with pytest.raises(UserError, match="evaluation: what is merged acts in every layer"):
+        evaluation = {"dropped_layers": 1, "merged": True}
+        read_spec("made", {**RAW, "rows": [{**RAW["rows"][0], "evaluation": evaluation}]}, 1)
+    with pytest.raises(UserError, match="row 'linear probe': evaluation.dropped_layers, but head has no layers"):
+        read_request(["table=smoke", "evaluation.dropped_layers=1"])
     with pytest.raises(UserError, match="row 'linear probe': evaluation.merged=true, but head cannot be merged"):
         read_request(["table=smoke", "evaluation.merged=true"])
     with pytest.raises(UserError, match="evaluation has no key 'spilt'"):

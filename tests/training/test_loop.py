@@ -11,6 +11,7 @@ from peftbench.config.schema import TrainerConfig
 from peftbench.errors import NonFiniteError, UserError
 from peftbench.interruption import deferred_interrupts
 from peftbench.methods import build, find_sites
+from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.lora import LoraConfig
 from peftbench.tasks.classification import Classification
 from peftbench.tasks.text.batching import EncodedTexts
@@ -75,7 +76,11 @@ class Run:
             return fit(
                 self.model, self.trained, data or _data(), OBJECTIVE.loss, self.evaluate, "accuracy",
                 config or _config(), seed=5, device=CPU, checkpoint=checkpoint, observers=observers or [self],
+                redraw=self.redraw,
             )  # fmt: skip
+
+    def redraw(self, random):
+        pass
 
     def state(self):
         return {name: p.detach().clone() for name, p in self.trained.items()}
@@ -137,6 +142,42 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path, step):
     assert again.resumed_at == 8 * ((step - 1) // 8)
     assert _without_times(fitted.rows) == _without_times(expected.rows)
     assert _without_times([fitted.best]) == _without_times([expected.best])
+    _assert_same_state(whole, again)
+
+
+class VaryingRun(Run):
+    """A run whose method leaves other layers out in each batch."""
+
+    def __init__(self):
+        super().__init__()
+        sites = find_sites(self.model)
+        torch.manual_seed(0)
+        self.method = build(AdapterConfig(bottleneck=4, drop="robust"), sites)
+        self.trained = {n: p for n, p in self.trained.items() if n.startswith("head.")} | dict(
+            self.method.named_parameters()
+        )
+        self.drawn, self.scored_with = [], []
+
+    def redraw(self, random):
+        self.method.redraw(random, find_sites(self.model))
+        self.drawn.append(None if random is None else tuple(sorted(self.method.bare)))
+
+    def evaluate(self):
+        self.scored_with.append(self.method.bare)
+        return super().evaluate()
+
+
+def test_a_run_that_draws_layers_ends_as_an_undisturbed_one(tmp_path):
+    whole, broken, again = VaryingRun(), VaryingRun(), VaryingRun()
+    expected = whole.fit()
+    assert set(whole.drawn) == {None, (), (0,)} and whole.drawn.count(None) == 3
+    assert whole.drawn[:9] != whole.drawn[9:18], "each epoch draws its own"
+    assert whole.scored_with == [frozenset()] * 3, "every layer acts where it is scored"
+    with pytest.raises(StopError):
+        broken.fit(checkpoint=tmp_path / "checkpoint.pt", observers=[StopAt(16)])
+    fitted = again.fit(checkpoint=tmp_path / "checkpoint.pt")
+    assert again.drawn == whole.drawn[9:], "it goes on behind the first epoch"
+    assert _without_times(fitted.rows) == _without_times(expected.rows)
     _assert_same_state(whole, again)
 
 

@@ -24,13 +24,13 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def settings(tiny_model_dir, tiny_data_dir, tmp_path):
     opinions = tiny_data_dir / "opinions"
 
-    def build(name: str) -> list[str]:
+    def build(name: str, method: str = "method=lora method.rank=2") -> list[str]:
         return [
-            "method=lora", "method.rank=2", f"output_dir={tmp_path / name}",
+            f"output_dir={tmp_path / name}",
             "model=local", f"model.path={tiny_model_dir}", "model.dropout=0.0", "task=text_file", "task.max_length=32",
             f"task.splits.train={opinions / 'train.csv'}", f"task.splits.validation={opinions / 'validation.csv'}",
             "trainer.batch_size=9", "trainer.accumulate=2", "trainer.epochs=2", "trainer.lr=0.01", "device=cpu",
-            "trainer.precision=fp32", "threads=1", "measure.latency=false",
+            "trainer.precision=fp32", "threads=1", "measure.latency=false", *method.split(),
         ]  # fmt: skip
 
     return build
@@ -45,9 +45,16 @@ def _torchrun(settings: list[str]) -> subprocess.CompletedProcess:
     return subprocess.run([*TORCHRUN, "peftbench", "train", *settings], capture_output=True, text=True, timeout=300)
 
 
-def test_two_processes_train_what_one_trains(settings, tmp_path):
-    execute_run(resolve(compose(settings("one"))), [])
-    two = _torchrun(settings("two"))
+# of its two batches of 48 examples, the smaller leaves one process nothing; one draws no layer, then one does
+ROBUST = "method=pfeiffer method.bottleneck=4 method.drop=robust trainer.batch_size=47 trainer.accumulate=1 seed=3"
+CACHED = "method=pfeiffer method.bottleneck=4 method.layers=1 trainer.cache_frozen=true"
+
+
+@pytest.mark.parametrize("method", ["method=lora method.rank=2", ROBUST, CACHED])
+def test_two_processes_train_what_one_trains(method, settings, tmp_path):
+    lines = settings("one", method)
+    execute_run(resolve(compose(lines)), [])
+    two = _torchrun(settings("two", method))
     assert two.returncode == 0, two.stderr
     alone, together = _tensors(tmp_path / "one"), _tensors(tmp_path / "two")
     assert alone.keys() == together.keys()
@@ -56,7 +63,7 @@ def test_two_processes_train_what_one_trains(settings, tmp_path):
     folders = [sorted(path.name for path in (tmp_path / name).glob("*/*") if path.is_dir()) for name in ("one", "two")]
     assert folders[0] == folders[1] and len(folders[0]) == 1, "the identity is the same"
     assert two.stdout.count("epoch 2/2") == 1
-    again = _torchrun(settings("two"))
+    again = _torchrun(settings("two", method))
     assert again.returncode == 0 and again.stdout.count("finished already") == 1
 
 

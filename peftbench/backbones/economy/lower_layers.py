@@ -1,0 +1,139 @@
+"""The layers below a method are the same in every step: what they give is computed once, and passes begin behind them.
+
+A batch then brings the hidden states that enter the first layer which the method changes, in `COLUMN`; stand-ins take
+the places of the layers below and hand them on. A batch without the column goes the whole way.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftbench.backbones.probe import probe_batch, probing
+from peftbench.backbones.sites import Sites
+from peftbench.errors import UserError
+
+COLUMN = "states"
+_SETTING = "trainer.cache_frozen=true"
+_TOLERANCE = 1e-4  # of the largest state
+
+
+class _ReachedError(Exception):
+    """The hidden states are there: the rest of the pass is not needed."""
+
+
+def states_behind(sites: Sites, count: int, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return what the lowest `count` layers give for a batch, (batch, positions, d), and compute no further.
+
+    Positions are those of the batch, or the first alone where no other is read (`FirstRow`, behind the last layer).
+    """
+    found: list[torch.Tensor] = []
+
+    def leave(module: nn.Module, args: tuple, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+        raise _ReachedError
+
+    handle = sites.layers[count - 1].register_forward_hook(leave)
+    try:
+        sites.model(**batch)
+    except _ReachedError:
+        pass
+    finally:
+        handle.remove()
+    return found[0].detach()
+
+
+@torch.no_grad()
+def check_lower_layers(sites: Sites, count: int) -> None:
+    """Raise UserError where what the lowest `count` layers give differs from pass to pass, or cannot be handed on.
+
+    Args:
+        sites: of the headed backbone, with nothing attached.
+    """
+    architecture = type(sites.base).__name__
+    batch = probe_batch(sites.base, sites.device)
+    with probing(sites.model):
+        sites.model.train()
+        first, second = (states_behind(sites, count, batch) for _ in range(2))
+        if not torch.allclose(first, second, rtol=1e-5, atol=1e-6):
+            raise UserError(
+                f"{_SETTING}: dropout, or chance of another kind, changes what the frozen layers give: set"
+                " model.dropout=0"
+            )
+        sites.model.eval()
+        short = int(batch["attention_mask"][1].sum())
+        together = states_behind(sites, count, batch)[1, :short]
+        alone = states_behind(sites, count, {"input_ids": batch["input_ids"][1:2, :short]})[0]
+        if first.shape[:2] != batch["input_ids"].shape or alone.shape != together.shape:
+            raise UserError(f"{_SETTING} does not fit {architecture}, whose layers have other positions than the batch")
+        if (together - alone).abs().max() > _TOLERANCE * together.abs().max():
+            raise UserError(f"{_SETTING}: padding changes what the layers of {architecture} give: leave it out")
+        whole = sites.model(**batch).logits
+        with beginning_behind(sites, count):
+            given = sites.model(**batch, **{COLUMN: states_behind(sites, count, batch)}).logits
+    if not torch.allclose(whole, given, rtol=1e-4, atol=1e-5):
+        raise UserError(f"{_SETTING} does not fit {architecture}, whose layers take more than one another's output")
+
+
+@torch.no_grad()
+def _others(sites: Sites, count: int) -> list[int | None]:
+    """Return how many outputs each layer gives in a tuple behind the hidden states; None where it gives these alone."""
+    found: list[int | None] = []
+
+    def look(module: nn.Module, args: tuple, output: Any) -> None:
+        found.append(len(output) - 1 if isinstance(output, tuple) else None)
+
+    handles = [layer.register_forward_hook(look) for layer in sites.layers[:count]]
+    try:
+        with probing(sites.model):
+            states_behind(sites, count, probe_batch(sites.base, sites.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+class _Given(nn.Module):
+    """Stands in a lower layer's place: hands on what enters it or, in the last one's, what the batch brings."""
+
+    def __init__(self, layer: nn.Module, brought: list[torch.Tensor], last: bool, others: int | None) -> None:
+        super().__init__()
+        self.layer, self.last, self.others = layer, last, others
+        self._brought = brought
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._brought:
+            return self.layer(*args, **kwargs)
+        states = self._brought[0] if self.last else args[0] if args else kwargs["hidden_states"]
+        return states if self.others is None else (states, *[None] * self.others)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:  # a model may ask its layer for more than to be called
+            return getattr(self.layer, name)
+
+
+@contextmanager
+def beginning_behind(sites: Sites, count: int) -> Iterator[None]:
+    """Inside the block, batches that bring `COLUMN` begin behind the lowest `count` layers."""
+    brought: list[torch.Tensor] = []
+    others = _others(sites, count)
+
+    def take(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        brought[:] = [kwargs.pop(COLUMN)] if COLUMN in kwargs else []
+        return args, kwargs
+
+    layers = sites.base.get_submodule(sites.layout.layers)
+    originals = dict(list(layers._modules.items())[:count])
+    handle = sites.model.register_forward_pre_hook(take, with_kwargs=True)
+    try:
+        for number, (name, layer) in enumerate(originals.items()):
+            given = _Given(layer, brought, number == count - 1, others[number])
+            layers._modules[name] = given.train(layer.training)
+        yield
+    finally:
+        handle.remove()
+        layers._modules.update(originals)

@@ -1,0 +1,61 @@
+"""Score, behind all training, what the rows of a table show of their runs and no training left: merged, dropped."""
+
+from collections import defaultdict
+from contextlib import nullcontext
+
+from peftbench.errors import PeftbenchError
+from peftbench.runs.record import Record
+from peftbench.sweeps.measure import is_local
+from peftbench.sweeps.request import TableRequest
+from peftbench.tables.collect import NOT_EVALUATED, Found, collect
+from peftbench.terminal import console, print_error
+
+
+def evaluate_rows(request: TableRequest) -> int:
+    """Score each run in the ways that rows show it and its record has not; a model is loaded once for all drops.
+
+    Returns 0, or the exit code of the first error.
+    """
+    from peftbench.serving.evaluate import score_run, store_scores
+
+    lacking = [run for run in collect(request.planned, request.stale == "use") if run.status == NOT_EVALUATED]
+    if lacking and not is_local(request):
+        labels = ", ".join(dict.fromkeys(run.planned.label for run in lacking))
+        console.print(f"not evaluated: {labels}; hydra/launcher=basic evaluates them on this machine")
+        return 0
+    code, said = 0, set()
+    for (record, split, merged), runs in _together(lacking).items():
+        counts = sorted({run.planned.evaluation.dropped_layers for run in runs})
+        drop = ",".join(map(str, counts))
+        dropped = "" if counts == [0] else f", {drop} layers dropped"
+        console.print(f"scoring {record.folder.name} on {split}{', merged' if merged else ''}{dropped}")
+        config = runs[0].planned.config
+        try:
+            scored_runs = score_run(
+                record,
+                split,
+                device=config["device"],
+                task_dir=None if config["task"]["source"] == "local" else config["task"]["dir"],
+                batch_size=config["trainer"]["eval_batch_size"],
+                merged=merged,
+                latency=False,
+                labels_needed=True,
+                working=lambda text: nullcontext(),
+                drop=None if counts == [0] else drop,
+            )
+            for scored in scored_runs:
+                store_scores(record, scored)
+        except PeftbenchError as error:
+            if str(error) not in said:
+                print_error(error)
+            said.add(str(error))
+            code = code or error.exit_code
+    return code
+
+
+def _together(lacking: list[Found]) -> dict[tuple[Record, str, bool], list[Found]]:
+    """Return the runs by what one loaded model can score."""
+    together: dict[tuple[Record, str, bool], list[Found]] = defaultdict(list)
+    for run in lacking:
+        together[run.record, run.planned.evaluation.split, run.planned.evaluation.merged].append(run)
+    return together
