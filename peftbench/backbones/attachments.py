@@ -129,7 +129,9 @@ class Attachments:
         for index, entry in enumerate(self._list):
             for site in entry.folding.sites:
                 if any(_before(other, site) for other in self._list[:index]) or (
-                    site.entry and any(_hooked(other, site) for other in self._list[index + 1 :])
+                    site.entry
+                    and any(_hooked(other, site) for other in self._list[index + 1 :])
+                    or any(_inside(other, site) for other in self._list[index + 1 :])
                 ):
                     raise UserError(
                         f"merged, the methods on {site.name} would act in another order: merge them in the order in"
@@ -153,6 +155,11 @@ def _hooked(entry: Attachment, site: Site) -> list[Site]:
     """Return the sites of an entry's hooks on a site's map."""
     sites = [handle.site for handle in entry.handles if isinstance(handle, SiteHandle)]
     return [at for at in sites if at.same_map(site)]
+
+
+def _inside(entry: Attachment, site: Site) -> bool:
+    """Tell whether an entry computes in the place of a site's map, and so before all that hooks do to it."""
+    return any(isinstance(h, SiteHandle) and h.inside and h.site.same_map(site) for h in entry.handles)
 
 
 def _hook(attachment: Attachment) -> None:

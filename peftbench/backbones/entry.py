@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from peftbench.backbones.attachments import Handle
 from peftbench.backbones.sites import Sites
 
 
@@ -41,7 +42,7 @@ def widen_mask(mask: torch.Tensor, length: int, at: int) -> torch.Tensor:
     return mask
 
 
-def insert_at_entry(sites: Sites, rows: Callable[[], torch.Tensor], length: int, at: int) -> Iterator[RemovableHandle]:
+def insert_at_entry(sites: Sites, rows: Callable[[], torch.Tensor], length: int, at: int) -> Iterator[Handle]:
     """Put `rows()`, (length, entry_width), into what enters the first layer, at index `at`, seen by all tokens.
 
     Where positions are added to the embeddings the tokens keep theirs. Where they are computed from the sequence
@@ -68,7 +69,7 @@ def insert_at_entry(sites: Sites, rows: Callable[[], torch.Tensor], length: int,
         return args[2:], call
 
     yield sites.base.register_forward_pre_hook(enter_base, with_kwargs=True)
-    yield sites.at("embeddings")[0].replace(lambda x: insert_rows(x, rows(), at)).handle
+    yield sites.at("embeddings")[0].replace(lambda x: insert_rows(x, rows(), at))
 
 
 def leave_out_behind_attention(sites: Sites, length: int, at: int) -> RemovableHandle:

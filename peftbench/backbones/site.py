@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
+
+from peftbench.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,16 @@ class Site:
 
         return SiteHandle(self, self.module.register_forward_hook(leave))
 
+    def take_over(self, forward: Callable[..., Any]) -> "SiteHandle":
+        """Let `forward` compute in the module's place, inside all hooks on it, until the handle is removed.
+
+        Raises UserError where another does so already.
+        """
+        if "forward" in vars(self.module):
+            raise UserError(f"something else computes in the place of {self.name} already: detach it first")
+        vars(self.module)["forward"] = forward
+        return SiteHandle(self, _TakenOver(self.module), inside=True)
+
     def _with(self, output: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Return the module's output with `function` done to the site's part of it."""
         if self.part is None:
@@ -111,12 +123,25 @@ class Site:
         return WatchHandle(self, self.module.register_forward_hook(leave))
 
 
+class _Removable(Protocol):
+    def remove(self) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class _TakenOver:
+    module: nn.Module
+
+    def remove(self) -> None:
+        vars(self.module).pop("forward", None)
+
+
 @dataclass(frozen=True, eq=False)
 class SiteHandle:
-    """Takes back what acts on a site."""
+    """Takes back what acts on a site; `inside`: within all hooks on it, whichever came first."""
 
     site: Site
-    handle: RemovableHandle
+    handle: _Removable
+    inside: bool = False
 
     def remove(self) -> None:
         """Undo the attachment."""

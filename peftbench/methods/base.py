@@ -110,7 +110,7 @@ class Method(nn.Module, ABC):
         """Take clones of these backbone parameters among the method's own."""
         originals = dict(sites.backbone_parameters())
         for name in names:
-            self.replaced[_escape(name)] = nn.Parameter(originals[name].detach().clone())
+            self.replaced[escape(name)] = nn.Parameter(originals[name].detach().clone())
 
     @property
     def attached(self) -> bool:
@@ -211,7 +211,7 @@ class Method(nn.Module, ABC):
         """Return what puts the clones that train in the place of the backbone's parameters."""
         clones: dict[nn.Module, dict[str, nn.Parameter]] = defaultdict(dict)
         for key, clone in self.replaced.items():
-            path, _, leaf = _unescape(key).rpartition(".")
+            path, _, leaf = unescape(key).rpartition(".")
             clones[sites.base.get_submodule(path)][leaf] = clone
         layer_of = {module: number for number, layer in enumerate(sites.layers) for module in layer.modules()}
         return {module: partial(self._put_clones, layer_of.get(module), put) for module, put in clones.items()}
@@ -221,11 +221,13 @@ class Method(nn.Module, ABC):
         return {} if is_bare else clones
 
 
-def _escape(name: str) -> str:
+def escape(name: str) -> str:
+    """Return a dotted name as a key of torch's dictionaries, which take no dot."""
     return name.replace(".", "/")
 
 
-def _unescape(key: str) -> str:
+def unescape(key: str) -> str:
+    """Return the dotted name that `escape` made a key of."""
     return key.replace("/", ".")
 
 

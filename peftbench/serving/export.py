@@ -111,7 +111,7 @@ def _check_fits_into_weights(name: str) -> None:
 
 
 def _write_merged(model: RunModel, folder: Path) -> None:
-    if model.method.mergeable:
+    if type(model.method).mergeable:
         model.method.merge()
     labels = model.description.labels
     headed: Any = model.backbone.model

@@ -1,5 +1,7 @@
 """Every method on every architecture: acts, trains, detaches without a trace, counts what it says."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from tiny import ARCHITECTURES, tiny_batch, tiny_model
@@ -12,10 +14,13 @@ from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.mam import MamConfig
 from peftbench.methods.parallel import ParallelConfig
+from peftbench.methods.peft import PeftConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
-CONFIGS = {name: cls.config_class() for name, cls in METHODS.items()} | {
+HAS_PEFT = find_spec("peft") is not None
+CONFIGS = {name: cls.config_class() for name, cls in METHODS.items() if name != "peft"} | {
+    **({"peft": PeftConfig("vera", {"target_modules": "all-linear"})} if HAS_PEFT else {}),
     **{f"adapter-{position}": AdapterConfig(bottleneck=4, position=position) for position in POSITIONS},
     "adapter-alone": AdapterConfig(bottleneck=4, train_layer_norm=False),
     "compacter++": CompacterConfig(bottleneck=8, rank=2, position="ffn", train_layer_norm=False),

@@ -146,7 +146,7 @@ def attention(
     return attended.expand(-1, -1, rows, -1)
 
 
-def embedding(ids: torch.Tensor, weight: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+def embedding(input: torch.Tensor, weight: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     """Look rows up like `torch.nn.functional.embedding`; under autocast they come out in bf16, trained or frozen."""
-    rows = F.embedding(ids, weight, *args, **kwargs)
+    rows = F.embedding(input, weight, *args, **kwargs)
     return rows.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else rows

@@ -43,15 +43,15 @@ class _Linear(torch.autograd.Function):
         )
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Return x·weightᵀ + bias like `torch.nn.functional.linear`, through oneDNN where that is faster."""
+def linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Return input·weightᵀ + bias like `torch.nn.functional.linear`, through oneDNN where that is faster."""
     cast = frozen.cast_of(weight)
-    if cast is not None and x.numel():
-        return frozen.linear(x, cast, bias)
-    if x.dtype != torch.float32 or not x.numel() or torch.is_autocast_enabled("cpu"):
+    if cast is not None and input.numel():
+        return frozen.linear(input, cast, bias)
+    if input.dtype != torch.float32 or not input.numel() or torch.is_autocast_enabled("cpu"):
         # rows that lie apart would go through a batched product, with a copy of the weight for each
-        return F.linear(x.contiguous(), weight, bias)
-    return _Linear.apply(x, weight, bias)
+        return F.linear(input.contiguous(), weight, bias)
+    return _Linear.apply(input, weight, bias)
 
 
 class _Dropout(torch.autograd.Function):
@@ -79,13 +79,13 @@ def _drop(x: torch.Tensor, levels: torch.Tensor, dropped: int) -> torch.Tensor:
     return keep.mul_(_LEVELS / (_LEVELS - dropped)).mul_(x)
 
 
-def dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-    """Zero each element of x with probability p (to 2⁻¹⁶) and scale the others by 1 / (1 − p)."""
+def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    """Zero each element of the input with probability p (to 2⁻¹⁶) and scale the others by 1 / (1 − p)."""
     if not training or not 0 < round(p * _LEVELS) < _LEVELS:
-        return F.dropout(x, p, training, inplace)
-    if x.dtype == torch.bfloat16 and p < bf16.MOST_DROPOUT:
-        return bf16.dropout(x, p)
-    return _Dropout.apply(x, p)
+        return F.dropout(input, p, training, inplace)
+    if input.dtype == torch.bfloat16 and p < bf16.MOST_DROPOUT:
+        return bf16.dropout(input, p)
+    return _Dropout.apply(input, p)
 
 
 def attention(
