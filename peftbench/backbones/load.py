@@ -27,6 +27,7 @@ class Backbone:
         sites: where methods attach; holds the tokenizer.
         saved_head: what the checkpoint holds of a classifier's tensors, by their names in `classifier_class`.
         dropout: rate that replaced the model's own; None where those stay.
+        language_model: the encoder under its masked-language-model head, all frozen, where that was asked for.
     """
 
     encoder: nn.Module
@@ -34,6 +35,7 @@ class Backbone:
     sites: Sites
     saved_head: dict[str, torch.Tensor] = field(default_factory=dict)
     dropout: float | None = None
+    language_model: nn.Module | None = None
 
     @property
     def size(self) -> int:
@@ -41,17 +43,18 @@ class Backbone:
         return sum(p.numel() for _, p in self.sites.backbone_parameters())
 
 
-def load_backbone(folder: Path, dropout: float | None = None) -> Backbone:
+def load_backbone(folder: Path, dropout: float | None = None, masked_lm: bool = False) -> Backbone:
     """Load weights and tokenizer from a folder in transformers' format; torch's random state stays as it is.
 
     Args:
         folder: holds config.json, weights and the tokenizer's files.
         dropout: rate for all dropout layers; None keeps the model's own.
+        masked_lm: with the masked-language-model head of its pretraining.
 
-    Raises UserError where the folder holds no such model, its weights are cut short, or nothing fits the
-    architecture. Code that a folder brings along is never run.
+    Raises UserError where the folder holds no such model, its weights are cut short, nothing fits the architecture,
+    or it has no such head. Code that a folder brings along is never run.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     with quiet(), torch.random.fork_rng(devices=[]):  # a head's random start is drawn when it is built
         try:
@@ -59,7 +62,7 @@ def load_backbone(folder: Path, dropout: float | None = None) -> Backbone:
             if dropout is not None:
                 set_config_dropout(config, dropout)
             _check_attention(config)
-            classifier, info = AutoModelForSequenceClassification.from_pretrained(
+            model, info = _auto_class(masked_lm).from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
@@ -73,7 +76,25 @@ def load_backbone(folder: Path, dropout: float | None = None) -> Backbone:
         except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
             raise UserError(f"cannot load a model from {folder}: {_reason(error)}") from error
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-    return _backbone(classifier, missing, dropout, tokenizer)
+    if masked_lm:
+        _check_language_model(folder, model, missing)
+    return _backbone(model, missing, dropout, tokenizer, masked_lm)
+
+
+def _auto_class(masked_lm: bool) -> Any:
+    from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
+
+    return AutoModelForMaskedLM if masked_lm else AutoModelForSequenceClassification
+
+
+def _check_language_model(folder: Path, model: Any, missing: set[str]) -> None:
+    """Refuse a checkpoint without the head of its pretraining, in whose place a random one would stand."""
+    lacking = sorted(name for name in missing if not name.startswith(f"{model.base_model_prefix}."))
+    if lacking:
+        raise UserError(
+            f"the model in {folder} has no masked-language-model head (its weights lack {lacking[0]}): take one as it"
+            " was pretrained, such as model=bert_base or model=roberta_base"
+        )
 
 
 def _check_attention(config: Any) -> None:
@@ -97,28 +118,28 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def blank_backbone(architecture: dict[str, Any]) -> Backbone:
+def blank_backbone(architecture: dict[str, Any], masked_lm: bool = False) -> Backbone:
     """Build the encoder that `architecture` (`model_type` and its numbers) describes on the meta device.
 
     It has shapes and no weights: nothing is downloaded and nothing but counting is possible.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     if "model_type" not in architecture:
         raise UserError("this model's config names no architecture: add architecture.model_type and its numbers")
     try:
         config = AutoConfig.for_model(**architecture)
         with torch.device("meta"), quiet():
-            classifier = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+            model = _auto_class(masked_lm).from_config(config, trust_remote_code=False)
     except (ValueError, TypeError) as error:
         raise UserError(f"model.architecture does not describe a model: {str(error).splitlines()[0]}") from error
-    return _backbone(classifier, set(), None, None)
+    return _backbone(model, set(), None, None, masked_lm)
 
 
-def _backbone(classifier: Any, missing: set[str], dropout: float | None, tokenizer: Any) -> Backbone:
-    """Take the encoder out of transformers' classifier, in the form that class builds it (RoBERTa: no pooler)."""
-    encoder = classifier.base_model
-    inside = classifier.base_model_prefix + "."
+def _backbone(model: Any, missing: set[str], dropout: float | None, tokenizer: Any, masked_lm: bool) -> Backbone:
+    """Take the encoder out of transformers' model, in the form that class builds it (RoBERTa: no pooler)."""
+    encoder = model.base_model
+    inside = model.base_model_prefix + "."
     fresh = {name.removeprefix(inside) for name in missing if name.startswith(inside)}
     sites = find_sites(encoder, tokenizer, fresh)
     if lacking := [name for name in fresh if name.startswith(sites.layout.layers)]:
@@ -130,12 +151,15 @@ def _backbone(classifier: Any, missing: set[str], dropout: float | None, tokeniz
     encoder.eval()
     if dropout is not None:
         set_dropout(encoder, dropout)
+    if masked_lm:
+        model.requires_grad_(False)
+        return Backbone(encoder, type(model), sites, {}, dropout, model.eval())
     saved = {
         name: parameter.detach()
-        for name, parameter in classifier.named_parameters()
+        for name, parameter in model.named_parameters()
         if not name.startswith(inside) and name not in missing
     }
-    return Backbone(encoder, type(classifier), sites, saved, dropout)
+    return Backbone(encoder, type(model), sites, saved, dropout)
 
 
 @contextmanager

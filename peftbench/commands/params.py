@@ -113,18 +113,20 @@ def _key(override: str) -> str:
 def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[Row]:
     import torch
 
-    from peftbench.backbones.heads import HeadedBackbone, add_head
+    from peftbench.backbones.heads import HeadedBackbone
     from peftbench.backbones.load import blank_backbone
     from peftbench.measuring.parameters import count_parameters
-    from peftbench.methods import build
+    from peftbench.methods import build, method_class
 
     backbones: dict[str, HeadedBackbone] = {}
     rows = []
     for overrides, config in combinations:
-        outputs = _num_outputs(config.task)
-        model = json.dumps([asdict(config.model), outputs], sort_keys=True, default=str)
+        labels, kind = _labels(config.task), method_class(config.method_name)
+        of_head = asdict(config.method) if kind.masked_lm else None
+        model = json.dumps([asdict(config.model), labels, of_head], sort_keys=True, default=str)
         if model not in backbones:
-            backbones[model] = add_head(blank_backbone(_architecture(config.model)), outputs)
+            blank = blank_backbone(_architecture(config.model), kind.masked_lm)
+            backbones[model] = kind.put_head(config.method, blank, labels, len(config.task.text))
         with torch.device("meta"):
             method = build(config.method, backbones[model].sites)
         counts = count_parameters(method, backbones[model])
@@ -132,13 +134,13 @@ def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[Row]:
     return rows
 
 
-def _num_outputs(task: "TaskConfig") -> int:
-    """Return the width of the head: one a class, 1 for scores, 2 where the classes are only in the data."""
+def _labels(task: "TaskConfig") -> list[str]:
+    """Return the names of the classes: none for scores, two where the classes are only in the data."""
     from peftbench.tasks.metrics import SCORE_METRICS
 
     if task.labels:
-        return len(task.labels)
-    return 1 if set(task.metrics) <= set(SCORE_METRICS) else 2
+        return list(task.labels)
+    return [] if set(task.metrics) <= set(SCORE_METRICS) else ["0", "1"]
 
 
 def _architecture(model: "ModelConfig") -> dict[str, Any]:

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 from peftbench.backbones.attachments import Attachment, Change, Handle, Parameters
+from peftbench.backbones.heads import HeadedBackbone, add_head
+from peftbench.backbones.load import Backbone
 from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
@@ -39,6 +41,8 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     config_class: ClassVar[type]
     mergeable: ClassVar[bool] = False
+    # whether the backbone answers through the masked-language-model head of its pretraining
+    masked_lm: ClassVar[bool] = False
 
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -56,6 +60,20 @@ class Method(nn.Module, ABC):
         self.bare: frozenset[int] = frozenset()
 
     # what a method defines ------------------------------------------------------------------------------
+
+    @classmethod
+    def put_head(cls, config: Any, backbone: Backbone, labels: Sequence[str], texts: int) -> HeadedBackbone:
+        """Put the head on a backbone through which this method answers: a new classifier, which trains.
+
+        Args:
+            config: of the method. backbone: loaded with `masked_lm` as the class says.
+            labels: names of the classes; none where the labels are scores. texts: of an example, 1 or 2.
+        """
+        return add_head(backbone, len(labels) or 1)
+
+    def probe(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return a batch of random tokens with what the method must find in it to act."""
+        return batch
 
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Register the method's hooks on the sites and return their handles (none by default)."""

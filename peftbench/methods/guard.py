@@ -32,7 +32,7 @@ def check_method(method: Method, backbone: HeadedBackbone, longest: int) -> list
     """
     model: Any = backbone.model
     architecture = type(backbone.sites.base).__name__
-    batch = probe_batch(backbone.sites.base, backbone.sites.device)
+    batch = method.probe(probe_batch(backbone.sites.base, backbone.sites.device))
     with explained(f"{architecture} does not run on token ids alone"), probing(model), torch.no_grad():
         model.eval()
         before = rewritten(model)
@@ -53,6 +53,8 @@ def check_method(method: Method, backbone: HeadedBackbone, longest: int) -> list
                 f"method={method.name} on {architecture} lets padding change the answer (by {difference:.2g})"
                 f"{_causal(backbone)}: choose another method or model"
             )
+        if not backbone.head and not list(method.parameters()):
+            return []
         model.train()
         model(**batch).logits.float().square().sum().backward()
         _check_gradients(method, backbone, architecture)
@@ -156,7 +158,8 @@ def _check_gradients(method: Method, backbone: HeadedBackbone, architecture: str
     for name, parameter in method.named_parameters():
         replaced = name.startswith("replaced.")
         blocks["replaced" if replaced else name.rpartition(".")[0] or name].append(parameter)
-    blocks["head"] = list(backbone.head.values())
+    if backbone.head:
+        blocks["head"] = list(backbone.head.values())
     for name, block in blocks.items():
         if not any(p.grad is not None and bool(p.grad.any()) for p in block):
             raise UserError(

@@ -228,10 +228,12 @@ def _save(trained: Trained, prepared: "Prepared", config: RunConfig, record: Rec
     save_adapter(
         record.adapter_dir, prepared.method, prepared.backbone, plain["model"], plain["task"], list(task.labels)
     )
+    # where nothing trains, what is reported is all there is
+    best = trained.fitted.best or {"epoch": 0, "validation": trained.scored["validation"][0]}
     return {
         "primary": task.metrics[0],
-        "best_epoch": trained.fitted.best["epoch"],
-        "best": trained.fitted.best["validation"],
+        "best_epoch": best["epoch"],
+        "best": best["validation"],
         "examples": {name: len(split) for name, split in prepared.splits.items()},
         "evaluations": [
             Evaluation(
@@ -258,7 +260,7 @@ def _times(fitted: "Fitted", total: float, first_of_process: bool) -> Times:
         total=total,
         train=seconds,
         per_epoch=fitted.seconds,
-        examples_per_second=fitted.examples / seconds,
+        examples_per_second=fitted.examples / seconds if seconds else 0.0,
         startup=_since_start(fitted.first_step) if first_of_process else None,
     )
 

@@ -13,14 +13,14 @@ from peftbench.assets.fetch import fetch
 from peftbench.assets.weights import weights_digest
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.backbones.economy.lower_layers import check_lower_layers
-from peftbench.backbones.heads import HeadedBackbone, add_head
+from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import Backbone, load_backbone
 from peftbench.backbones.sites import Sites
 from peftbench.config.schema import RunConfig, check_threads
 from peftbench.errors import UserError
 from peftbench.interruption import check_interrupted
 from peftbench.measuring.parameters import count_parameters
-from peftbench.methods import Method, build
+from peftbench.methods import Method, build, method_class
 from peftbench.methods.guard import check_method
 from peftbench.runs.origin import code_digest
 from peftbench.runs.result import Origin
@@ -74,7 +74,9 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
     folder = fetch(config.model)
     weights = weights_digest(folder)
     torch.manual_seed(config.seed)
-    backbone = add_head(_backbone(folder, weights, config.model.dropout), task.objective.num_outputs)
+    kind = method_class(config.method_name)
+    loaded = _backbone(folder, weights, config.model.dropout, kind.masked_lm)
+    backbone = kind.put_head(config.method, loaded, task.labels, len(config.task.text))
     method = build(config.method, backbone.sites)
     check_length(config, backbone.sites.positions, method.extra_tokens)
     concerns = check_method(method, backbone, config.task.max_length)
@@ -135,9 +137,10 @@ def _keep(name: str, key: object, make: Callable[[], Any]) -> Any:
     return _kept[name][1]
 
 
-def _backbone(folder: Path, weights: str, dropout: float | None) -> Backbone:
+def _backbone(folder: Path, weights: str, dropout: float | None, masked_lm: bool) -> Backbone:
     # by the files' digest too: a folder may hold another model than when it was read
-    backbone: Backbone = _keep("backbone", (folder, weights, dropout), lambda: load_backbone(folder, dropout))
+    key = (folder, weights, dropout, masked_lm)
+    backbone: Backbone = _keep("backbone", key, lambda: load_backbone(folder, dropout, masked_lm))
     backbone.encoder.cpu()  # where the last run may have left it: a method's start is computed there
     return backbone
 
@@ -151,9 +154,9 @@ def _encoded(
         encoded = {name: task.encode_split(name, backbone.sites.tokenizer) for name in task.splits}
         return encoded, task.warnings(encoded)
 
-    kept: tuple[dict[str, Examples], list[str]] = _keep(
-        "splits", (task.name, task.checksum, weights, max_length), encode
-    )
+    # a method may encode in a way of its own
+    key = (task.name, task.checksum, weights, max_length, str(vars(backbone.sites.tokenizer).get("pieces")))
+    kept: tuple[dict[str, Examples], list[str]] = _keep("splits", key, encode)
     return kept
 
 

@@ -70,10 +70,8 @@ def report_result(record: Record) -> None:
     for setting in (result.latency.result or {}).get("settings", []):
         table.add_row("latency", format_latency(setting))
     if times := result.time:
-        table.add_row(
-            "time",
-            f"{times.train:.0f} s training ({times.examples_per_second:.0f} examples/s), {times.total:.0f} s in all",
-        )
+        speed = f"{times.train:.0f} s training ({times.examples_per_second:.0f} examples/s)"
+        table.add_row("time", f"{speed if times.per_epoch else 'nothing to train'}, {times.total:.0f} s in all")
     if result.memory and (memory := _memory(result.memory)):
         table.add_row("memory", memory)
     table.add_row("record", str(record.folder))

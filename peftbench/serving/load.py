@@ -12,7 +12,7 @@ from peftbench.assets.fetch import fetch
 from peftbench.assets.weights import weights_digest
 from peftbench.backbones.economy.attach import economical
 from peftbench.backbones.economy.first_row import reads_first_row
-from peftbench.backbones.heads import HeadedBackbone, add_head
+from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import load_backbone
 from peftbench.config.schema import ModelConfig, fill
 from peftbench.errors import UserError
@@ -54,7 +54,11 @@ def load_run_model(record: Record, device: torch.device) -> RunModel:
             f"the model of run {record.folder.name} is gone: there is no folder {config.path}; put it back,"
             " or train again on another model"
         )
-    backbone = add_head(load_backbone(_fetch_same(config, record), config.dropout), len(description.labels) or 1)
+    settings = dict(description.method)
+    kind = method_class(settings.pop("name"))
+    loaded = load_backbone(_fetch_same(config, record), config.dropout, kind.masked_lm)
+    method_config = fill(kind.config_class, settings, "method")
+    backbone = kind.put_head(method_config, loaded, description.labels, len(description.task["text"]))
     backbone.model.to(device)
     method = load_adapter(record.adapter_dir, backbone)
     return RunModel(backbone, method, description)

@@ -75,7 +75,7 @@ def fit(
     workers: Workers = ALONE,
     redraw: Callable[[np.random.Generator | None], None] = lambda random: None,
 ) -> Fitted:
-    """Train `trained` and leave the last epoch's values in it.
+    """Train `trained` and leave the last epoch's values in it; where nothing is to train, nothing is done.
 
     Args:
         model: called with a batch's columns, returns an object with `.logits`, (batch, outputs).
@@ -96,6 +96,8 @@ def fit(
     Raises NonFiniteError at a NaN or infinite loss or weight, KeyboardInterrupt between two steps where a signal has
     come, and what torch raises when memory runs out.
     """
+    if not trained:
+        return Fitted()
     batches_an_epoch = -(-len(data) // config.batch_size)
     steps_an_epoch = -(-batches_an_epoch // config.accumulate)
     steps = min(steps_an_epoch * config.epochs, config.max_steps or sys.maxsize)

@@ -19,7 +19,7 @@ from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
 HAS_PEFT = find_spec("peft") is not None
-CONFIGS = {name: cls.config_class() for name, cls in METHODS.items() if name != "peft"} | {
+CONFIGS = {name: cls.config_class() for name, cls in METHODS.items() if name not in ("cloze", "peft")} | {
     **({"peft": PeftConfig("vera", {"target_modules": "all-linear"})} if HAS_PEFT else {}),
     **{f"adapter-{position}": AdapterConfig(bottleneck=4, position=position) for position in POSITIONS},
     "adapter-alone": AdapterConfig(bottleneck=4, train_layer_norm=False),
