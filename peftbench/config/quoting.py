@@ -7,8 +7,8 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-# keys whose value is a path or the name of a column, both the user chooses
-_FREE_TEXT = re.compile(r"\+{0,2}(task\.(splits\.\w+|dir|text|label|path)|model\.path|output_dir)")
+# keys whose value is a path, the name of a column or a template, which the user chooses
+_FREE_TEXT = re.compile(r"\+{0,2}(task\.(splits\.\w+|dir|text|label|path)|model\.path|output_dir|method\.template)")
 
 
 def quote_free_text(overrides: Sequence[str]) -> list[str]:
