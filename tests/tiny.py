@@ -1,5 +1,6 @@
 """Tiny random classifiers of every supported architecture."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import Backbone
 from peftbench.backbones.sites import find_sites
+from peftbench.methods import METHODS
 from peftbench.tasks.text.batching import EncodedTexts
 
 _BERT = {
@@ -57,6 +59,14 @@ ARCHITECTURES: dict[str, dict] = {
     },
     "camembert": {**_BERT, "pad_token_id": 1},  # no entry of its own: recognised by its structure
 }
+
+
+def method_configs() -> dict[str, Any]:
+    """Each method that answers through a classifier, with its defaults; peft, which knows few models, on all maps."""
+    configs = {n: cls.config_class() for n, cls in METHODS.items() if not cls.masked_lm and n != "peft"}
+    if find_spec("peft") is not None:
+        configs["peft"] = METHODS["peft"].config_class("lora", {"target_modules": "all-linear"})
+    return configs
 
 
 def tiny_model(architecture: str, num_labels: int = 2, seed: int = 0, **settings: Any) -> PreTrainedModel:

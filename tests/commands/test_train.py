@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import method_configs
 
 from peftbench.cli import main
 from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
 from peftbench.errors import NonFiniteError
-from peftbench.methods import METHODS
 from peftbench.runs.find import find_runs
 from peftbench.runs.identity import run_id
 from peftbench.runs.record import Record, Status
@@ -28,7 +28,7 @@ def test_bf16_and_fp32_agree(train_tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(method_configs()))
 def test_compiled_and_eager_agree(train_tiny, method):
     changes = (f"method={method}", "model.dropout=0.0", "seed=32", "trainer.epochs=1")
     losses = [

@@ -3,11 +3,11 @@ import time
 
 import pytest
 import torch
-from tiny import headed, tiny_batch, tiny_model
+from tiny import headed, method_configs, tiny_batch, tiny_model
 
 from peftbench.config.schema import MeasureConfig
 from peftbench.measuring.latency import compare, measure_latency, ratio_with_interval
-from peftbench.methods import METHODS, Method, build
+from peftbench.methods import Method, build
 from peftbench.methods.head import HeadConfig
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.prefix import PrefixConfig
@@ -89,12 +89,12 @@ def test_a_slow_method_shows():
     assert setting["method_ms"]["median"] > 20 > setting["base_ms"]["median"]
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", sorted(method_configs()))
 @pytest.mark.parametrize("attached", [True, False])
 def test_everything_is_left_as_found(name, attached):
     backbone = backbone_of()
     model, sites = backbone.model, backbone.sites
-    method = shaken(METHODS[name].config_class(), sites)
+    method = shaken(method_configs()[name], sites)
     if attached:
         method.attach(sites)
     before = model(**tiny_batch()).logits

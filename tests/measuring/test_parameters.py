@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny import headed, tiny_model
+from tiny import headed, method_configs, tiny_model
 
 from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import blank_backbone
 from peftbench.measuring.parameters import count_parameters
-from peftbench.methods import METHODS, build
+from peftbench.methods import build
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.compacter import CompacterConfig
@@ -233,10 +233,10 @@ def test_lora_on_minilm():
     assert (counts["method"], round(100 * counts["share_method"], 3)) == (73_728, 0.325)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", sorted(method_configs()))
 def test_meta_and_real_counts_agree(name):
     """On real weights, attached or not, the same numbers as on the meta device."""
-    config = METHODS[name].config_class()
+    config = method_configs()[name]
     if isinstance(config, PromptConfig):
         config = PromptConfig(init="uniform")
     model = tiny_model("roberta")

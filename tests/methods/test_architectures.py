@@ -1,26 +1,21 @@
 """Every method on every architecture: acts, trains, detaches without a trace, counts what it says."""
 
-from importlib.util import find_spec
-
 import pytest
 import torch
-from tiny import ARCHITECTURES, tiny_batch, tiny_model
+from tiny import ARCHITECTURES, method_configs, tiny_batch, tiny_model
 
 from peftbench.errors import UserError
-from peftbench.methods import METHODS, build, find_sites
+from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import POSITIONS, AdapterConfig
 from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.mam import MamConfig
 from peftbench.methods.parallel import ParallelConfig
-from peftbench.methods.peft import PeftConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
-HAS_PEFT = find_spec("peft") is not None
-CONFIGS = {name: cls.config_class() for name, cls in METHODS.items() if name not in ("cloze", "peft")} | {
-    **({"peft": PeftConfig("vera", {"target_modules": "all-linear"})} if HAS_PEFT else {}),
+CONFIGS = method_configs() | {
     **{f"adapter-{position}": AdapterConfig(bottleneck=4, position=position) for position in POSITIONS},
     "adapter-alone": AdapterConfig(bottleneck=4, train_layer_norm=False),
     "compacter++": CompacterConfig(bottleneck=8, rank=2, position="ffn", train_layer_norm=False),

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from foreign_tiny import RECOGNISED, recognised_model
-from tiny import ARCHITECTURES, headed, tiny_model
+from tiny import ARCHITECTURES, headed, method_configs, tiny_model
 from transformers import AutoTokenizer
 
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.errors import UserError
-from peftbench.methods import METHODS, build, find_sites
+from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.compacter import CompacterConfig
@@ -167,14 +167,13 @@ def test_dropout_that_was_asked_away_and_stays_is_refused():
 def test_closed_forms_are_what_trains(architecture):
     name, _, without = architecture.partition(" without ")
     sites = find_sites(recognised_model(name, **({without: False} if without else {})))
-    for method in METHODS.values():
-        config = LoraConfig(rank=2, targets=["all"]) if method.name == "lora" else method.config_class()
+    for name, config in (method_configs() | {"lora": LoraConfig(rank=2, targets=["all"])}).items():
         try:
             built = build(config, sites)
         except UserError:  # a prefix that reaches no attention
-            assert method.name in ("prefix", "mam") and not sites.attention_interface
+            assert name in ("prefix", "mam") and not sites.attention_interface
             continue
-        assert sum(p.numel() for p in built.parameters()) == built.count(config, sites), method.name
+        assert sum(p.numel() for p in built.parameters()) == built.count(config, sites), name
 
 
 @pytest.mark.parametrize("architecture", RECOGNISED)

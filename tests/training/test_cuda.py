@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-
-from peftbench.methods import METHODS
+from tiny import method_configs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -11,7 +10,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(method_configs()))
 def test_every_method_trains_in_bf16(train_tiny, method):
     result = train_tiny("opinions", f"method={method}", "device=cuda", "trainer.precision=auto", "seed=21").read()
     assert result.environment.precision == "bf16" and result.memory.device_peak > 0
