@@ -22,6 +22,7 @@ from peftbench.methods.lora import LoraConfig
 from peftbench.methods.peft import PeftConfig
 from peftbench.methods.peft_layers import tuner_settings
 from peftbench.runs.adapter import load_adapter, save_adapter
+from peftbench.training import checkpoint
 
 # what peft's defaults are too large for in a model of width 32
 SETTINGS = {
@@ -257,3 +258,22 @@ def test_without_peft_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr("peftbench.methods.peft_layers.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'peftbench\[peft\]'"):
         PeftConfig("vera")
+
+
+@pytest.mark.parametrize("kind", ["pvera", "randlora", "vera"])
+def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(kind, train_tiny, monkeypatch):
+    line = ["opinions", "method=peft", f"method.type={kind}", "trainer.lr=0.01"]
+    whole = train_tiny(*line, "experiment=whole")
+
+    def save_and_stop(*args):
+        checkpoint.save_checkpoint(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("peftbench.training.loop.save_checkpoint", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_tiny(*line, "experiment=stopped")
+    stopped = train_tiny(*line, "experiment=stopped")
+    name = "adapter.safetensors"
+    assert (stopped.adapter_dir / name).read_bytes() == (whole.adapter_dir / name).read_bytes()
+    assert stopped.read().evaluations[0].metrics == whole.read().evaluations[0].metrics
