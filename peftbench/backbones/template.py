@@ -114,11 +114,6 @@ class TemplateTokenizer:
             raise AttributeError(name)
         return getattr(self.inner, name)
 
-    @property
-    def name_or_path(self) -> str:
-        """No folder: what a template makes of texts is not kept on disk under the tokenizer's name."""
-        return ""
-
     def ids(self, texts: Sequence[str], spaced: bool) -> list[list[int]]:
         """Return the token ids of each text, without special tokens; `spaced`: as behind white space."""
         found: list[list[int]] = self.inner(

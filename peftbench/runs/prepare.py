@@ -141,7 +141,9 @@ def _backbone(folder: Path, weights: str, dropout: float | None, masked_lm: bool
     # by the files' digest too: a folder may hold another model than when it was read
     key = (folder, weights, dropout, masked_lm)
     backbone: Backbone = _keep("backbone", key, lambda: load_backbone(folder, dropout, masked_lm))
-    backbone.encoder.cpu()  # where the last run may have left it: a method's start is computed there
+    (
+        backbone.language_model or backbone.encoder
+    ).cpu()  # where the last run may have left it: a method's start is computed there
     return backbone
 
 
@@ -154,8 +156,8 @@ def _encoded(
         encoded = {name: task.encode_split(name, backbone.sites.tokenizer) for name in task.splits}
         return encoded, task.warnings(encoded)
 
-    # a method may encode in a way of its own
-    key = (task.name, task.checksum, weights, max_length, str(vars(backbone.sites.tokenizer).get("pieces")))
+    template = str(getattr(backbone.sites.tokenizer, "pieces", ""))
+    key = (task.name, task.checksum, weights, max_length, template)
     kept: tuple[dict[str, Examples], list[str]] = _keep("splits", key, encode)
     return kept
 

@@ -14,7 +14,9 @@ from peftbench.methods import build
 from peftbench.methods.cloze import Cloze, ClozeConfig
 from peftbench.methods.guard import check_method
 from peftbench.runs.adapter import load_adapter, save_adapter
+from peftbench.tasks.classification import Classification
 from peftbench.tasks.text.batching import encode
+from peftbench.tasks.text.task import TextSplit, TextTask
 
 LABELS = ("bad", "good")
 TEXTS = [("the plot was dull",), ("fine",), ("a good film and a fine plot but dull",)]
@@ -127,6 +129,21 @@ def test_a_long_text_is_cut_and_the_template_kept(masked_lm_dir):
     )
     with pytest.raises(UserError, match="no room for a text"):
         encode(long, None, tokenizer, 5)
+
+
+def test_tokens_kept_on_disk_are_the_template_s_own(masked_lm_dir, monkeypatch, tmp_path):
+    monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr("peftbench.tasks.text.task.LEAST_ROWS", 1)
+    split = TextSplit(TEXTS, [0, 1, 1])
+    task = TextTask("made", Classification(LABELS), LABELS, ("accuracy",), {"train": split}, "here", 32)
+    folder = masked_lm_dir("bert")
+    found = []
+    for template in ("{text} {mask}", "{mask} {text}", "{text} {mask}"):
+        tokenizer = prepared(folder, template=template)[0].sites.tokenizer
+        found.append(task.encode_split("train", tokenizer).batch([0])["input_ids"].tolist())
+        assert found[-1] == task.encode(split, tokenizer).batch([0])["input_ids"].tolist()
+    assert found[0] == found[2] != found[1]
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
 
 
 @pytest.mark.parametrize(

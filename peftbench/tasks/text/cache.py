@@ -56,7 +56,9 @@ def _key(checksum: str, tokenizer: Any, max_length: int) -> str | None:
     if not files:
         return None
     versions = [__version__, version("transformers"), version("tokenizers")]
-    text = json.dumps([_FORMAT, checksum, type(tokenizer).__name__, files, max_length, versions])
+    # a template around the texts gives other tokens
+    template = [str(piece) for piece in getattr(tokenizer, "pieces", ())]
+    text = json.dumps([_FORMAT, checksum, type(tokenizer).__name__, files, max_length, versions, *template])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
