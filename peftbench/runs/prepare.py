@@ -141,9 +141,8 @@ def _backbone(folder: Path, weights: str, dropout: float | None, masked_lm: bool
     # by the files' digest too: a folder may hold another model than when it was read
     key = (folder, weights, dropout, masked_lm)
     backbone: Backbone = _keep("backbone", key, lambda: load_backbone(folder, dropout, masked_lm))
-    (
-        backbone.language_model or backbone.encoder
-    ).cpu()  # where the last run may have left it: a method's start is computed there
+    # where the last run may have left it: a method's start is computed there
+    (backbone.language_model or backbone.encoder).cpu()
     return backbone
 
 
