@@ -14,9 +14,11 @@ from peftbench.methods import build
 from peftbench.methods.cloze import Cloze, ClozeConfig
 from peftbench.methods.guard import check_method
 from peftbench.runs.adapter import load_adapter, save_adapter
+from peftbench.serving.evaluate import score_run
 from peftbench.tasks.classification import Classification
 from peftbench.tasks.text.batching import encode
 from peftbench.tasks.text.task import TextSplit, TextTask
+from peftbench.terminal import working
 
 LABELS = ("bad", "good")
 TEXTS = [("the plot was dull",), ("fine",), ("a good film and a fine plot but dull",)]
@@ -226,9 +228,6 @@ def test_soft_vectors_train_and_predict_as_recorded(masked_lm_dir, train_tiny):
     result = record.read()
     assert (result.parameters.method, result.parameters.closed_form, result.parameters.head) == (96, 96, 0)
     assert len(result.time.per_epoch) == 2
-    from peftbench.serving.evaluate import score_run
-    from peftbench.terminal import working
-
     options = {"task_dir": None, "batch_size": None, "merged": False, "latency": False, "labels_needed": True}
-    again = score_run(record, "validation", device="cpu", working=working, **options)
+    (again,) = score_run(record, "validation", device="cpu", working=working, **options)
     assert again.evaluation.metrics == result.evaluations[0].metrics
