@@ -37,7 +37,7 @@ def explained(what: str) -> Iterator[None]:
     """Turn an error of the model's code into one line, a UserError."""
     try:
         yield
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{what}: {reason}") from error
 

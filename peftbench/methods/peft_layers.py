@@ -34,11 +34,14 @@ _UNFIT_SETTINGS = {
     ("init_lora_weights", "eva"): "a pass over the data",
     ("use_asa", True): "calls from the training loop",
 }
-# of peft's configs, what says how peft itself saves and loads, not what the tuner is
+# of peft's configs, what says how peft itself saves and loads, not what the tuner is; megatron_core names a module to
+# import, which a record from anyone must not
 _NOT_SETTINGS = {
     "auto_mapping",
     "base_model_name_or_path",
     "inference_mode",
+    "megatron_config",
+    "megatron_core",
     "modules_to_save",
     "peft_type",
     "peft_version",
@@ -109,8 +112,6 @@ def inject(
     with _quiet(), explained(f"method.type={kind} on {type(base).__name__}"):
         try:
             encoder = _make_from_shapes(base, make) if shapes_only else make(copy.deepcopy(base))
-        except ImportError as error:
-            raise UserError(f"method.config of {kind} needs what is not installed: {error}") from error
         except ValueError as error:
             if "specify `target_modules`" in str(error):
                 raise UserError(_no_targets(kind, sites)) from error

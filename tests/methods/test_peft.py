@@ -222,6 +222,7 @@ def test_a_pooler_that_the_head_trains_is_not_the_tuner_s():
         ({"type": "p_tuning"}, "take method=prompt or method=prefix"),
         ({"type": "vera", "config": {"rank": 3}}, "vera has no setting 'rank' here"),
         ({"config": {"modules_to_save": ["pooler"]}}, "no setting 'modules_to_save' here"),
+        ({"config": {"megatron_config": {}, "megatron_core": "this"}}, "no setting 'megatron_config' here"),
         ({"config": {"init_lora_weights": "eva"}}, "needs a pass over the data"),
         ({"config": 3}, "is not of type"),
     ],
@@ -242,7 +243,6 @@ def test_a_mistake_in_the_settings_is_one_line(values, message):
         ("lora", {"init_lora_weights": "pissa"}, "rewrites the backbone's own weights"),
         ("lora", {"bias": "all"}, "leave bias at none"),
         ("lora", {"layer_replication": [[0, 2], [1, 2]]}, "leave layer_replication"),
-        ("lora", {"megatron_config": {"a": 1}}, "not installed"),
     ],
 )
 def test_what_cannot_be_done_to_the_encoder_is_one_line(kind, config, message):
