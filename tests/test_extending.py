@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from tiny import headed, tiny_batch
+from tiny import default_config, headed, tiny_batch
 from transformers import RobertaPreLayerNormConfig, RobertaPreLayerNormForSequenceClassification
 
 from peftbench.backbones import sites as sites_module
@@ -105,8 +105,8 @@ def prelayernorm(tmp_path, monkeypatch):
 
 
 def test_the_layout_serves_every_method(prelayernorm):
-    for name, method in METHODS.items():
-        config = {"lora": LoraConfig(rank=2), "adapter": AdapterConfig(bottleneck=4)}.get(name, method.config_class())
+    for name in METHODS:
+        config = {"lora": LoraConfig(rank=2), "adapter": AdapterConfig(bottleneck=4)}.get(name, default_config(name))
         check_method(build(config, prelayernorm.sites), prelayernorm, 32)
 
 

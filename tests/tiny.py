@@ -1,5 +1,6 @@
 """Tiny random classifiers of every supported architecture."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import Backbone
 from peftbench.backbones.sites import find_sites
+from peftbench.methods import METHODS
+from peftbench.methods.parts import PartsConfig
 from peftbench.tasks.text.batching import EncodedTexts
 
 _BERT = {
@@ -63,6 +66,12 @@ def tiny_model(architecture: str, num_labels: int = 2, seed: int = 0, **settings
     torch.manual_seed(seed)
     config = AutoConfig.for_model(architecture, **{**ARCHITECTURES[architecture], **settings}, num_labels=num_labels)
     return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+def default_config(name: str) -> Any:
+    """A method's default settings; of one that is made of runs, with two of them."""
+    config = METHODS[name].config_class()
+    return replace(config, runs={"a": "a", "b": "b"}) if isinstance(config, PartsConfig) else config
 
 
 def headed(model: PreTrainedModel, fresh: frozenset[str] = frozenset()) -> HeadedBackbone:

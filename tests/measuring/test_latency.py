@@ -3,7 +3,7 @@ import time
 
 import pytest
 import torch
-from tiny import headed, tiny_batch, tiny_model
+from tiny import default_config, headed, tiny_batch, tiny_model
 
 from peftbench.config.schema import MeasureConfig
 from peftbench.measuring.latency import compare, measure_latency, ratio_with_interval
@@ -94,7 +94,7 @@ def test_a_slow_method_shows():
 def test_everything_is_left_as_found(name, attached):
     backbone = backbone_of()
     model, sites = backbone.model, backbone.sites
-    method = shaken(METHODS[name].config_class(), sites)
+    method = shaken(default_config(name), sites)
     if attached:
         method.attach(sites)
     before = model(**tiny_batch()).logits

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import ARCHITECTURES, tiny_batch, tiny_model
+from tiny import ARCHITECTURES, default_config, tiny_batch, tiny_model
 
 from peftbench.errors import UserError
 from peftbench.methods import METHODS, build, find_sites
@@ -15,7 +15,7 @@ from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
 
-CONFIGS = {name: cls.config_class() for name, cls in METHODS.items()} | {
+CONFIGS = {name: default_config(name) for name in METHODS} | {
     **{f"adapter-{position}": AdapterConfig(bottleneck=4, position=position) for position in POSITIONS},
     "adapter-alone": AdapterConfig(bottleneck=4, train_layer_norm=False),
     "compacter++": CompacterConfig(bottleneck=8, rank=2, position="ffn", train_layer_norm=False),

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny import headed, tiny_batch, tiny_model
+from tiny import default_config, headed, tiny_batch, tiny_model
 
 from peftbench.methods import METHODS, build
 from peftbench.methods.bottleneck import BottleneckConfig
 from peftbench.runs.adapter import load_adapter, save_adapter
 
-CONFIGS = {name: cls.config_class() for name, cls in METHODS.items()} | {
+CONFIGS = {name: default_config(name) for name in METHODS} | {
     f"{name}-one-layer": cls.config_class(reduction_factor=8, layers="1")
     for name, cls in METHODS.items()
     if issubclass(cls.config_class, BottleneckConfig)
