@@ -14,7 +14,7 @@ adapter without layer norms of its own, which could not be those of several runs
 a place, so the number of what trains does not depend on how many there are.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -28,6 +28,7 @@ from peftbench.errors import UserError
 from peftbench.methods.adapter import Adapter, AdapterConfig
 from peftbench.methods.base import Method, check_at_least
 from peftbench.methods.bottleneck import Bottleneck, BottleneckConfig, count_bottleneck, layer_numbers
+from peftbench.methods.drop import COMPLEXITY, DroppableMethod, check_drop
 from peftbench.methods.fused_bottlenecks import FusedBottlenecks
 from peftbench.methods.parallel import Parallel, ParallelConfig
 from peftbench.methods.parts import Parts, PartsConfig
@@ -43,12 +44,17 @@ class FusionConfig(PartsConfig):
 
     Attributes:
         regularization: weight of ‖I - V‖², summed over the places, in the loss.
+        drop: layers that go bare in a batch of training (AdapterDrop): none | robust | lab; see `methods.drop`.
+        complexity: of the task, from 0 to 1, for drop=lab: the more complex, the fewer layers go bare.
     """
 
     regularization: float = 0.01
+    drop: str = "none"
+    complexity: float = COMPLEXITY
 
     def __post_init__(self) -> None:
         check_at_least("regularization", self.regularization, 0)
+        check_drop(self.drop, self.complexity)
         settings = {"name": self.adapter_method.get("name"), **asdict(self.fused)}  # with those left at their defaults
         object.__setattr__(self, "adapter_method", settings)
 
@@ -75,7 +81,7 @@ class FusionConfig(PartsConfig):
         return config
 
 
-class Fusion(Method, name="fusion"):
+class Fusion(DroppableMethod, name="fusion"):
     """The method of the adapters, with a `FusedBottlenecks` for each `Bottleneck`."""
 
     config_class = FusionConfig
@@ -115,6 +121,10 @@ class Fusion(Method, name="fusion"):
             block.backbone[:] = [sites.base]
         return self.adapters.hook(sites)
 
+    def droppable_layers(self, sites: Sites) -> Sequence[int]:
+        """Return those of the adapters."""
+        return self.adapters.droppable_layers(sites)
+
     def penalty(self) -> torch.Tensor:
         """Hold V near the identity."""
         return self.config.regularization * torch.stack([block.penalty() for block in self._blocks().values()]).sum()
@@ -124,8 +134,8 @@ class Fusion(Method, name="fusion"):
         """Gather the mean weight of each adapter at each place over the tokens that are no padding.
 
         In the last layer that is the first token alone, where nothing else is computed. What is told:
-        adapters: names. places: a layer's number and, where adapters are in several places of a layer, the place.
-        weights: a list for each place, in the order of the adapters.
+        adapters: names. places: a layer's number and, where adapters are in several places of a layer, the place; those
+        of bare layers are left out. weights: a list for each place, in the order of the adapters.
         """
         (sites, _), blocks = self._attached[0], self._blocks()
         sums = {name: torch.zeros(len(self.config.runs), dtype=torch.float64) for name in blocks}
@@ -146,8 +156,8 @@ class Fusion(Method, name="fusion"):
         try:
             yield lambda: {
                 "adapters": list(self.config.runs),
-                "places": _place_names(self.config.fused, sites, list(blocks)),
-                "weights": [(total / total.sum()).tolist() for total in sums.values()],
+                "places": _place_names(self.config.fused, sites, [name for name in blocks if sums[name].any()]),
+                "weights": [(total / total.sum()).tolist() for total in sums.values() if total.any()],
             }
         finally:
             for handle in handles:

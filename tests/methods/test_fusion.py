@@ -211,3 +211,19 @@ def test_folded_it_gives_the_same():
                 with torch.inference_mode():
                     found = model(**tiny_batch()).logits
             torch.testing.assert_close(found.clone(), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_layers_are_dropped_as_those_of_its_adapters():
+    model = tiny_model("bert")
+    sites = find_sites(model)
+    method = build(fusion_of("a", "b", drop="robust"), sites)
+    assert method.varies and list(method.droppable_layers(sites)) == [0, 1]
+    with torch.no_grad(), method.on(sites):
+        before = model(**tiny_batch(), output_hidden_states=True).hidden_states
+        method.drop([0])
+        with method.observed() as told:
+            found = model(**tiny_batch(), output_hidden_states=True).hidden_states
+    bare = model(**tiny_batch(), output_hidden_states=True).hidden_states
+    assert torch.equal(found[1], bare[1]) and not torch.equal(found[1], before[1])
+    assert not torch.equal(found[2], bare[2])
+    assert told()["places"] == ["layer 1"] and len(told()["weights"]) == 1
