@@ -144,6 +144,8 @@ def inference(args: argparse.Namespace, base: list[str], config: RunConfig, prep
             merged: LORA,
             "peftbench adapter 64, one a layer": ["method=adapter", "method.position=ffn"],
             "peftbench adapter 64, two a layer": ["method=adapter"],
+            "peftbench Pfeiffer adapter 48": ["method=pfeiffer"],
+            "peftbench fusion of three": ["method=fusion", "+method.runs={a: a, b: b, c: c}"],
             "peftbench prefix 20": ["method=prefix"],
             "peftbench prompt 20": ["method=prompt"],
         }.items()

@@ -126,6 +126,19 @@ def train_tiny(
 
 
 @pytest.fixture(scope="session")
+def tiny_method(train_tiny: Callable[..., Record]) -> Callable[[str], list[str]]:
+    """A function that returns the overrides for a method: for a fusion those that name two runs, which it trains."""
+
+    def overrides(method: str) -> list[str]:
+        if method != "fusion":
+            return [f"method={method}"]
+        runs = [train_tiny(task, "method=pfeiffer", "method.bottleneck=4") for task in ("opinions", "pairs")]
+        return ["method=fusion", f"method.adapters={{own: {runs[0].folder}, other: {runs[1].folder}}}"]
+
+    return overrides
+
+
+@pytest.fixture(scope="session")
 def tiny_run(train_tiny: Callable[..., Record]) -> Record:
     """A finished LoRA run on single texts with two classes, bad and good."""
     return train_tiny("opinions", "method=lora", "trainer.lr=0.01")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from tiny import headed, tiny_batch
+from tiny import headed, method_configs, tiny_batch
 from transformers import RobertaPreLayerNormConfig, RobertaPreLayerNormForSequenceClassification
 
 from peftbench.backbones import sites as sites_module
@@ -105,8 +105,7 @@ def prelayernorm(tmp_path, monkeypatch):
 
 
 def test_the_layout_serves_every_method(prelayernorm):
-    for name, method in METHODS.items():
-        config = {"lora": LoraConfig(rank=2), "adapter": AdapterConfig(bottleneck=4)}.get(name, method.config_class())
+    for config in (method_configs() | {"lora": LoraConfig(rank=2), "adapter": AdapterConfig(bottleneck=4)}).values():
         check_method(build(config, prelayernorm.sites), prelayernorm, 32)
 
 

@@ -1,5 +1,6 @@
 """Tiny random classifiers of every supported architecture."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,6 +12,7 @@ from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import Backbone
 from peftbench.backbones.sites import find_sites
 from peftbench.methods import METHODS
+from peftbench.methods.parts import PartsConfig
 from peftbench.tasks.text.batching import EncodedTexts
 
 _BERT = {
@@ -62,8 +64,14 @@ ARCHITECTURES: dict[str, dict] = {
 
 
 def method_configs() -> dict[str, Any]:
-    """Each method that answers through a classifier, with its defaults; peft, which knows few models, on all maps."""
+    """Each method that answers through a classifier, with its defaults.
+
+    One that is made of runs has two of them; peft, which knows few models, is on all maps.
+    """
     configs = {n: cls.config_class() for n, cls in METHODS.items() if not cls.masked_lm and n != "peft"}
+    for name, config in configs.items():
+        if isinstance(config, PartsConfig):
+            configs[name] = replace(config, runs={"a": "a", "b": "b"})
     if find_spec("peft") is not None:
         configs["peft"] = METHODS["peft"].config_class("lora", {"target_modules": "all-linear"})
     return configs

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.arguments import Parser
+from peftbench.commands.fusion_weights import check_is_fusion, draw_weights, print_weights
 from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
 from peftbench.errors import UserError
 from peftbench.files import plain
@@ -35,6 +36,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="leave the lowest N layers without the method (AdapterDrop): 3, a range 0-5, a list 0,3,5, or each",
     )
     parser.add_argument("--latency", action="store_true", help="also measure the latency beside the bare backbone's")
+    parser.add_argument(
+        "--fusion-weights",
+        action="store_true",
+        help="also show the mean weight of each adapter of a fusion, here and as a plot in the run's folder",
+    )
     parser.add_argument(
         "--write",
         type=Path,
@@ -72,6 +78,10 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> list[dict[str, A
 
     if arguments.write is not None and _asks_for_several(arguments):
         raise UserError(f"--write takes the predictions of one number of layers, not of --drop {arguments.drop}")
+    if arguments.fusion_weights:
+        check_is_fusion(record)
+        if _asks_for_several(arguments):
+            raise UserError(f"--fusion-weights are of one number of dropped layers, not of --drop {arguments.drop}")
     scored_runs = score_run(
         record,
         arguments.split,
@@ -100,6 +110,8 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> list[dict[str, A
             "latency": scored.latency,
             "predictions": arguments.write,
             "stored": store_scores(record, scored),
+            "fusion_weights": scored.observed if arguments.fusion_weights else None,
+            "plot": draw_weights(record, scored.observed, arguments.split) if arguments.fusion_weights else None,
         }
         for scored in scored_runs
     ]
@@ -130,10 +142,14 @@ def _print(result: dict[str, Any]) -> None:
         table.add_row("stored", f"{result['stored']} in the run's record")
     if result["predictions"] is not None:
         table.add_row("predictions", Text.assemble(str(result["predictions"]), (f"  {count}", "dim")))
+    if result["plot"]:
+        table.add_row("plot", f"{result['plot']} in the run's record")
     table.add_row("run", result["run"])
     print_table(table)
     if by_class and classes <= MOST_CLASSES_SHOWN:
         print_table(class_table(result["split"], by_class))
+    if result["fusion_weights"]:
+        print_weights(result["fusion_weights"], result["split"])
 
 
 def _print_each(results: list[dict[str, Any]]) -> None:

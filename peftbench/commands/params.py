@@ -99,11 +99,18 @@ def _combinations(overrides: list[str]) -> list[tuple[list[str], "RunConfig"]]:
             if key.startswith("task."):  # where the data lie does not matter here
                 OmegaConf.update(composed, key, None)
         if tuple(combination) not in configs:
-            configs[tuple(combination)] = resolve(composed)
+            configs[tuple(combination)] = _with_parts(resolve(composed))
     for key, refusal in refused.items():
         if key not in accepted:
             raise refusal
     return [(list(combination), config) for combination, config in configs.items()]
+
+
+def _with_parts(config: "RunConfig") -> "RunConfig":
+    """Settle the runs that a method is made of; where none are named, all that trains is counted none the less."""
+    from peftbench.runs.settle import settled
+
+    return settled(config) if getattr(config.method, "adapters", None) else config
 
 
 def _key(override: str) -> str:

@@ -1,4 +1,7 @@
-"""Quote paths and column names for Hydra, whose grammar does not read unicode, `=`, parentheses and more unquoted."""
+"""Quote paths and column names for Hydra, whose grammar does not read unicode, `=`, parentheses and more unquoted.
+
+And refuse what it would drop without a word: of a key that a {…} has twice it keeps the last.
+"""
 
 import re
 from collections.abc import Sequence
@@ -7,21 +10,31 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from peftbench.errors import UserError
+
 # keys whose value is a path, the name of a column or a template, which the user chooses
-_FREE_TEXT = re.compile(r"\+{0,2}(task\.(splits\.\w+|dir|text|label|path)|model\.path|output_dir|method\.template)")
+_FREE_TEXT = re.compile(
+    r"\+{0,2}(task\.(splits\.\w+|dir|text|label|path)|model\.path|output_dir|method\.(adapters|template))"
+)
+_KEY = re.compile(r"[{,]\s*([^\s,:{}'\"]+)\s*:")
 
 
 def quote_free_text(overrides: Sequence[str]) -> list[str]:
     """Return the overrides, those that Hydra could not read or would split quoted where their key takes any text.
 
     A value that Hydra reads stays as it is, so that `task.dir=a,b` is a sweep, unless there is a file `a,b`.
+    Raises UserError where one {…} says a key twice.
     """
     return [_quoted(line) for line in overrides]
 
 
 def _quoted(line: str) -> str:
     key, sign, value = line.partition("=")
-    if not sign or not _FREE_TEXT.fullmatch(key) or not value or value[0] in "'\"[":
+    if value.startswith("{") and value.count("{") == 1:  # a key of another {…} inside is another key
+        keys = _KEY.findall(value)
+        if twice := next((name for name in keys if keys.count(name) > 1), None):
+            raise UserError(f"{line}: it names {twice} twice")
+    if not sign or not _FREE_TEXT.fullmatch(key) or not value or value[0] in "'\"[{":
         return line
     if _is_readable(line) and not ("," in value and Path(value).expanduser().exists()):
         return line

@@ -106,5 +106,6 @@ def _unit(
             seed=0,
             device=backbone.sites.device,
             redraw=lambda random: method.redraw(random, backbone.sites),
+            penalty=method.penalty,
         )
     return sum(fitted.seconds)

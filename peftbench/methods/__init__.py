@@ -18,6 +18,7 @@ from typing import Any
 from peftbench.backbones.sites import Sites, find_sites
 from peftbench.errors import UserError, nearest
 from peftbench.methods.base import METHODS, Method
+from peftbench.methods.parts import Parts
 
 # each file registers its method, so a new method is a new file and nothing else
 for _module in pkgutil.iter_modules(__path__):
@@ -39,16 +40,20 @@ def method_class(name: str) -> type[Method]:
     return METHODS[name]
 
 
-def build(config: Any, sites: Sites) -> Method:
+def build(config: Any, sites: Sites, parts: Parts | None = None) -> Method:
     """Build the method that `config` (one of the config dataclasses) describes, with fresh tensors.
 
     Args:
         config: e.g. `LoraConfig(rank=8)`; its type picks the method.
         sites: of the backbone it will be attached to, for the sizes.
+        parts: tensors of the runs that the method is made of, for methods that are made of runs.
     """
     for cls in METHODS.values():
         if cls.config_class is type(config):
-            return cls(config, sites)
+            method = cls(config, sites)
+            if parts is not None:
+                method.fill_parts(parts)
+            return method
     raise UserError(f"{type(config).__name__} is no method's config. Choose from: {', '.join(sorted(METHODS))}.")
 
 

@@ -7,7 +7,7 @@ its `state_dict` names; `detach` gives it back bit for bit.
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
@@ -23,6 +23,7 @@ from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.methods.folding import Fold, folding
+from peftbench.methods.parts import Parts
 
 METHODS: dict[str, type["Method"]] = {}
 
@@ -91,6 +92,22 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def count(config: Any, sites: Sites) -> int:
         """Return the number of trained parameters in closed form, the head left out."""
+
+    def fill_parts(self, parts: Parts) -> None:
+        """Take in the tensors of the runs that the method is made of; for methods whose config is a `PartsConfig`."""
+        raise TypeError(f"method {self.name} is made of no other runs")
+
+    def penalty(self) -> torch.Tensor | None:
+        """Return what each training step adds to the task's loss, a tensor without dimensions; None for nothing."""
+        return None
+
+    @contextmanager
+    def observed(self) -> Iterator[Callable[[], dict[str, Any] | None]]:
+        """Gather inside the block what the attached method does with what it is given; the function yielded tells it.
+
+        None where there is nothing to tell.
+        """
+        yield lambda: None
 
     @property
     def extra_tokens(self) -> int:

@@ -128,14 +128,14 @@ def _calls(method: Method) -> Iterator[Counter[SiteHandle]]:
     for handle in method.handles:
         if isinstance(handle, SiteHandle):
 
-            def count(module: nn.Module, args: tuple, handle: SiteHandle = handle) -> None:
+            def count(module: nn.Module, args: tuple, named: dict[str, Any], handle: SiteHandle = handle) -> None:
                 # a map that is also given something else (DeBERTa's relative positions) still has the batch once,
                 # by rows or (Longformer) by positions first
-                if args and ROWS in args[0].shape[:2]:
+                if ROWS in next(iter((*args, *named.values()))).shape[:2]:
                     calls[handle] += 1
 
             calls[handle] = 0
-            hooks.append(handle.site.module.register_forward_pre_hook(count))
+            hooks.append(handle.site.module.register_forward_pre_hook(count, with_kwargs=True))
     try:
         yield calls
     finally:

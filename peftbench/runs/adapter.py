@@ -58,17 +58,23 @@ def read_description(folder: Path) -> Description:
         raise UserError(f"{path} is damaged: train the run again with force=true") from error
 
 
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Read the trained tensors, `method.…` and `head.…`; UserError where the file is cut short or damaged."""
+    path = folder / _TENSORS
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+        return tensors
+    except Exception as error:  # safetensors raises its own kind for a file cut short
+        raise UserError(f"{path} is cut short or damaged: train the run again with force=true") from error
+
+
 def load_adapter(folder: Path, backbone: HeadedBackbone) -> Method:
     """Build the stored method on a backbone, fill its tensors and the head's, and attach it.
 
     Raises UserError where the file is cut short or of another model.
     """
     description = read_description(folder)
-    path = folder / _TENSORS
-    try:
-        tensors = load_file(path)
-    except Exception as error:  # safetensors raises its own kind for a file cut short
-        raise UserError(f"{path} is cut short or damaged: train the run again with force=true") from error
+    tensors = read_tensors(folder)
     settings = dict(description.method)
     config = fill(method_class(settings.pop("name")).config_class, settings, "method")
     method = build(config, backbone.sites)
@@ -76,7 +82,7 @@ def load_adapter(folder: Path, backbone: HeadedBackbone) -> Method:
     targets |= {f"head.{name}": parameter.data for name, parameter in backbone.head.items()}
     wrong = sorted(set(targets) ^ set(tensors)) or [n for n in targets if targets[n].shape != tensors[n].shape]
     if wrong:
-        raise UserError(f"{path} is of another model: it differs in {wrong[0].partition('.')[2]}")
+        raise UserError(f"{folder / _TENSORS} is of another model: it differs in {wrong[0].partition('.')[2]}")
     with torch.no_grad():
         for name, target in targets.items():
             target.copy_(tensors[name])

@@ -23,18 +23,26 @@ from peftbench.terminal import console
 
 if TYPE_CHECKING:
     from peftbench.runs.prepare import Prepared
-    from peftbench.tasks.base import Examples, Task
+    from peftbench.tasks.base import Examples
     from peftbench.training.loop import Fitted
 
 # given config and record, a context that yields what else follows the run: observers with an `on_result`
 Mirrors = Callable[[RunConfig, Record], AbstractContextManager[list[Any]]]
 
 
+class Scored(NamedTuple):
+    """Metrics and predictions on a split, and what the method said of it."""
+
+    metrics: dict[str, float]
+    predictions: Predictions
+    observed: dict[str, Any] | None
+
+
 class Trained(NamedTuple):
-    """What training came to; `scored` has metrics and predictions by split."""
+    """What training came to, and its scores by split."""
 
     fitted: "Fitted"
-    scored: dict[str, tuple[dict[str, float], Predictions]]
+    scored: dict[str, Scored]
     memory: Memory
     time: Times
 
@@ -63,6 +71,7 @@ def execute_run(
     from peftbench.runs.measured import measure_sections, sections_to_measure
     from peftbench.runs.prepare import prepare
     from peftbench.runs.settle import settled
+    from peftbench.runs.sources import check_data, check_parts
     from peftbench.tasks.text.read import load_task
 
     config = settled(config)
@@ -70,6 +79,7 @@ def execute_run(
     if not config.force and is_finished(record):
         if config.task.dir or config.task.source == "local":
             check_data(record, load_task(config.task))
+        check_parts(record, config)
         return _return_to_finished(record, config, mirrors)
     prepared = prepare(config, reuse=True)
     report_data(prepared.task, prepared.warnings)
@@ -94,16 +104,6 @@ def execute_run(
 def is_finished(record: Record) -> bool:
     """Tell whether there is a record, and of a finished run; raises UserError where it is damaged."""
     return record.result_path.exists() and record.read().status == Status.FINISHED
-
-
-def check_data(record: Record, task: "Task") -> None:
-    """Raise UserError where the record is of other data than `task` holds: a run's id does not cover it."""
-    origin = record.read().origin
-    if origin is not None and origin.data != task.checksum:
-        raise UserError(
-            f"{record.folder} was trained on other data than {task.source} holds now:"
-            " set another experiment=…, or train again with force=true"
-        )
 
 
 def _return_to_finished(record: Record, config: RunConfig, mirrors: Mirrors) -> Result:
@@ -198,7 +198,7 @@ def _train(
                 trained=prepared.trained,
                 data=splits["train"],
                 loss=task.objective.loss,
-                evaluate=lambda: _score(prepared, config, splits["validation"])[0],
+                evaluate=lambda: _score(prepared, config, splits["validation"]).metrics,
                 primary=task.metrics[0],
                 config=trainer,
                 seed=config.seed,
@@ -207,6 +207,7 @@ def _train(
                 observers=[terminal, history, *following],
                 workers=begin_training(config),
                 redraw=prepared.redraw,
+                penalty=prepared.method.penalty,
             )
         finally:
             with suppress(UserError):  # a full disk, which the run fails for anyway
@@ -224,7 +225,7 @@ def _save(trained: Trained, prepared: "Prepared", config: RunConfig, record: Rec
     from peftbench.runs.origin import environment
 
     task, plain = prepared.task, config.plain()
-    record.write_predictions({name: predictions for name, (_, predictions) in trained.scored.items()}, task.labels)
+    record.write_predictions({name: scored.predictions for name, scored in trained.scored.items()}, task.labels)
     save_adapter(
         record.adapter_dir, prepared.method, prepared.backbone, plain["model"], plain["task"], list(task.labels)
     )
@@ -239,13 +240,14 @@ def _save(trained: Trained, prepared: "Prepared", config: RunConfig, record: Rec
             Evaluation(
                 name,
                 len(prepared.splits[name]),
-                dict(metrics),
+                dict(scored.metrics),
                 config.trainer.precision,
                 task.checksums[name],
                 predictions=record.predictions_path.name,
-                by_class=task.objective.by_class(predictions.predictions, predictions.labels),
+                by_class=task.objective.by_class(scored.predictions.predictions, scored.predictions.labels),
+                observed=scored.observed,
             )
-            for name, (metrics, predictions) in trained.scored.items()
+            for name, scored in trained.scored.items()
         ],
         "parameters": Parameters(**prepared.parameters),
         "time": trained.time,
@@ -277,12 +279,13 @@ def _reported(prepared: "Prepared") -> list[str]:
     ]
 
 
-def _score(prepared: "Prepared", config: RunConfig, data: "Examples") -> tuple[dict[str, float], Predictions]:
+def _score(prepared: "Prepared", config: RunConfig, data: "Examples") -> Scored:
     from peftbench.training.inference import logits_of
 
     task = prepared.task
     assert data.labels is not None
     trainer = config.trainer
-    logits = logits_of(prepared.backbone.model, data, trainer.eval_batch_size, trainer.precision, prepared.device)
+    with prepared.method.observed() as told:
+        logits = logits_of(prepared.backbone.model, data, trainer.eval_batch_size, trainer.precision, prepared.device)
     metrics = task.objective.score(task.metrics, logits, data.labels)
-    return metrics, Predictions(data.labels, *task.objective.read_out(logits))
+    return Scored(metrics, Predictions(data.labels, *task.objective.read_out(logits)), told())

@@ -37,6 +37,10 @@ _IDENTITY = {
 }
 
 
+# Settings of a method that follow from the ids of the runs it is made of.
+_FOLLOWING_FROM_RUNS = frozenset({"adapters", "adapter_method"})
+
+
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Return 8 hexadecimal digits that differ where the result may: method, task, model, trainer, seed.
 
@@ -45,6 +49,8 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     one that the run computes in (see `runs.settle`).
     """
     method = {key: value for key, value in config["method"].items() if key not in NEUTRAL or value != NEUTRAL[key]}
+    if method.get("runs"):
+        method = {key: value for key, value in method.items() if key not in _FOLLOWING_FROM_RUNS}
     trainer = {key: value for key, value in config["trainer"].items() if key not in NOT_HASHED}
     counted = {
         "method": method,
@@ -55,6 +61,12 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     }
     text = json.dumps(plain(counted), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def same_asset(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two configs of a model or task name the same files, whatever else they set."""
+    fields = [{key: value for key, value in _identity(a).items() if key in _ASSET_FIELDS} for a in (one, other)]
+    return fields[0] == fields[1]
 
 
 def _identity(asset: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def measure_dropped(record: Record, dropped_layers: int) -> None:
 
 def _prepare_trained(record: Record, config: RunConfig) -> Prepared:
     """Return a finished run as it is prepared for training, with its trained method attached."""
-    prepared = prepare(config, reuse=True)
+    prepared = prepare(config, reuse=True, with_parts=False)
     prepared.backbone.model.to(prepared.device)
     record.check([record.adapter_dir.name])
     origin = record.read().origin

@@ -23,7 +23,8 @@ from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import Method, build, method_class
 from peftbench.methods.guard import check_method
 from peftbench.runs.origin import code_digest
-from peftbench.runs.result import Origin
+from peftbench.runs.parts import LoadedPart, load_parts
+from peftbench.runs.result import Origin, Part
 from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.text.read import load_task
 from peftbench.training.devices import use_device
@@ -54,11 +55,12 @@ class Prepared:
         return method | {f"head.{name}": parameter for name, parameter in self.backbone.head.items()}
 
 
-def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
+def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> Prepared:
     """Read the task, load the backbone, build the method; nothing is written yet.
 
     With `reuse` the backbone and the tokenized data of the last such call are used again where they are the
     same, made as new: what that call prepared is spent. The runs of a sweep so load them once in a process.
+    Without `with_parts` the runs that the method is made of are not read, for it is loaded from its own adapter.
     """
     if not reuse:
         _kept.clear()
@@ -77,7 +79,8 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
     kind = method_class(config.method_name)
     loaded = _backbone(folder, weights, config.model.dropout, kind.masked_lm)
     backbone = kind.put_head(config.method, loaded, task.labels, len(config.task.text))
-    method = build(config.method, backbone.sites)
+    parts = load_parts(config, weights) if with_parts else {}
+    method = build(config.method, backbone.sites, {name: part.tensors for name, part in parts.items()} or None)
     check_length(config, backbone.sites.positions, method.extra_tokens)
     concerns = check_method(method, backbone, config.task.max_length)
     _check_trainer(config, backbone.sites, method)
@@ -91,7 +94,7 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
         splits=splits,
         warnings=[*concerns, *warnings],
         parameters=count_parameters(method, backbone),
-        origin=_origin(task, backbone, method, weights),
+        origin=_origin(task, backbone, method, weights, parts),
     )
 
 
@@ -116,13 +119,14 @@ def _check_trainer(config: RunConfig, sites: Sites, method: Method) -> None:
     check_lower_layers(sites, first)
 
 
-def _origin(task: Task, backbone: HeadedBackbone, method: Method, weights: str) -> Origin:
+def _origin(task: Task, backbone: HeadedBackbone, method: Method, weights: str, parts: dict[str, LoadedPart]) -> Origin:
     # what a run computes with, whichever method, task and layout it has
     shared = ("backbones.heads", "backbones.load", "backbones.economy.attach", "training.inference", "training.loop")
     modules = [f"peftbench.{name}" for name in (*shared, f"backbones.layouts.{backbone.sites.layout.name}")]
     modules += [type(method).__module__, type(task).__module__, type(task.objective).__module__, load_task.__module__]
     modules = sorted({*modules, __name__})
-    return Origin(task.checksum, code_digest(modules), modules, weights, task.checksums)
+    made_of = {name: Part(part.run, part.digest) for name, part in parts.items()}
+    return Origin(task.checksum, code_digest(modules), modules, weights, task.checksums, made_of)
 
 
 _THREADS = torch.get_num_threads()  # what the environment or torch chose

@@ -31,6 +31,7 @@ class Evaluation:
         predictions: the file that holds them, relative to the run's folder; None where they were not kept.
         by_class: see `tasks.metrics`; None for a regression.
         latency: with layers left out, as `measuring.latency` gives it; None where it was not measured.
+        observed: what the method said of these examples, see `methods.Method.observed`; None for nothing.
     """
 
     split: str
@@ -43,6 +44,7 @@ class Evaluation:
     predictions: str | None = None
     by_class: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
+    observed: dict[str, Any] | None = None
 
     @property
     def conditions(self) -> tuple[Any, ...]:
@@ -94,6 +96,14 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A run that another was made of: its id, and the SHA-256 of the adapter that went in."""
+
+    run: str
+    adapter: str
+
+
+@dataclass(frozen=True)
 class Origin:
     """What a run was made from besides its config.
 
@@ -102,6 +112,7 @@ class Origin:
         code: digest of the code that decides a result, see `runs.origin.code_digest`; modules: those it is taken
             from, none where that is not known any more.
         weights: what tells the backbone's files from any other's, see `assets.weights.weights_digest`.
+        parts: the runs it was made of, by their names in the config.
     """
 
     data: str
@@ -109,6 +120,7 @@ class Origin:
     modules: list[str] = field(default_factory=list)
     weights: str | None = None
     splits: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, Part] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

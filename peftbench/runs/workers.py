@@ -72,4 +72,5 @@ def _help(workers: "Workers") -> None:
             device=prepared.device,
             workers=workers,
             redraw=prepared.redraw,
+            penalty=prepared.method.penalty,
         )

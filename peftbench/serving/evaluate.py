@@ -27,7 +27,10 @@ from peftbench.training.inference import logits_of
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """What came of scoring a run; there is no evaluation where the labels are hidden."""
+    """What came of scoring a run; there is no evaluation where the labels are hidden.
+
+    `observed` is what the method said of the examples, see `methods.Method.observed`.
+    """
 
     evaluation: Evaluation | None
     predictions: Predictions
@@ -36,6 +39,7 @@ class ScoredRun:
     device: str
     dropped_layers: int
     latency: dict[str, Any] | None
+    observed: dict[str, Any] | None
 
 
 def score_run(
@@ -93,13 +97,14 @@ def score_run(
     for dropped in [0] if drop is None else dropped_counts(drop, layers):
         without = f", {dropped} layers without the method" if dropped else ""
         model.method.drop(range(dropped))
-        with working(f"scoring {len(data):,} examples{without}"), inference(model, precision, merged):
+        scoring = working(f"scoring {len(data):,} examples{without}")
+        with scoring, inference(model, precision, merged), model.method.observed() as told:
             logits = logits_of(model.backbone.model, data, batch_size or trainer.eval_batch_size, precision, place)
         figures = None
         if latency:
             with working(f"measuring the latency{without}"):
                 figures = measure_latency(model.method, model.backbone, measure, precision)
-        scored.append(_scored(task, split, logits, precision, merged, dropped, figures, place))
+        scored.append(_scored(task, split, logits, precision, merged, dropped, figures, place, told()))
     return scored
 
 
@@ -112,6 +117,7 @@ def _scored(
     dropped: int,
     latency: dict[str, Any] | None,
     device: torch.device,
+    observed: dict[str, Any] | None,
 ) -> ScoredRun:
     labels = task.splits[split].labels
     predicted, probabilities = task.objective.read_out(logits)
@@ -127,6 +133,7 @@ def _scored(
             dropped,
             by_class=task.objective.by_class(predicted, labels),
             latency=latency if dropped else None,
+            observed=observed,
         )
     return ScoredRun(
         evaluation=evaluation,
@@ -136,6 +143,7 @@ def _scored(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         dropped_layers=dropped,
         latency=latency,
+        observed=observed,
     )
 
 

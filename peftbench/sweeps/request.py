@@ -1,6 +1,8 @@
 """From a command line to a table's spec and the runs that it wants."""
 
 import difflib
+import json
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +18,12 @@ from peftbench.config.schema import RunConfig, resolve
 from peftbench.errors import UserError, nearest
 from peftbench.runs.settle import possible_folders
 from peftbench.tables.collect import PlannedRun
-from peftbench.tables.spec import TableSpec, read_spec
+from peftbench.tables.spec import RowSpec, TableSpec, read_spec
 
 # settings of a sweep itself; all others are the runs'
 _OF_SWEEP = ("table", "seeds", "evaluation", "on_error", "stale")
+# how a row names the run of a prepared one, and what Hydra reads without quotes
+_RUN, _PLAIN = re.compile(r"\brun\(([^()]*)\)"), re.compile(r"[\w./+-]+", re.ASCII)
 ON_ERROR, STALE = ("continue", "stop"), ("leave", "use", "rerun")
 
 
@@ -67,31 +71,61 @@ def read_request(argv: Sequence[str]) -> TableRequest:
         raise UserError("a table's runs have several seeds: say seeds=3, or seeds=[0,1,2], instead of seed=…")
     for line in given:
         _check_key(line)
-    rows = [(row, merge(spec.base, given, row.overrides)) for row in (*spec.rows, *spec.prepare)]
     found_in = [line for line in argv if key_of(line) == "hydra.searchpath"]
-    planned: list[PlannedRun] = []
-    configs = []
-    for row, overrides in rows:
-        config = _composed(row.label, [*found_in, *overrides])
-        shown = spec.evaluation_of(row)
-        if shown.merged:
-            _check_mergeable(row.label, config.method_name)
-        if shown.dropped_layers:
-            _check_droppable(row.label, config.method_name)
-        configs.append(config)
-        for seed in spec.seeds:
-            one, folders = possible_folders(replace(config, seed=seed))
-            lines = [*overrides, f"seed={seed}"]
-            planned.append(PlannedRun(row.label, seed, lines, one.plain(), folders[0], found_in, folders[1:], shown))
+    _, prepared = _plan(spec, spec.prepare, given, found_in, [])
+    configs, shown = _plan(spec, spec.rows, given, found_in, prepared)
     return TableRequest(
         spec=spec,
-        planned=planned,
+        planned=[*shown, *prepared],
         on_error=settings["on_error"],
         stale=settings["stale"],
         hydra=[line for line in argv if _is_hydra(line)],
         config=configs[0],
         command=f"peftbench sweep {shlex.join(line for line in argv if not _is_of(line, ('stale', 'on_error')))}",
     )
+
+
+def _plan(
+    spec: TableSpec,
+    rows: Iterable[RowSpec],
+    given: Sequence[str],
+    found_in: Sequence[str],
+    prepared: Sequence[PlannedRun],
+) -> tuple[list[RunConfig], list[PlannedRun]]:
+    """Return a config of each row, and the runs of all; `run(LABEL)` in their overrides names one of the prepared."""
+    there = {run.record_folder.absolute(): run.config for run in prepared}
+    configs, planned = [], []
+    for row in rows:
+        overrides = merge(spec.base, given, row.overrides)
+        composed: dict[tuple[str, ...], RunConfig] = {}
+        shown = spec.evaluation_of(row)
+        for seed in spec.seeds:
+            lines = [_with_runs(line, row.label, seed, prepared) for line in overrides]
+            if tuple(lines) not in composed:
+                composed[tuple(lines)] = _composed(row.label, [*found_in, *lines])
+            config = replace(composed[tuple(lines)], seed=seed)
+            one, folders = possible_folders(config, there)
+            lines.append(f"seed={seed}")
+            planned.append(PlannedRun(row.label, seed, lines, one.plain(), folders[0], found_in, folders[1:], shown))
+        configs.append(next(iter(composed.values())))
+        if shown.merged:
+            _check_mergeable(row.label, configs[-1].method_name)
+        if shown.dropped_layers:
+            _check_droppable(row.label, configs[-1].method_name)
+    return configs, planned
+
+
+def _with_runs(line: str, label: str, seed: int, prepared: Sequence[PlannedRun]) -> str:
+    """Return an override with the folder of the prepared row's run of this seed in the place of each `run(LABEL)`."""
+    folders = {run.label: run.record_folder for run in prepared if run.seed == seed}
+
+    def folder(named: re.Match) -> str:
+        if named[1] not in folders:
+            raise UserError(f"row {label!r}: {line}: no row is prepared as {named[1]!r}. {nearest(named[1], folders)}")
+        path = str(folders[named[1]])
+        return path if _PLAIN.fullmatch(path) else json.dumps(path, ensure_ascii=False)
+
+    return _RUN.sub(folder, line)
 
 
 def _check_key(line: str) -> None:

@@ -13,10 +13,12 @@ from peftbench.runs.find import Run, find_runs, inspect_run
 from peftbench.runs.origin import is_current
 from peftbench.runs.record import Record
 from peftbench.runs.result import Result, Status
+from peftbench.runs.sources import retrained_parts
 from peftbench.tables.spec import EvaluationSpec
 
 NOT_EVALUATED = "not evaluated"
 MISSING, STALE = "missing", "stale"
+RETRAINED = "made before adapters it is made of were trained again"
 OTHER_DATA = "made from other data than the other runs"
 
 # what a command line may say besides what a run learns
@@ -46,6 +48,12 @@ class PlannedRun:
         """The command that makes it."""
         return f"peftbench train {shlex.join([*self.searchpath, *self.overrides])}"
 
+    @property
+    def record_folder(self) -> Path:
+        """Where its record is, or would be."""
+        folders = (self.folder, *self.others)
+        return next((folder for folder in folders if Record(folder).result_path.exists()), self.folder)
+
 
 @dataclass(frozen=True)
 class Found:
@@ -69,7 +77,7 @@ class Found:
     @property
     def record(self) -> Record:
         """The run's record."""
-        return _record(self.planned)
+        return Record(self.planned.record_folder)
 
     @property
     def key(self) -> tuple[Path, EvaluationSpec]:
@@ -91,14 +99,8 @@ def collect(
     return found
 
 
-def _record(planned: PlannedRun) -> Record:
-    """Return the record there is, or the place where it would be."""
-    records = [Record(folder) for folder in (planned.folder, *planned.others)]
-    return next((record for record in records if record.result_path.exists()), records[0])
-
-
 def _look_up(planned: PlannedRun, use_stale: bool, mistake: str | None) -> Found:
-    record = _record(planned)
+    record = Record(planned.record_folder)
     if not record.result_path.exists():
         return Found(planned, MISSING, mistake, None, False)
     run = inspect_run(record)
@@ -113,6 +115,8 @@ def _look_up(planned: PlannedRun, use_stale: bool, mistake: str | None) -> Found
     ):
         return Found(planned, Status.FAILED, f"its score on {planned.evaluation} is no number", result, False)
     if current:
+        if changed := retrained_parts(result, planned.config["method"].get("adapters") or {}):
+            return Found(planned, STALE, f"{RETRAINED}: {', '.join(changed)}", result, use_stale)
         return Found(planned, run.status, None, result, True)
     commit = result.environment.git_commit if result.environment else None
     version = result.environment.versions.get("peftbench", "?") if result.environment else "?"

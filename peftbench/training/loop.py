@@ -74,6 +74,7 @@ def fit(
     observers: Sequence[Observer] = (),
     workers: Workers = ALONE,
     redraw: Callable[[np.random.Generator | None], None] = lambda random: None,
+    penalty: Callable[[], torch.Tensor | None] = lambda: None,
 ) -> Fitted:
     """Train `trained` and leave the last epoch's values in it; where nothing is to train, nothing is done.
 
@@ -92,6 +93,7 @@ def fit(
         workers: the processes that share each batch; checkpoint and observers are the first one's alone.
         redraw: called before each batch, in every process with the same random numbers, for what the model draws anew
             for a batch as a whole; with None behind an epoch's last.
+        penalty: called once a step, returns what is added to the loss, None for nothing; the loss told is without it.
 
     Raises NonFiniteError at a NaN or infinite loss or weight, KeyboardInterrupt between two steps where a signal has
     come, and what torch raises when memory runs out.
@@ -144,6 +146,8 @@ def fit(
                     share.backward()
                     mean += share.detach()
                 mean = workers.sum_gradients(parameters, mean)
+                if (added := penalty()) is not None:  # once a step: the same in every worker
+                    added.backward()
                 if config.clip is not None:
                     torch.nn.utils.clip_grad_norm_(parameters, config.clip)
                 optimizer.step()

@@ -244,3 +244,21 @@ def test_bad_input(fixture: str, argv: list[str], message: str, request: pytest.
 def test_bad_arguments(argv: list[str]) -> None:
     with pytest.raises(UserError, match="`peftbench evaluate --help` shows how it is used"):
         evaluate.main(argv)
+
+
+def test_the_weights_of_a_fusion(train_tiny, tiny_method, tiny_run, capsys: pytest.CaptureFixture) -> None:
+    record = train_tiny("opinions", *tiny_method("fusion"), "experiment=weights")
+    run = str(record.folder)
+    assert evaluate.main([run, "--fusion-weights"]) == 0
+    shown = capsys.readouterr().out
+    weights = record.read().evaluation().observed["weights"]
+    rows = [line.split() for line in shown.splitlines() if line.startswith("layer")]
+    assert rows == [["layer", str(n), *(f"{share:.2f}" for share in shares)] for n, shares in enumerate(weights)]
+    plot = (record.folder / "evaluations" / "fusion-weights-validation.svg").read_text()
+    assert "<svg" in plot and "layer 1" in plot
+    assert evaluate.main([run, "--fusion-weights", "--split", "test", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["fusion_weights"]["adapters"] == ["other", "own"]
+    assert (record.folder / answer["plot"]).is_file()
+    with pytest.raises(UserError, match="is a run of lora"):
+        evaluate.main([str(tiny_run.folder), "--fusion-weights"])

@@ -29,8 +29,8 @@ def test_bf16_and_fp32_agree(train_tiny):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(method_configs()))
-def test_compiled_and_eager_agree(train_tiny, method):
-    changes = (f"method={method}", "model.dropout=0.0", "seed=32", "trainer.epochs=1")
+def test_compiled_and_eager_agree(train_tiny, tiny_method, method):
+    changes = (*tiny_method(method), "model.dropout=0.0", "seed=32", "trainer.epochs=1")
     losses = [
         train_tiny("opinions", *changes, f"trainer.compile={value}").read().metrics["validation"]["loss"]
         for value in ("false", "true")

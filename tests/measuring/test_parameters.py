@@ -16,6 +16,7 @@ from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.full import FullConfig
+from peftbench.methods.fusion import FusionConfig
 from peftbench.methods.head import HeadConfig
 from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
@@ -118,6 +119,17 @@ def test_pfeiffer_as_published():
     assert count(PfeifferConfig())["method"] == count(PfeifferConfig(reduction_factor=16))["method"] == 894_528
     assert weights(PfeifferConfig()) == 884_736
     assert count(PfeifferConfig(layers="5-11"))["method"] == 894_528 * 7 // 12
+
+
+def test_fusion_as_published():
+    """19.4 % of BERT-base however many adapters are fused; they count in the whole, but do not train."""
+    alone, of_three = count(FusionConfig()), count(FusionConfig(runs={"a": "a", "b": "b", "c": "c"}))
+    assert alone["method"] == of_three["method"] == 21_252_096
+    assert round(100 * alone["share_method"], 2) == 19.41
+    assert alone["total"] == BERT_BASE + 21_252_096 + HEAD
+    assert of_three["total"] == alone["total"] + 3 * 894_528
+    lower_half = {"name": "adapter", "train_layer_norm": False, "layers": ["0-5"]}
+    assert count(FusionConfig(runs={"a": "a", "b": "b"}, adapter_method=lower_half))["method"] == 21_252_096
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("method", sorted(method_configs()))
-def test_every_method_trains_in_bf16(train_tiny, method):
-    result = train_tiny("opinions", f"method={method}", "device=cuda", "trainer.precision=auto", "seed=21").read()
+def test_every_method_trains_in_bf16(train_tiny, tiny_method, method):
+    result = train_tiny("opinions", *tiny_method(method), "device=cuda", "trainer.precision=auto", "seed=21").read()
     assert result.environment.precision == "bf16" and result.memory.device_peak > 0
     assert result.metrics["validation"]["loss"] < 1
 

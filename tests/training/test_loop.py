@@ -70,13 +70,14 @@ class Run:
         logits = logits_of(self.model, self.validation, 16, "fp32", CPU)
         return OBJECTIVE.score(["accuracy", "f1"], logits, self.validation.labels)
 
-    def fit(self, config=None, checkpoint=None, observers=None, data=None):
+    def fit(self, config=None, checkpoint=None, observers=None, data=None, penalty=lambda: None):
         torch.manual_seed(7)
         with self.method.on(find_sites(self.model)):
             return fit(
                 self.model, self.trained, data or _data(), OBJECTIVE.loss, self.evaluate, "accuracy",
                 config or _config(), seed=5, device=CPU, checkpoint=checkpoint, observers=observers or [self],
                 redraw=self.redraw,
+                penalty=penalty,
             )  # fmt: skip
 
     def redraw(self, random):
@@ -336,3 +337,22 @@ def test_lora_dropout_is_off_outside_of_training():
         run.model.train()
         ids = torch.arange(10, 18)[None]
         assert not torch.equal(run.model(input_ids=ids).logits, run.model(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_penalty_counts_once_a_step_and_is_not_told(accumulate):
+    plain, held, calls = Run(), Run(), []
+    weight = next(name for name in held.trained if name.endswith(".a"))
+    start = held.trained[weight].detach().clone()
+
+    def penalty():
+        calls.append(1)
+        return 1e6 * (held.trained[weight] - start).square().sum()
+
+    config = _config(accumulate=accumulate, clip=None, weight_decay=0.0)
+    steps = plain.fit(config).steps
+    held.fit(config, penalty=penalty)
+    assert len(calls) == steps
+    moved = [(run.trained[weight] - start).abs().max() for run in (plain, held)]
+    assert moved[1] < 0.5 * moved[0], "it holds what it is about"
+    assert max(row["loss"] for row in held.rows) < 2, "a loss is the task's"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,8 +31,6 @@ def save_plots(table: Table, folder: Path, kinds: Sequence[str] = ("png", "svg")
     `score-by-share`, `score-by-latency` and `learning-curves`, each once per kind; one that has no data is not
     written. Raises UserError where the system refuses the write.
     """
-    import matplotlib
-
     table = printable_texts(table)
     drawings: dict[str, Callable[[], Figure]] = {}
     for key in COSTS:
@@ -43,19 +42,33 @@ def save_plots(table: Table, folder: Path, kinds: Sequence[str] = ("png", "svg")
 
     make_folder(folder)
     paths = []
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a user's own matplotlibrc changes nothing
-        matplotlib.rcParams.update({"svg.hashsalt": "peftbench", "font.size": 9.5})
+    with own_look():
         for name, draw in drawings.items():
             figure = draw()
             for kind in kinds:
-                content = io.BytesIO()
-                figure.savefig(content, format=kind, metadata={"Date": None} if kind == "svg" else None)
-                path = folder / f"{name}.{kind}"
-                with atomic_write(path, binary=True) as file:
-                    file.write(content.getvalue())
-                paths.append(path)
+                paths.append(folder / f"{name}.{kind}")
+                write_figure(figure, paths[-1])
     return paths
+
+
+@contextmanager
+def own_look() -> Iterator[None]:
+    """Draw inside the block as all plots are drawn: a user's own matplotlibrc changes nothing."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"svg.hashsalt": "peftbench", "font.size": 9.5})
+        yield
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format that the file's name ends with: the same figure, the same bytes."""
+    content = io.BytesIO()
+    kind = path.suffix.removeprefix(".")
+    figure.savefig(content, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    with atomic_write(path, binary=True) as file:
+        file.write(content.getvalue())
 
 
 def _draw_scatter(table: Table, data: Scatter) -> Figure:

@@ -17,6 +17,7 @@ from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.full import FullConfig
+from peftbench.methods.fusion import FusionConfig
 from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig, dora_weight
 from peftbench.methods.mam import MamConfig
@@ -28,6 +29,7 @@ from peftbench.methods.prompt import PromptConfig
 METHODS = {
     "adapter": AdapterConfig(bottleneck=4),
     "pfeiffer": PfeifferConfig(bottleneck=4),
+    "fusion": FusionConfig(runs={"a": "a", "b": "b"}),
     "parallel": ParallelConfig(bottleneck=4, learn_scale=True),
     "compacter": CompacterConfig(bottleneck=4),
     "ia3": Ia3Config(targets=["all"]),

@@ -12,6 +12,7 @@ from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.full import FullConfig
+from peftbench.methods.fusion import FusionConfig
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.prefix import PrefixConfig
@@ -25,6 +26,7 @@ METHODS = {
     "prefix": PrefixConfig(length=3),
     "reparametrized": PrefixConfig(length=3, reparametrize=True, mid_dim=8),
     "prompt": PromptConfig(length=3),
+    "fusion": FusionConfig(runs={"a": "a", "b": "b"}),
     "full": FullConfig(),
 }
 

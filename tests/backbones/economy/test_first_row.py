@@ -9,6 +9,7 @@ from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.full import FullConfig
+from peftbench.methods.fusion import FusionConfig
 from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.parallel import ParallelConfig
@@ -20,6 +21,7 @@ CONFIGS = {
     "adapter": AdapterConfig(bottleneck=4, position="every"),
     "adapter-output": AdapterConfig(bottleneck=4, position="output"),
     "pfeiffer": PfeifferConfig(bottleneck=4),
+    "fusion": FusionConfig(runs={"a": "a", "b": "b"}),
     "parallel": ParallelConfig(bottleneck=4),
     "ia3": Ia3Config(targets=["all"]),
     "lora": LoraConfig(rank=2, targets=["all"]),

@@ -1,0 +1,30 @@
+"""What a method that is made of other runs says of them: which they are, and what they trained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+# the tensors of each run's method, as its adapter holds them, by the name that the run has here
+Parts = Mapping[str, Mapping[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class PartsConfig:
+    """The settings of a method that is made of runs.
+
+    Whoever trains it replaces `adapters` and `leave_out` by what they come to, and fills in the other two.
+
+    Attributes:
+        adapters: finished runs by the names they get here, {mrpc: RUN, rte: RUN}, or one pattern of folders such as
+            outputs/x/pfeiffer-*, which names them after their tasks.
+        leave_out: names of those that are not taken after all.
+        runs: the ids of the runs by their names; filled in from adapters.
+        adapter_method: name and settings of the method that they all trained; filled in from adapters.
+    """
+
+    adapters: dict[str, str] | str | None = None
+    leave_out: list[str] = field(default_factory=list)
+    runs: dict[str, str] = field(default_factory=dict)
+    adapter_method: dict[str, Any] = field(default_factory=lambda: {"name": "pfeiffer"})

@@ -1,0 +1,55 @@
+"""Whether what a finished run was made from, data and other runs, is still what there is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftbench.config.schema import RunConfig
+from peftbench.errors import UserError
+from peftbench.runs.find import inspect_run
+from peftbench.runs.record import Record
+from peftbench.runs.result import Result, Status
+
+if TYPE_CHECKING:
+    from peftbench.tasks.base import Task
+
+
+def check_data(record: Record, task: "Task") -> None:
+    """Raise UserError where the record is of other data than `task` holds: a run's id does not cover it."""
+    origin = record.read().origin
+    if origin is not None and origin.data != task.checksum:
+        raise UserError(
+            f"{record.folder} was trained on other data than {task.source} holds now:"
+            " set another experiment=…, or train again with force=true"
+        )
+
+
+def check_parts(record: Record, config: RunConfig) -> None:
+    """Raise UserError where a run that the record's was made of has been trained again since."""
+    if changed := retrained_parts(record.read(), getattr(config.method, "adapters", {})):
+        raise UserError(
+            f"{record.folder} was made before its adapter {changed[0]} was trained again: train it again too, with"
+            " force=true, or set another experiment=…"
+        )
+
+
+def retrained_parts(result: Result, folders: Mapping[str, str]) -> list[str]:
+    """Return the names of the runs, out of those a run was made of, whose adapters are others by now.
+
+    Args:
+        result: of the run.
+        folders: where the runs lie that it is made of. One that is gone, or has not finished, counts as unchanged: what
+            went in is in the run's own adapter.
+    """
+    parts = result.origin.parts if result.origin else {}
+    found = {name: inspect_run(Record(Path(folders[name]))) for name in parts if name in folders}
+    return [
+        name
+        for name, run in found.items()
+        if run.result and run.status == Status.FINISHED and adapter_digest(run.result) != parts[name].adapter
+    ]
+
+
+def adapter_digest(result: Result) -> str:
+    """Return the SHA-256 of a run's trained tensors, empty where the record knows none."""
+    return result.files.get("adapter/adapter.safetensors", "")
