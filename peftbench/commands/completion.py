@@ -19,7 +19,7 @@ from peftbench.errors import UserError
 
 _SHELLS = ("bash", "zsh", "fish")
 # command → the config whose keys and groups its overrides are of
-_WITH_OVERRIDES = {"train": "train", "params": "train", "sweep": "sweep", "table": "sweep"}
+_WITH_OVERRIDES = {"train": "train", "import": "train", "params": "train", "sweep": "sweep", "table": "sweep"}
 _WITH_RUN = ("evaluate", "export", "predict", "runs")
 
 # Hydra's function never puts a space behind a word, for an override may go on; a whole word is to have one.
@@ -186,7 +186,7 @@ def _runs(command: str, rest: list[str], word: str) -> list[str]:
     parser.add_argument("--experiment", default="")
     where, _ = parser.parse_known_args(rest)
     folder = where.output_dir / where.experiment
-    runs = find_runs(folder, status=None if command == "runs" else "finished")
+    runs = [run for run in find_runs(folder) if command == "runs" or run.status in ("finished", "imported")]
     paths = [run.record.folder.relative_to(folder) for run in runs]
     times = Counter(path.name for path in paths)
     return [path.as_posix() if "/" in word or times[path.name] > 1 else path.name for path in paths]

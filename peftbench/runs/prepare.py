@@ -89,7 +89,7 @@ def prepare(config: RunConfig, reuse: bool = False) -> Prepared:
         splits=splits,
         warnings=[*concerns, *warnings],
         parameters=count_parameters(method, backbone),
-        origin=_origin(task, backbone, method, weights),
+        origin=origin_of(task, backbone, method, weights),
     )
 
 
@@ -114,7 +114,8 @@ def _check_trainer(config: RunConfig, sites: Sites, method: Method) -> None:
     check_lower_layers(sites, first)
 
 
-def _origin(task: Task, backbone: HeadedBackbone, method: Method, weights: str) -> Origin:
+def origin_of(task: Task, backbone: HeadedBackbone, method: Method, weights: str) -> Origin:
+    """Return what a run is made from besides its config; `weights` is the digest of the backbone's files."""
     # what a run computes with, whichever method, task and layout it has
     shared = ("backbones.heads", "backbones.load", "backbones.economy.attach", "training.inference", "training.loop")
     modules = [f"peftbench.{name}" for name in (*shared, f"backbones.layouts.{backbone.sites.layout.name}")]

@@ -67,8 +67,8 @@ def test_nothing_is_written_over(tiny_run, tmp_path):
 def test_a_folder_that_does_not_load_gets_no_name(tiny_run, tmp_path, monkeypatch, damage, message):
     from peftbench.serving import export as library
 
-    written = library._write_merged
-    monkeypatch.setattr(library, "_write_merged", lambda m, f: (written(m, f), damage(f / "model.safetensors")))
+    written = library._write
+    monkeypatch.setattr(library, "_write", lambda *given: (written(*given), damage(given[-1] / "model.safetensors")))
     with pytest.raises(PeftbenchError, match=message):
         export.main([str(tiny_run.folder), "--output", str(tmp_path / "made")])
     assert not list(tmp_path.iterdir())
@@ -77,8 +77,11 @@ def test_a_folder_that_does_not_load_gets_no_name(tiny_run, tmp_path, monkeypatc
 def test_a_model_that_answers_otherwise_gets_no_name(tiny_run, tmp_path, monkeypatch):
     from peftbench.serving import export as library
 
-    reloaded = library._reloaded
-    monkeypatch.setattr(library, "_reloaded", lambda *given: reloaded(*given) + 0.1)
+    def reloaded(*given, before=library._reloaded):
+        logits, by = before(*given)
+        return logits + 0.1, by
+
+    monkeypatch.setattr(library, "_reloaded", reloaded)
     with pytest.raises(PeftbenchError, match=r"does not answer as the run does: logits differ by up to 0\.1; nothing"):
         export.main([str(tiny_run.folder), "--output", str(tmp_path / "made")])
     assert not list(tmp_path.iterdir())
