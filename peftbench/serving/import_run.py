@@ -70,7 +70,7 @@ def import_run(
         method = _read(foreign, folder, config, backbone)
     check_length(config, backbone.sites.positions, method.extra_tokens)
     plain = config.plain()
-    plain["method"] = {"name": method.name, **asdict(method.config)}
+    plain["method"] = {"name": method.name, **asdict(method.exported()[0])}
     plain["imported"] = asdict(Imported(foreign.library, str(folder.absolute()), foreign.digest))
     record = Record(Path(config.output_dir) / config.experiment / run_id(plain))
     if record.result_path.exists() and not config.force:

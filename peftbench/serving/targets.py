@@ -54,7 +54,7 @@ def attention_needed(to: str, method: str) -> str | None:
 
     AdapterHub's prompts and prefixes lose the padding mask in torch's fused attention.
     """
-    return "eager" if to == "adapters" and method in ("prefix", "prompt") else None
+    return "eager" if to == "adapters" and method in ("prefix", "prompt", "mam") else None
 
 
 # merged -------------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from peftbench.backbones.heads import HeadedBackbone
 from peftbench.errors import UserError
 from peftbench.files import write_json
 from peftbench.methods import Method
-from peftbench.serving.exchange import adapterhub_bottleneck, adapterhub_lora, adapterhub_prompts
+from peftbench.serving.exchange import adapterhub_bottleneck, adapterhub_lora, adapterhub_mam, adapterhub_prompts
 from peftbench.serving.exchange.adapterhub_places import check_known
+from peftbench.serving.exchange.adapterhub_prompts import without_shares
 from peftbench.serving.exchange.converter import Converter
 from peftbench.serving.exchange.files import folder_digest, read_settings, read_weights
 from peftbench.serving.exchange.folder import Foreign, read_provenance, write_tensors
@@ -30,9 +31,9 @@ CONVERTERS: dict[str, Converter] = {
     "ia3": adapterhub_lora.IA3,
     "prefix": adapterhub_prompts.PREFIX_TUNING,
     "prompt": adapterhub_prompts.PROMPT_TUNING,
+    "mam": adapterhub_mam.MAM,
 }
 _WRITTEN_FOR = "adapters.1.3.0"
-_REMEDY = "save it with model.save_adapter(FOLDER, NAME, use_safetensors=True)"
 
 
 def write(folder: Path, method: Method, backbone: HeadedBackbone, name: str, labels: list[str]) -> None:
@@ -63,15 +64,15 @@ def _is_norm(ours: str | None) -> bool:
 
 
 def read(folder: Path) -> Foreign:
-    """Read what `save_adapter` wrote, with its head; UserError for what is missing, damaged or pickled."""
+    """Read what `save_adapter` wrote, with its head; UserError for what is missing, or damaged."""
     described = read_settings(folder / CONFIG)
     settings, name = described.get("config"), described.get("name")
     if not isinstance(settings, dict) or not isinstance(name, str):
         raise UserError(f"{folder / CONFIG} names no adapter with its config")
-    tensors = read_weights(folder / WEIGHTS, PICKLED, _REMEDY)
+    tensors = without_shares(read_weights(folder / WEIGHTS, PICKLED))
     head: dict[str, Any] = {}
     if (folder / HEAD_CONFIG).exists() or (folder / HEAD_WEIGHTS).exists() or (folder / HEAD_PICKLED).exists():
-        tensors |= read_weights(folder / HEAD_WEIGHTS, HEAD_PICKLED, _REMEDY)
+        tensors |= read_weights(folder / HEAD_WEIGHTS, HEAD_PICKLED)
         head = read_settings(folder / HEAD_CONFIG) if (folder / HEAD_CONFIG).exists() else {}
     if head.get("config"):
         raise UserError(
@@ -101,7 +102,7 @@ def _method(settings: dict[str, Any]) -> str:
     kind = settings.get("architecture")
     if kind in (None, "bottleneck"):
         return _bottleneck(settings)
-    known = {"lora": "lora", "prefix_tuning": "prefix", "prompt_tuning": "prompt"}
+    known = {"lora": "lora", "prefix_tuning": "prefix", "prompt_tuning": "prompt", "union": "mam"}
     if kind not in known:
         raise UserError(f"architecture={kind} cannot be imported, only bottleneck, {', '.join(known)}")
     return "ia3" if settings.get("composition_mode") == "scale" else known[kind]

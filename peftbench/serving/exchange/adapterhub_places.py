@@ -27,9 +27,9 @@ def bottleneck_key(sites: Sites, site: str, layer: int, name: str) -> str:
 
 
 def prefix_key(sites: Sites, name: str) -> str:
-    """Return the key of the prefixes of all layers."""
+    """Return the key of the prefixes of all layers, to which their tensors' own names are added."""
     _, own = _KNOWN[sites.base.config.model_type]
-    return f"{base_name(sites)}.prefix_tuning.prefix_tunings.{name}.{own}.control_trans"
+    return f"{base_name(sites)}.prefix_tuning.prefix_tunings.{name}.{own}."
 
 
 def base_name(sites: Sites) -> str:

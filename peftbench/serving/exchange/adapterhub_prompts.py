@@ -13,7 +13,7 @@ _PREFIX_MODELS = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
 _PROMPT_MODELS = ("bert", "roberta", "xlm-roberta", "electra")
 _PREFIX_READ = (
     *("architecture", "prefix_length", "cross_prefix", "encoder_prefix", "dropout", "init_weights_seed"),
-    *("bottleneck_size", "non_linearity", "shared_gating"),
+    *("bottleneck_size", "flat", "shared_gating"),
 )
 _PROMPT_READ = ("architecture", "prompt_length", "prompt_init", "prompt_init_text", "init_weights_seed")
 
@@ -36,10 +36,13 @@ def _prefix_settings(config: PrefixConfig, sites: Sites) -> Settings:
 
 
 def _prefix_ties(config: PrefixConfig, sites: Sites, name: str) -> list[Tie]:
-    layers, width = len(sites.layers), sites.key_width
+    layers, width, key = len(sites.layers), sites.key_width, prefix_key(sites, name)
+    if config.reparametrize:
+        network = [(f"network.{i}.{leaf}", f"control_trans.{i}.{leaf}") for i in (0, 2) for leaf in ("weight", "bias")]
+        return [Tie(f"{key}{theirs}", ours) for ours, theirs in (("embedding", "wte.weight"), *network)]
     return [
         Tie(  # theirs: one row of numbers, for each key layer by layer key and value
-            prefix_key(sites, name),
+            f"{key}control_trans",
             "direct",
             forth=lambda direct: direct.permute(2, 0, 1, 3).flatten(),
             back=lambda saved: saved.view(config.length, layers, 2, width).permute(1, 2, 0, 3),
@@ -49,8 +52,17 @@ def _prefix_ties(config: PrefixConfig, sites: Sites, name: str) -> list[Tie]:
 
 def _prefix_config(settings: Settings, tensors: Tensors, sites: Sites) -> PrefixConfig:
     _check_model("prefix", sites, _PREFIX_MODELS)
-    check_settings(settings, _PREFIX_READ, {"flat": (True,), "encoder_prefix": (True,)})
-    return PrefixConfig(length=required(settings, "prefix_length", int))
+    check_settings(settings, _PREFIX_READ, {"encoder_prefix": (True,), "non_linearity": ("tanh",)})
+    length = required(settings, "prefix_length", int)
+    if settings.get("flat"):
+        return PrefixConfig(length=length)
+    return PrefixConfig(length=length, reparametrize=True, mid_dim=required(settings, "bottleneck_size", int))
+
+
+def without_shares(tensors: Tensors) -> Tensors:
+    """Return the tensors without those that every layer holds again of the model's one pool of prefixes."""
+    pooled = ".prefix_tuning.pool."
+    return {key: tensor for key, tensor in tensors.items() if pooled not in key}
 
 
 def _prompt_settings(config: PromptConfig, sites: Sites) -> Settings:

@@ -1,6 +1,7 @@
-"""Reading a folder that may be anybody's: JSON objects and safetensors, with one clear line for what is wrong."""
+"""Reading a folder that may be anybody's: JSON objects and tensors, with one clear line for what is wrong."""
 
 import hashlib
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +26,24 @@ def read_settings(path: Path) -> dict[str, Any]:
     return found
 
 
-def read_weights(path: Path, pickled: str, remedy: str) -> Tensors:
-    """Return the tensors of a safetensors file.
+def read_weights(path: Path, pickled: str) -> Tensors:
+    """Return the tensors of a safetensors file, or of the pickle of this name where there is none.
 
-    Args:
-        path: of the file. pickled: name of the file that may lie there instead, which is never unpickled.
-        remedy: how to save one that can be read.
-
-    Raises UserError where there is none, where it is cut short or holds what is no finite number.
+    Of a pickle tensors alone are read, whatever else is in it is not run. Raises UserError where there is neither,
+    where the file is cut short, holds more than tensors or what is no finite number.
     """
-    if not path.exists():
-        if path.with_name(pickled).exists():
-            raise UserError(
-                f"{path.with_name(pickled)} is a pickle, which could run anything and is not read: {remedy}"
-            )
-        raise UserError(f"{path.parent} has no {path.name}")
+    if not path.exists() and path.with_name(pickled).exists():
+        path = path.with_name(pickled)
     try:
         check_regular(path)
-        tensors = load_file(path)
-    except Exception as error:  # safetensors raises its own kind for a file cut short
+        tensors = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent} has no {path.name}") from error
+    except pickle.UnpicklingError as error:  # torch's own line advises to run what is in the file
+        raise UserError(
+            f"{path} is damaged or holds more than tensors, which is never run: save it as safetensors"
+        ) from error
+    except Exception as error:  # safetensors and torch raise many kinds for a file cut short
         raise UserError(f"{path} is cut short or damaged: {_reason(error)}") from error
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
@@ -51,10 +51,17 @@ def read_weights(path: Path, pickled: str, remedy: str) -> Tensors:
     return tensors
 
 
+def _unpickled(path: Path) -> Tensors:
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise ValueError("it holds no named tensors")
+    return {str(name): tensor for name, tensor in found.items()}
+
+
 def folder_digest(folder: Path) -> str:
     """Return the SHA-256 of a folder's settings and weights, whatever the folder is called."""
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+    for path in sorted(path for kind in ("json", "safetensors", "bin") for path in folder.glob(f"*.{kind}")):
         digest.update(f"{path.name} {sha256(path)}\n".encode())
     return digest.hexdigest()
 

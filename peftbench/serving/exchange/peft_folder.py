@@ -36,12 +36,11 @@ def write(folder: Path, method: Method, backbone: HeadedBackbone, base: str, rev
 
 
 def read(folder: Path) -> Foreign:
-    """Read what `save_pretrained` wrote; UserError for what is missing, damaged or pickled."""
+    """Read what `save_pretrained` wrote; UserError for what is missing, or damaged."""
     settings = read_settings(folder / CONFIG)
     kind = settings.get("peft_type")
     if kind not in _METHODS:
         raise UserError(f"peft_type={kind} cannot be imported, only {', '.join(_METHODS)}")
-    remedy = "save it with model.save_pretrained(FOLDER, safe_serialization=True)"
     weights, labels = read_provenance(folder)
     base = settings.get("base_model_name_or_path")
     return Foreign(
@@ -49,7 +48,7 @@ def read(folder: Path) -> Foreign:
         method=_METHODS[kind],
         settings=settings,
         name=NAME,
-        tensors=read_weights(folder / WEIGHTS, PICKLED, remedy),
+        tensors=read_weights(folder / WEIGHTS, PICKLED),
         digest=folder_digest(folder),
         base=base if isinstance(base, str) and base else None,
         labels=labels,
