@@ -184,13 +184,14 @@ def _config(settings: Settings, tensors: Tensors, sites: Sites) -> BottleneckCon
     if factor <= 0:
         raise UserError(f"reduction_factor={factor} is no factor")
     shared: dict[str, Any] = {"bottleneck": max(int(sites.hidden // factor), 1), "layers": _layers(settings, sites)}
-    activation, scale = str(settings.get("non_linearity")).lower(), settings.get("scaling", 1.0)
+    activation = str(settings.get("non_linearity")).lower()
     if settings.get("is_parallel"):
         check_settings(
             settings, settings, {**_behind_ffn("relu"), "original_ln_before": (False,), "phm_layer": (False,)}
         )
-        learned = scale == "learned"
-        return ParallelConfig(**shared, scale=1.0 if learned else float(scale), learn_scale=learned)
+        if settings.get("scaling") == "learned":
+            return ParallelConfig(**shared, scale=1.0, learn_scale=True)
+        return ParallelConfig(**shared, scale=float(required(settings, "scaling", (int, float), 1.0)))
     check_settings(settings, settings, {"scaling": (1, 1.0)})
     if settings.get("original_ln_before"):
         check_settings(settings, settings, {**_behind_ffn("relu"), "phm_layer": (False,)})
@@ -221,7 +222,7 @@ def _behind_ffn(activation: str) -> dict[str, tuple[Any, ...]]:
 
 
 def _layers(settings: Settings, sites: Sites) -> str | list[str]:
-    without = settings.get("leave_out") or []
+    without = required(settings, "leave_out", list, [])
     numbers = [number for number in range(len(sites.layers)) if number not in without]
     if not numbers:
         raise UserError("leave_out leaves no layer")

@@ -103,7 +103,7 @@ def _method(settings: dict[str, Any]) -> str:
     if kind in (None, "bottleneck"):
         return _bottleneck(settings)
     known = {"lora": "lora", "prefix_tuning": "prefix", "prompt_tuning": "prompt", "union": "mam"}
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise UserError(f"architecture={kind} cannot be imported, only bottleneck, {', '.join(known)}")
     return "ia3" if settings.get("composition_mode") == "scale" else known[kind]
 

@@ -97,7 +97,7 @@ def _config(settings: Settings, tensors: Tensors, sites: Sites) -> LoraConfig | 
         return Ia3Config(targets=targets)
     if settings.get("use_dora"):
         raise UserError(f"use_dora=true: {_OTHER_DORA}, here it acts on the weight alone")
-    dropout = float(settings.get("dropout") or 0.0)
+    dropout = float(required(settings, "dropout", (int, float), 0.0))
     return LoraConfig(rank=rank, alpha=float(alpha), dropout=dropout, targets=targets)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.errors import UserError
-from peftbench.methods import Method, build
+from peftbench.methods import Method, build, method_class
 from peftbench.serving.exchange import adapterhub_folder, peft_folder
 from peftbench.serving.exchange.files import read_settings
 from peftbench.serving.exchange.folder import Foreign
@@ -43,6 +43,9 @@ def read_method(foreign: Foreign, backbone: HeadedBackbone) -> Method:
     _check_head(foreign, backbone, keys)
     tensors = {key: tensor for key, tensor in foreign.tensors.items() if key not in set(keys.values())}
     config = converter.config(foreign.settings, tensors, backbone.sites)
+    held, needed = sum(map(torch.numel, tensors.values())), method_class(foreign.method).count(config, backbone.sites)
+    if needed > 10 * held:  # before they are allocated
+        raise UserError(f"its settings make it {needed:,} parameters, and the weights hold {held:,} numbers")
     method = build(config, backbone.sites)
     from_theirs(converter.ties(config, backbone.sites, foreign.name), tensors, method.state_dict())
     for name, parameter in backbone.head.items():

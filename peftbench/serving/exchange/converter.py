@@ -48,9 +48,11 @@ def check_settings(settings: Mapping[str, Any], known: Iterable[str], fixed: Map
             raise UserError(f"{key}={_shown(value)} is a setting that cannot be expressed here")
 
 
-def required(settings: Mapping[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:
-    """Return a setting of theirs; UserError where it is missing or of another kind."""
+def required(settings: Mapping[str, Any], key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+    """Return a setting of theirs, the default where there is none; UserError where it is missing or of another kind."""
     value = settings.get(key)
+    if value is None and default is not None:
+        return default
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{key}={_shown(value)} is missing or not of the right kind")
     return value

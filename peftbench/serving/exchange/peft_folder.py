@@ -39,7 +39,7 @@ def read(folder: Path) -> Foreign:
     """Read what `save_pretrained` wrote; UserError for what is missing, or damaged."""
     settings = read_settings(folder / CONFIG)
     kind = settings.get("peft_type")
-    if kind not in _METHODS:
+    if not isinstance(kind, str) or kind not in _METHODS:
         raise UserError(f"peft_type={kind} cannot be imported, only {', '.join(_METHODS)}")
     weights, labels = read_provenance(folder)
     base = settings.get("base_model_name_or_path")

@@ -108,7 +108,7 @@ def _config(settings: Settings, tensors: Tensors, sites: Sites) -> LoraConfig:
     return LoraConfig(
         rank=int(rank),
         alpha=alpha,
-        dropout=0.0 if dora else float(settings.get("lora_dropout") or 0.0),
+        dropout=0.0 if dora else float(required(settings, "lora_dropout", (int, float), 0.0)),
         targets=[short_name(name) for name in in_every_layer((p for ps in modules.values() for p in ps), sites)],
         rslora=rslora,
         dora=dora,
@@ -124,9 +124,12 @@ def _with_update(places: list[Place], b: torch.Tensor | None) -> list[Place]:
 
 def _own_alpha(settings: Settings, module: str, count: int, rslora: bool) -> float:
     alpha = required(settings, "lora_alpha", (int, float))
-    for pattern, other in (settings.get("alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(.*\.)?{pattern}", module):
-            alpha = other
+    patterns = required(settings, "alpha_pattern", dict, {})
+    for pattern in patterns:
+        if not re.fullmatch(r"[\w.]+", pattern):
+            raise UserError(f"alpha_pattern: {pattern} is a regular expression, only names of maps are followed")
+        if module == pattern or module.endswith(f".{pattern}"):
+            alpha = required(patterns, pattern, (int, float))
             break
     return float(alpha) / (math.sqrt(count) if rslora else count)
 
