@@ -27,7 +27,7 @@ from peftbench.serving.evaluate import read_task
 from peftbench.serving.exchange.bring_in import read_folder, read_method
 from peftbench.serving.load import RunModel, describe_run, load_run_model
 from peftbench.serving.model_card import model_card
-from peftbench.serving.targets import TARGETS, Target, attention_needed, base_model
+from peftbench.serving.targets import TARGETS, Target, attention_needed, loading_lines
 from peftbench.tasks.base import Examples
 from peftbench.training.inference import logits_of
 
@@ -88,7 +88,7 @@ def export_run(
             else:
                 theirs, library = _read_back(model, made, data, batch_size), None
         certificate = compare(ours, theirs, library)
-        loading = target.loading(folder.name, base_model(model), description)
+        loading = loading_lines(to, folder.name, model)
         card = model_card(record.read(), description, to, loading, certificate)
         (made / "README.md").write_text(card, encoding="utf-8")
         made.rename(folder)

@@ -73,7 +73,7 @@ def import_run(
     plain["method"] = {"name": method.name, **asdict(method.exported()[0])}
     plain["imported"] = asdict(Imported(foreign.library, str(folder.absolute()), foreign.digest))
     record = Record(Path(config.output_dir) / config.experiment / run_id(plain))
-    if record.result_path.exists() and not config.force:
+    if not config.force and record.result_path.exists() and record.read().status == Status.IMPORTED:
         raise UserError(f"{folder} has been imported already: {record.folder}; force=true does it again")
     backbone.model.to(device)
     method.to(device)

@@ -1,5 +1,6 @@
 """What a run can be exported to: for each target, which methods it takes, how it is written and how it is loaded."""
 
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.errors import UserError
-from peftbench.runs.adapter import Description
 from peftbench.runs.identity import file_name
 from peftbench.serving.exchange import adapterhub_folder, peft_folder
 from peftbench.serving.exchange.folder import write_provenance
@@ -30,14 +30,14 @@ class Target:
         check: raises UserError for the name of a method that it cannot take, or where what reads it is missing.
         write: (the run's id, its model, an empty folder) writes it; UserError for settings that it cannot express.
         python: the interpreter that has what reads it; None where there is none.
-        loading: (the folder, the base model, what the run's adapter says) → the lines of Python that load it.
+        loading: (the folder, the base model, what else loads that) → the lines of Python that load it.
     """
 
     title: str
     check: Callable[[str], None]
     write: Callable[[str, RunModel, Path], None]
     python: Callable[[], str | None]
-    loading: Callable[[str, str, Description], str]
+    loading: Callable[[str, str, str], str]
 
 
 def _own_python() -> str | None:
@@ -47,6 +47,18 @@ def _own_python() -> str | None:
 def base_model(model: RunModel) -> str:
     """Return what the base model is called where it can be had by anybody: its name on the hub, else its folder."""
     return str(model.description.model.get("id") or model.base)
+
+
+def loading_lines(to: str, folder: str, model: RunModel) -> str:
+    """Return the lines of Python that load an exported folder."""
+    labels = model.description.labels
+    arguments = [f"id2label={dict(enumerate(labels))}" if labels else "num_labels=1"]
+    if attention := attention_needed(to, model.method.name):
+        arguments.append(f'attn_implementation="{attention}"')
+    saved = model.backbone.backbone.saved_head
+    if any(saved[name].shape != tensor.shape for name, tensor in model.backbone.head.items() if name in saved):
+        arguments.append("ignore_mismatched_sizes=True")
+    return TARGETS[to].loading(json.dumps(folder), json.dumps(base_model(model)), ", ".join(arguments))
 
 
 def attention_needed(to: str, method: str) -> str | None:
@@ -64,11 +76,11 @@ def _write_merged(run: str, model: RunModel, folder: Path) -> None:
     write_merged(model, folder)
 
 
-def _load_merged(folder: str, base: str, description: Description) -> str:
+def _load_merged(folder: str, base: str, arguments: str) -> str:
     return f"""\
 from transformers import pipeline
 
-answer = pipeline("text-classification", model="{folder}")
+answer = pipeline("text-classification", model={folder})
 """
 
 
@@ -100,13 +112,13 @@ def _write_peft(run: str, model: RunModel, folder: Path) -> None:
     _write_provenance(run, model, folder)
 
 
-def _load_peft(folder: str, base: str, description: Description) -> str:
+def _load_peft(folder: str, base: str, arguments: str) -> str:
     return f"""\
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
-base = AutoModelForSequenceClassification.from_pretrained("{base}", {_outputs(description)})
-model = PeftModel.from_pretrained(base, "{folder}")
+base = AutoModelForSequenceClassification.from_pretrained({base}, {arguments})
+model = PeftModel.from_pretrained(base, {folder})
 """
 
 
@@ -134,21 +146,15 @@ def _write_adapters(run: str, model: RunModel, folder: Path) -> None:
     _write_provenance(run, model, folder)
 
 
-def _load_adapters(folder: str, base: str, description: Description) -> str:
-    attention = attention_needed("adapters", str(description.method["name"]))
-    eager = f', attn_implementation="{attention}"' if attention else ""
+def _load_adapters(folder: str, base: str, arguments: str) -> str:
     return f"""\
 import adapters
 from transformers import AutoModelForSequenceClassification
 
-model = AutoModelForSequenceClassification.from_pretrained("{base}", {_outputs(description)}{eager})
+model = AutoModelForSequenceClassification.from_pretrained({base}, {arguments})
 adapters.init(model)
-model.load_adapter("{folder}", set_active=True, use_safetensors=True)
+model.load_adapter({folder}, set_active=True, use_safetensors=True)
 """
-
-
-def _outputs(description: Description) -> str:
-    return f"id2label={dict(enumerate(description.labels))}" if description.labels else "num_labels=1"
 
 
 def _write_provenance(run: str, model: RunModel, folder: Path) -> None:

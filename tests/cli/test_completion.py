@@ -55,6 +55,8 @@ LINES = {
     "peftbench list --j": "--json",
     "peftbench runs --status f": "failed finished",
     "peftbench evaluate --la": "--latency",
+    "peftbench import --ta": "--task",
+    "peftbench import made model=mini": "model=minilm",
 }
 
 

@@ -226,6 +226,14 @@ def test_settings_that_are_not_ours_are_named(tmp_path, settings, message):
         read_back(tmp_path, "bert")
 
 
+def test_a_lora_of_the_versions_with_another_scale_is_refused(tmp_path):
+    made(tmp_path, "bert", METHODS["lora"])
+    path = tmp_path / "adapter_config.json"
+    path.write_text(path.read_text().replace("adapters.1.3.0", "adapters.1.0.1"))
+    with pytest.raises(UserError, match="was saved by adapters.1.0, whose LoRA had another scale"):
+        read_back(tmp_path, "bert")
+
+
 def test_a_head_of_the_library_s_own_is_refused(tmp_path):
     made(tmp_path, "bert", METHODS["adapter"])
     path = tmp_path / "head_config.json"

@@ -69,6 +69,12 @@ def read(folder: Path) -> Foreign:
     settings, name = described.get("config"), described.get("name")
     if not isinstance(settings, dict) or not isinstance(name, str):
         raise UserError(f"{folder / CONFIG} names no adapter with its config")
+    version = re.match(r"adapters\.(\d+)\.(\d+)", str(described.get("version")))
+    if version and (int(version[1]), int(version[2])) < (1, 1) and settings.get("architecture") == "lora":
+        raise UserError(
+            f"{folder} was saved by {version[0]}, whose LoRA had another scale than its settings say: save it again"
+            " with adapters 1.1 or newer"
+        )
     tensors = without_shares(read_weights(folder / WEIGHTS, PICKLED))
     head: dict[str, Any] = {}
     if (folder / HEAD_CONFIG).exists() or (folder / HEAD_WEIGHTS).exists() or (folder / HEAD_PICKLED).exists():
