@@ -46,6 +46,9 @@ def model_card(result: Result, description: Description, to: str, loading: str, 
     if to == "merged":
         loading += f"answer({example})\n"
     lines += ["", "```python", loading.rstrip(), "```", ""]
+    packages = [str(package["name"]) for package in description.model.get("packages") or ()]
+    if to != "merged" and packages:
+        lines += [f"Without the hub, the base model's files are in the package index's {', '.join(packages)}.", ""]
     if to == "adapters" and description.method.get("train_layer_norm"):
         lines += [
             "The run trained the base model's layer norms too. They lie with the head, in model_head.safetensors, and"

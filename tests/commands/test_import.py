@@ -20,6 +20,12 @@ from peftbench.serving.load import load_run_model
 import_command = import_module("peftbench.commands.import")
 
 
+@pytest.fixture(autouse=True)
+def without_the_library(monkeypatch):
+    """AdapterHub's adapters checks its exports in their own tests."""
+    monkeypatch.delenv("PEFTBENCH_ADAPTERS_PYTHON", raising=False)
+
+
 @pytest.fixture
 def bring_in(tmp_path, tiny_model_dir, tiny_data_dir):
     """A function that imports a folder on the tiny model and returns the record; `.line` is what it types."""
