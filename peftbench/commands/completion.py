@@ -84,8 +84,10 @@ def candidates(line: str) -> list[str]:
     parser = _parser(command)
     if rest and (option := _takes_value(parser, rest[-1])):
         return _matching(word, option.choices or [])
-    if command == "import" and not any(not other.startswith("-") for other in rest):
-        return _matching(word, [], parser._option_string_actions)  # a folder, which the shell completes
+    if command == "import":
+        if all(other.startswith("-") for other in rest):
+            return _matching(word, [], parser._option_string_actions)  # a folder, which the shell completes
+        rest = [other for other in rest if "=" in other]
     if command in _WITH_OVERRIDES and not word.startswith("-"):
         if command == "sweep" and word.startswith("table="):
             return [f"table={name}" for name in _matching(word.removeprefix("table="), _tables())]
