@@ -19,7 +19,7 @@ from peftbench.errors import UserError
 
 _SHELLS = ("bash", "zsh", "fish")
 # command → the config whose keys and groups its overrides are of
-_WITH_OVERRIDES = {"train": "train", "params": "train", "sweep": "sweep", "table": "sweep"}
+_WITH_OVERRIDES = {"train": "train", "import": "train", "params": "train", "sweep": "sweep", "table": "sweep"}
 _WITH_RUN = ("evaluate", "export", "predict", "runs")
 
 # Hydra's function never puts a space behind a word, for an override may go on; a whole word is to have one.
@@ -84,6 +84,10 @@ def candidates(line: str) -> list[str]:
     parser = _parser(command)
     if rest and (option := _takes_value(parser, rest[-1])):
         return _matching(word, option.choices or [])
+    if command == "import":
+        if all(other.startswith("-") for other in rest):
+            return _matching(word, [], parser._option_string_actions)  # a folder, which the shell completes
+        rest = [other for other in rest if "=" in other]
     if command in _WITH_OVERRIDES and not word.startswith("-"):
         if command == "sweep" and word.startswith("table="):
             return [f"table={name}" for name in _matching(word.removeprefix("table="), _tables())]
@@ -186,7 +190,7 @@ def _runs(command: str, rest: list[str], word: str) -> list[str]:
     parser.add_argument("--experiment", default="")
     where, _ = parser.parse_known_args(rest)
     folder = where.output_dir / where.experiment
-    runs = find_runs(folder, status=None if command == "runs" else "finished")
+    runs = [run for run in find_runs(folder) if command == "runs" or run.status in ("finished", "imported")]
     paths = [run.record.folder.relative_to(folder) for run in runs]
     times = Counter(path.name for path in paths)
     return [path.as_posix() if "/" in word or times[path.name] > 1 else path.name for path in paths]

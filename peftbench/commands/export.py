@@ -6,7 +6,11 @@ from pathlib import Path
 from peftbench.arguments import Parser
 from peftbench.commands.run_options import add_run_arguments, chosen_run, working
 
-_TARGETS = ("merged",)
+_TARGETS = {
+    "merged": "an ordinary transformers model, the method folded into its weights (default)",
+    "peft": "an adapter of Hugging Face peft",
+    "adapters": "an adapter of AdapterHub's adapters",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,10 +24,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--to",
         choices=_TARGETS,
-        default=_TARGETS[0],
-        help="merged: an ordinary transformers model, the method folded into its weights (default)",
+        default="merged",
+        help="; ".join(f"{name}: {text}" for name, text in _TARGETS.items()),
     )
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="to be made (default: RUN-merged)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="to be made (default: RUN-TARGET)")
     parser.add_argument(
         "--task-dir", metavar="DIR", help="where train.tsv, dev.tsv and test.tsv lie now, if they have moved"
     )
@@ -35,14 +39,14 @@ def main(argv: list[str]) -> int:
 
     Raises UserError where the run, its model or data cannot be had, the method does not fit or the folder exists.
     """
-    from peftbench.serving.export import export_merged
+    from peftbench.serving.export import export_run
     from peftbench.serving.model_card import agreement
     from peftbench.terminal import console
 
     arguments = build_parser().parse_args(argv)
     record = chosen_run(arguments)
     folder = arguments.output or Path(f"{record.folder.name}-{arguments.to}")
-    certificate = export_merged(record, folder, arguments.task_dir, working)
-    console.print(agreement(certificate))
+    certificate = export_run(record, folder, arguments.to, arguments.task_dir, working)
+    console.print(agreement(certificate, arguments.to))
     console.print(f"exported: {folder}/, its README.md says how to load it")
     return 0

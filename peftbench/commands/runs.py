@@ -21,6 +21,7 @@ from peftbench.terminal import format_duration, print_table
 _COLOURS = {
     Status.RUNNING: "cyan",
     Status.FINISHED: "green",
+    Status.IMPORTED: "green",
     Status.INTERRUPTED: "yellow",
     Status.FAILED: "red",
     Status.OOM: "red",
@@ -28,7 +29,7 @@ _COLOURS = {
 }
 # What a run's details show, in this order.
 _FACTS = ("experiment", "method", "task", "model", "seed", "device", "threads", "dtype", "git_commit")
-_SECTIONS = ("best", "parameters", "latency", "time", "memory", "versions")
+_SECTIONS = ("imported", "best", "parameters", "latency", "time", "memory", "versions")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ from peftbench.methods.folding import Fold
 from peftbench.methods.targets import check_targets, short_name, target_sites
 
 # the maps that close a sub-layer: between them and its inner activations nothing stands
-_SCALED_INPUTS = ("attention.output", "ffn.down")
+SCALED_INPUTS = ("attention.output", "ffn.down")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Ia3(Method, name="ia3"):
 
     def _pairs(self, sites: Sites) -> Iterable[tuple[Site, nn.Parameter]]:
         for name in target_sites(self.config.targets):
-            places = (replace(site, entry=name in _SCALED_INPUTS) for site in sites.at(name))
+            places = (replace(site, entry=name in SCALED_INPUTS) for site in sites.at(name))
             yield from zip(places, self.factors[short_name(name)], strict=True)  # type: ignore[call-overload]
 
     @staticmethod
@@ -80,7 +80,7 @@ class Ia3(Method, name="ia3"):
 
 
 def _features(site: Site) -> int:
-    return site.in_features if site.name in _SCALED_INPUTS else site.out_features
+    return site.in_features if site.name in SCALED_INPUTS else site.out_features
 
 
 def _fold_output(

@@ -46,7 +46,7 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
     Where an asset lies does not count (a task's `dir`, mirrors, caches), what it is does: hub name and
     revision, the checksums of its files, and the path of a local one where they are not known. The precision is the
-    one that the run computes in (see `runs.settle`).
+    one that the run computes in (see `runs.settle`). An imported run is never one that would be trained.
     """
     method = {key: value for key, value in config["method"].items() if key not in NEUTRAL or value != NEUTRAL[key]}
     if method.get("runs"):
@@ -59,6 +59,8 @@ def fingerprint(config: Mapping[str, Any]) -> str:
         "trainer": trainer,
         "seed": config["seed"],
     }
+    if imported := config.get("imported"):  # not trained here: what it holds is what it is
+        counted["imported"] = imported["digest"]
     text = json.dumps(plain(counted), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

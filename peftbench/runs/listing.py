@@ -7,6 +7,7 @@ from typing import Any
 
 from peftbench.errors import UserError
 from peftbench.runs.find import UNREADABLE, Run, find_runs
+from peftbench.runs.result import Status
 
 # what stands in front
 _FIRST = ("experiment", "method", "task", "model", "seed")
@@ -37,7 +38,9 @@ def settings_of(run: Run) -> dict[str, Any]:
         config = run.record.config()
     except UserError:
         return {}
-    groups = {group: config.get(group) for group in _GROUPS}
+    # an imported run was trained elsewhere, by settings that nobody knows here
+    known = (group for group in _GROUPS if group != "trainer" or run.status != Status.IMPORTED)
+    groups = {group: config.get(group) for group in known}
     settings = {key: value for key, value in _flat(groups) if not key.endswith(".name")}
     return {**settings, "seed": config.get("seed")}
 

@@ -1,8 +1,9 @@
 """From a config to all that a run trains with; nothing is written, and the user's mistakes show here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
         splits=splits,
         warnings=[*concerns, *warnings],
         parameters=count_parameters(method, backbone),
-        origin=_origin(task, backbone, method, weights, parts),
+        origin=origin_of(task, backbone, method, weights, parts),
     )
 
 
@@ -119,7 +120,18 @@ def _check_trainer(config: RunConfig, sites: Sites, method: Method) -> None:
     check_lower_layers(sites, first)
 
 
-def _origin(task: Task, backbone: HeadedBackbone, method: Method, weights: str, parts: dict[str, LoadedPart]) -> Origin:
+def origin_of(
+    task: Task,
+    backbone: HeadedBackbone,
+    method: Method,
+    weights: str,
+    parts: Mapping[str, LoadedPart] = MappingProxyType({}),
+) -> Origin:
+    """Return what a run is made from besides its config.
+
+    Args:
+        weights: digest of the backbone's files. parts: the runs that its method is made of.
+    """
     # what a run computes with, whichever method, task and layout it has
     shared = ("backbones.heads", "backbones.load", "backbones.economy.attach", "training.inference", "training.loop")
     modules = [f"peftbench.{name}" for name in (*shared, f"backbones.layouts.{backbone.sites.layout.name}")]

@@ -192,12 +192,12 @@ class Record:
         """Set fields of the result; a field's old value is replaced, not merged into."""
         self._write(replace(self.read(), **fields, schema=SCHEMA_VERSION))
 
-    def finish(self, **fields: Any) -> None:
+    def finish(self, status: Status = Status.FINISHED, **fields: Any) -> None:
         """Close the run as finished, with the time, what is given and the digests of its files, in one write."""
         names = [self.config_path.name, self.history_path.name, self.predictions_path.name]
         names += sorted(f"adapter/{path.name}" for path in self.adapter_dir.glob("*"))
         files = digests(self.folder, names)
-        self.update(**fields, status=Status.FINISHED, error=None, finished=_now(), files=files)
+        self.update(**fields, status=status, error=None, finished=_now(), files=files)
 
     def fail(self, status: Status, error: str) -> None:
         """Close the run as failed, out of memory or interrupted, with the reason in words."""

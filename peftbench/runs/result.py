@@ -17,6 +17,7 @@ class Status(StrEnum):
     FAILED = "failed"
     OOM = "oom"
     INTERRUPTED = "interrupted"
+    IMPORTED = "imported"
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,15 @@ class Environment:
     git_commit: str | None = None
 
 
+@dataclass(frozen=True)
+class Imported:
+    """Where a run comes from that was not trained here: whose format, which folder, the digest of its files."""
+
+    library: str
+    folder: str
+    digest: str
+
+
 SECTIONS = ("latency", "training_step", "switching")
 
 
@@ -175,6 +185,7 @@ class Result:
     latency: Section = Section()
     training_step: Section = Section()
     switching: Section = Section()
+    imported: Imported | None = None
     files: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
 

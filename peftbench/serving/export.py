@@ -1,7 +1,7 @@
-"""A finished run as an ordinary transformers folder: the method in the weights, the head on top, and a model card.
+"""A finished run in a folder that another library reads, with a model card.
 
-The folder is loaded by plain transformers in a fresh process before it gets its name, and its answers are held
-against the run's.
+The folder is loaded by that library in a fresh process before it gets its name, and its answers are held against the
+run's.
 """
 
 import json
@@ -13,72 +13,65 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from peftbench.backbones.load import quiet
 from peftbench.config.schema import TrainerConfig, fill
 from peftbench.errors import PeftbenchError, UserError
-from peftbench.methods import METHODS, Method
 from peftbench.runs.record import Record
+from peftbench.serving.certificate import Certificate, compare
 from peftbench.serving.evaluate import read_task
+from peftbench.serving.exchange.bring_in import read_folder, read_method
 from peftbench.serving.load import RunModel, describe_run, load_run_model
 from peftbench.serving.model_card import model_card
+from peftbench.serving.targets import TARGETS, Target, attention_needed, loading_lines
+from peftbench.tasks.base import Examples
 from peftbench.training.inference import logits_of
 
 SPLIT = "validation"
 _RELOAD = Path(__file__).with_name("reload.py")
-# of the largest logit: rounding, for the products are the same numbers in another order
-_TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """How an exported model's answers compare with its run's, both in fp32.
-
-    Attributes:
-        examples: of the validation split. largest_difference: of two logits.
-        equal: how many examples get the same class; None for a regression.
-    """
-
-    examples: int
-    largest_difference: float
-    equal: int | None
-
-
-def export_merged(
-    record: Record, folder: Path, task_dir: str | None, working: Callable[[str], AbstractContextManager[Any]]
+def export_run(
+    record: Record,
+    folder: Path,
+    to: str,
+    task_dir: str | None,
+    working: Callable[[str], AbstractContextManager[Any]],
 ) -> Certificate:
-    """Write a run as a folder that `AutoModelForSequenceClassification.from_pretrained` reads.
+    """Write a run as a folder that another library reads.
 
     Args:
         record: of a finished run. folder: to be made, whole or not at all.
+        to: which form, a key of `TARGETS`.
         task_dir: where the task's files lie now, None: where they lay.
         working: shows what is under way.
 
-    Raises UserError where the run, its model or data cannot be had, its method is none that weights can hold, or the
-    folder exists; PeftbenchError where the written model does not answer as the run does.
+    Raises UserError where the run, its model or data cannot be had, the target cannot express its method, or the
+    folder exists; PeftbenchError where what was written does not answer as the run does.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already: choose another --output, or remove it")
+    target = TARGETS[to]
     description = describe_run(record)
-    _check_fits_into_weights(str(description.method["name"]))
+    target.check(str(description.method["name"]))
     task = read_task(description, SPLIT, task_dir)
-    trainer = fill(TrainerConfig, record.config().get("trainer"), "trainer")
+    batch_size = fill(TrainerConfig, record.config().get("trainer"), "trainer").eval_batch_size
     with working("loading the model"):
         model = load_run_model(record, torch.device("cpu"))
-    backbone = model.backbone
-    data = task.encode_split(SPLIT, backbone.sites.tokenizer)
+    data = task.encode_split(SPLIT, model.backbone.sites.tokenizer)
     with working(f"answering {len(data):,} examples as the run"):
-        ours = logits_of(backbone.model, data, trainer.eval_batch_size, "fp32", backbone.sites.device).numpy()
+        ours = _answers(model, data, batch_size)
     examples = {
         "texts": task.splits[SPLIT].texts,
         "max_length": description.task["max_length"],
-        "batch_size": trainer.eval_batch_size,
+        "batch_size": batch_size,
+        "base": str(model.base),
+        "outputs": len(description.labels) or 1,
+        "attention": attention_needed(to, model.method.name),
     }
     made = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -87,11 +80,17 @@ def export_merged(
         raise _unwritable(folder, error) from error
     try:
         with working("writing the folder"):
-            _write_merged(model, made)
-        with working(f"answering {len(data):,} examples in plain transformers"):
-            theirs = _reloaded(made, examples)
-        certificate = _compared(ours, theirs)
-        (made / "README.md").write_text(model_card(record.read(), description, certificate), encoding="utf-8")
+            _write(to, target, record.folder.name, model, made)
+        python = target.python()
+        with working(f"answering {len(data):,} examples in {target.title if python else 'peftbench, read back'}"):
+            if python:
+                theirs, library = _reloaded(to, python, made, examples)
+            else:
+                theirs, library = _read_back(model, made, data, batch_size), None
+        certificate = compare(ours, theirs, library)
+        loading = loading_lines(to, folder.name, model)
+        card = model_card(record.read(), description, to, loading, certificate)
+        (made / "README.md").write_text(card, encoding="utf-8")
         made.rename(folder)
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -100,55 +99,41 @@ def export_merged(
     return certificate
 
 
-def _check_fits_into_weights(name: str) -> None:
-    """Raise UserError for a method that acts beside the weights."""
-    fitting = [name for name, cls in METHODS.items() if cls.mergeable or cls.hook is Method.hook]
-    if name not in fitting:
-        raise UserError(
-            f"--to merged: {name} acts beside the weights, and plain transformers has no place for it; what can be"
-            f" exported so is {', '.join(sorted(fitting))}"
-        )
+def _write(to: str, target: Target, run: str, model: RunModel, folder: Path) -> None:
+    try:
+        target.write(run, model, folder)
+    except UserError as error:
+        raise UserError(f"--to {to}: {error}") from error
 
 
-def _write_merged(model: RunModel, folder: Path) -> None:
-    if type(model.method).mergeable:
-        model.method.merge()
-    labels = model.description.labels
-    headed: Any = model.backbone.model
-    headed.config.architectures = [type(headed).__name__]
-    if labels:
-        headed.config.id2label = dict(enumerate(labels))
-        headed.config.label2id = {label: number for number, label in enumerate(labels)}
-    headed.config.problem_type = "single_label_classification" if labels else "regression"
-    with quiet():
-        headed.save_pretrained(folder)
-    model.backbone.sites.tokenizer.save_pretrained(folder)
-    for weights in folder.glob("*.safetensors"):  # written as its owner's alone, unlike the rest
-        weights.chmod((folder / "config.json").stat().st_mode)
+def _answers(model: RunModel, data: Examples, batch_size: int) -> np.ndarray:
+    logits: np.ndarray = logits_of(model.backbone.model, data, batch_size, "fp32", model.backbone.sites.device).numpy()
+    return logits
 
 
-def _reloaded(folder: Path, examples: dict[str, Any]) -> np.ndarray:
-    """Return the logits that a fresh process gets from the folder."""
+def _reloaded(to: str, python: str, folder: Path, examples: dict[str, Any]) -> tuple[np.ndarray, str]:
+    """Return the logits that a fresh process gets from the folder, and what library loaded it there."""
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"}
+    if python != sys.executable:
+        env.pop("PYTHONPATH", None)  # this environment's packages are not the other's
     with tempfile.TemporaryDirectory() as temporary:
         given, logits = Path(temporary, "examples.json"), Path(temporary, "logits.npy")
         given.write_text(json.dumps(examples), encoding="utf-8")
-        line = [sys.executable, str(_RELOAD), str(folder), str(given), str(logits)]
-        ran = subprocess.run(line, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+        line = [python, str(_RELOAD), to, str(folder), str(given), str(logits)]
+        ran = subprocess.run(line, env=env, capture_output=True, text=True)
         if ran.returncode:
             reason = (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
-            raise PeftbenchError(f"plain transformers cannot load what was exported: {reason}")
+            raise PeftbenchError(f"{TARGETS[to].title} cannot load what was exported: {reason}")
         found: np.ndarray = np.load(logits)
-        return found
+        return found, ran.stdout.strip().splitlines()[-1]
 
 
-def _compared(ours: np.ndarray, theirs: np.ndarray) -> Certificate:
-    largest = float(np.abs(ours - theirs).max())
-    if not largest <= _TOLERANCE * max(1.0, float(np.abs(ours).max())):
-        raise PeftbenchError(
-            f"the exported model does not answer as the run does: logits differ by up to {largest:.2g}; nothing is kept"
-        )
-    equal = int((ours.argmax(1) == theirs.argmax(1)).sum()) if ours.shape[1] > 1 else None
-    return Certificate(len(ours), largest, equal)
+def _read_back(model: RunModel, folder: Path, data: Examples, batch_size: int) -> np.ndarray:
+    """Return the logits of the method as the folder has it, on the same backbone; its head is filled anew too."""
+    model.method.detach()
+    method = read_method(read_folder(folder), model.backbone)
+    with method.on(model.backbone.sites):
+        return _answers(model, data, batch_size)
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:

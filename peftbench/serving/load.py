@@ -24,11 +24,17 @@ from peftbench.runs.result import Status
 
 
 class RunModel(NamedTuple):
-    """A run's backbone, its trained method (attached to it) and what its adapter says of both."""
+    """A run's backbone, its trained method (attached to it) and what its adapter says of both.
+
+    `base` is the folder that the backbone was loaded from, `weights` what tells it from any other (see
+    `assets.weights`).
+    """
 
     backbone: HeadedBackbone
     method: Method
     description: Description
+    base: Path
+    weights: str
 
 
 def describe_run(record: Record) -> Description:
@@ -56,27 +62,29 @@ def load_run_model(record: Record, device: torch.device) -> RunModel:
         )
     settings = dict(description.method)
     kind = method_class(settings.pop("name"))
-    loaded = load_backbone(_fetch_same(config, record), config.dropout, kind.masked_lm)
+    base, weights = _fetch_same(config, record)
+    loaded = load_backbone(base, config.dropout, kind.masked_lm)
     method_config = fill(kind.config_class, settings, "method")
     backbone = kind.put_head(method_config, loaded, description.labels, len(description.task["text"]))
     backbone.model.to(device)
     method = load_adapter(record.adapter_dir, backbone)
-    return RunModel(backbone, method, description)
+    return RunModel(backbone, method, description, base, weights)
 
 
-def _fetch_same(config: ModelConfig, record: Record) -> Path:
-    """Return the folder of the model that the run was trained on; UserError where another lies in its place."""
+def _fetch_same(config: ModelConfig, record: Record) -> tuple[Path, str]:
+    """Return folder and digest of the model that the run was trained on; UserError where another lies in its place."""
     origin = record.read().origin
     weights = origin.weights if origin else None
     if weights and weights.startswith("commit:"):
         config = replace(config, revision=weights.removeprefix("commit:"))
     folder = fetch(config)
-    if weights and weights_digest(folder) != weights:
+    found = weights_digest(folder)
+    if weights and found != weights:
         raise UserError(
             f"{folder} holds another model than run {record.folder.name} was trained on: put the old one back, or"
             " train again on the new one"
         )
-    return folder
+    return folder, found
 
 
 @contextmanager

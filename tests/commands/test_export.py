@@ -1,7 +1,11 @@
 """`peftbench export`: what plain transformers makes of the folder, what is refused, that nothing is half-written."""
 
+import importlib.util
 import json
+import os
+import shutil
 import stat
+import sys
 
 import pytest
 import torch
@@ -9,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from peftbench.commands import export
 from peftbench.errors import PeftbenchError, UserError
+from peftbench.runs.record import Record
 from peftbench.serving.load import load_run_model
 
 
@@ -57,6 +62,78 @@ def test_nothing_is_written_over(tiny_run, tmp_path):
     assert file.read_text() == "mine"
 
 
+def test_hugging_face_peft_answers_as_the_run(tiny_run, tmp_path, capsys):
+    pytest.importorskip("peft", reason="needs the extra peft")
+    assert export.main([str(tiny_run.folder), "--to", "peft", "--output", str(tmp_path / "made")]) == 0
+    assert "Loaded by peft " in (out := capsys.readouterr().out) and "21 predictions equal" in out
+    card = (tmp_path / "made" / "README.md").read_text()
+    assert "library_name: peft" in card and "id2label={0: 'bad', 1: 'good'}" in card
+    assert 'model = PeftModel.from_pretrained(base, "made")' in card and "Loaded by peft " in card
+    modes = {stat.S_IMODE(file.stat().st_mode) & 0o044 for file in (tmp_path / "made").iterdir()}
+    assert modes == {0o044}
+
+
+def test_adapterhub_answers_as_the_run(tiny_pair_run, tmp_path, capsys):
+    """Layer norms that were trained go along with the head."""
+    assert export.main([str(tiny_pair_run.folder), "--to", "adapters", "--output", str(tmp_path / "made")]) == 0
+    reader = "Loaded by adapters " if os.environ.get("PEFTBENCH_ADAPTERS_PYTHON") else "Read back by peftbench"
+    assert reader in (out := capsys.readouterr().out) and "21 predictions equal" in out
+    card = (tmp_path / "made" / "README.md").read_text()
+    assert "layer norms" in card and 'model.load_adapter("made", set_active=True, use_safetensors=True)' in card
+    assert json.loads((tmp_path / "made" / "head_config.json").read_text())["label2id"] == {
+        "not_equivalent": 0,
+        "equivalent": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("run", "to", "message"),
+    [
+        ("tiny_pair_run", "peft", "--to peft: it has no adapter; what can be exported so is ia3, lora, prefix"),
+        ("tiny_prompt_run", "peft", "--to peft: method=prompt .* is ia3, lora, prefix; --to adapters takes prompt"),
+        ("tiny_front_run", "adapters", "--to adapters: method.insert=front: .* insert=after_first can be exported"),
+        ("tiny_head_run", "adapters", "--to adapters: it has no head; what can be exported so is adapter, compacter"),
+    ],
+)
+def test_what_a_library_cannot_express_is_refused(request, train_tiny, tmp_path, run, to, message):
+    methods = {
+        "tiny_prompt_run": ["method=prompt", "method.length=2"],
+        "tiny_front_run": ["method=prompt", "method.length=2", "method.insert=front"],
+        "tiny_head_run": ["method=head"],
+    }
+    record = train_tiny("opinions", *methods[run]) if run in methods else request.getfixturevalue(run)
+    with pytest.raises(UserError, match=message) as raised:
+        export.main([str(record.folder), "--to", to, "--output", str(tmp_path / "made")])
+    assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
+
+
+def test_a_library_that_is_not_there(tiny_run, tmp_path, monkeypatch):
+    from peftbench.serving import targets
+
+    monkeypatch.setattr(targets, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"--to peft: .* is not installed here: pip install 'peftbench\[peft\]'"):
+        export.main([str(tiny_run.folder), "--to", "peft", "--output", str(tmp_path / "made")])
+    monkeypatch.setenv("PEFTBENCH_ADAPTERS_PYTHON", str(tmp_path / "no-python"))
+    with pytest.raises(UserError, match="PEFTBENCH_ADAPTERS_PYTHON=.*no-python: no such program; name the Python"):
+        export.main([str(tiny_run.folder), "--to", "adapters", "--output", str(tmp_path / "made")])
+    monkeypatch.setenv("PEFTBENCH_ADAPTERS_PYTHON", sys.executable)
+    if importlib.util.find_spec("adapters") is None:
+        with pytest.raises(PeftbenchError, match="AdapterHub's adapters cannot load what was exported: ModuleNotFound"):
+            export.main([str(tiny_run.folder), "--to", "adapters", "--output", str(tmp_path / "made")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unfinished_run_is_refused(tiny_run, tmp_path):
+    for name in ("result.json", "config.yaml"):
+        (tmp_path / tiny_run.folder.name / name).parent.mkdir(exist_ok=True)
+        shutil.copy(tiny_run.folder / name, tmp_path / tiny_run.folder.name)
+    record = Record(tmp_path / tiny_run.folder.name)
+    record.update(status="failed", error="it fell")
+    with pytest.raises(UserError, match="has no trained adapter, its status is failed: the same `peftbench train`"):
+        export.main([str(record.folder), "--to", "adapters", "--output", str(tmp_path / "made")])
+    assert not (tmp_path / "made").exists()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -67,8 +144,8 @@ def test_nothing_is_written_over(tiny_run, tmp_path):
 def test_a_folder_that_does_not_load_gets_no_name(tiny_run, tmp_path, monkeypatch, damage, message):
     from peftbench.serving import export as library
 
-    written = library._write_merged
-    monkeypatch.setattr(library, "_write_merged", lambda m, f: (written(m, f), damage(f / "model.safetensors")))
+    written = library._write
+    monkeypatch.setattr(library, "_write", lambda *given: (written(*given), damage(given[-1] / "model.safetensors")))
     with pytest.raises(PeftbenchError, match=message):
         export.main([str(tiny_run.folder), "--output", str(tmp_path / "made")])
     assert not list(tmp_path.iterdir())
@@ -77,8 +154,11 @@ def test_a_folder_that_does_not_load_gets_no_name(tiny_run, tmp_path, monkeypatc
 def test_a_model_that_answers_otherwise_gets_no_name(tiny_run, tmp_path, monkeypatch):
     from peftbench.serving import export as library
 
-    reloaded = library._reloaded
-    monkeypatch.setattr(library, "_reloaded", lambda *given: reloaded(*given) + 0.1)
+    def reloaded(*given, before=library._reloaded):
+        logits, by = before(*given)
+        return logits + 0.1, by
+
+    monkeypatch.setattr(library, "_reloaded", reloaded)
     with pytest.raises(PeftbenchError, match=r"does not answer as the run does: logits differ by up to 0\.1; nothing"):
         export.main([str(tiny_run.folder), "--output", str(tmp_path / "made")])
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,46 @@
+"""`peftbench import`: an adapter of Hugging Face peft or AdapterHub as a run's record."""
+
+import argparse
+from pathlib import Path
+
+from peftbench.arguments import Parser
+from peftbench.commands.run_options import working
+from peftbench.errors import UserError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's argument parser."""
+    parser = Parser(
+        prog="peftbench import",
+        description="Make a run's record of an adapter and head that Hugging Face peft or AdapterHub's adapters saved,"
+        " and score it on the task's validation split. `predict`, `evaluate` and `export` take it as any run.",
+        epilog="Which model it is for is said as in `peftbench train`: peftbench import FOLDER --task mrpc"
+        " model=bert_base",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="as save_pretrained or save_adapter wrote it")
+    parser.add_argument("--task", required=True, help="what it was trained for: a name of `peftbench list tasks`")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="any setting of `peftbench train`: model=…")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Write the record and show its scores; returns the exit code.
+
+    Raises UserError where the folder, the model or the data cannot be had or do not fit each other.
+    """
+    from peftbench.config.compose import compose
+    from peftbench.config.schema import resolve
+    from peftbench.runs.report import report_result
+    from peftbench.serving.import_run import import_run
+
+    arguments = build_parser().parse_intermixed_args(argv)
+    for override in arguments.overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key.partition(".")[0] == "method":
+            raise UserError(f"{override}: the folder says which method it is and how it is set; leave that out")
+        if key == "task":
+            raise UserError(f"{override}: say it as --task")
+    overrides = [f"task={arguments.task}", *arguments.overrides]
+    record = import_run(resolve(compose(overrides)), arguments.folder, overrides, working)
+    report_result(record)
+    return 0

@@ -1,0 +1,41 @@
+"""How an exported model's answers compare with its run's."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from peftbench.errors import PeftbenchError
+
+# of the largest logit: rounding, for the products are the same numbers in another order
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How an exported model's answers compare with its run's, both in fp32.
+
+    Attributes:
+        library: what loaded the export in a process of its own, with its version; None where the library that it is
+            for was not at hand, and peftbench itself read it back.
+        examples: of the validation split. largest_difference: of two logits.
+        equal: how many examples get the same class; None for a regression.
+    """
+
+    library: str | None
+    examples: int
+    largest_difference: float
+    equal: int | None
+
+
+def compare(ours: np.ndarray, theirs: np.ndarray, library: str | None) -> Certificate:
+    """Return the certificate of two sets of logits, (examples, outputs).
+
+    Raises PeftbenchError where they differ by more than rounding explains.
+    """
+    largest = float(np.abs(ours - theirs).max())
+    if not largest <= TOLERANCE * max(1.0, float(np.abs(ours).max())):
+        raise PeftbenchError(
+            f"the exported model does not answer as the run does: logits differ by up to {largest:.2g}; nothing is kept"
+        )
+    equal = int((ours.argmax(1) == theirs.argmax(1)).sum()) if ours.shape[1] > 1 else None
+    return Certificate(library, len(ours), largest, equal)

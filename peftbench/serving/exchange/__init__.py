@@ -1,0 +1,1 @@
+"""Methods in other libraries' terms, both ways: Hugging Face `peft` and AdapterHub's `adapters`."""

@@ -1,0 +1,137 @@
+"""LoRA, rsLoRA and DoRA as Hugging Face peft saves them.
+
+Where query, key and value are one map, peft has one A and one B for all of it: our pairs stand in them block by block.
+"""
+
+import math
+import re
+from functools import partial
+
+import torch
+
+from peftbench.backbones.site import Site
+from peftbench.backbones.sites import Sites
+from peftbench.errors import UserError
+from peftbench.methods.lora import LoraConfig
+from peftbench.methods.targets import short_name
+from peftbench.serving.exchange.converter import Converter, Settings, check_settings, required, whole_number
+from peftbench.serving.exchange.linear_maps import (
+    Place,
+    in_every_layer,
+    maps_by_module,
+    shortest_endings,
+    sites_of_modules,
+)
+from peftbench.serving.exchange.tie import Tensors, Tie
+
+PREFIX = "base_model.model."
+_A = re.compile(re.escape(PREFIX) + r"(.+)\.lora_A\.weight")
+_READ = (
+    *("peft_type", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"),
+    *("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"),
+    # which maps they are is seen from the weights
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save"),
+    *("fan_in_fan_out", "megatron_core", "qalora_group_size", "ensure_weight_tying"),
+)
+_FIXED = {
+    "task_type": ("SEQ_CLS", None),
+    "bias": ("none",),
+    # the others change the base model's weights
+    "init_lora_weights": (True, False, "gaussian", "orthogonal"),
+}
+
+
+def _settings(config: LoraConfig, sites: Sites) -> Settings:
+    modules = maps_by_module(config.sites, sites)
+    ranks = {module: config.rank * len(places) for module, places in modules.items()}
+    rank = min(ranks.values())
+    alphas = {module: _alpha(config, places) for module, places in modules.items()}
+    alpha = alphas[min(ranks, key=lambda module: ranks[module])]
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": config.dropout,
+        "target_modules": shortest_endings(modules, sites),
+        "use_rslora": config.rslora,
+        "use_dora": config.dora,
+        "bias": "none",
+        "fan_in_fan_out": any(place.site.transposed for places in modules.values() for place in places),
+        "rank_pattern": {module: other for module, other in ranks.items() if other != rank},
+        "alpha_pattern": {module: other for module, other in alphas.items() if other != alpha},
+    }
+
+
+def _alpha(config: LoraConfig, places: list[Place]) -> float | int:
+    """Return the alpha that scales the update of a module as ours scale those of its maps."""
+    count = len(places)
+    return whole_number(config.alpha * (math.sqrt(count) if config.rslora else count))
+
+
+def _ties(config: LoraConfig, sites: Sites, name: str) -> list[Tie]:
+    ties = []
+    for module, places in maps_by_module(config.sites, sites).items():
+        whole, rank = Site(places[0].site.module), config.rank * len(places)
+        for number, place in enumerate(places):
+            ours, theirs = f"updates.{short_name(place.name)}.{place.layer}", f"{PREFIX}{module}.lora_"
+            block, rows = slice(number * config.rank, (number + 1) * config.rank), place.site.part or slice(None)
+            blank_a = partial(torch.zeros, rank, whole.in_features)
+            blank_b = partial(torch.zeros, whole.out_features, rank)
+            ties.append(Tie(f"{theirs}A.weight", f"{ours}.a", region=(block, slice(None)), blank=blank_a))
+            ties.append(Tie(f"{theirs}B.weight", f"{ours}.b", region=(rows, block), blank=blank_b))
+            if config.dora:  # rows without an update keep their own length
+                blank_m = partial(torch.linalg.vector_norm, whole.weight, dim=1)
+                magnitude = f"{theirs}magnitude_vector"
+                ties.append(Tie(magnitude, f"{ours}.magnitude", region=(rows,), blank=blank_m))
+    return ties
+
+
+def _config(settings: Settings, tensors: Tensors, sites: Sites) -> LoraConfig:
+    check_settings(settings, _READ, _FIXED)
+    rslora, dora = (bool(settings.get(key)) for key in ("use_rslora", "use_dora"))
+    acted_on = [match[1] for key in tensors if (match := _A.fullmatch(key))]
+    if not acted_on:
+        raise UserError("its weights hold no lora_A")
+    modules = {
+        module: _with_update(places, tensors.get(f"{PREFIX}{module}.lora_B.weight"))
+        for module, places in sites_of_modules(acted_on, sites).items()
+    }
+    ranks = {module: tensors[f"{PREFIX}{module}.lora_A.weight"].shape[0] for module in modules}
+    own_ranks = {rank / len(modules[module]) for module, rank in ranks.items()}
+    alphas = {_own_alpha(settings, module, len(places), rslora) for module, places in modules.items()}
+    if len(own_ranks) > 1 or len(alphas) > 1:
+        raise UserError("rank_pattern or alpha_pattern give its maps different ranks or scales: here all have one")
+    (rank,), (alpha,) = own_ranks, alphas
+    if rank != int(rank):
+        raise UserError("one pair A and B serves query, key and value together: here each has its own")
+    return LoraConfig(
+        rank=int(rank),
+        alpha=alpha,
+        dropout=0.0 if dora else float(required(settings, "lora_dropout", (int, float), 0.0)),
+        targets=[short_name(name) for name in in_every_layer((p for ps in modules.values() for p in ps), sites)],
+        rslora=rslora,
+        dora=dora,
+    )
+
+
+def _with_update(places: list[Place], b: torch.Tensor | None) -> list[Place]:
+    """Return those of a module's maps that its B changes; all where it changes none."""
+    if len(places) == 1 or b is None:
+        return places
+    return [place for place in places if place.site.part and b[place.site.part].any()] or places
+
+
+def _own_alpha(settings: Settings, module: str, count: int, rslora: bool) -> float:
+    alpha = required(settings, "lora_alpha", (int, float))
+    patterns = required(settings, "alpha_pattern", dict, {})
+    for pattern in patterns:
+        if not re.fullmatch(r"[\w.]+", pattern):
+            raise UserError(f"alpha_pattern: {pattern} is a regular expression, only names of maps are followed")
+        if module == pattern or module.endswith(f".{pattern}"):
+            alpha = required(patterns, pattern, (int, float))
+            break
+    return float(alpha) / (math.sqrt(count) if rslora else count)
+
+
+LORA = Converter(_settings, _ties, _config)

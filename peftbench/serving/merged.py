@@ -1,0 +1,37 @@
+"""An ordinary transformers folder of a run: the method in the weights, the head on top."""
+
+from pathlib import Path
+from typing import Any
+
+from peftbench.backbones.load import quiet
+from peftbench.errors import UserError
+from peftbench.methods import METHODS, Method
+from peftbench.serving.load import RunModel
+
+
+def check_fits_into_weights(name: str) -> None:
+    """Raise UserError for a method that acts beside the weights."""
+    fitting = [name for name, cls in METHODS.items() if cls.mergeable or cls.hook is Method.hook]
+    if name not in fitting:
+        raise UserError(
+            f"--to merged: {name} acts beside the weights, and plain transformers has no place for it; what can be"
+            f" exported so is {', '.join(sorted(fitting))}"
+        )
+
+
+def write_merged(model: RunModel, folder: Path) -> None:
+    """Write config, weights and tokenizer; the method stays merged."""
+    if type(model.method).mergeable:
+        model.method.merge()
+    labels = model.description.labels
+    headed: Any = model.backbone.model
+    headed.config.architectures = [type(headed).__name__]
+    if labels:
+        headed.config.id2label = dict(enumerate(labels))
+        headed.config.label2id = {label: number for number, label in enumerate(labels)}
+    headed.config.problem_type = "single_label_classification" if labels else "regression"
+    with quiet():
+        headed.save_pretrained(folder)
+    model.backbone.sites.tokenizer.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # written as its owner's alone, unlike the rest
+        weights.chmod((folder / "config.json").stat().st_mode)

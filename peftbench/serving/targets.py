@@ -1,0 +1,168 @@
+"""What a run can be exported to: for each target, which methods it takes, how it is written and how it is loaded."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from peftbench.errors import UserError
+from peftbench.runs.identity import file_name
+from peftbench.serving.exchange import adapterhub_folder, peft_folder
+from peftbench.serving.exchange.folder import write_provenance
+from peftbench.serving.load import RunModel
+from peftbench.serving.merged import check_fits_into_weights, write_merged
+
+ADAPTERS_PYTHON = "PEFTBENCH_ADAPTERS_PYTHON"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One form that a run is exported in.
+
+    Attributes:
+        title: of what reads it.
+        check: raises UserError for the name of a method that it cannot take, or where what reads it is missing.
+        write: (the run's id, its model, an empty folder) writes it; UserError for settings that it cannot express.
+        python: the interpreter that has what reads it; None where there is none.
+        loading: (the folder, the base model, what else loads that) → the lines of Python that load it.
+    """
+
+    title: str
+    check: Callable[[str], None]
+    write: Callable[[str, RunModel, Path], None]
+    python: Callable[[], str | None]
+    loading: Callable[[str, str, str], str]
+
+
+def _own_python() -> str | None:
+    return sys.executable
+
+
+def base_model(model: RunModel) -> str:
+    """Return what the base model is called where it can be had by anybody: its name on the hub, else its folder."""
+    return str(model.description.model.get("id") or model.base)
+
+
+def loading_lines(to: str, folder: str, model: RunModel) -> str:
+    """Return the lines of Python that load an exported folder."""
+    labels = model.description.labels
+    arguments = [f"id2label={dict(enumerate(labels))}" if labels else "num_labels=1"]
+    if attention := attention_needed(to, model.method.name):
+        arguments.append(f'attn_implementation="{attention}"')
+    saved = model.backbone.backbone.saved_head
+    if any(saved[name].shape != tensor.shape for name, tensor in model.backbone.head.items() if name in saved):
+        arguments.append("ignore_mismatched_sizes=True")
+    return TARGETS[to].loading(json.dumps(folder), json.dumps(base_model(model)), ", ".join(arguments))
+
+
+def attention_needed(to: str, method: str) -> str | None:
+    """Return the attention implementation that a method needs in a target's library, None where any will do.
+
+    AdapterHub's prompts and prefixes lose the padding mask in torch's fused attention.
+    """
+    return "eager" if to == "adapters" and method in ("prefix", "prompt", "mam") else None
+
+
+# merged -------------------------------------------------------------------------------------------------
+
+
+def _write_merged(run: str, model: RunModel, folder: Path) -> None:
+    write_merged(model, folder)
+
+
+def _load_merged(folder: str, base: str, arguments: str) -> str:
+    return f"""\
+from transformers import pipeline
+
+answer = pipeline("text-classification", model={folder})
+"""
+
+
+# Hugging Face peft --------------------------------------------------------------------------------------
+
+
+def _check_peft(name: str) -> None:
+    if name == "prompt":
+        raise UserError(
+            "--to peft: method=prompt puts its vectors in behind the embeddings' layer norm, and the head reads the"
+            " model's own first token; peft puts them in before the norm, and the head reads the first of them."
+            f" What can be exported so is {', '.join(sorted(peft_folder.CONVERTERS))}; --to adapters takes prompt"
+        )
+    _check_method("peft", name, peft_folder.CONVERTERS)
+    if find_spec("peft") is None:
+        raise UserError(
+            "--to peft: Hugging Face peft, which has to load what is written, is not installed here:"
+            " pip install 'peftbench[peft]'"
+        )
+
+
+def _check_method(target: str, name: str, methods: Any) -> None:
+    if name not in methods:
+        raise UserError(f"--to {target}: it has no {name}; what can be exported so is {', '.join(sorted(methods))}")
+
+
+def _write_peft(run: str, model: RunModel, folder: Path) -> None:
+    peft_folder.write(folder, model.method, model.backbone, base_model(model), model.description.model.get("revision"))
+    _write_provenance(run, model, folder)
+
+
+def _load_peft(folder: str, base: str, arguments: str) -> str:
+    return f"""\
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+base = AutoModelForSequenceClassification.from_pretrained({base}, {arguments})
+model = PeftModel.from_pretrained(base, {folder})
+"""
+
+
+# AdapterHub ---------------------------------------------------------------------------------------------
+
+
+def _check_adapters(name: str) -> None:
+    _check_method("adapters", name, adapterhub_folder.CONVERTERS)
+    _adapters_python()
+
+
+def _adapters_python() -> str | None:
+    """Return the Python that the user names; the library needs transformers 4, and so an environment of its own."""
+    named = os.environ.get(ADAPTERS_PYTHON)
+    if not named:
+        return None
+    if shutil.which(named) is None:
+        raise UserError(f"{ADAPTERS_PYTHON}={named}: no such program; name the Python of an environment with adapters")
+    return named
+
+
+def _write_adapters(run: str, model: RunModel, folder: Path) -> None:
+    name = re.sub(r"\W", "_", file_name(str(model.description.task["name"])))
+    adapterhub_folder.write(folder, model.method, model.backbone, name, model.description.labels)
+    _write_provenance(run, model, folder)
+
+
+def _load_adapters(folder: str, base: str, arguments: str) -> str:
+    return f"""\
+import adapters
+from transformers import AutoModelForSequenceClassification
+
+model = AutoModelForSequenceClassification.from_pretrained({base}, {arguments})
+adapters.init(model)
+model.load_adapter({folder}, set_active=True, use_safetensors=True)
+"""
+
+
+def _write_provenance(run: str, model: RunModel, folder: Path) -> None:
+    write_provenance(folder, run, model.description.model, model.weights, model.description.labels)
+
+
+TARGETS = {
+    "merged": Target("plain transformers", check_fits_into_weights, _write_merged, _own_python, _load_merged),
+    "peft": Target("Hugging Face peft", _check_peft, _write_peft, _own_python, _load_peft),
+    "adapters": Target("AdapterHub's adapters", _check_adapters, _write_adapters, _adapters_python, _load_adapters),
+}
