@@ -1,6 +1,6 @@
 """`peftbench train --help`: what can be chosen, and every setting with its value and its meaning."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -51,17 +51,17 @@ def print_help(overrides: Sequence[str]) -> None:
 
 def _print_settings(title: str, config: dict[str, Any], meanings: Mapping[str, str]) -> None:
     """Print those settings of the config that have a meaning, as they are typed."""
-    rows = [(f"{key}={_typed(value)}", meanings[key]) for key, value in _flat(config) if key in meanings]
+    rows = [(f"{key}={_typed(value)}", meanings[key]) for key, value in _flat(config, meanings) if key in meanings]
     if rows:
         console.print(f"\n{title}", style="bold")
         print_table(_table(rows))
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Walk to (dotted key, value) of every setting that is no group of others, an empty one aside."""
+def _flat(config: dict[str, Any], whole: Container[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Walk to (dotted key, value) of every setting that is no group of others, or empty, or one of `whole`."""
     for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+        if isinstance(value, dict) and value and f"{prefix}{key}" not in whole:
+            yield from _flat(value, whole, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -72,6 +72,8 @@ def _typed(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
         return f"[{','.join(map(_typed, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_typed(entry)}' for key, entry in value.items())}}}"
     return str(value)
 
 

@@ -11,7 +11,6 @@ from peftbench.assets.weights import model_files
 from peftbench.config.schema import ModelConfig, RunConfig, TrainerConfig
 from peftbench.errors import UserError
 from peftbench.runs.identity import run_id
-from peftbench.runs.parts import with_parts
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -27,6 +26,8 @@ def settled(config: RunConfig, planned: Planned | None = None) -> RunConfig:
     Raises UserError where there is no such folder, where it holds other files than a config from a record says, or
     where a run cannot be had or used.
     """
+    from peftbench.runs.parts import with_parts
+
     config = replace(config, trainer=_with_precision(config), model=_with_files(config.model))
     return with_parts(config, planned or {})
 
