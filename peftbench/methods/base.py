@@ -256,7 +256,7 @@ class Method(nn.Module, ABC):
 
     def _hook_rows(self, sites: Sites) -> Iterator[Handle]:
         assert sites.rows is not None
-        own = {_unescape(key): clone for key, clone in self.replaced.items()}
+        own = {unescape(key): clone for key, clone in self.replaced.items()}
         yield from own_parameters(sites.base, sites.rows, own)
         yield from self._acting_hooks(sites)
 
