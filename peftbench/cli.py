@@ -23,6 +23,7 @@ COMMANDS = {
     "table": "show or write a table from the runs there are",
     "evaluate": "score a finished run again, on any split",
     "predict": "labels and probabilities for text on the line, in a file or on standard input",
+    "serve": "answer over HTTP with several finished runs on one backbone",
     "export": "a finished run for transformers, Hugging Face peft or AdapterHub, checked by loading it there",
     "import": "an adapter of Hugging Face peft or AdapterHub as a run",
     "params": "parameter counts and shares, exact, without loading any weights",

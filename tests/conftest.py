@@ -156,6 +156,29 @@ def tiny_score_run(train_tiny: Callable[..., Record]) -> Record:
     return train_tiny("scores", "method=prefix", "method.length=4")
 
 
+TASK_METHODS = {
+    "lora": ["method=lora"],
+    "lora_again": ["method=lora", "seed=1"],
+    "adapter": ["method=adapter", "method.bottleneck=4"],
+    "prefix": ["method=prefix", "method.length=3"],
+    "prompt": ["method=prompt", "method.length=2"],
+    "bitfit": ["method=bitfit"],
+    "full": ["method=full"],
+    "head": ["method=head"],
+    "mam": ["method=mam", "method.mid_dim=4"],
+}
+
+
+@pytest.fixture(scope="session")
+def task_runs(train_tiny: Callable[..., Record]) -> dict[str, Record]:
+    """Runs of many methods on one backbone, two of one kind, on single texts and pairs, classes and scores."""
+    short = ["trainer.max_steps=3", "trainer.lr=0.02"]
+    found = {name: train_tiny("opinions", *overrides, *short) for name, overrides in TASK_METHODS.items()}
+    found["pairs"] = train_tiny("pairs", "method=ia3", *short)
+    found["scores"] = train_tiny("scores", "method=adapter", "method.bottleneck=4", *short)
+    return found
+
+
 TABLE = """
 title: Tiny
 base: [experiment=tiny, model=local, model.path={model}, task=text_file, task.max_length=32, {splits}

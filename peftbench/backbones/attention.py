@@ -18,24 +18,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from peftbench.backbones.prepended import KeySource, Prepended, PrependedToRows
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 
 _REGISTERED = "peftbench_prefix_"
-
-
-@dataclass(frozen=True, eq=False)
-class KeySource:
-    """Keys and values for every layer.
-
-    Attributes:
-        length: how many.
-        rows: called with a layer's number, gives (2, length, key_width), keys then values; (2, 0, key_width), and no
-            graph behind it, for a layer that goes without.
-    """
-
-    length: int
-    rows: Callable[[int], torch.Tensor]
 
 
 def check_reachable(sites: Sites) -> None:
@@ -48,15 +35,18 @@ def check_reachable(sites: Sites) -> None:
 
 
 def prepend_keys(sites: Sites, source: KeySource) -> "PrependedKeys":
-    """Let every layer attend to the source's keys and values too, until the handle is removed."""
+    """Let every layer attend to the source's keys and values too, until the handle is removed.
+
+    With `sites.rows` these rows of the batch alone do; others that share the batch come with rows of their own.
+    """
     check_reachable(sites)
     prepended = _PREPENDED.get(sites.base)
     if prepended is None:
-        prepended = _PREPENDED[sites.base] = _Prepended()
-        prepended.sources.append(source)
+        prepended = _PREPENDED[sites.base] = Prepended() if sites.rows is None else PrependedToRows()
+        prepended.add(source, sites.rows)
         prepended.handles += _route(sites, prepended) if sites.attention_interface else _widen_rows(sites, prepended)
     else:
-        prepended.sources.append(source)
+        prepended.add(source, sites.rows)
     return PrependedKeys(sites.base, source)
 
 
@@ -70,62 +60,39 @@ class PrependedKeys:
     def remove(self) -> None:
         """Attend without this source; without any, as the backbone does by itself."""
         prepended = _PREPENDED[self.base]
-        prepended.sources.remove(self.source)
+        prepended.remove(self.source)
         if not prepended.sources:
             for handle in reversed(prepended.handles):
                 handle.remove()
             del _PREPENDED[self.base]
 
 
-class _Prepended:
-    """All sources of one backbone, in the order they came."""
-
-    def __init__(self) -> None:
-        self.sources: list[KeySource] = []
-        self.handles: list[Any] = []
-        self.masks: list[tuple[torch.Tensor, int, torch.Tensor]] = []
-
-    def rows(self, layer: int) -> torch.Tensor:
-        parts = [source.rows(layer) for source in self.sources]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-    def widened(self, mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
-        """Return the mask with `length` allowed columns in front; layers share masks, so they are kept."""
-        if mask is None:
-            return None
-        for known, known_length, widened in self.masks:
-            if known is mask and known_length == length:
-                return widened
-        widened = F.pad(mask, (length, 0), value=0.0 if mask.is_floating_point() else 1)
-        self.masks.append((mask, length, widened))
-        return widened
-
-
-_PREPENDED: WeakKeyDictionary[nn.Module, _Prepended] = WeakKeyDictionary()
+_PREPENDED: WeakKeyDictionary[nn.Module, Prepended] = WeakKeyDictionary()
 
 
 def prepend(prefix: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return keys and values with the prefix before them.
 
     Args:
-        prefix: (2, length, heads · head_dim), keys then values.
+        prefix: (2, length, heads · head_dim), keys then values; or of each row, (2, batch, length, heads · head_dim).
         keys: (batch, heads, sequence, head_dim). values: the same shape.
     """
     batch, heads, _, head_dim = keys.shape
-    both = prefix.view(2, 1, -1, heads, head_dim).transpose(2, 3).expand(-1, batch, -1, -1, -1)
+    rows = prefix.shape[1] if prefix.dim() == 4 else 1
+    both = prefix.reshape(2, rows, -1, heads, head_dim).transpose(2, 3).expand(-1, batch, -1, -1, -1)
     return torch.cat([both[0], keys], dim=2), torch.cat([both[1], values], dim=2)
 
 
 # through transformers' attention functions --------------------------------------------------------------
 
 Inner = Callable[..., Any]
-_ROUTED: WeakKeyDictionary[nn.Module, tuple[_Prepended, int, Inner]] = WeakKeyDictionary()
+_ROUTED: WeakKeyDictionary[nn.Module, tuple[Prepended, int, Inner]] = WeakKeyDictionary()
 
 
 class _Routing:
     """Points a backbone's attention at `_attend` until removed."""
 
-    def __init__(self, sites: Sites, prepended: _Prepended) -> None:
+    def __init__(self, sites: Sites, prepended: Prepended) -> None:
         # a model has imported these; to know the methods there are takes no second for them
         from transformers import AttentionInterface, AttentionMaskInterface
         from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -150,7 +117,7 @@ class _Routing:
             _ROUTED.pop(module, None)
 
 
-def _route(sites: Sites, prepended: _Prepended) -> list[Any]:
+def _route(sites: Sites, prepended: Prepended) -> list[Any]:
     forget = sites.base.register_forward_pre_hook(lambda _module, _args: prepended.masks.clear())
     return [forget, _Routing(sites, prepended)]
 
@@ -165,33 +132,36 @@ def _attend(
 ) -> Any:
     """Attend as the registry asks, with the layer's prefix before keys and values."""
     prepended, layer, inner = _ROUTED[module]
-    rows = prepended.rows(layer)
-    if length := rows.shape[1]:
-        key, value = prepend(rows.to(key.dtype), key, value)
-        attention_mask = prepended.widened(attention_mask, length)
+    prefix = prepended.keys(layer)
+    if length := prefix.shape[-2]:
+        key, value = prepend(prefix.to(key.dtype), key, value)
+        attention_mask = prepended.widened(attention_mask, length, key)
     return inner(module, query, key, value, attention_mask, **kwargs)
 
 
 # through more rows in each self-attention ---------------------------------------------------------------
 
 
-def _widen_rows(sites: Sites, prepended: _Prepended) -> list[Any]:
+def _widen_rows(sites: Sites, prepended: Prepended) -> list[Any]:
     return [handle for layer in range(len(sites.layers)) for handle in _widen_layer(sites, prepended, layer)]
 
 
-def _widen_layer(sites: Sites, prepended: _Prepended, layer: int) -> Iterator[RemovableHandle]:
+def _widen_layer(sites: Sites, prepended: Prepended, layer: int) -> Iterator[RemovableHandle]:
     mask_is_product = sites.layout.name == "deberta"
     rows: list[torch.Tensor] = []
 
     def widen(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         hidden, mask, *rest = args
-        length = prepended.rows(layer).shape[1]
+        length = prepended.keys(layer).shape[-2]
         if not length:
             return None
         rows[:] = [F.pad(hidden, (0, 0, length, 0))]
+        if mask is None and isinstance(prepended, PrependedToRows):
+            mask = hidden.new_zeros(hidden.shape[0], 1, 1, hidden.shape[1])
         if mask is not None:
             more_queries = length if mask.shape[-2] > 1 else 0
             mask = F.pad(mask, (length, 0, more_queries, 0), value=1 if mask_is_product else 0)
+            mask = prepended.hide(mask, 0 if mask_is_product else torch.finfo(torch.float32).min)
         if mask_is_product:
             kwargs["relative_pos"] = None  # built anew for the wider sequence
         elif rest and rest[0] is not None:
@@ -202,7 +172,7 @@ def _widen_layer(sites: Sites, prepended: _Prepended, layer: int) -> Iterator[Re
         def hook(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
             if not rows or args[0] is not rows[0]:  # DeBERTa sends its relative embeddings through the same maps
                 return None
-            prefix = prepended.rows(layer)[which].to(output.dtype).expand(output.shape[0], -1, -1)
+            prefix = prepended.keys(layer)[which].to(output.dtype).expand(output.shape[0], -1, -1)
             return torch.cat([prefix, output[:, prefix.shape[1] :]], dim=1)
 
         return hook
@@ -211,7 +181,7 @@ def _widen_layer(sites: Sites, prepended: _Prepended, layer: int) -> Iterator[Re
         if not rows:
             return None
         rows.clear()
-        return (output[0][:, prepended.rows(layer).shape[1] :], *output[1:])
+        return (output[0][:, prepended.keys(layer).shape[-2] :], *output[1:])
 
     yield sites.self_attention[layer].register_forward_pre_hook(widen, with_kwargs=True)
     yield sites.at("attention.key")[layer].module.register_forward_hook(fill(0))

@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from peftbench.backbones.attachments import Handle
+from peftbench.backbones.rows import Rows
 from peftbench.backbones.sites import Sites
 
 
@@ -15,7 +17,7 @@ def insert_rows(x: torch.Tensor, rows: torch.Tensor, at: int) -> torch.Tensor:
     """Return x with rows put in at index `at` of each sequence.
 
     Args:
-        x: (batch, sequence, d). rows: (length, d). at: 0 … sequence.
+        x: (batch, sequence, d). rows: (length, d), or for each of the batch, (batch, length, d). at: 0 … sequence.
     """
     inserted = rows.to(x.dtype).expand(x.shape[0], -1, -1)
     return torch.cat([x[:, :at], inserted, x[:, at:]], dim=1)
@@ -47,7 +49,13 @@ def insert_at_entry(sites: Sites, rows: Callable[[], torch.Tensor], length: int,
 
     Where positions are added to the embeddings the tokens keep theirs. Where they are computed from the sequence
     that enters (rotary, relative) the rows count as tokens among the others.
+
+    With `sites.rows` the batch already has `length` or more positions of padding behind each of these rows, masked as
+    if the new rows were tokens: as many of them make room.
     """
+    if sites.rows is not None:
+        yield _make_room(sites, sites.rows, rows, length, at)
+        return
     if sites.layout.encoder is not None:
 
         def enter_encoder(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
@@ -72,15 +80,41 @@ def insert_at_entry(sites: Sites, rows: Callable[[], torch.Tensor], length: int,
     yield sites.at("embeddings")[0].replace(lambda x: insert_rows(x, rows(), at))
 
 
+def _make_room(sites: Sites, batch: Rows, rows: Callable[[], torch.Tensor], length: int, at: int) -> RemovableHandle:
+    def enter(x: torch.Tensor) -> torch.Tensor:
+        own = batch.of(x)
+        return batch.put(x, insert_rows(own[:, : own.shape[1] - length], batch.spread(rows()), at))
+
+    def enter_encoder(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        if args:
+            return (enter(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": enter(kwargs["hidden_states"])}
+
+    site = sites.at("embeddings")[0]
+    if site.entry:
+        return site.module.register_forward_pre_hook(enter_encoder, with_kwargs=True)
+    return site.module.register_forward_hook(lambda _, args, output: enter(output))
+
+
 def leave_out_behind_attention(sites: Sites, length: int, at: int) -> RemovableHandle:
-    """Take the rows out again once the last layer has attended to them: nobody reads what becomes of them."""
+    """Take the rows out again once the last layer has attended to them: nobody reads what becomes of them.
+
+    With `sites.rows` these rows of the batch end in as many positions of padding again.
+    """
+
+    def shorten(x: torch.Tensor) -> torch.Tensor:
+        if sites.rows is None:
+            return leave_out_rows(x, length, at)
+        kept = leave_out_rows(sites.rows.of(x), length, at)
+        return sites.rows.put(x, F.pad(kept, (0, 0, 0, x.shape[1] - kept.shape[1])))
+
     if not sites.layout.pre_norm:
         norm = sites.at("attention.norm")[-1].module
-        return norm.register_forward_pre_hook(lambda _, args: (leave_out_rows(args[0], length, at), *args[1:]))
+        return norm.register_forward_pre_hook(lambda _, args: (shorten(args[0]), *args[1:]))
 
     def leave(module: nn.Module, args: tuple, output: Any) -> Any:  # the residual still has every row before
         if isinstance(output, tuple):
-            return (leave_out_rows(output[0], length, at), *output[1:])
-        return leave_out_rows(output, length, at)
+            return (shorten(output[0]), *output[1:])
+        return shorten(output)
 
     return sites.layers[-1].register_forward_hook(leave)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
+from peftbench.backbones.rows import Rows
 from peftbench.errors import UserError
 
 
@@ -23,6 +23,7 @@ class Site:
         entry: the site is what enters the module (its first argument), not what it returns.
         name: among the sites of a layer.
         layer: the number of the layer it lies in; None where it lies in none.
+        rows: of the batch, that what is attached acts on; None for all.
     """
 
     module: nn.Module
@@ -30,6 +31,7 @@ class Site:
     entry: bool = False
     name: str = ""
     layer: int | None = None
+    rows: Rows | None = None
 
     # a linear map: its weight is (d_out, d_in) here, however the module keeps it --------------------------
 
@@ -78,16 +80,17 @@ class Site:
         if self.entry:
 
             def enter(module: nn.Module, args: tuple) -> tuple:
-                return (function(args[0]), *args[1:])
+                x = args[0]
+                return (function(x) if self.rows is None else self.rows.replace(x, function), *args[1:])
 
             return SiteHandle(self, self.module.register_forward_pre_hook(enter))
-        return SiteHandle(self, self.module.register_forward_hook(lambda _, args, out: self._with(out, function)))
+        return SiteHandle(self, self.module.register_forward_hook(lambda _, args, out: self._with(args, out, function)))
 
     def replace_output(self, function: Callable[[Any, torch.Tensor], torch.Tensor]) -> "SiteHandle":
         """Replace the site's output by `function(the module's input, output)` until the handle is removed."""
 
         def leave(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
-            return self._with(output, partial(function, args[0]))
+            return self._with(args, output, function, args[0])
 
         return SiteHandle(self, self.module.register_forward_hook(leave))
 
@@ -101,12 +104,21 @@ class Site:
         vars(self.module)["forward"] = forward
         return SiteHandle(self, _TakenOver(self.module), inside=True)
 
-    def _with(self, output: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Return the module's output with `function` done to the site's part of it."""
+    def _with(
+        self, args: tuple, output: torch.Tensor, function: Callable[..., torch.Tensor], *others: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the module's output with `function(others …, it)` in the place of the site's part of it."""
+        part = output if self.part is None else output[..., self.part]
+        if self.rows is None:
+            new = function(*others, part)
+        else:  # what a module hands on as it came is somebody else's too
+            inplace = output.data_ptr() != args[0].data_ptr()
+            new = self.rows.replace(part, function, *others, inplace=inplace)
+            if new is part:
+                return output
         if self.part is None:
-            return function(output)
-        start, stop = self.part.start, self.part.stop
-        return torch.cat([output[..., :start], function(output[..., self.part]), output[..., stop:]], dim=-1)
+            return new
+        return torch.cat([output[..., : self.part.start], new, output[..., self.part.stop :]], dim=-1)
 
     def watch(self, function: Callable[[torch.Tensor], None]) -> "WatchHandle":
         """Call `function(tensor)` with what passes the site, until the handle is removed."""
@@ -178,6 +190,6 @@ class Span:
             if not entered:
                 raise RuntimeError(f"{self.exit.name} runs twice, what enters its sub-layer is read once")
             # where the last layer computes its first rows alone, the input's others have no output
-            return function(entered.pop()[:, : output.shape[1]], output)
+            return self.exit._with(args, output, function, entered.pop()[:, : output.shape[1]])
 
         return [self.entry.watch(keep), SiteHandle(self.exit, self.exit.module.register_forward_hook(leave))]

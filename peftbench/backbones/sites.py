@@ -5,7 +5,7 @@ so a relative of a known architecture (CamemBERT, ERNIE, ...) works without an e
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from peftbench.backbones.attachments import Attachments, attachments_of
 from peftbench.backbones.layouts import LAYOUTS, Layout
+from peftbench.backbones.rows import Rows
 from peftbench.backbones.site import Site, Span
 from peftbench.errors import UserError, nearest
 
@@ -42,6 +43,7 @@ class Sites:
         positions: longest token sequence the model takes.
         head_modules: the head's modules, the first first. tokenizer: None where it was not given.
         fresh: names of the encoder's parameters that no checkpoint filled.
+        rows: of a batch, that what is attached acts on; None for all.
     """
 
     model: Any
@@ -55,12 +57,17 @@ class Sites:
     head_modules: tuple[nn.Module, ...] = ()
     tokenizer: Any = None
     fresh: frozenset[str] = frozenset()
+    rows: Rows | None = None
 
     def at(self, name: str) -> list[Site]:
         """Return the sites of a name, one a layer in order (`embeddings` and `final`: one in all).
 
         Raises UserError for a name that is no site of this model.
         """
+        found = self._found(name)
+        return found if self.rows is None else [replace(site, rows=self.rows) for site in found]
+
+    def _found(self, name: str) -> list[Site]:
         if name == "embeddings":
             if self.layout.encoder is None:
                 return [Site(self.base.embeddings, name=name)]

@@ -20,7 +20,7 @@ from peftbench.errors import UserError
 _SHELLS = ("bash", "zsh", "fish")
 # command → the config whose keys and groups its overrides are of
 _WITH_OVERRIDES = {"train": "train", "import": "train", "params": "train", "sweep": "sweep", "table": "sweep"}
-_WITH_RUN = ("evaluate", "export", "predict", "runs")
+_WITH_RUN = ("evaluate", "export", "predict", "runs", "serve")
 
 # Hydra's function never puts a space behind a word, for an override may go on; a whole word is to have one.
 _BASH = """

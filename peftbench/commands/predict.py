@@ -2,13 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.arguments import Parser
-from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
+from peftbench.commands.run_options import (
+    add_inference_arguments,
+    add_precision_argument,
+    add_run_arguments,
+    chosen_run,
+    working,
+)
 from peftbench.config.schema import TaskConfig, fill
 from peftbench.errors import UserError
 from peftbench.serving.inputs import Row, read_input
@@ -16,7 +22,7 @@ from peftbench.terminal import error_console
 
 if TYPE_CHECKING:
     from peftbench.serving.outputs import Batch
-    from peftbench.serving.predictor import Predictor
+    from peftbench.serving.predictor import Answer
 
 _BLANK_ROWS_NAMED = 10
 
@@ -28,9 +34,14 @@ def build_parser() -> argparse.ArgumentParser:
         description="Label text with a finished run: text on the line, in a file or on standard input. Every line"
         " or row gets an answer, in order; one without text gets an empty one.",
         epilog="A task of pairs takes its texts two by two on the line; in a file or on standard input a tab"
-        " stands between the two.",
+        " stands between the two. Several runs of one backbone answer a file together, whose column `task` says"
+        " which of them each row is for: peftbench predict --runs mrpc=RUN rte=RUN FILE.",
     )
-    add_run_arguments(parser)
+    add_run_arguments(parser, nargs="?")
+    parser.add_argument(
+        "--runs", nargs="+", metavar="TASK=RUN", help="several runs, each with the name that the column `task` has"
+    )
+    add_precision_argument(parser)
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="text to label; without any, standard input is read")
     parser.add_argument(
         "--file",
@@ -56,9 +67,16 @@ def main(argv: list[str]) -> int:
     """
     arguments = build_parser().parse_intermixed_args(argv)
     _check_output(arguments)
+    if arguments.runs:
+        from peftbench.commands.predict_tasks import predict_tasks
+
+        return predict_tasks(arguments)
+    if arguments.run is None:
+        raise UserError("name a run, or several with --runs; `peftbench predict --help` shows how")
+    if arguments.precision:
+        raise UserError("--precision is of several runs, --runs; one answers in the precision of its training")
     record = chosen_run(arguments)
 
-    from peftbench.serving import outputs
     from peftbench.serving.load import check_mergeable, describe_run
     from peftbench.serving.predictor import load_predictor
     from peftbench.training.devices import choose_device
@@ -68,21 +86,35 @@ def main(argv: list[str]) -> int:
         check_mergeable(description.method["name"])
     choose_device(arguments.device)  # a mistake shows before anything is read
     header, rows = read_input(arguments.texts, arguments.file, fill(TaskConfig, description.task, "task").text)
-    rows = _through_first_text(rows)
+    rows = through_first_text(rows)
     with working("loading the model"):
         predictor = load_predictor(record, "", arguments.device, arguments.merged, arguments.batch_size)
     blank: list[int] = []
-    batches = _answered(predictor, rows, 1 if _is_typed(arguments) else predictor.batch_size, blank)
+    size = 1 if _is_typed(arguments) else predictor.batch_size
+    batches = answered(lambda batch: predictor.predict([row.texts for row in batch]), rows, size, blank)
+    show(arguments, batches, header, predictor.columns, predictor.labels)
+    report_blank(blank)
+    return 0
+
+
+def show(
+    arguments: argparse.Namespace,
+    batches: Iterator["Batch"],
+    header: list[str],
+    columns: list[str],
+    labels: list[str] | None,
+) -> None:
+    """Print or write the answers in the form that the arguments ask for; `labels` is None for several tasks."""
+    from peftbench.serving import outputs
+
     if arguments.output is not None:
-        outputs.write_csv(arguments.output, batches, header, predictor.labels)
+        outputs.write_csv(arguments.output, batches, header, labels)
     elif arguments.json:
         outputs.print_json(batches)
     elif sys.stdout.isatty():
-        outputs.print_table(batches, predictor.columns, predictor.labels)
+        outputs.print_table(batches, columns, labels)
     else:
-        outputs.print_tsv(batches, predictor.columns, predictor.labels)
-    _report_blank(blank)
-    return 0
+        outputs.print_tsv(batches, columns, labels)
 
 
 def _check_output(arguments: argparse.Namespace) -> None:
@@ -103,7 +135,7 @@ def _is_typed(arguments: argparse.Namespace) -> bool:
     return not arguments.texts and arguments.file is None and sys.stdin.isatty()
 
 
-def _through_first_text(rows: Iterator[Row]) -> Iterator[Row]:
+def through_first_text(rows: Iterator[Row]) -> Iterator[Row]:
     """Read up to the first row with a text, so that a mistake shows before the model is loaded."""
     first: list[Row] = []
     for row in rows:
@@ -113,7 +145,9 @@ def _through_first_text(rows: Iterator[Row]) -> Iterator[Row]:
     return chain(first, rows)
 
 
-def _answered(predictor: "Predictor", rows: Iterator[Row], size: int, blank: list[int]) -> Iterator["Batch"]:
+def answered(
+    predict: Callable[[list[Row]], list["Answer"]], rows: Iterator[Row], size: int, blank: list[int]
+) -> Iterator["Batch"]:
     """Yield rows with their answers, `size` at a time; `blank` gets the numbers of the rows without text.
 
     What stands in front of a bad line is answered before its error.
@@ -130,12 +164,13 @@ def _answered(predictor: "Predictor", rows: Iterator[Row], size: int, blank: lis
     readable = until_error()
     while batch := list(islice(readable, size)):
         blank += [row.number for row in batch if row.blank]
-        yield list(zip(batch, predictor.predict([row.texts for row in batch]), strict=True))
+        yield list(zip(batch, predict(batch), strict=True))
     if error is not None:
         raise error
 
 
-def _report_blank(blank: list[int]) -> None:
+def report_blank(blank: list[int]) -> None:
+    """Say which rows had no text."""
     if blank:
         numbers = ", ".join(map(str, blank[:_BLANK_ROWS_NAMED]))
         more = f" and {len(blank) - _BLANK_ROWS_NAMED} more" if len(blank) > _BLANK_ROWS_NAMED else ""

@@ -4,28 +4,49 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from peftbench.errors import UserError
 from peftbench.runs.find import load_run
 from peftbench.runs.record import Record
 
+_RUN = "a finished run: its folder, its id, the start of the id, or its hash"
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add RUN and where it is looked for."""
-    parser.add_argument(
-        "run", metavar="RUN", help="a finished run: its folder, its id, the start of the id, or its hash"
-    )
+
+def add_run_arguments(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Add RUN, with argparse's `options`, and where it is looked for."""
+    parser.add_argument("run", metavar="RUN", help=_RUN, **options)
+    add_records_arguments(parser)
+
+
+def add_records_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add where runs are looked for."""
     parser.add_argument(
         "--output-dir", type=Path, default=Path("outputs"), help="where the records lie (default: outputs)"
     )
     parser.add_argument("--experiment", help="look for the run in this experiment only")
 
 
-def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how the model computes: device, batch size, merged or not."""
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Add where the model computes."""
     parser.add_argument(
         "--device", default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:N (default: auto)"
     )
-    parser.add_argument("--batch-size", type=_positive, metavar="N", help="rows in one pass (default: the run's own)")
+
+
+def add_precision_argument(parser: argparse.ArgumentParser) -> None:
+    """Add in what several runs compute together."""
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        help="in which several runs answer (default: that of their training, the same for all)",
+    )
+
+
+def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how the model computes: device, batch size, merged or not."""
+    add_device_argument(parser)
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="rows in one pass (default: the run's own)")
     parser.add_argument(
         "--merged", action="store_true", help="fold the method into the backbone's weights first (ia3, lora)"
     )
@@ -33,7 +54,33 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
 
 def chosen_run(arguments: argparse.Namespace) -> Record:
     """Return the record that the arguments name; UserError with the nearest where there is none."""
-    return load_run(arguments.run, arguments.output_dir / (arguments.experiment or ""))
+    return load_run(arguments.run, records_dir(arguments))
+
+
+def records_dir(arguments: argparse.Namespace) -> Path:
+    """Return the folder that the arguments say runs are looked for in."""
+    folder: Path = arguments.output_dir / (arguments.experiment or "")
+    return folder
+
+
+def find_task_runs(words: list[str], folder: Path) -> dict[str, Record]:
+    """Return the runs that `TASK=RUN` name, or `RUN` alone, which goes by the name of the task it was trained on.
+
+    Raises UserError for a name twice and for a run that is not there or has not finished.
+    """
+    from peftbench.serving.load import describe_run
+
+    records: dict[str, Record] = {}
+    for word in words:
+        name, equals, run = word.partition("=")
+        if not equals or "/" in name:  # of a folder
+            name, run = "", word
+        record = load_run(run, folder)
+        name = name or str(describe_run(record).task["name"])
+        if name in records:
+            raise UserError(f"two runs are named {name}: name each by a task of its own, TASK={run}")
+        records[name] = record
+    return records
 
 
 @contextmanager
@@ -48,11 +95,12 @@ def working(text: str) -> Iterator[None]:
         yield
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Read a number of 1 or more from the command line."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} must be 1 or more")
     return value
 
 
-_positive.__name__ = "whole number"  # argparse names the type in its error
+positive.__name__ = "whole number"  # argparse names the type in its error

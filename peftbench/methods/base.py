@@ -19,6 +19,7 @@ from torch import nn
 from peftbench.backbones.attachments import Attachment, Change, Handle, Parameters
 from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import Backbone
+from peftbench.backbones.own_parameters import own_parameters
 from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
@@ -115,6 +116,11 @@ class Method(nn.Module, ABC):
         return 0
 
     @property
+    def inserted_tokens(self) -> int:
+        """How many rows the method puts among those of each sequence."""
+        return 0
+
+    @property
     def keeps_first_row(self) -> bool:
         """Whether row 0 of the last layer's input is still the model's own first token."""
         return True
@@ -165,11 +171,17 @@ class Method(nn.Module, ABC):
     def attach(self, sites: Sites) -> None:
         """Act on the backbone from now on, behind what is attached to it already.
 
+        With `sites.rows` it acts on these rows of the batch alone; of several groups of rows each meets its own of the
+        method's tensors, which are stacked then (see `peftbench.methods.stacking`).
+
         Raises UserError where this method is attached already. After an error the backbone is as it was.
         """
         if self.attached:
             raise UserError("this method is attached to a backbone already: detach it first")
-        attachment = Attachment(partial(self._acting_hooks, sites), self._replacements(sites))
+        if sites.rows is None:
+            attachment = Attachment(partial(self._acting_hooks, sites), self._replacements(sites))
+        else:
+            attachment = Attachment(partial(self._hook_rows, sites))
         self._attached.append((sites, attachment))
         try:
             sites.attachments.add(attachment)
@@ -241,6 +253,12 @@ class Method(nn.Module, ABC):
                 handle.remove()
             else:
                 yield handle
+
+    def _hook_rows(self, sites: Sites) -> Iterator[Handle]:
+        assert sites.rows is not None
+        own = {unescape(key): clone for key, clone in self.replaced.items()}
+        yield from own_parameters(sites.base, sites.rows, own)
+        yield from self._acting_hooks(sites)
 
     def _replacements(self, sites: Sites) -> dict[nn.Module, Change]:
         """Return what puts the clones that train in the place of the backbone's parameters."""

@@ -15,6 +15,7 @@ from peftbench.backbones.sites import WHOLE_SITES, Sites
 from peftbench.errors import UserError
 from peftbench.methods.base import check_at_least
 from peftbench.methods.drop import COMPLEXITY, THIRDS, DroppableMethod, check_drop, third_of
+from peftbench.methods.stacking import linear
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 ACTIVATIONS: dict[str, Activation] = {
@@ -136,14 +137,14 @@ def bottleneck_update(
     up_bias: torch.Tensor,
     activation: Activation,
 ) -> torch.Tensor:
-    """Return W_up·act(W_down·x + b_down) + b_up.
+    """Return W_up·act(W_down·x + b_down) + b_up; all may be stacked (see `peftbench.methods.stacking`).
 
     Args:
         x: (..., d).
         down_weight: (m, d). down_bias: (m,). up_weight: (d, m). up_bias: (d,).
         activation: elementwise function.
     """
-    return F.linear(activation(F.linear(x, down_weight, down_bias)), up_weight, up_bias)
+    return linear(activation(linear(x, down_weight, down_bias)), up_weight, up_bias)
 
 
 class Bottleneck(nn.Module):

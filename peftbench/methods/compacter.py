@@ -72,11 +72,11 @@ def phm_weight(rule: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> t
     Under autocast it stays in the tensors' own type: it is small, and bf16 would round every term.
 
     Args:
-        rule: A, (n, n, n). left: s, (maps, n, d_in / n, r). right: t, (maps, n, r, d_out / n).
+        rule: A, (n, n, n). left: s, (maps, n, d_in / n, r). right: t, (maps, n, r, d_out / n). All may be stacked.
     """
     with torch.autocast(rule.device.type, enabled=False):
-        product = torch.einsum("nij,mnpq->mjqip", rule, left @ right)
-    return product.flatten(3).flatten(1, 2)
+        product = torch.einsum("...nij,...mnpq->...mjqip", rule, left @ right)
+    return product.flatten(-2).flatten(-3, -2)
 
 
 class PhmMaps(nn.Module):
@@ -125,7 +125,7 @@ class Compacter(BottleneckMethod, name="compacter"):
     def adapters(self) -> list[Tensors]:
         """Multiply the factors out: weight (m, d) and bias of the way down, weight (d, m) and bias of that up."""
         down, up = (phm_weight(self.rule, maps.left, maps.right) for maps in (self.down, self.up))
-        return list(zip(down.unbind(), self.down.biases, up.unbind(), self.up.biases, strict=True))
+        return list(zip(down.unbind(-3), self.down.biases, up.unbind(-3), self.up.biases, strict=True))
 
     def _before_forward(self, module: nn.Module, args: tuple) -> None:
         factors = (self.rule, self.down.left, self.down.right, self.up.left, self.up.right)

@@ -41,8 +41,8 @@ class Ia3Config:
 
 
 def rescale(x: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Return factors ⊙ x; x: (..., d), factors: (d,)."""
-    return x * factors.to(x.dtype)
+    """Return factors ⊙ x; x: (..., d), factors: (d,); stacked (groups, rows, d) and (groups, d)."""
+    return x * factors.to(x.dtype).unsqueeze(-2)
 
 
 class Ia3(Method, name="ia3"):

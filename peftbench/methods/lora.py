@@ -19,6 +19,7 @@ from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.methods.base import Method, check_at_least
 from peftbench.methods.folding import Fold
+from peftbench.methods.stacking import linear
 from peftbench.methods.targets import check_targets, short_name, target_sites
 
 
@@ -67,10 +68,12 @@ def lora(output: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor
 
     Args:
         output: (..., d_out), the linear map's own output. x: (..., d_in), its input.
-        a: (r, d_in). b: (d_out, r).
+        a: (r, d_in). b: (d_out, r). All may be stacked (see `peftbench.methods.stacking`).
         scale: alpha / rank.
     """
-    inner = F.linear(x, a)
+    inner = linear(x, a)
+    if b.dim() == 3:
+        return torch.baddbmm(output, inner, b.mT, alpha=scale)
     flat = output.reshape(-1, output.shape[-1])
     # one fused kernel instead of a product, a scaling and an addition
     return torch.addmm(flat, inner.reshape(-1, a.shape[0]), b.t(), alpha=scale).view(output.shape)
@@ -84,13 +87,13 @@ def dora_weight(
     Under autocast it stays in the tensors' own type: a norm in bf16 would have three digits.
 
     Args:
-        weight: (d_out, d_in). a: (r, d_in). b: (d_out, r). magnitude: (d_out,).
+        weight: (d_out, d_in). a: (r, d_in). b: (d_out, r). magnitude: (d_out,). All but the weight may be stacked.
         scale: alpha / rank.
     """
     with torch.autocast(weight.device.type, enabled=False):
         direction = weight + scale * (b @ a)
-        norm = direction.detach().norm(dim=1)
-        return direction * (magnitude / norm)[:, None]
+        norm = direction.detach().norm(dim=-1)
+        return direction * (magnitude / norm)[..., None]
 
 
 class Update(nn.Module):
@@ -131,7 +134,7 @@ class Lora(Method, name="lora"):
                 x: torch.Tensor, output: torch.Tensor, site: Site = site, update: Update = update
             ) -> torch.Tensor:
                 if update.magnitude is not None:
-                    return F.linear(x, self._merged_weight(site.weight, update), site.bias)
+                    return linear(x, self._merged_weight(site.weight, update), site.bias)
                 if self.config.dropout:
                     # the backbone's mode, not our own
                     x = F.dropout(x, self.config.dropout, site.module.training)

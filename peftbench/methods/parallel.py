@@ -55,10 +55,10 @@ def parallel_adapter(
 
     Args:
         x: (..., d), what the feed-forward part reads. output: what it gives, the same shape.
-        update: the bottleneck. scale: a number, or a tensor without dimensions.
+        update: the bottleneck. scale: a number, or a tensor without dimensions, stacked (groups,).
     """
     if isinstance(scale, torch.Tensor):
-        return output + scale * update(x)
+        return output + scale[..., None, None] * update(x)
     return torch.add(output, update(x), alpha=scale)  # one pass over the output
 
 

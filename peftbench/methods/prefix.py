@@ -75,14 +75,16 @@ class Prefix(Method, name="prefix"):
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Let each layer attend to its prefix too."""
         yield sites.base.register_forward_pre_hook(self._before_forward)
-        yield prepend_keys(sites, KeySource(self.config.length, self._rows))
+        yield prepend_keys(sites, KeySource(self.config.length, self._keys))
 
     def _before_forward(self, module: nn.Module, args: tuple) -> None:
         self._current = self.prefixes().contiguous()
 
-    def _rows(self, layer: int) -> torch.Tensor:
+    def _keys(self, layer: int) -> torch.Tensor:
         assert self._current is not None
-        return self._current.detach()[layer, :, :0] if layer in self.bare else self._current[layer]
+        if layer in self.bare:
+            return self._current.detach().select(-4, layer)[..., :0, :]
+        return self._current.select(-4, layer)
 
     @property
     def extra_tokens(self) -> int:

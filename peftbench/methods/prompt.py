@@ -80,6 +80,11 @@ class Prompt(Method, name="prompt"):
         return self.config.length
 
     @property
+    def inserted_tokens(self) -> int:
+        """The prompt's vectors."""
+        return self.config.length
+
+    @property
     def keeps_first_row(self) -> bool:
         """Behind a prompt in front the first token is no longer row 0."""
         return self.config.insert == "after_first"

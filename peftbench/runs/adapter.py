@@ -1,5 +1,6 @@
 """The `adapter/` folder of a run: the trained tensors, and a JSON that says how to attach them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save
 
 from peftbench import __version__
 from peftbench.backbones.heads import HeadedBackbone
+from peftbench.backbones.sites import Sites
 from peftbench.config.schema import fill
 from peftbench.errors import UserError
 from peftbench.files import atomic_write, check_regular, make_folder, parse_json, write_json
@@ -74,15 +76,11 @@ def load_adapter(folder: Path, backbone: HeadedBackbone) -> Method:
     Raises UserError where the file is cut short or of another model.
     """
     description = read_description(folder)
-    tensors = read_tensors(folder)
-    settings = dict(description.method)
-    config = fill(method_class(settings.pop("name")).config_class, settings, "method")
-    method = build(config, backbone.sites)
+    method = build_described(description, backbone.sites)
     targets = {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
     targets |= {f"head.{name}": parameter.data for name, parameter in backbone.head.items()}
-    wrong = sorted(set(targets) ^ set(tensors)) or [n for n in targets if targets[n].shape != tensors[n].shape]
-    if wrong:
-        raise UserError(f"{folder / _TENSORS} is of another model: it differs in {wrong[0].partition('.')[2]}")
+    tensors = read_tensors(folder)
+    check_shapes(folder, tensors, {name: target.shape for name, target in targets.items()})
     with torch.no_grad():
         for name, target in targets.items():
             target.copy_(tensors[name])
@@ -91,3 +89,16 @@ def load_adapter(folder: Path, backbone: HeadedBackbone) -> Method:
     method.eval()
     method.attach(backbone.sites)
     return method
+
+
+def build_described(description: Description, sites: Sites) -> Method:
+    """Build the method that adapter.json describes, with fresh tensors."""
+    settings = dict(description.method)
+    return build(fill(method_class(settings.pop("name")).config_class, settings, "method"), sites)
+
+
+def check_shapes(folder: Path, tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    """Raise UserError where the tensors read from a folder are not those that a method and a head have."""
+    wrong = sorted(set(shapes) ^ set(tensors)) or [n for n in shapes if shapes[n] != tensors[n].shape]
+    if wrong:
+        raise UserError(f"{folder / _TENSORS} is of another model: it differs in {wrong[0].partition('.')[2]}")

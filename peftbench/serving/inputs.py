@@ -2,24 +2,26 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from peftbench.errors import UserError
+from peftbench.errors import UserError, nearest
 from peftbench.tasks.text.files import Table, choose_columns, is_unicode, json_object, read_table, read_text
 
 # files with named columns; any other holds one text (or pair) a line
 TABLES = (".csv", ".tsv", ".jsonl")
+_TASK = "task"
 _GLUE_COLUMNS = {1: ["sentence"], 2: ["sentence1", "sentence2"]}
 
 
 class Row(NamedTuple):
-    """One row of the input: where it stands, its text or texts, and all of its cells as they are."""
+    """One row of the input: where it stands, its text or texts, all of its cells as they are, and whose it is."""
 
     number: int
     texts: tuple[str, ...]
     cells: list[str]
+    task: str | None = None
 
     @property
     def blank(self) -> bool:
@@ -114,9 +116,7 @@ def _standard_input() -> Iterator[str]:
 def _from_table(path: Path, choices: Sequence[Sequence[str]]) -> Input:
     """Read a file whole; a blank line is a row of empty cells."""
     text = read_text(path)
-    header, line, records = (
-        _json_table(path, text) if path.suffix.lower() == ".jsonl" else read_table(path, text, choices)
-    )
+    header, line, records = _read_table(path, text, choices)
     chosen = choose_columns(f"{path}, line {line}", choices, header)
     places = [header.index(name) for name in chosen]
 
@@ -126,6 +126,51 @@ def _from_table(path: Path, choices: Sequence[Sequence[str]]) -> Input:
             yield Row(number, tuple(cells[place].strip() for place in places), cells)
 
     return Input(header, rows())
+
+
+def read_task_input(file: Path, columns: Mapping[str, Sequence[str]]) -> Input:
+    """Return the rows of a file in which a column `task` says whose text each is.
+
+    Args:
+        file: .csv, .tsv or .jsonl. columns: names of each task's text columns, one or two, by the task's name.
+
+    Raises UserError, also while the rows are walked, for a task that is not among `columns`, and where a task's
+    columns are not there.
+    """
+    path = file.expanduser()
+    if path.suffix.lower() not in TABLES:
+        raise UserError(f"{path}: rows of several tasks stand in a {', '.join(TABLES)} file with a column {_TASK!r}")
+    known = {name: [list(own), _GLUE_COLUMNS[len(own)]] for name, own in columns.items()}
+    choices = [[_TASK, *names] for each in known.values() for names in each]
+    header, line, records = _read_table(path, read_text(path), choices)
+    if _TASK not in header:
+        raise UserError(f"{path}, line {line}: no column {_TASK!r} among {', '.join(map(repr, header))}")
+    at = header.index(_TASK)
+
+    def rows() -> Iterator[Row]:
+        places: dict[str, list[int]] = {}
+        for number, cells in records:
+            cells = cells or [""] * len(header)
+            task = cells[at].strip()
+            if not any(cell.strip() for cell in cells):
+                yield Row(number, ("",), cells)
+                continue
+            if task not in known:
+                raise UserError(f"{path}, line {number}: no task {task!r} is registered. {nearest(task, known)}")
+            if task not in places:
+                chosen = next((names for names in known[task] if set(names) <= set(header)), None)
+                if chosen is None:
+                    wanted = " and ".join(map(repr, columns[task]))
+                    found = ", ".join(map(repr, header))
+                    raise UserError(f"{path}, line {number}: task {task} reads {wanted}, the columns are {found}")
+                places[task] = [header.index(name) for name in chosen]
+            yield Row(number, tuple(cells[place].strip() for place in places[task]), cells, task)
+
+    return Input(header, _with_text(rows(), path))
+
+
+def _read_table(path: Path, text: str, choices: Sequence[Sequence[str]]) -> Table:
+    return _json_table(path, text) if path.suffix.lower() == ".jsonl" else read_table(path, text, choices)
 
 
 def _json_table(path: Path, text: str) -> Table:

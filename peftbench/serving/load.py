@@ -13,7 +13,7 @@ from peftbench.assets.weights import weights_digest
 from peftbench.backbones.economy.attach import economical
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.backbones.heads import HeadedBackbone
-from peftbench.backbones.load import load_backbone
+from peftbench.backbones.load import Backbone, load_backbone
 from peftbench.config.schema import ModelConfig, fill
 from peftbench.errors import UserError
 from peftbench.methods import METHODS, Method, method_class
@@ -54,21 +54,30 @@ def load_run_model(record: Record, device: torch.device) -> RunModel:
     damaged or does not fit the model.
     """
     description = describe_run(record)
+    settings = dict(description.method)
+    kind = method_class(settings.pop("name"))
+    method_config = fill(kind.config_class, settings, "method")
+    loaded, base, weights = load_run_backbone(record, description)
+    backbone = kind.put_head(method_config, loaded, description.labels, len(description.task["text"]))
+    backbone.model.to(device)
+    method = load_adapter(record.adapter_dir, backbone)
+    return RunModel(backbone, method, description, base, weights)
+
+
+def load_run_backbone(record: Record, description: Description) -> tuple[Backbone, Path, str]:
+    """Fetch and load a run's backbone, and return its folder and the digest of its weights with it.
+
+    Raises UserError where it is gone or another lies in its place.
+    """
     config = fill(ModelConfig, description.model, "model")
     if config.source == "local" and not Path(config.path or "").expanduser().is_dir():
         raise UserError(
             f"the model of run {record.folder.name} is gone: there is no folder {config.path}; put it back,"
             " or train again on another model"
         )
-    settings = dict(description.method)
-    kind = method_class(settings.pop("name"))
+    masked_lm = method_class(description.method["name"]).masked_lm
     base, weights = _fetch_same(config, record)
-    loaded = load_backbone(base, config.dropout, kind.masked_lm)
-    method_config = fill(kind.config_class, settings, "method")
-    backbone = kind.put_head(method_config, loaded, description.labels, len(description.task["text"]))
-    backbone.model.to(device)
-    method = load_adapter(record.adapter_dir, backbone)
-    return RunModel(backbone, method, description, base, weights)
+    return load_backbone(base, config.dropout, masked_lm), base, weights
 
 
 def _fetch_same(config: ModelConfig, record: Record) -> tuple[Path, str]:

@@ -12,32 +12,44 @@ from peftbench.serving.inputs import Row
 from peftbench.serving.predictor import Answer
 
 Batch = list[tuple[Row, Answer]]
+# of several tasks, whose classes differ: how sure the answer is takes one column
+SURE = "probability"
 
 
 def print_json(batches: Iterable[Batch]) -> None:
-    """Print an object a line: text (a list of two for a pair), prediction (null without text), probabilities."""
+    """Print an object a line: text (a list of two for a pair), prediction (null without text), probabilities.
+
+    In front of them stands the task, where rows have one each.
+    """
     for batch in batches:
         for row, answer in batch:
             text = row.texts[0] if len(row.texts) == 1 else row.texts
-            line: dict[str, Any] = {"text": text, "prediction": answer.prediction}
+            line: dict[str, Any] = {} if row.task is None else {"task": row.task}
+            line |= {"text": text, "prediction": answer.prediction}
             if answer.probabilities:
                 line["probabilities"] = answer.probabilities
             print(json.dumps(line, ensure_ascii=False))
         sys.stdout.flush()
 
 
-def print_tsv(batches: Iterable[Batch], columns: Sequence[str], labels: Sequence[str]) -> None:
-    """Print a header, then prediction, probabilities and text of each example with tabs between them."""
+def print_tsv(batches: Iterable[Batch], columns: Sequence[str], labels: Sequence[str] | None) -> None:
+    """Print a header, then prediction, probabilities and text of each example with tabs between them.
+
+    Args:
+        labels: the classes; None where rows have tasks of their own.
+    """
+    task = [] if labels is not None else ["task"]
     for number, batch in enumerate(batches):
         if number == 0:
-            print("prediction", *labels, *columns, sep="\t")
+            print(*task, "prediction", *_shares(labels), *columns, sep="\t")
         for row, answer in batch:
-            print(*_cells(answer, labels), *(" ".join(text.split()) for text in row.texts), sep="\t")
+            own = [row.task or ""] if task else []
+            print(*own, *_cells(answer, labels), *(" ".join(text.split()) for text in row.texts), sep="\t")
         sys.stdout.flush()
 
 
-def print_table(batches: Iterable[Batch], columns: Sequence[str], labels: Sequence[str]) -> None:
-    """Print a table for each batch, the first with a header, all with the same widths."""
+def print_table(batches: Iterable[Batch], columns: Sequence[str], labels: Sequence[str] | None) -> None:
+    """Print a table for each batch, the first with a header, all with the same widths; `labels` as in `print_tsv`."""
     from rich.table import Table
     from rich.text import Text
 
@@ -45,36 +57,53 @@ def print_table(batches: Iterable[Batch], columns: Sequence[str], labels: Sequen
 
     for number, batch in enumerate(batches):
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=number == 0)
-        table.add_column("prediction", min_width=max([10, *map(len, labels)]), no_wrap=True, style="bold")
-        for name in labels:
+        if labels is None:
+            table.add_column("task", min_width=10, no_wrap=True)
+        table.add_column("prediction", min_width=max([10, *map(len, labels or ())]), no_wrap=True, style="bold")
+        for name in _shares(labels):
             table.add_column(Text(name), min_width=max(len(name), 7), justify="right", no_wrap=True)
         for column in columns:
             table.add_column(Text(column), ratio=1, overflow="fold")
         for row, answer in batch:
             prediction = answer.prediction
             shown = f"{prediction:.3f}" if isinstance(prediction, float) else prediction or ""
-            shares = [f"{100 * answer.probabilities[name]:.1f} %" if answer.probabilities else "" for name in labels]
-            table.add_row(Text(shown), *shares, *map(Text, row.texts))
+            shares = [f"{100 * share:.1f} %" if share is not None else "" for share in _shares_of(answer, labels)]
+            own = [Text(row.task or "")] if labels is None else []
+            table.add_row(*own, Text(shown), *shares, *map(Text, row.texts))
         console.print(table, soft_wrap=False)
 
 
-def write_csv(path: Path, batches: Iterable[Batch], columns: Sequence[str], labels: Sequence[str]) -> None:
+def write_csv(path: Path, batches: Iterable[Batch], columns: Sequence[str], labels: Sequence[str] | None) -> None:
     """Write every row of the input as it was, in its order, and behind it its prediction and probabilities.
 
     A new column whose name the input has already gets `_2` behind it. The file is there once all rows are.
     """
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*columns, *(_unused(name, columns) for name in ("prediction", *labels))])
+        writer.writerow([*columns, *(_unused(name, columns) for name in ("prediction", *_shares(labels)))])
         for batch in batches:
             writer.writerows([*row.cells, *_cells(answer, labels)] for row, answer in batch)
 
 
-def _cells(answer: Answer, labels: Sequence[str]) -> list[str]:
+def _cells(answer: Answer, labels: Sequence[str] | None) -> list[str]:
     """Return prediction and probabilities as text; all empty where there is no answer."""
     prediction = answer.prediction
     shown = f"{prediction:.6g}" if isinstance(prediction, float) else prediction or ""
-    return [shown, *(f"{answer.probabilities[name]:.6f}" if answer.probabilities else "" for name in labels)]
+    return [shown, *(f"{share:.6f}" if share is not None else "" for share in _shares_of(answer, labels))]
+
+
+def _shares(labels: Sequence[str] | None) -> Sequence[str]:
+    """Return the headers of the probabilities."""
+    return [SURE] if labels is None else labels
+
+
+def _shares_of(answer: Answer, labels: Sequence[str] | None) -> list[float | None]:
+    """Return an answer's probabilities under these headers, None where it has none."""
+    if not answer.probabilities:
+        return [None for _ in _shares(labels)]
+    if labels is None:
+        return [max(answer.probabilities.values())]
+    return [answer.probabilities[name] for name in labels]
 
 
 def _unused(name: str, taken: Sequence[str]) -> str:

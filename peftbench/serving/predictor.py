@@ -7,6 +7,8 @@ from threading import Lock
 from typing import Any, NamedTuple
 from weakref import finalize
 
+import torch
+
 from peftbench.backbones.economy.attach import attached, cheap_kernels
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.config.schema import TaskConfig, TrainerConfig, fill
@@ -16,7 +18,7 @@ from peftbench.runs.record import Record
 from peftbench.serving.load import RunModel, check_mergeable, describe_run, load_run_model
 from peftbench.tasks.text.files import is_unicode
 from peftbench.tasks.text.read import blank_task
-from peftbench.tasks.text.task import TextSplit
+from peftbench.tasks.text.task import TextSplit, TextTask
 from peftbench.training.devices import use_device
 from peftbench.training.inference import logits_of
 
@@ -90,28 +92,44 @@ class Predictor:
         device = backbone.sites.device
         with cheap_kernels(device):
             logits = logits_of(backbone.model, data, self.batch_size, self._precision, device)
-        predictions, probabilities = self._task.objective.read_out(logits)
-        if probabilities is None:
-            return [Answer(float(score), {}) for score in predictions]
-        return [
-            Answer(self.labels[index], dict(zip(self.labels, map(float, row), strict=True)))
-            for index, row in zip(predictions, probabilities, strict=True)
-        ]
+        return read_answers(self._task, logits)
 
     def _examples(self, texts: Any) -> list[Example]:
-        kind = "texts" if len(self.columns) == 1 else f"pairs of texts ({', '.join(self.columns)})"
+        kind = examples_wanted(self.columns)
         if isinstance(texts, str):
             raise UserError(f"predict takes a list of {kind}, not one string: predict([…])")
         if not isinstance(texts, Iterable) or isinstance(texts, Mapping):
             raise UserError(f"predict takes a list of {kind}, not {type(texts).__name__}")
         examples: list[Example] = []
         for number, given in enumerate(texts):
-            example = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else ()
-            texts_alone = all(isinstance(text, str) and is_unicode(text) for text in example)
-            if len(example) != len(self.columns) or not texts_alone:
+            example = read_example(given, len(self.columns))
+            if example is None:
                 raise UserError(f"predict takes a list of {kind}; example {number} is {str(given)[:60]!r}")
-            examples.append(tuple(text.strip() for text in example))
+            examples.append(example)
         return examples
+
+
+def examples_wanted(columns: Sequence[str]) -> str:
+    """Say what examples a task with these text columns takes."""
+    return "texts" if len(columns) == 1 else f"pairs of texts ({', '.join(columns)})"
+
+
+def read_example(given: Any, width: int) -> Example | None:
+    """Return an example's `width` texts without the white space around them; None where it is something else."""
+    example = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else ()
+    texts_alone = all(isinstance(text, str) and is_unicode(text) for text in example)
+    return tuple(text.strip() for text in example) if texts_alone and len(example) == width else None
+
+
+def read_answers(task: TextTask, logits: torch.Tensor) -> list[Answer]:
+    """Return what a task's logits, (examples, outputs), say of each example."""
+    predictions, probabilities = task.objective.read_out(logits)
+    if probabilities is None:
+        return [Answer(float(score), {}) for score in predictions]
+    return [
+        Answer(task.labels[index], dict(zip(task.labels, map(float, row), strict=True)))
+        for index, row in zip(predictions, probabilities, strict=True)
+    ]
 
 
 def load_predictor(

@@ -1,0 +1,62 @@
+"""`peftbench predict --runs`: several runs of one backbone answer a file together."""
+
+import argparse
+from pathlib import Path
+
+from peftbench.commands.predict import answered, report_blank, show, through_first_text
+from peftbench.commands.run_options import find_task_runs, records_dir, working
+from peftbench.errors import UserError
+from peftbench.serving.inputs import Row, read_task_input
+
+_PASSES_AT_ONCE = 16  # rows of like length share a pass
+
+
+def predict_tasks(arguments: argparse.Namespace) -> int:
+    """Print an answer for each row of the file, in order; returns the exit code.
+
+    Raises UserError where a run cannot be had or shares no backbone with the others, and for a row of no task.
+    """
+    names, file = _runs_and_file(arguments)
+    if arguments.merged:
+        raise UserError("--merged: several runs share the backbone's weights, which stay as they are")
+    records = find_task_runs(names, records_dir(arguments))
+
+    from peftbench.serving.multitask import BATCH_SIZE, MultiTask
+    from peftbench.serving.predictor import NO_ANSWER, Answer
+    from peftbench.training.devices import choose_device
+
+    choose_device(arguments.device)  # a mistake shows before anything is loaded
+    with working("loading the model"):
+        size = arguments.batch_size or BATCH_SIZE
+        tasks = MultiTask(records, device=arguments.device, precision=arguments.precision, batch_size=size)
+    columns = {name: tasks.columns(name) for name in tasks.tasks}
+    header, rows = read_task_input(file, columns)
+
+    def predict(batch: list[Row]) -> list[Answer]:
+        asked = [(row.texts, row.task) for row in batch if row.task is not None]
+        answers = iter(tasks.predict([texts for texts, _ in asked], [task for _, task in asked]))
+        return [NO_ANSWER if row.task is None else next(answers) for row in batch]
+
+    blank: list[int] = []
+    batches = answered(predict, through_first_text(rows), size * _PASSES_AT_ONCE, blank)
+    widest = max(columns.values(), key=len)
+    show(arguments, batches, header, ["text", "text 2"][: len(widest)], None)
+    report_blank(blank)
+    return 0
+
+
+def _runs_and_file(arguments: argparse.Namespace) -> tuple[list[str], Path]:
+    """Tell the file from the runs, which may stand in front of it or behind."""
+    names: list[str] = arguments.runs
+    files = [word for word in [arguments.run, *arguments.texts] if word is not None]
+    if "=" not in names[-1]:
+        files.append(names[-1])
+        names = names[:-1]
+    if arguments.file is not None:
+        files.append(str(arguments.file))
+    if len(files) != 1:
+        raise UserError(
+            "--runs takes one file with a column `task`: peftbench predict --runs TASK=RUN TASK=RUN FILE, not"
+            f" {' and '.join(files) if files else 'none'}"
+        )
+    return names, Path(files[0])

@@ -1,0 +1,132 @@
+"""How a method can share a pass with others on a backbone: found out by trying it on a small batch."""
+
+from contextlib import suppress
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import torch
+
+from peftbench.backbones.probe import probing
+from peftbench.backbones.rows import Rows
+from peftbench.errors import UserError
+from peftbench.methods import Method
+from peftbench.methods.stacking import stacked, with_tensors
+from peftbench.serving.mixing import Mixer
+from peftbench.tasks.base import Batch
+
+_LENGTH, _SHORT = 9, 5
+_NOISE = 0.05
+# whatever a method of another package, or a model, makes of a part of the batch
+_FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError, UserError)
+_TOLERANCE = 1e-4  # of the largest logit, in fp32
+
+
+class Way(StrEnum):
+    """How the rows of a method's tasks are answered.
+
+    Attributes:
+        STACKED: tasks with as many rows in one product. SLICED: beside other tasks, each on its own rows.
+        ALONE: in a pass of their own.
+    """
+
+    STACKED = "stacked"
+    SLICED = "sliced"
+    ALONE = "alone"
+
+
+class Mixable(NamedTuple):
+    """How a method's rows are answered.
+
+    Attributes:
+        way: with which others.
+        grows: bytes that it holds once it has answered, over those of its tensors.
+    """
+
+    way: Way
+    grows: float
+
+
+def find_way(prototype: Method, mixer: Mixer) -> Mixable:
+    """Return the fastest way in which a method's rows get the answers that they get in a pass of their own.
+
+    Tried are two sets of random tensors on two rows each, beside two rows of the bare backbone.
+    """
+    mixer = replace(mixer, precision="fp32")
+    first, second = (_shaken(prototype, seed) for seed in range(2))
+    batch = _batch(mixer)
+    rows = len(batch["input_ids"])
+    grows = 1.0
+    with probing(mixer.backbone.model), suppress(*_FAILURES):
+        mixer.backbone.model.eval()
+        bare = mixer.logits(batch, [], [])
+        methods = [with_tensors(prototype, tensors) for tensors in (first, second)]
+        alone = [mixer.logits(batch, [(method, Rows(rows, 0, rows))], []) for method in methods]
+        grows = held_bytes(methods[0]) / max(1, sum(tensor.nbytes for tensor in first.values()))
+        expected = torch.cat([alone[0][:2], alone[1][2:4], bare[4:]])
+        attempts = {
+            Way.STACKED: [(stacked(prototype, [first, second]), Rows(rows, 0, 2, groups=2))],
+            Way.SLICED: [
+                (with_tensors(prototype, tensors), Rows(rows, start, 2)) for tensors, start in ((first, 0), (second, 2))
+            ],
+        }
+        for way, acting in attempts.items():
+            with suppress(*_FAILURES):
+                found = mixer.logits(batch, acting, [])
+                if float((found - expected).abs().max()) <= _TOLERANCE * float(expected.abs().max()):
+                    return Mixable(way, grows)
+    return Mixable(Way.ALONE, grows)
+
+
+def held_bytes(method: Method) -> int:
+    """Return the bytes of all tensors that a method holds: its own, and what it has made of them."""
+    found: dict[int, int] = {}
+
+    def look(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            storage = value.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(value, dict):
+            look(list(value.values()))
+        elif isinstance(value, list | tuple):
+            for each in value:
+                look(each)
+
+    for module in method.modules():
+        look(vars(module))
+    return sum(found.values())
+
+
+def shares_layers(mixer: Mixer) -> bool:
+    """Tell whether equal rows get the same answers where they pass the lower layers once."""
+    mixer, batch = replace(mixer, precision="fp32"), _batch(mixer)
+    rows = torch.tensor([0, 2, 1, 0, 5, 4, 3, 0], device=mixer.backbone.sites.device)
+    layers = len(mixer.backbone.sites.layers)
+    with probing(mixer.backbone.model):
+        mixer.backbone.model.eval()
+        whole = mixer.logits({name: column[rows] for name, column in batch.items()}, [], [])
+        with suppress(*_FAILURES):  # of a layer that takes no more rows than came in, or a head that reads the mask
+            found = [mixer.logits(batch, [], [], (layer, rows)) for layer in (layers // 2, layers)]
+            return all(torch.allclose(each, whole, rtol=_TOLERANCE, atol=_TOLERANCE) for each in found)
+    return False
+
+
+def _shaken(prototype: Method, seed: int) -> dict[str, torch.Tensor]:
+    """Return tensors that act, also where the method starts as nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: tensor + _NOISE * torch.randn(tensor.shape, generator=generator).to(tensor)
+        for name, tensor in prototype.state_dict().items()
+    }
+
+
+def _batch(mixer: Mixer) -> Batch:
+    """Return six rows, of each pair one short and padded; no dimension is as long as the batch."""
+    config = mixer.backbone.sites.base.config
+    padding = config.pad_token_id or 0
+    ids = torch.randint(config.vocab_size - 1, (6, _LENGTH), generator=torch.Generator().manual_seed(0))
+    ids += ids >= padding
+    mask = torch.ones_like(ids)
+    ids[1::2, _SHORT:], mask[1::2, _SHORT:] = padding, 0
+    device = mixer.backbone.sites.device
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}

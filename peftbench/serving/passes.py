@@ -1,0 +1,91 @@
+"""Which rows share a pass of the backbone, and what acts on which of them."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import torch
+
+from peftbench.backbones.rows import Rows
+from peftbench.errors import NonFiniteError
+from peftbench.methods import Method
+from peftbench.serving.mixable import Way
+from peftbench.serving.mixing import Tensors
+from peftbench.serving.task_tensors import RegisteredTask, TaskTensors
+from peftbench.tasks.base import Batch, Examples
+
+
+def passes(
+    data: Examples, tasks: Sequence[RegisteredTask], tensors: TaskTensors, batch_size: int
+) -> Iterator[list[int]]:
+    """Yield the indices of the rows of each pass: of like length, and those of like tasks side by side.
+
+    Args:
+        data: the rows, and `tasks` the task of each. batch_size: rows in one pass.
+    """
+    for indices in data.in_order(batch_size):
+        counts = Counter(tasks[index].name for index in indices)
+        longest = max(int(data.sizes[index]) for index in indices)
+
+        def place(index: int, counts: Counter[str] = counts) -> tuple[str, int, str]:
+            return tasks[index].kind, counts[tasks[index].name], tasks[index].name
+
+        shared: list[int] = []
+        for _, rows in groupby(sorted(indices, key=place), key=lambda index: tasks[index].name):
+            own = list(rows)
+            if tensors.fits(tasks[own[0]], longest):
+                shared += own
+            else:
+                yield own
+        if shared:
+            yield shared
+
+
+def mixed_logits(tensors: TaskTensors, batch: Batch, tasks: Sequence[RegisteredTask]) -> torch.Tensor:
+    """Return the logits of one pass, (rows, outputs of the widest head), float32 on the CPU.
+
+    Args:
+        batch: of rows in the order of `passes`, and `tasks` the task of each.
+
+    Raises NonFiniteError where one is NaN or infinite.
+    """
+    methods: list[tuple[Method, Rows]] = []
+    heads: list[tuple[Tensors, Rows]] = []
+    for size, same_size in groupby(stretches(tasks), key=lambda stretch: stretch[1] - stretch[0]):
+        group = list(same_size)
+        heads.append((tensors.head([task for *_, task in group]), Rows(len(tasks), group[0][0], size, len(group))))
+        for _, same_kind in groupby(group, key=lambda stretch: stretch[2].kind):
+            alike = list(same_kind)
+            step = len(alike) if tensors.kind(alike[0][2]).way == Way.STACKED else 1
+            for first in range(0, len(alike), step):
+                part = alike[first : first + step]
+                method = tensors.method([task for *_, task in part])
+                methods.append((method, Rows(len(tasks), part[0][0], size, len(part))))
+    device = tensors.backbone.sites.device
+    lowest = min(tensors.kind(task).first_layer for task in tasks)
+    different, rows = _different(batch) if lowest and tensors.shares_layers else (batch, None)
+    repeated = None if rows is None else (lowest, rows.to(device))
+    on_device = {name: column.to(device) for name, column in different.items()}
+    logits = tensors.mixer.logits(on_device, methods, heads, repeated).cpu()
+    if not logits.isfinite().all():
+        raise NonFiniteError("the model's outputs are not finite (NaN or infinite)")
+    return logits
+
+
+def _different(batch: Batch) -> tuple[Batch, torch.Tensor | None]:
+    """Return the batch with equal rows once, and for each row which of them it is; None where all differ."""
+    together = torch.cat(list(batch.values()), dim=1)
+    found, rows = torch.unique(together, dim=0, return_inverse=True)
+    if len(found) == len(together):
+        return batch, None
+    columns = found.split([column.shape[1] for column in batch.values()], dim=1)
+    return dict(zip(batch, columns, strict=True)), rows
+
+
+def stretches(tasks: Sequence[RegisteredTask]) -> Iterator[tuple[int, int, RegisteredTask]]:
+    """Yield first row, the row behind the last, and the task, of rows of one task that lie side by side."""
+    start = 0
+    for _, rows in groupby(tasks, key=lambda task: task.name):
+        same = list(rows)
+        yield start, start + len(same), same[0]
+        start += len(same)

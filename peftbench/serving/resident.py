@@ -1,0 +1,30 @@
+"""Tensors that are kept in memory as long as there is room, those asked for longest ago dropped first."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Resident(Generic[T]):
+    """A cache whose entries together take at most `limit` bytes, but for one that takes more by itself."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self._entries: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], tuple[T, int]]) -> T:
+        """Return the entry, made where it is not there; `make` returns it and its bytes."""
+        if key not in self._entries:
+            entry, size = make()
+            self._entries[key] = entry, size
+            self.size += size
+        self._entries.move_to_end(key)
+        while self.size > self.limit and len(self._entries) > 1:
+            _, (_, size) = self._entries.popitem(last=False)
+            self.size -= size
+        return self._entries[key][0]
+
+    def __len__(self) -> int:
+        return len(self._entries)

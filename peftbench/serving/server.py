@@ -1,0 +1,169 @@
+"""An HTTP server for several tasks on one backbone (extra `serve`): JSON in, JSON out."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.exceptions import HTTPException
+
+from peftbench.errors import UserError
+from peftbench.serving.gathering import Gathering, QueueFullError
+from peftbench.serving.multitask import MultiTask
+from peftbench.serving.predictor import Answer
+
+_BYTES_A_CHARACTER = 12  # of JSON that escapes everything
+_BYTES_A_ROW = 1024  # for names and punctuation
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request and the queue may hold.
+
+    Attributes:
+        rows: of one request. characters: of all its texts together. queue: rows that may wait.
+    """
+
+    rows: int
+    characters: int
+    queue: int
+
+
+class Row(BaseModel):
+    """A text, or the two of a pair, and the name of the task that answers it."""
+
+    model_config = ConfigDict(extra="forbid")
+    task: str
+    text: str | list[str]
+
+
+class Asked(BaseModel):
+    """The body of a request."""
+
+    model_config = ConfigDict(extra="forbid")
+    rows: list[Row]
+
+
+class _Metrics:
+    def __init__(self, waiting: Any) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "peftbench_requests", "Requests answered, by HTTP status.", ["status"], registry=self.registry
+        )
+        self.rows = Counter("peftbench_rows", "Rows answered, by task.", ["task"], registry=self.registry)
+        self.seconds = Histogram(
+            "peftbench_request_seconds", "From a request's arrival to its answer.", registry=self.registry
+        )
+        self.together = Histogram(
+            "peftbench_batch_rows",
+            "Rows that were answered together.",
+            buckets=[2**power for power in range(11)],
+            registry=self.registry,
+        )
+        self.in_progress = Gauge(
+            "peftbench_requests_in_progress", "Requests that have come and are not answered.", registry=self.registry
+        )
+        gauge = Gauge("peftbench_queue_rows", "Rows that wait.", registry=self.registry)
+        gauge.set_function(waiting)
+
+
+def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:
+    """Return the server's application; its queue ends, with all that waits answered, when the application does."""
+    gathering = Gathering(tasks.predict, tasks.batch_size, limits.queue, lambda rows: metrics.together.observe(rows))
+    metrics = _Metrics(lambda: gathering.waiting)
+
+    @asynccontextmanager
+    async def living(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(gathering.close)
+
+    app = FastAPI(title="peftbench", lifespan=living, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.post("/predict")
+    async def predict(request: Request) -> Response:
+        with metrics.in_progress.track_inprogress():
+            return await answer(request)
+
+    async def answer(request: Request) -> Response:
+        start = time.perf_counter()
+        try:
+            asked = await _read(request, limits)
+            texts = [row.text for row in asked.rows]
+            names = [row.task for row in asked.rows]
+            examples = tasks.examples(texts, names)
+            answers = await asyncio.wrap_future(gathering.ask(examples, names)) if examples else []
+        except _RefusedError as error:
+            return refuse(error.status, str(error))
+        except UserError as error:
+            return refuse(422, str(error))
+        except QueueFullError as error:
+            return refuse(503, str(error))
+        except Exception as error:  # one request's failure is its own
+            return refuse(500, str(error).splitlines()[0] if str(error) else type(error).__name__)
+        seconds = time.perf_counter() - start
+        metrics.seconds.observe(seconds)
+        for name in names:
+            metrics.rows.labels(name).inc()
+        metrics.requests.labels("200").inc()
+        told = [_told(name, answer) for name, answer in zip(names, answers, strict=True)]
+        return JSONResponse({"answers": told, "seconds": seconds})
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", "tasks": list(tasks.tasks)}
+
+    @app.get("/metrics")
+    async def show_metrics() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.exception_handler(HTTPException)
+    async def explain(request: Request, error: HTTPException) -> Response:
+        return JSONResponse({"error": f"{request.method} {request.url.path}: {error.detail}"}, error.status_code)
+
+    def refuse(status: int, reason: str) -> Response:
+        metrics.requests.labels(str(status)).inc()
+        later = {"Retry-After": "1"} if status == 503 else None
+        return JSONResponse({"error": reason}, status, headers=later)
+
+    return app
+
+
+class _RefusedError(Exception):
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+async def _read(request: Request, limits: Limits) -> Asked:
+    """Read a request's body as far as it may go, and check its form and size."""
+    most = _BYTES_A_CHARACTER * limits.characters + _BYTES_A_ROW * limits.rows
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > most:
+            raise _RefusedError(413, f"the request is larger than {most:,} bytes: send fewer rows at a time")
+    try:
+        asked = Asked.model_validate_json(bytes(body))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _RefusedError(422, f"{where or 'the body'}: {first['msg']}") from None
+    if len(asked.rows) > limits.rows:
+        raise _RefusedError(413, f"{len(asked.rows):,} rows, at most {limits.rows:,} may come in one request")
+    characters = sum(len(text) for row in asked.rows for text in row.text)
+    if characters > limits.characters:
+        raise _RefusedError(413, f"{characters:,} characters, at most {limits.characters:,} may come in one request")
+    return asked
+
+
+def _told(task: str, answer: Answer) -> dict[str, Any]:
+    """Return an answer as JSON: a label with the probabilities of all, or a score; null without text."""
+    if isinstance(answer.prediction, float):
+        return {"task": task, "score": answer.prediction}
+    return {"task": task, "label": answer.prediction, "probabilities": answer.probabilities}

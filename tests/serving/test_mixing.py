@@ -1,0 +1,166 @@
+"""One pass for a batch in which rows have methods and heads of their own: the answers of a pass of each."""
+
+import itertools
+
+import pytest
+import torch
+from methods.test_architectures import CONFIGS
+from tiny import ARCHITECTURES, headed, tiny_model
+
+from peftbench.backbones.rows import Rows
+from peftbench.methods import Method, build
+from peftbench.methods.pfeiffer import PfeifferConfig
+from peftbench.methods.stacking import stacked
+from peftbench.serving.mixable import Way, find_way, shares_layers
+from peftbench.serving.mixing import mixer
+
+LENGTH = 12
+FOUR_LAYERS: dict[str, dict] = {"distilbert": {"n_layers": 4}, "modernbert": {}}
+# every method on one architecture, and on the others those that reach it by ways of their own
+FEW = ("head", "bitfit", "adapter-every", "ia3-all", "lora-all", "mam-flat", "prefix-short", "pfeiffer", "prompt-front")
+
+
+def shaken(prototype, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in prototype.state_dict().items()
+    }
+
+
+def batch_of(rows: int, vocabulary: int = 120) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(5, vocabulary, (rows, LENGTH), generator=generator)
+    lengths = torch.tensor([LENGTH - 3 * (row % 3) for row in range(rows)])
+    mask = (torch.arange(LENGTH) < lengths[:, None]).long()
+    return {"input_ids": ids.where(mask.bool(), torch.tensor(1)), "attention_mask": mask}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_of_every_method_in_one_batch(architecture: str) -> None:
+    backbone = headed(tiny_model(architecture))
+    mixing = mixer(backbone, "fp32")
+    head = {name: parameter.detach() for name, parameter in backbone.head.items()}
+    kinds, ways = {}, {}
+    for name, config in CONFIGS.items():
+        if (architecture == "bert" or name in FEW) and (architecture, name) != ("modernbert", "bitfit"):
+            stored = build(config, backbone.sites).exported()[0]
+            kinds[name] = build(stored, backbone.sites)
+            ways[name] = find_way(kinds[name], mixing).way
+    mixed = [name for name, way in ways.items() if way != Way.ALONE]
+    total, methods, heads, apart = 0, [], [], []
+    sizes = itertools.cycle([1, 2, 3])
+    rows_of = {name: (next(sizes), 2 if ways[name] == Way.STACKED else 1) for name in mixed}
+    total = sum(size * groups for size, groups in rows_of.values()) + 2  # two of the bare backbone
+    batch, start = batch_of(total), 0
+    for name, (size, groups) in rows_of.items():
+        trainings = [shaken(kinds[name], seed) for seed in range(groups)]
+        own_heads = [{n: t + 0.1 * torch.randn(t.shape) for n, t in head.items()} for _ in trainings]
+        rows = Rows(total, start, size, groups)
+        methods.append((stacked(kinds[name], trainings), rows))
+        stack = {n: torch.stack([own[n] for own in own_heads]) for n in head}
+        heads.append((stack if groups > 1 else own_heads[0], rows))
+        for training, own in zip(trainings, own_heads, strict=True):
+            apart.append((name, training, own, slice(start, start + size)))
+            start += size
+    found = mixing.logits(batch, methods, heads)
+    for name, training, own, rows in apart:
+        all_rows = Rows(total, 0, total)
+        expected = mixing.logits(batch, [(stacked(kinds[name], [training]), all_rows)], [(own, all_rows)])[rows]
+        torch.testing.assert_close(
+            found[rows], expected, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name} {ways[name]} {m}"
+        )
+    torch.testing.assert_close(found[-2:], mixing.logits(batch, [], [])[-2:], rtol=1e-4, atol=1e-5)
+    # peft's layers take the place of the backbone's, for all rows
+    alone = {name for name, way in ways.items() if way == Way.ALONE} - {"peft"}
+    assert ways.get("peft", Way.ALONE) == Way.ALONE
+    # its relative positions go through the maps of query and key, once for all rows
+    assert alone == ({"bitfit", "adapter-every", "ia3-all", "lora-all"} if architecture == "deberta-v2" else set())
+    assert Way.SLICED not in ways.values()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.model.modules())
+
+
+class Uneven(Method, name=None):
+    """A method of another package, that knows nothing of stacked tensors; `whole` acts past the sites."""
+
+    config_class = tuple
+
+    def __init__(self, sites, whole: bool) -> None:
+        super().__init__((), sites)
+        self.whole = whole
+        self.factors = torch.nn.Parameter(torch.ones(sites.hidden))
+
+    def hook(self, sites):
+        for site in sites.at("ffn.down"):
+            if self.whole:
+                yield site.module.register_forward_hook(lambda _, args, output: output * self.factors)
+            else:
+                yield site.replace(lambda x: x * self.factors.view(-1))
+
+    @staticmethod
+    def count(config, sites) -> int:
+        return sites.hidden
+
+
+@pytest.mark.parametrize(("whole", "way"), [(False, Way.SLICED), (True, Way.ALONE)])
+def test_a_foreign_method_shares_as_far_as_it_can(whole: bool, way: Way) -> None:
+    backbone = headed(tiny_model("bert"))
+    before = torch.random.get_rng_state()
+    assert find_way(Uneven(backbone.sites, whole), mixer(backbone, "fp32")).way == way
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.model.modules())
+
+
+def test_bf16() -> None:
+    """Rows answer in bf16 as they do alone, up to its rounding."""
+    backbone = headed(tiny_model("bert"))
+    mixing, batch = mixer(backbone, "bf16"), batch_of(4)
+    prototype = build(CONFIGS["adapter-both"], backbone.sites)
+    trainings = [shaken(prototype, seed) for seed in range(2)]
+    found = mixing.logits(batch, [(stacked(prototype, trainings), Rows(4, 0, 2, 2))], [])
+    for number, training in enumerate(trainings):
+        alone = mixing.logits(batch, [(stacked(prototype, [training]), Rows(4, 0, 4))], [])
+        rows = slice(2 * number, 2 * number + 2)
+        torch.testing.assert_close(found[rows], alone[rows], rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_equal_rows_pass_the_layers_once_that_nothing_acts_in(architecture: str) -> None:
+    backbone = headed(tiny_model(architecture, **FOUR_LAYERS.get(architecture, {"num_hidden_layers": 4})))
+    mixing = mixer(backbone, "fp32")
+    assert shares_layers(mixing)
+    prototype = build(PfeifferConfig(bottleneck=4, layers="2-3"), backbone.sites)
+    untouched = prototype.first_layer(backbone.sites)
+    assert untouched == 2
+    batch, rows = batch_of(3), torch.tensor([0, 1, 2, 0, 1, 2, 1])
+    whole = {name: column[rows] for name, column in batch.items()}
+    trainings = [shaken(prototype, seed) for seed in range(2)]
+    methods = [(stacked(prototype, trainings), Rows(7, 0, 3, 2))]
+    counted: list[int] = []
+    handles = [
+        layer.register_forward_pre_hook(
+            lambda _, args, kwargs: counted.append(len(args[0] if args else kwargs["hidden_states"])), with_kwargs=True
+        )
+        for layer in backbone.sites.layers
+    ]
+    for one in (False, True):  # different rows: three, and one that stands for all
+        if one:
+            batch, rows = {name: column[:1] for name, column in batch.items()}, torch.zeros(7, dtype=torch.long)
+            whole = {name: column[rows] for name, column in batch.items()}
+        expected = mixing.logits(whole, methods, [])
+        counted.clear()
+        found = mixing.logits(batch, methods, [], (untouched, rows))
+        assert counted[:2] == [len(batch["input_ids"])] * 2
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for handle in handles:
+        handle.remove()
+
+
+def test_what_a_method_makes_of_its_tensors_counts_as_memory() -> None:
+    backbone = headed(tiny_model("bert"))
+    mixing, prototype = mixer(backbone, "fp32"), build(CONFIGS["compacter++"], backbone.sites)
+    grows = find_way(prototype, mixing).grows  # the products of its factors are kept
+    tensors = sum(tensor.nbytes for tensor in prototype.state_dict().values())
+    products = 2 * 2 * 8 * 32 * 4  # of two layers, down and up
+    assert grows == pytest.approx((tensors + products) / tensors)
+    assert find_way(build(CONFIGS["pfeiffer"], backbone.sites), mixing).grows == 1

@@ -1,0 +1,253 @@
+"""The HTTP server: answers of the runs under load, limits with one JSON error each, an end that loses nothing."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+import peftbench
+from peftbench.commands import serve
+from peftbench.errors import UserError
+from peftbench.runs.record import Record
+from peftbench.serving import MultiTask
+from peftbench.serving.gathering import Gathering, QueueFullError
+from peftbench.serving.predictor import NO_ANSWER
+
+httpx = pytest.importorskip("httpx", reason="needs httpx")
+uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
+pytest.importorskip("fastapi", reason="needs the extra serve")
+pytest.importorskip("prometheus_client", reason="needs the extra serve")
+
+TEXTS = ["the film was good", "a dull and bad plot", "the plot is fine but dull", "good"]
+
+
+@contextmanager
+def served(tasks: MultiTask, **limits: int) -> Iterator[str]:
+    """A server in a thread; yields its address."""
+    from peftbench.serving.server import Limits, make_app
+
+    app = make_app(tasks, Limits(**{"rows": 8, "characters": 200, "queue": 1000, **limits}))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def tasks(task_runs: dict[str, Record]) -> MultiTask:
+    return MultiTask(task_runs, device="cpu", batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def address(tasks: MultiTask) -> Iterator[str]:
+    with served(tasks) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def alone(task_runs: dict[str, Record]) -> Callable:
+    """What a run answers by itself, as the server would tell it."""
+    found: dict = {}
+
+    def answer(task: str, text) -> dict:
+        if (task, str(text)) not in found:
+            told = peftbench.load(task_runs[task].folder, device="cpu").predict([text])[0]
+            found[task, str(text)] = told
+        return found[task, str(text)]
+
+    return answer
+
+
+def check(told: dict, alone: Callable, row: dict) -> None:
+    expected = alone(row["task"], row["text"])
+    assert told["task"] == row["task"]
+    if expected.probabilities:
+        assert told["label"] == expected.prediction
+        assert told["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+    else:
+        assert told["score"] == pytest.approx(expected.prediction, abs=1e-5)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 64])
+def test_answers_as_the_runs_do_under_load(address: str, alone: Callable, concurrency: int) -> None:
+    single = ["lora", "lora_again", "adapter", "prefix", "prompt", "bitfit", "head", "mam"]
+    requests = []
+    for number in range(max(8, concurrency)):
+        rows = [{"task": single[(number + i) % len(single)], "text": TEXTS[(number * i) % 4]} for i in range(3)]
+        rows.append({"task": ("pairs", "scores")[number % 2], "text": [TEXTS[number % 4], "a film"]})
+        requests.append(rows)
+    with httpx.Client(base_url=address, timeout=60) as client, ThreadPoolExecutor(concurrency) as pool:
+        answers = list(pool.map(lambda rows: client.post("/predict", json={"rows": rows}), requests))
+    for answer, rows in zip(answers, requests, strict=True):
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["seconds"] > 0
+        for told, row in zip(answer.json()["answers"], rows, strict=True):
+            check(told, alone, row)
+
+
+def test_health_and_metrics(tasks: MultiTask) -> None:
+    with served(tasks) as address, httpx.Client(base_url=address) as client:
+        assert client.get("/health").json() == {"status": "ok", "tasks": list(tasks.tasks)}
+        client.post("/predict", json={"rows": [{"task": "lora", "text": "good"}, {"task": "lora", "text": "bad"}]})
+        client.post("/predict", json={"rows": [{"task": "none", "text": "good"}]})
+        told = client.get("/metrics").text
+    for line in (
+        'peftbench_requests_total{status="200"} 1.0',
+        'peftbench_requests_total{status="422"} 1.0',
+        'peftbench_rows_total{task="lora"} 2.0',
+        "peftbench_batch_rows_sum 2.0",
+        "peftbench_queue_rows 0.0",
+        "peftbench_request_seconds_count 1.0",
+    ):
+        assert line in told.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (413, {"rows": [{"task": "lora", "text": "good"}] * 9}, "9 rows, at most 8"),
+        (413, {"rows": [{"task": "lora", "text": "x" * 201}]}, "201 characters, at most 200"),
+        (413, {"rows": [{"task": "lora", "text": "x" * 20_000}]}, "larger than"),
+        (422, {"rows": [{"task": "lore", "text": "good"}]}, "no task 'lore' is registered. Did you mean"),
+        (422, {"rows": [{"task": "pairs", "text": "good"}]}, "task pairs takes pairs of texts"),
+        (422, {"rows": [{"task": "lora", "text": ["a", "b", "c"]}]}, "task lora takes texts"),
+        (422, {"rows": [{"task": "lora"}]}, "rows.0.text: Field required"),
+        (422, {"rows": [{"task": "lora", "text": "good", "label": 1}]}, "rows.0.label: Extra"),
+        (422, {"rows": "good"}, "rows: Input should be a valid array"),
+        (422, [], "the body: Input should be an object"),
+        (422, b"{", "the body: Invalid JSON"),
+        (422, b"\xff\xfe", "the body: Invalid JSON"),
+        (422, rb'{"rows": [{"task": "lora", "text": "\ud800"}]}', ""),
+    ],
+)
+def test_a_mistake_is_one_json_error(address: str, status: int, body, said: str) -> None:
+    sent = {"content": body} if isinstance(body, bytes) else {"json": body}
+    answer = httpx.post(f"{address}/predict", **sent)
+    assert answer.status_code == status
+    assert said in answer.json()["error"]
+    assert list(answer.json()) == ["error"]
+    assert "\n" not in answer.json()["error"]
+
+
+def test_other_paths_and_verbs(address: str) -> None:
+    for answer, status in ((httpx.get(f"{address}/predict"), 405), (httpx.get(f"{address}/nothing"), 404)):
+        assert answer.status_code == status
+        assert answer.json()["error"].startswith("GET /")
+
+
+def test_nothing_asked_is_answered_with_nothing(address: str) -> None:
+    assert httpx.post(f"{address}/predict", json={"rows": []}).json()["answers"] == []
+    blank = httpx.post(f"{address}/predict", json={"rows": [{"task": "lora", "text": " "}]}).json()["answers"]
+    assert blank == [{"task": "lora", "label": None, "probabilities": {}}]
+
+
+def test_a_full_queue_says_so(tasks: MultiTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, busy = threading.Event(), threading.Event()
+    predict = tasks.predict
+
+    def slow(*asked):
+        busy.set()
+        go.wait(30)
+        return predict(*asked)
+
+    monkeypatch.setattr(tasks, "predict", slow)
+    body = {"rows": [{"task": "lora", "text": "good"}] * 3}
+    with served(tasks, queue=4) as address, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(httpx.post, f"{address}/predict", json=body, timeout=60)
+        assert busy.wait(30)
+        second = pool.submit(httpx.post, f"{address}/predict", json=body, timeout=60)
+        while "peftbench_queue_rows 3.0" not in httpx.get(f"{address}/metrics").text:
+            time.sleep(0.01)
+        refused = httpx.post(f"{address}/predict", json=body)
+        go.set()
+        assert [first.result().status_code, second.result().status_code] == [200, 200]
+    assert refused.status_code == 503
+    assert refused.headers["Retry-After"] == "1"
+    assert "3 rows wait already, at most 4 may" in refused.json()["error"]
+
+
+def test_requests_are_answered_together_and_fail_apart() -> None:
+    go, calls = threading.Event(), []
+
+    def predict(examples, names):
+        go.wait(30)
+        calls.append(len(examples))
+        if ("bad",) in examples:
+            raise UserError("bad")
+        return [NO_ANSWER] * len(examples)
+
+    gathering = Gathering(predict, 4, 100, lambda rows: None)
+    first = gathering.ask([("x",)], ["a"])
+    while gathering.waiting:
+        time.sleep(0.001)
+    others = [gathering.ask([(text,)], ["a"]) for text in ("good", "bad", "good")]
+    assert gathering.ask([("given up",)], ["a"]).cancel()
+    large = gathering.ask([("good",)] * 7, ["a"] * 7)
+    go.set()
+    gathering.close()
+    assert len(first.result()) == 1
+    assert [len(others[0].result()), len(others[2].result()), len(large.result())] == [1, 1, 7]
+    with pytest.raises(UserError, match="bad"):
+        others[1].result()
+    assert calls == [1, 3, 1, 1, 1, 7]
+    with pytest.raises(QueueFullError, match="shutting down"):
+        gathering.ask([("x",)], ["a"])
+
+
+def come(metrics: str) -> float:
+    """How many requests have come, answered or not."""
+    names = ("peftbench_requests_in_progress ", "peftbench_requests_total{")
+    return sum(float(line.split()[-1]) for line in metrics.splitlines() if line.startswith(names))
+
+
+def test_sigterm_ends_it_when_what_was_asked_is_answered(task_runs: dict[str, Record]) -> None:
+    runs = [f"{name}={task_runs[name].folder}" for name in ("lora", "prefix")]
+    line = [sys.executable, "-m", "peftbench", "serve", *runs, "--port", "0", "--device", "cpu"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as server:
+        said = server.stderr.readline()
+        assert said.startswith("serving lora, prefix on http://127.0.0.1:"), said + server.stderr.read()
+        address = said.split()[4].rstrip(",")
+        body = {"rows": [{"task": ("lora", "prefix")[i % 2], "text": "the film was good " * 8} for i in range(200)]}
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(httpx.post, f"{address}/predict", json=body, timeout=60) for _ in range(8)]
+            while come(httpx.get(f"{address}/metrics").text) < len(asked):
+                time.sleep(0.01)
+            server.send_signal(signal.SIGTERM)
+            statuses = [answer.result().status_code for answer in asked]
+        assert server.wait(60) == 0
+        assert set(statuses) == {200}
+        assert server.stderr.read() == ""
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{address}/health")
+
+
+def test_what_cannot_be_served(task_runs: dict[str, Record], monkeypatch: pytest.MonkeyPatch) -> None:
+    lora = str(task_runs["lora"].folder)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for argv, said in (
+            ([lora, str(task_runs["head"].folder)], "two runs are named text_file"),
+            ([f"a={lora}", f"a={lora}"], "two runs are named a"),
+            (["a=nothing-there"], "No run 'nothing-there'"),
+            ([f"a={lora}", "--port", port], f"cannot listen on 127.0.0.1:{port}"),
+            ([f"a={lora}", "--port", "70000"], "cannot listen on 127.0.0.1:70000"),
+            ([f"a={lora}", "--device", "tpu"], "device=tpu"),
+        ):
+            with pytest.raises(UserError) as raised:
+                serve.main(argv)
+            assert said in str(raised.value)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(UserError, match=r"pip install 'peftbench\[serve\]'"):
+        serve.main([lora])
