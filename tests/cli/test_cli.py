@@ -12,7 +12,7 @@ from peftbench import cli
 from peftbench.runs.record import Record
 
 ROOT = Path(peftbench.__file__).parents[1]
-COMMANDS = "train sweep table evaluate predict serve export import params runs list".split()
+COMMANDS = ["train", "sweep", "table", "evaluate", "predict", "serve", "export", "import", "params", "runs", "list"]
 
 
 def command(*argv: str, options: tuple[str, ...] = ()) -> list[str]:
