@@ -58,7 +58,7 @@ def _print_settings(title: str, config: dict[str, Any], meanings: Mapping[str, s
 
 
 def _flat(config: dict[str, Any], whole: Container[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Walk to (dotted key, value) of every setting that is no group of others, or empty, or within one and of `whole`."""
+    """Walk to (dotted key, value) of every setting that is no group of others, or empty, or in one and of `whole`."""
     for key, value in config.items():
         if isinstance(value, dict) and value and not (prefix and f"{prefix}{key}" in whole):
             yield from _flat(value, whole, f"{prefix}{key}.")
