@@ -51,10 +51,14 @@ def download_source_archive(package: Mapping[str, str], target: Path) -> None:
                     if url := _link(client, page, name):
                         _save(client, url, target)
                         return
-                except httpx.HTTPError as error:
+                except httpx.HTTPStatusError as error:  # its own text has the address, maybe with a password
+                    failures.append(f"an index answers {error.response.status_code} {error.response.reason_phrase}")
+                except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                     failures.append(f"no connection: {str(error) or type(error).__name__}")
     except OSError as error:  # of the certificates
         raise UserError(f"{settings.get('cert')}: {error.strerror or error}") from error
+    except (httpx.InvalidURL, ValueError, ImportError) as error:
+        raise UserError(f"no connection by the proxy that is set here: {error}") from error
     raise UserError(failures[0] if failures else f"no index has the file {name}")
 
 

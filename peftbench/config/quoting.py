@@ -34,10 +34,16 @@ def _quoted(line: str) -> str:
         keys = _KEY.findall(value)
         if twice := next((name for name in keys if keys.count(name) > 1), None):
             raise UserError(f"{line}: it names {twice} twice")
-    if not sign or not _FREE_TEXT.fullmatch(key) or not value or value[0] in "'\"[{":
+    if not sign or not _FREE_TEXT.fullmatch(key) or not value or value[0] in "'\"":
         return line
+    if value[0] in "[{":  # a list or names of runs, but a template may begin with a place in braces
+        return _in_quotes(key, value) if key.endswith("method.template") else line
     if _is_readable(line) and not ("," in value and Path(value).expanduser().exists()):
         return line
+    return _in_quotes(key, value)
+
+
+def _in_quotes(key: str, value: str) -> str:
     escaped = re.sub(r"(\\*)(\"|$)", lambda found: 2 * found[1] + ("\\" + found[2] if found[2] else ""), value)
     return f'{key}="{escaped}"'
 

@@ -79,10 +79,11 @@ def layer_numbers(config: BottleneckConfig, sites: Sites) -> list[int]:
     count = len(sites.layers)
     if config.layers == "all":
         return list(range(count))
-    numbers = {number for part in _parts(config.layers) for number in _numbers(part, count)}
-    if not numbers or max(numbers) >= count:
+    ranges = [_numbers(part, count) for part in _parts(config.layers)]
+    # by the ends alone first: a range may be far longer than the memory
+    if any(part and part[-1] >= count for part in ranges) or not any(ranges):
         raise UserError(f"method.layers={_shown(config.layers)} is outside of the model: its layers are 0-{count - 1}")
-    return sorted(numbers)
+    return sorted({number for part in ranges for number in part})
 
 
 def places(config: BottleneckConfig, sites: Sites, name: str) -> list[Site]:

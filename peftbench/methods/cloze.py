@@ -90,6 +90,11 @@ class Cloze(Method, name="cloze"):
             )
         if config.template is not None:
             parse_template(config.template, texts)
+        if config.soft >= backbone.sites.positions:
+            raise UserError(
+                f"method.template has {config.soft} vectors, and the model takes {backbone.sites.positions} tokens:"
+                " give {soft:n} a smaller n"
+            )
         return add_word_head(backbone, words, config.pieces(texts))
 
     def hook(self, sites: Sites) -> Iterable[Handle]:

@@ -101,7 +101,10 @@ def _folders(method: PartsConfig, output_dir: Path, planned: Mapping[Path, Any])
     if isinstance(method.adapters, str):
         paths = glob(method.adapters, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
         found = [Path(path).absolute() for path in sorted(paths)]
-        folders = {path.name: path for path in found if (path / "result.json").is_file()}
+        folders: dict[str, Path] = {}
+        for path in found:
+            if (path / "result.json").is_file():
+                _check_other_run(method.adapters, folders.setdefault(path.name, path), path)
         if not folders:
             raise UserError(f"method.adapters={method.adapters} is the folder of no run: {_EXAMPLE}, or a pattern")
         return folders
@@ -139,12 +142,22 @@ def _named_by_task(
     return {names[name]: path for name, path in folders.items()}, {names[name]: configs[name] for name in folders}
 
 
+def _check_other_run(pattern: str, first: Path, other: Path) -> None:
+    """Raise UserError where a pattern names another run by the id of one that it has named before."""
+    if first.resolve() != other.resolve():
+        raise UserError(
+            f"method.adapters={pattern} names two runs {first.name}, in {first.parent} and {other.parent}: write"
+            f" {_EXAMPLE}, or a pattern for one of them"
+        )
+
+
 def _check_different(folders: Mapping[str, Path]) -> None:
     known: dict[Path, str] = {}
     for name, folder in folders.items():
-        if folder in known:
-            raise UserError(f"method.adapters: {known[folder]} and {name} are the same run, {folder.name}")
-        known[folder] = name
+        real = folder.resolve()  # the same by way of a link, too
+        if real in known:
+            raise UserError(f"method.adapters: {known[real]} and {name} are the same run, {folder.name}")
+        known[real] = name
 
 
 def _made_of(method: PartsConfig, name: str, settings: Mapping[str, Any]) -> PartsConfig:

@@ -123,6 +123,46 @@ def test_no_connection(settings, tmp_path):
         assets.fetch(rated_texts(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("PIP_INDEX_URL", "http://[::1", "no connection: Invalid"),
+        ("HTTP_PROXY", "gopher://x", "the proxy that is set here: Unknown scheme"),
+        ("HTTP_PROXY", "http://x:y:z", "the proxy that is set here: Invalid port"),
+    ],
+)
+def test_addresses_that_are_none(variable, value, message, settings, tmp_path):
+    settings.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    settings.delenv(variable.lower(), raising=False)
+    settings.setenv(variable, value)
+    with pytest.raises(UserError, match=f"cannot fetch Rated.Texts 1.0 from the package index: .*{message}"):
+        assets.fetch(rated_texts(tmp_path))
+    assert left_in_cache(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("link", "message"), [("http://[::1/", "no connection: Invalid"), (None, "an index answers 501 Not Implemented")]
+)
+def test_an_index_s_answers_that_cannot_be_used(link, message, settings, tmp_path):
+    class Answering(SimpleHTTPRequestHandler):
+        def do_GET(self):
+            content = f'<a href="{link}{NAME}">it</a>'.encode()
+            self.send_response(501 if link is None else 200, None)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings.setenv("NO_PROXY", "127.0.0.1")
+        settings.setenv("PIP_INDEX_URL", f"http://user:secret@127.0.0.1:{server.server_port}/simple")
+        with pytest.raises(UserError, match=message) as error:
+            assets.fetch(rated_texts(tmp_path))
+        server.shutdown()
+    assert "\n" not in str(error.value) and "secret" not in str(error.value)
+    assert left_in_cache(tmp_path) == []
+
+
 def test_a_certificate_bundle_that_is_not_there(settings, tmp_path):
     settings.setenv("PIP_CERT", str(tmp_path / "no.pem"))
     with pytest.raises(UserError, match=r"no\.pem: No such file"):

@@ -27,6 +27,13 @@ def test_names_reach_the_config_as_they_are(name):
 
 
 @pytest.mark.parametrize(
+    "template", ["{text} It was {mask} .", "{text_a} {soft:3} {mask} , {text_b}", "{mask}", "[{text}] {mask}, {soft:1}"]
+)
+def test_a_template_may_begin_with_a_place(template):
+    assert compose(["method=cloze", *quote_free_text([f"method.template={template}"])]).method.template == template
+
+
+@pytest.mark.parametrize(
     "line",
     ["task.splits.validation=0.2", "task.text=[a,b]", "task.dir='a b'", 'task.dir="ü"', "task.dir=a,b", "seed=0,1"],
 )

@@ -69,6 +69,7 @@ def test_the_reduction_factor_is_the_bottleneck(name):
     [
         ({"layers": "1-2"}, r"method.layers=1-2 is outside of the model: its layers are 0-1"),
         ({"layers": ["0", "7"]}, r"method.layers=\[0,7\] is outside of the model"),
+        ({"layers": "0-99999999999999999999"}, r"method.layers=0-9+ is outside of the model"),
         ({"layers": "1-0"}, r"method.layers=1-0 must be all, a range"),
         ({"layers": "top"}, r"method.layers=top must be all, a range"),
         ({"layers": []}, r"method.layers=\[\] must be all, a range"),

@@ -94,6 +94,18 @@ def test_a_part_that_was_trained_again_makes_it_stale(train_tiny):
     assert record.read().origin.parts["b"].adapter == again.read().files["adapter/adapter.safetensors"]
 
 
+def test_one_run_by_two_paths_and_two_runs_of_one_id(train_tiny, single, tmp_path):
+    folder = single["pairs"].folder
+    (tmp_path / "link").symlink_to(folder.parent)
+    with pytest.raises(UserError, match="a and b are the same run"):
+        train_tiny("opinions", *FUSION, f"method.adapters={{a: {folder}, b: {tmp_path}/link/{folder.name}}}")
+    with pytest.raises(UserError, match="names 1 run"):
+        train_tiny("opinions", *FUSION, f"method.adapters={tmp_path}/*/{folder.name}")
+    shutil.copytree(folder, tmp_path / "copy" / folder.name)
+    with pytest.raises(UserError, match="names two runs pfeiffer-mrpc.*/copy and .*/link: write"):
+        train_tiny("opinions", *FUSION, f"method.adapters={tmp_path}/*/{folder.name}")
+
+
 def test_it_works_without_its_parts(fusion, single, tmp_path, capsys):
     """Its adapter holds theirs."""
     alone = tmp_path / "stage2" / fusion.folder.name
