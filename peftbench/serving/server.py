@@ -28,11 +28,13 @@ class Limits:
 
     Attributes:
         rows: of one request. characters: of all its texts together. queue: rows that may wait.
+        seconds: for a client to send its request, so that none that stalls keeps the server from ending.
     """
 
     rows: int
     characters: int
     queue: int
+    seconds: float = 10
 
 
 class Row(BaseModel):
@@ -144,10 +146,14 @@ async def _read(request: Request, limits: Limits) -> Asked:
     """Read a request's body as far as it may go, and check its form and size."""
     most = _BYTES_A_CHARACTER * limits.characters + _BYTES_A_ROW * limits.rows
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > most:
-            raise _RefusedError(413, f"the request is larger than {most:,} bytes: send fewer rows at a time")
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    raise _RefusedError(413, f"the request is larger than {most:,} bytes: send fewer rows at a time")
+    except TimeoutError:
+        raise _RefusedError(408, f"the request did not come whole within {limits.seconds:g} s: send it again") from None
     try:
         asked = Asked.model_validate_json(bytes(body))
     except ValidationError as error:

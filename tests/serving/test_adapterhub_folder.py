@@ -210,6 +210,8 @@ def test_what_the_library_cannot_express_is_named(tmp_path, architecture, config
         ({"reduction_factor": {"1": 2}}, "reduction_factor=.* is missing or not of the right kind"),
         ({"reduction_factor": 8}, "is of another base model: 8 × 32 where the model has 4 × 32"),
         ({"reduction_factor": 1e-9}, "its settings make it .* parameters, and the weights hold"),
+        ({"reduction_factor": float("nan")}, "reduction_factor=NaN is no number"),
+        ({"mh_adapter": []}, "mh_adapter and output_adapter say true or false"),
         ({"leave_out": [0, 1]}, "leave_out leaves no layer"),
         ({"leave_out": "0"}, 'leave_out="0" is missing or not of the right kind'),
         ({"scaling": [1]}, "scaling="),

@@ -29,7 +29,7 @@ TEXTS = ["the film was good", "a dull and bad plot", "the plot is fine but dull"
 
 
 @contextmanager
-def served(tasks: MultiTask, **limits: int) -> Iterator[str]:
+def served(tasks: MultiTask, **limits: float) -> Iterator[str]:
     """A server in a thread; yields its address."""
     from peftbench.serving.server import Limits, make_app
 
@@ -139,6 +139,19 @@ def test_a_mistake_is_one_json_error(address: str, status: int, body, said: str)
     assert said in answer.json()["error"]
     assert list(answer.json()) == ["error"]
     assert "\n" not in answer.json()["error"]
+
+
+def test_a_client_that_stalls_is_refused_and_the_server_can_end(tasks: MultiTask) -> None:
+    with served(tasks, seconds=0.2) as address:
+        host, port = address.removeprefix("http://").split(":")
+        client = socket.create_connection((host, int(port)), timeout=60)
+        client.sendall(b'POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{"rows"')
+        while come(httpx.get(f"{address}/metrics").text) < 1:
+            time.sleep(0.01)
+    with client:  # which the server has not waited for
+        told = client.makefile("rb").read()
+    assert told.startswith(b"HTTP/1.1 408")
+    assert b"the request did not come whole within 0.2 s" in told
 
 
 def test_other_paths_and_verbs(address: str) -> None:

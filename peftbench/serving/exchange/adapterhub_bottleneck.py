@@ -104,6 +104,8 @@ def _where(position: str) -> Settings:
 def _position(settings: Settings) -> str:
     where = (settings.get("mh_adapter"), settings.get("output_adapter"))
     names: dict[Any, str] = {(True, False): "attention", (False, True): "ffn", (True, True): "both"}
+    if not all(isinstance(place, bool | None) for place in where):
+        raise UserError("mh_adapter and output_adapter say true or false, and one of them is neither")
     if where not in names:
         raise UserError("mh_adapter and output_adapter are both false: it is nowhere")
     return names[where]

@@ -11,6 +11,7 @@ from peftbench.errors import UserError
 from peftbench.serving.exchange.tie import Tensors, Tie
 
 Settings = dict[str, Any]
+_LARGEST = 3.4e38  # of fp32, which a factor is multiplied in
 
 
 class Converter(NamedTuple):
@@ -55,6 +56,8 @@ def required(settings: Mapping[str, Any], key: str, kind: type | tuple[type, ...
         return default
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{key}={_shown(value)} is missing or not of the right kind")
+    if isinstance(value, int | float) and not abs(value) <= _LARGEST:  # NaN compares with nothing
+        raise UserError(f"{key}={_shown(value)} is no number that fits into 32 bits")
     return value
 
 

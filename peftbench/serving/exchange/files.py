@@ -13,6 +13,8 @@ from peftbench.files import check_regular, parse_json
 from peftbench.runs.digests import sha256
 from peftbench.serving.exchange.tie import Tensors
 
+_NUMBERS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Return the object that a JSON file holds; UserError where it cannot be read or holds none."""
@@ -46,9 +48,19 @@ def read_weights(path: Path, pickled: str) -> Tensors:
     except Exception as error:  # safetensors and torch raise many kinds for a file cut short
         raise UserError(f"{path} is cut short or damaged: {_reason(error)}") from error
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"{path}: {name} holds what is no finite floating-point number")
+        if not _is_plain(tensor):
+            raise UserError(f"{path}: {name} is no plain tensor (sparse, nested, on no device, or without its data)")
+        if tensor.dtype not in _NUMBERS or not bool(torch.isfinite(tensor).all()):
+            kinds = ", ".join(str(kind).removeprefix("torch.") for kind in _NUMBERS)
+            raise UserError(f"{path}: {name} holds what is no finite floating-point number ({kinds})")
     return tensors
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor has all of its elements in memory; a pickle may say one number is billions of them."""
+    if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _unpickled(path: Path) -> Tensors:
