@@ -169,8 +169,9 @@ def test_what_a_reader_sees(tiny_run: Record, capsys: pytest.CaptureFixture) -> 
     assert run.split() == ["run", tiny_run.folder.name]
 
 
-def test_finds_the_run_by_id_and_experiment(tiny_run: Record, capsys: pytest.CaptureFixture) -> None:
-    outputs = tiny_run.folder.parents[1]
+def test_finds_the_run_by_id_and_experiment(tiny_run: Record, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    outputs = tmp_path / "outputs"  # of this one run, which others may stand beside where it was trained
+    shutil.copytree(tiny_run.folder, outputs / "opinions" / tiny_run.folder.name)
     assert evaluate.main(["lora", "--output-dir", str(outputs), "--experiment", "opinions", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["run"] == tiny_run.folder.name
     with pytest.raises(UserError, match="there are no runs under"):
