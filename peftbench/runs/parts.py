@@ -99,7 +99,7 @@ def _folders(method: PartsConfig, output_dir: Path, planned: Mapping[Path, Any])
     if not method.adapters:
         raise UserError(f"method.adapters names no runs: {_EXAMPLE}")
     if isinstance(method.adapters, str):
-        paths = glob(method.adapters, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        paths = glob(str(Path(method.adapters).expanduser()), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute one
         found = [Path(path).absolute() for path in sorted(paths)]
         folders: dict[str, Path] = {}
         for path in found:

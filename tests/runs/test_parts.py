@@ -71,7 +71,8 @@ def test_the_id_is_of_the_runs_and_not_of_how_they_are_named(train_tiny, fusion,
     spellings.append(f"method.adapters={{pairs: stage1/{ids['pairs']}, opinions: ./stage1/{ids['opinions']}}}")
     for spelling in spellings:
         assert train_tiny("opinions", *FUSION, spelling, "experiment=stage2").folder == fusion.folder
-    by_pattern = "method.adapters='stage1/pfeiffer-*'"
+    monkeypatch.setenv("HOME", str(output_dir))
+    by_pattern = "method.adapters='~/stage1/pfeiffer-*'"
     named = train_tiny("opinions", *FUSION, by_pattern, "experiment=stage2", "trainer.epochs=1")
     assert named.read().origin.parts.keys() == {"text_file", "mrpc"}, "after their tasks"
     with_more = naming({**single, "more": fusion})
