@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftbench.backbones.layer_stand_ins import LayerStandIn, layers_replaced
 from peftbench.backbones.probe import probe_batch, probing
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
@@ -95,12 +96,12 @@ def _others(sites: Sites, count: int) -> list[int | None]:
     return found
 
 
-class _Given(nn.Module):
+class _Given(LayerStandIn):
     """Stands in a lower layer's place: hands on what enters it or, in the last one's, what the batch brings."""
 
     def __init__(self, layer: nn.Module, brought: list[torch.Tensor], last: bool, others: int | None) -> None:
-        super().__init__()
-        self.layer, self.last, self.others = layer, last, others
+        super().__init__(layer)
+        self.last, self.others = last, others
         self._brought = brought
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -108,12 +109,6 @@ class _Given(nn.Module):
             return self.layer(*args, **kwargs)
         states = self._brought[0] if self.last else args[0] if args else kwargs["hidden_states"]
         return states if self.others is None else (states, *[None] * self.others)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:  # a model may ask its layer for more than to be called
-            return getattr(self.layer, name)
 
 
 @contextmanager
@@ -126,14 +121,12 @@ def beginning_behind(sites: Sites, count: int) -> Iterator[None]:
         brought[:] = [kwargs.pop(COLUMN)] if COLUMN in kwargs else []
         return args, kwargs
 
-    layers = sites.base.get_submodule(sites.layout.layers)
-    originals = dict(list(layers._modules.items())[:count])
+    def given(number: int, layer: nn.Module) -> _Given:
+        return _Given(layer, brought, number == count - 1, others[number])
+
     handle = sites.model.register_forward_pre_hook(take, with_kwargs=True)
     try:
-        for number, (name, layer) in enumerate(originals.items()):
-            given = _Given(layer, brought, number == count - 1, others[number])
-            layers._modules[name] = given.train(layer.training)
-        yield
+        with layers_replaced(sites, count, given):
+            yield
     finally:
         handle.remove()
-        layers._modules.update(originals)
