@@ -19,7 +19,7 @@ from torch import nn
 from peftbench.backbones.attachments import Attachment, Change, Handle, Parameters
 from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import Backbone
-from peftbench.backbones.own_parameters import own_parameters
+from peftbench.backbones.row_parameters import row_parameters
 from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
@@ -257,7 +257,7 @@ class Method(nn.Module, ABC):
     def _hook_rows(self, sites: Sites) -> Iterator[Handle]:
         assert sites.rows is not None
         own = {unescape(key): clone for key, clone in self.replaced.items()}
-        yield from own_parameters(sites.base, sites.rows, own)
+        yield from row_parameters(sites.base, sites.rows, own)
         yield from self._acting_hooks(sites)
 
     def _replacements(self, sites: Sites) -> dict[nn.Module, Change]:

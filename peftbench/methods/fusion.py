@@ -133,7 +133,7 @@ class Fusion(DroppableMethod, name="fusion"):
     def observed(self) -> Iterator[Callable[[], dict[str, Any]]]:
         """Gather the mean weight of each adapter at each place over the tokens that are no padding.
 
-        In the last layer that is the first token alone, where nothing else is computed. What is told:
+        In the last layer that is the first token alone, where nothing else is computed. Returned are:
         adapters: names. places: a layer's number and, where adapters are in several places of a layer, the place; those
         of bare layers are left out. weights: a list for each place, in the order of the adapters.
         """

@@ -285,7 +285,7 @@ def _score(prepared: "Prepared", config: RunConfig, data: "Examples") -> Scored:
     task = prepared.task
     assert data.labels is not None
     trainer = config.trainer
-    with prepared.method.observed() as told:
+    with prepared.method.observed() as observation:
         logits = logits_of(prepared.backbone.model, data, trainer.eval_batch_size, trainer.precision, prepared.device)
     metrics = task.objective.score(task.metrics, logits, data.labels)
-    return Scored(metrics, Predictions(data.labels, *task.objective.read_out(logits)), told())
+    return Scored(metrics, Predictions(data.labels, *task.objective.read_out(logits)), observation())

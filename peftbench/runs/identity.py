@@ -65,9 +65,9 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def same_asset(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def same_asset(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Tell whether two configs of a model or task name the same files, whatever else they set."""
-    fields = [{key: value for key, value in _identity(a).items() if key in _ASSET_FIELDS} for a in (one, other)]
+    fields = [{key: value for key, value in _identity(a).items() if key in _ASSET_FIELDS} for a in (first, other)]
     return fields[0] == fields[1]
 
 

@@ -98,13 +98,13 @@ def score_run(
         without = f", {dropped} layers without the method" if dropped else ""
         model.method.drop(range(dropped))
         scoring = working(f"scoring {len(data):,} examples{without}")
-        with scoring, inference(model, precision, merged), model.method.observed() as told:
+        with scoring, inference(model, precision, merged), model.method.observed() as observation:
             logits = logits_of(model.backbone.model, data, batch_size or trainer.eval_batch_size, precision, place)
         figures = None
         if latency:
             with working(f"measuring the latency{without}"):
                 figures = measure_latency(model.method, model.backbone, measure, precision)
-        scored.append(_scored(task, split, logits, precision, merged, dropped, figures, place, told()))
+        scored.append(_scored(task, split, logits, precision, merged, dropped, figures, place, observation()))
     return scored
 
 

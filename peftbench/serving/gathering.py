@@ -80,8 +80,8 @@ class Gathering:
                 for asked in together:  # one of them is at fault, the others have their answers
                     try:
                         _answer(self._predict, [asked])
-                    except Exception as own:
-                        asked.answers.set_exception(own)
+                    except Exception as failure:
+                        asked.answers.set_exception(failure)
 
     def _next(self) -> list[Asked] | None:
         """Wait for requests and return as many as go together; None when the queue is closed and empty."""

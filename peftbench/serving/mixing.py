@@ -15,7 +15,7 @@ from peftbench.backbones.economy.first_row import FirstRow, reads_first_row
 from peftbench.backbones.economy.frozen import Casts, frozen_in_bf16
 from peftbench.backbones.economy.same_rows import repeat_rows
 from peftbench.backbones.heads import HeadedBackbone
-from peftbench.backbones.own_parameters import own_parameters
+from peftbench.backbones.row_parameters import row_parameters
 from peftbench.backbones.rows import Rows
 from peftbench.methods import Method
 from peftbench.tasks.base import Batch
@@ -64,7 +64,7 @@ class Mixer:
             for method, rows in methods:
                 stack.enter_context(method.on(sites if alone else replace(sites, rows=rows)))
             for tensors, rows in heads:
-                attachment = Attachment(partial(own_parameters, model, rows, tensors))
+                attachment = Attachment(partial(row_parameters, model, rows, tensors))
                 sites.attachments.add(attachment)
                 stack.callback(sites.attachments.remove, attachment)
             if repeated is not None:

@@ -15,7 +15,7 @@ from peftbench.backbones.rows import Rows
 Tensors = dict[str, torch.Tensor]
 
 
-def own_parameters(model: nn.Module, rows: Rows, tensors: Mapping[str, torch.Tensor]) -> Iterator[RemovableHandle]:
+def row_parameters(model: nn.Module, rows: Rows, tensors: Mapping[str, torch.Tensor]) -> Iterator[RemovableHandle]:
     """Let some rows of a batch be computed with `tensors` in the place of the model's parameters.
 
     Args:
