@@ -13,7 +13,8 @@ import numpy as np
 
 from peftbench.assets.index import fetch_packages
 from peftbench.config.compose import compose
-from peftbench.config.schema import TaskConfig, resolve
+from peftbench.config.schema import resolve
+from peftbench.config.task import TextTaskConfig
 from peftbench.tasks.metrics import score
 from peftbench.tasks.text.files import read_text
 from peftbench.tasks.text.packages import package_reader
@@ -33,7 +34,7 @@ def main() -> int:
     return 0
 
 
-def _ratings(task: TaskConfig) -> list[np.ndarray]:
+def _ratings(task: TextTaskConfig) -> list[np.ndarray]:
     """Return the ratings of each text of the task."""
     read, (name,) = package_reader(task)
     folder = fetch_packages(task, "none")
@@ -46,7 +47,7 @@ def _ratings(task: TaskConfig) -> list[np.ndarray]:
     ]
 
 
-def _agreement(task: TaskConfig, ratings: list[np.ndarray], random: np.random.Generator) -> dict[str, float]:
+def _agreement(task: TextTaskConfig, ratings: list[np.ndarray], random: np.random.Generator) -> dict[str, float]:
     halves = []
     for of_text in ratings:
         shuffled = random.permutation(of_text)

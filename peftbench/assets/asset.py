@@ -1,7 +1,7 @@
 """What a config says of where a model or a data set comes from."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Asset(Protocol):
@@ -45,3 +45,15 @@ class Asset(Protocol):
     @property
     def path(self) -> str | None:
         """Local folder."""
+
+
+class ModelAsset(Asset, Protocol):
+    """The fields that say where a model comes from, and how its files are read."""
+
+    @property
+    def architecture(self) -> Mapping[str, Any]:
+        """Its `model_type` and numbers."""
+
+    @property
+    def convert(self) -> str | None:
+        """How the files are brought into transformers' format; None where they are in it."""

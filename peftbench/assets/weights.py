@@ -16,6 +16,8 @@ CONFIG_FILES = [
     "vocab.json",
     "merges.txt",
     "*.model",  # SentencePiece
+    "preprocessor_config.json",
+    "processor_config.json",
 ]
 # the second kind is read where there is none of the first
 SAFETENSORS = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]

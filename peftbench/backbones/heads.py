@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from peftbench.backbones.dropout import set_dropout
-from peftbench.backbones.load import Backbone, quiet
+from peftbench.backbones.load import Backbone, encoder_name, quiet
 from peftbench.backbones.sites import Sites
 
 
@@ -52,7 +52,7 @@ def add_head(backbone: Backbone, num_outputs: int) -> HeadedBackbone:
     config.num_labels = num_outputs
     with torch.device("meta"), quiet():
         model: Any = backbone.classifier_class(config)
-    inside = model.base_model_prefix
+    inside = encoder_name(model)
     setattr(model, inside, encoder)
     for child in model.children():
         if child is not encoder and device.type != "meta":

@@ -1,5 +1,6 @@
 """Load a pretrained encoder without a head, or build it without weights."""
 
+import inspect
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from peftbench.backbones.dropout import set_config_dropout, set_dropout
+from peftbench.backbones.inputs import IDS
 from peftbench.backbones.sites import Sites, find_sites
 from peftbench.errors import UserError
 
@@ -24,7 +26,7 @@ class Backbone:
     Attributes:
         encoder: transformers' base model, frozen and in evaluation mode.
         classifier_class: the transformers class that puts a classifier on this encoder.
-        sites: where methods attach; holds the tokenizer.
+        sites: where methods attach; holds the tokenizer, or the image processor.
         saved_head: what the checkpoint holds of a classifier's tensors, by their names in `classifier_class`.
         dropout: rate that replaced the model's own; None where those stay.
         language_model: the encoder under its masked-language-model head, all frozen, where that was asked for.
@@ -44,17 +46,19 @@ class Backbone:
 
 
 def load_backbone(folder: Path, dropout: float | None = None, masked_lm: bool = False) -> Backbone:
-    """Load weights and tokenizer from a folder in transformers' format; torch's random state stays as it is.
+    """Load weights and tokenizer, or image processor, from a folder in transformers' format.
+
+    torch's random state stays as it is.
 
     Args:
-        folder: holds config.json, weights and the tokenizer's files.
+        folder: holds config.json, weights and the files of the tokenizer or image processor.
         dropout: rate for all dropout layers; None keeps the model's own.
         masked_lm: with the masked-language-model head of its pretraining.
 
     Raises UserError where the folder holds no such model, its weights are cut short, nothing fits the architecture,
     or it has no such head. Code that a folder brings along is never run.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     with quiet(), torch.random.fork_rng(devices=[]):  # a head's random start is drawn when it is built
         try:
@@ -62,7 +66,7 @@ def load_backbone(folder: Path, dropout: float | None = None, masked_lm: bool = 
             if dropout is not None:
                 set_config_dropout(config, dropout)
             _check_attention(config)
-            model, info = _auto_class(masked_lm).from_pretrained(
+            model, info = _auto_class(config, masked_lm).from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
@@ -71,20 +75,36 @@ def load_backbone(folder: Path, dropout: float | None = None, masked_lm: bool = 
                 trust_remote_code=False,
                 weights_only=True,  # of pickled weights: tensors alone
             )
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            _check_tokenizer(folder, tokenizer)
+            processor = _load_processor(folder, model)
         except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
             raise UserError(f"cannot load a model from {folder}: {_reason(error)}") from error
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     if masked_lm:
         _check_language_model(folder, model, missing)
-    return _backbone(model, missing, dropout, tokenizer, masked_lm)
+    return _backbone(model, missing, dropout, processor, masked_lm)
 
 
-def _auto_class(masked_lm: bool) -> Any:
-    from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
+def _auto_class(config: Any, masked_lm: bool) -> Any:
+    """Return the class that puts transformers' own head on such a model: a classifier of texts, else of images."""
+    from transformers import AutoModelForImageClassification, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-    return AutoModelForMaskedLM if masked_lm else AutoModelForSequenceClassification
+    if masked_lm:
+        return AutoModelForMaskedLM
+    images = type(config) in AutoModelForImageClassification._model_mapping
+    return AutoModelForImageClassification if images else AutoModelForSequenceClassification
+
+
+def _load_processor(folder: Path, model: Any) -> Any:
+    """Load what turns examples into the model's input: a tokenizer, or an image processor."""
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    if model.main_input_name == IDS:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        _check_tokenizer(folder, tokenizer)
+        return tokenizer
+    if not any((folder / name).exists() for name in ("preprocessor_config.json", "processor_config.json")):
+        raise ValueError("it has no preprocessor_config.json; save one there with processor.save_pretrained")
+    return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
 
 
 def _check_language_model(folder: Path, model: Any, missing: set[str]) -> None:
@@ -130,18 +150,19 @@ def blank_backbone(architecture: dict[str, Any], masked_lm: bool = False) -> Bac
     try:
         config = AutoConfig.for_model(**architecture)
         with torch.device("meta"), quiet():
-            model = _auto_class(masked_lm).from_config(config, trust_remote_code=False)
+            model = _auto_class(config, masked_lm).from_config(config, trust_remote_code=False)
     except (ValueError, TypeError) as error:
         raise UserError(f"model.architecture does not describe a model: {str(error).splitlines()[0]}") from error
     return _backbone(model, set(), None, None, masked_lm)
 
 
-def _backbone(model: Any, missing: set[str], dropout: float | None, tokenizer: Any, masked_lm: bool) -> Backbone:
+def _backbone(model: Any, missing: set[str], dropout: float | None, processor: Any, masked_lm: bool) -> Backbone:
     """Take the encoder out of transformers' model, in the form that class builds it (RoBERTa: no pooler)."""
-    encoder = model.base_model
-    inside = model.base_model_prefix + "."
+    name = encoder_name(model)
+    encoder = model.get_submodule(name)
+    inside = f"{name}."
     fresh = {name.removeprefix(inside) for name in missing if name.startswith(inside)}
-    sites = find_sites(encoder, tokenizer, fresh)
+    sites = find_sites(encoder, processor, fresh)
     if lacking := [name for name in fresh if name.startswith(sites.layout.layers)]:
         raise UserError(
             f"the checkpoint lacks {len(lacking)} weights of the encoder's layers ({lacking[0]}, …):"
@@ -149,6 +170,7 @@ def _backbone(model: Any, missing: set[str], dropout: float | None, tokenizer: A
         )
     encoder.requires_grad_(False)
     encoder.eval()
+    _take_any_size(encoder)
     if dropout is not None:
         set_dropout(encoder, dropout)
     if masked_lm:
@@ -160,6 +182,23 @@ def _backbone(model: Any, missing: set[str], dropout: float | None, tokenizer: A
         if not name.startswith(inside) and name not in missing
     }
     return Backbone(encoder, type(model), sites, saved, dropout)
+
+
+def encoder_name(model: Any) -> str:
+    """Return the name of the encoder inside a model with a head."""
+    name: str = model.base_model_prefix
+    if hasattr(model, name):
+        return name
+    return next(name for name, child in model.named_children() if hasattr(child, "base_model_prefix"))  # CLIP
+
+
+def _take_any_size(encoder: Any) -> None:
+    """Let a model of images whose positions are of one size interpolate them, as it can, without being asked to."""
+    setting = "interpolate_pos_encoding"
+    if setting in inspect.signature(encoder.forward).parameters:
+        encoder.register_forward_pre_hook(
+            lambda module, args, kwargs: (args, kwargs | {setting: True}), with_kwargs=True
+        )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftbench.backbones.inputs import IDS, random_inputs, small_size
 from peftbench.errors import UserError
 
 ROWS, LENGTH, SHORT = 3, 8, 5  # of a probe's batch: its second row is short and padded
@@ -48,7 +49,12 @@ def rewritten(model: nn.Module) -> dict[nn.Module, dict[str, Any]]:
 
 
 def probe_batch(model: Any, device: torch.device) -> dict[str, torch.Tensor]:
-    """Return token ids, (ROWS, LENGTH), and their mask; the second row has SHORT tokens and then padding."""
+    """Return ROWS examples: token ids, (ROWS, LENGTH), and their mask, of which the second row is padded; or images.
+
+    The second row has SHORT tokens and then padding.
+    """
+    if model.main_input_name != IDS:
+        return random_inputs(model, ROWS, small_size(model, LENGTH), device)
     config = model.config
     padding = config.pad_token_id or 0
     generator = torch.Generator().manual_seed(0)
@@ -56,7 +62,12 @@ def probe_batch(model: Any, device: torch.device) -> dict[str, torch.Tensor]:
     ids += ids >= padding
     mask = torch.ones_like(ids)
     ids[1, SHORT:], mask[1, SHORT:] = padding, 0
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+    return {IDS: ids.to(device), "attention_mask": mask.to(device)}
+
+
+def second_row_alone(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the second row of a probe's batch by itself, without padding and mask."""
+    return {IDS: batch[IDS][1:2, :SHORT]} if IDS in batch else {name: rows[1:2] for name, rows in batch.items()}
 
 
 def _state(module: nn.Module) -> tuple[dict[str, Any], dict[str, nn.Module | None], list[tuple]]:

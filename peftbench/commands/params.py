@@ -12,7 +12,9 @@ from peftbench.errors import UserError
 from peftbench.files import parse_json
 
 if TYPE_CHECKING:
-    from peftbench.config.schema import ModelConfig, RunConfig, TaskConfig
+    from peftbench.config.asset import ModelConfig
+    from peftbench.config.schema import RunConfig
+    from peftbench.config.task import TaskConfig
 
 # of a saved config, what describes its own head and file, not the architecture
 _NOT_ARCHITECTURE = (
@@ -133,7 +135,7 @@ def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[Row]:
         model = json.dumps([asdict(config.model), labels, of_head], sort_keys=True, default=str)
         if model not in backbones:
             blank = blank_backbone(_architecture(config.model), kind.masked_lm)
-            backbones[model] = kind.put_head(config.method, blank, labels, len(config.task.text))
+            backbones[model] = kind.put_head(config.method, blank, labels, config.task.texts)
         with torch.device("meta"):
             method = build(config.method, backbones[model].sites)
         counts = count_parameters(method, backbones[model])

@@ -15,7 +15,7 @@ from peftbench.commands.run_options import (
     chosen_run,
     working,
 )
-from peftbench.config.schema import TaskConfig, fill
+from peftbench.config.task import fill_text_task
 from peftbench.errors import UserError
 from peftbench.serving.inputs import Row, read_input
 from peftbench.terminal import error_console
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
     if arguments.merged:
         check_mergeable(description.method["name"])
     choose_device(arguments.device)  # a mistake shows before anything is read
-    header, rows = read_input(arguments.texts, arguments.file, fill(TaskConfig, description.task, "task").text)
+    header, rows = read_input(arguments.texts, arguments.file, fill_text_task(description.task).text)
     rows = through_first_text(rows)
     with working("loading the model"):
         predictor = load_predictor(record, "", arguments.device, arguments.merged, arguments.batch_size)

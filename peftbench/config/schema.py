@@ -6,84 +6,21 @@ be somebody else's, goes the same way, but nothing in it is resolved. Importing 
 
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, is_dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from peftbench.config.asset import ModelConfig
+from peftbench.config.fill import as_group, fill
 from peftbench.config.ranges import at_least, between, one_of
-from peftbench.config.sources import check_source
+from peftbench.config.task import TaskConfig, fill_task
 from peftbench.config.values import typed
 from peftbench.errors import UserError, nearest
 
 GROUPS = ("method", "model", "task", "trainer", "logger", "measure")
 MAX_SEED = 2**32 - 1  # numpy, torch and Python all take it
-
-
-@dataclass
-class AssetConfig:
-    """Where a model or a data set comes from; see `peftbench.assets`."""
-
-    name: str
-    source: str
-    id: str | None = None
-    subset: str | None = None
-    revision: str | None = None
-    packages: list[dict[str, str]] = field(default_factory=list)
-    folder: str | None = None
-    archive: str | None = None
-    files: dict[str, str] = field(default_factory=dict)
-    path: str | None = None
-
-
-@dataclass
-class ModelConfig(AssetConfig):
-    """A backbone. `dropout` replaces the model's own rates; None keeps them."""
-
-    architecture: dict[str, Any] = field(default_factory=dict)
-    dropout: float | None = None
-
-    def __post_init__(self) -> None:
-        one_of("model.source", self.source, ("hub", "pypi", "local"))
-        check_source(self, "model")
-        self.path = _absolute(self.path)
-        if self.dropout is not None:
-            between("model.dropout", self.dropout, 0, 0.99)
-
-
-@dataclass
-class TaskConfig(AssetConfig):
-    """A data set with its columns, classes and metrics (the first is the primary one).
-
-    `ceiling` says, by metric, what human judges score who are no surer than that; tables show it.
-    """
-
-    dir: str | None = None
-    text: list[str] = field(default_factory=list)
-    label: str = "label"
-    labels: list[str] = field(default_factory=list)
-    metrics: list[str] = field(default_factory=list)
-    splits: dict[str, Any] = field(default_factory=dict)
-    max_length: int = 128
-    threshold: float | None = None
-    ceiling: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        one_of("task.source", self.source, ("glue", "hub", "pypi", "local"))
-        check_source(self, "task")
-        if len(self.text) not in (1, 2):
-            raise UserError(
-                f"task.text has {len(self.text)} columns: name one, or two for pairs, e.g. task.text=[text]"
-            )
-        if len({*self.text, self.label}) <= len(self.text):
-            raise UserError(f"task.text={self.text} and task.label={self.label} must be different columns")
-        at_least("task.max_length", self.max_length, 4)
-        self.dir = _absolute(self.dir)
-        self.splits = {name: _source_of_split(name, value, self.source) for name, value in self.splits.items()}
-        if not self.metrics:
-            raise UserError("task.metrics is empty: name at least one, e.g. task.metrics=[accuracy]")
 
 
 @dataclass
@@ -217,11 +154,8 @@ def resolve(composed: DictConfig | Mapping[str, Any]) -> RunConfig:
         if key not in raw:
             raise UserError(f"the config lacks {key!r}")
     groups = {
-        group: _as_group(raw[group], group) for group in ("method", "model", "task", "trainer", "logger", "measure")
+        group: as_group(raw[group], group) for group in ("method", "model", "task", "trainer", "logger", "measure")
     }
-    for key in ("text", "metrics"):
-        if isinstance(groups["task"].get(key), str):  # task.text="Review Text" is one column
-            groups["task"][key] = [groups["task"][key]]
     method = groups["method"]
     method.pop("recipe", None)
     name = str(method.pop("name", None))
@@ -229,7 +163,7 @@ def resolve(composed: DictConfig | Mapping[str, Any]) -> RunConfig:
         method_name=name,
         method=fill(method_class(name).config_class, method, "method"),
         model=fill(ModelConfig, groups["model"], "model"),
-        task=fill(TaskConfig, groups["task"], "task"),
+        task=fill_task(groups["task"]),
         trainer=fill(TrainerConfig, groups["trainer"], "trainer"),
         logger=fill(LoggerConfig, groups["logger"], "logger"),
         measure=fill(MeasureConfig, groups["measure"], "measure"),
@@ -238,30 +172,6 @@ def resolve(composed: DictConfig | Mapping[str, Any]) -> RunConfig:
             for key in ("seed", "device", "threads", "experiment", "output_dir", "force")
         },
     )
-
-
-def _as_group(value: Any, group: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{group}={value} must have keys and values")
-    return dict(value)
-
-
-def fill(cls: type, values: Any, group: str) -> Any:
-    """Build the dataclass `cls` from plain values of the config group `group`, each converted to its type.
-
-    Raises UserError for an unknown or missing key, a wrong type or a value out of range.
-    """
-    assert is_dataclass(cls)
-    names = {name: field for name, field in cls.__dataclass_fields__.items() if field.init}
-    required = [name for name, field in names.items() if field.default is MISSING and field.default_factory is MISSING]
-    values = _as_group(values, group)
-    for name in required:
-        if name not in values:
-            raise UserError(f"{group} lacks {name!r}: set {group}.{name}=…")
-    for key in values:
-        if key not in names:
-            raise UserError(f"{group} has no key {key!r}. {nearest(key, names)}")
-    return cls(**{key: typed(cls, key, value, f"{group}.{key}") for key, value in values.items()})
 
 
 def check_seed(name: str, seed: int) -> None:
@@ -277,20 +187,3 @@ def check_threads(threads: int | None) -> None:
         raise UserError(
             f"threads={threads} is more than this machine's {cores} cores: choose {cores} or fewer, or null"
         )
-
-
-def _absolute(path: str | None) -> str | None:
-    """Write a path so that a later command finds it from any folder."""
-    return None if path is None else str(Path(path).expanduser().absolute())
-
-
-def _source_of_split(split: str, value: Any, source: str) -> str | float | None:
-    """Return a split's file or its name in the source, or the share of the training data that it is."""
-    if isinstance(value, bool | int | float):
-        if split == "train" or isinstance(value, bool) or not 0 < value < 1:
-            raise UserError(
-                f"task.splits.{split}={value} must be a file"
-                + ("" if split == "train" else ", or a share of the training data between 0 and 1, such as 0.2")
-            )
-        return float(value)
-    return _absolute(value) if source == "local" else value

@@ -3,7 +3,7 @@
 Each round times every variant once, on the same input and in rotating order, so that drift of the machine
 hits all alike; a ratio is the median over rounds of the paired ratios. The backbone is in it twice: the ratio
 of its two series (A/A) is what a difference must exceed to mean anything. What is timed is the model alone,
-from token ids to logits, eager, without padding or mask; tokenizer and transfers are left out.
+from token ids or pixels to logits, eager, without padding or mask; tokenizer and transfers are left out.
 """
 
 import gc
@@ -18,6 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from peftbench.backbones.economy.frozen import Casts, frozen_in_bf16
 from peftbench.backbones.heads import HeadedBackbone
+from peftbench.backbones.inputs import Size, positions_of, random_inputs, small_size
 from peftbench.config.schema import MeasureConfig
 from peftbench.interruption import check_interrupted
 from peftbench.methods.base import Method
@@ -31,15 +32,20 @@ _RESAMPLES = 1000
 
 
 def measure_latency(
-    method: Method, backbone: HeadedBackbone, config: MeasureConfig, precision: str = "fp32"
+    method: Method,
+    backbone: HeadedBackbone,
+    config: MeasureConfig,
+    precision: str = "fp32",
+    sizes: Sequence[Size] | None = None,
 ) -> dict[str, Any]:
-    """Time the adapted model against the bare backbone at every batch size and length of `config`.
+    """Time the adapted model against the bare backbone at every batch size of `config` and every size of an example.
 
     Args:
         method: attached to the backbone or not, merged or not; it is left as it was found.
         backbone: with weights; nothing else may be attached to it.
         config: `seconds` is the time for one setting, warm-up apart; `LEAST_ROUNDS` rounds are the least.
         precision: that the run was scored in: fp32, or bf16, in which the frozen weights are held then.
+        sizes: of an example, tokens or (height, width); None: the lengths of `config`.
 
     Returns:
         settings: one entry for each batch and length the model can take beside `method.extra_tokens`:
@@ -55,10 +61,10 @@ def measure_latency(
     base: Any = sites.base
     with _bare_and_evaluating(method, backbone):
         settings = [
-            _measure_setting(method, backbone, batch, length, config.seconds, precision)
+            _measure_setting(method, backbone, batch, size, config.seconds, precision)
             for batch in config.batches
-            for length in config.lengths
-            if length + method.extra_tokens <= sites.positions
+            for size in (config.lengths if sizes is None else sizes)
+            if not isinstance(size, int) or size + method.extra_tokens <= sites.positions
         ]
         return {
             "settings": settings,
@@ -151,16 +157,16 @@ def _time(function: Callable[[], Any], synchronise: Callable[[], Any]) -> float:
 
 
 def _measure_setting(
-    method: Method, backbone: HeadedBackbone, batch: int, length: int, seconds: float, precision: str
+    method: Method, backbone: HeadedBackbone, batch: int, size: Size, seconds: float, precision: str
 ) -> dict[str, Any]:
     device = backbone.sites.device
-    ids = _token_ids(backbone, batch, length)
+    inputs = random_inputs(backbone.sites.base, batch, size, device)
     variants = ["base", "method", "base again", *(["merged"] if method.mergeable else [])]
     kept: Casts = WeakTensorKeyDictionary()  # each time it is merged, a method brings new weights
 
     def logits() -> torch.Tensor:
         with autocasting(precision, device):
-            return _logits(backbone, ids)
+            return _logits(backbone, inputs)
 
     with ExitStack() as casts:
 
@@ -174,7 +180,7 @@ def _measure_setting(
     _switch(method, backbone, "base")
     result: dict[str, Any] = {
         "batch": batch,
-        "length": length,
+        "length": positions_of(backbone.sites.base, size),
         "base_ms": _summary(times["base"]),
         "method_ms": _summary(times["method"]),
         "base_throughput": batch / float(np.median(times["base"])),
@@ -202,11 +208,12 @@ def _summary(seconds: list[float]) -> dict[str, float]:
 
 
 def _merge_difference(method: Method, backbone: HeadedBackbone) -> float:
-    ids = _token_ids(backbone, 8, min(32, backbone.sites.positions))
+    sites = backbone.sites
+    inputs = random_inputs(sites.base, 8, small_size(sites.base, min(32, sites.positions)), sites.device)
     logits = []
     for variant in ("method", "merged"):
         _switch(method, backbone, variant)
-        logits.append(_logits(backbone, ids))
+        logits.append(_logits(backbone, inputs))
     _switch(method, backbone, "base")
     return float((logits[0] - logits[1]).abs().max())
 
@@ -238,15 +245,5 @@ def _bare_and_evaluating(method: Method, backbone: HeadedBackbone) -> Iterator[N
 
 
 @torch.inference_mode()
-def _logits(backbone: HeadedBackbone, ids: torch.Tensor) -> torch.Tensor:
-    return backbone.model(input_ids=ids).logits
-
-
-def _token_ids(backbone: HeadedBackbone, batch: int, length: int) -> torch.Tensor:
-    """Draw token ids (batch, length), the same each time, none of them padding."""
-    config: Any = backbone.sites.base.config
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(config.vocab_size - 1, (batch, length), generator=generator)
-    if config.pad_token_id is not None:
-        ids += ids >= config.pad_token_id
-    return ids.to(backbone.sites.device)
+def _logits(backbone: HeadedBackbone, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    return backbone.model(**inputs).logits

@@ -41,7 +41,9 @@ def measure_section(
     asked = config.measure
     method.requires_grad_(False)
     ways: dict[str, Callable[[], dict[str, Any]]] = {
-        "latency": lambda: measure_latency(method, backbone, asked, config.trainer.precision),
+        "latency": lambda: measure_latency(
+            method, backbone, asked, config.trainer.precision, data.timed_sizes(asked.lengths)
+        ),
         "training_step": lambda: measure_training_step(
             method, backbone, first_row, data, loss, config.trainer, asked.seconds
         ),

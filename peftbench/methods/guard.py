@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from peftbench.backbones.heads import HeadedBackbone
-from peftbench.backbones.probe import ROWS, SHORT, explained, probe_batch, probing, rewritten
+from peftbench.backbones.probe import ROWS, explained, probe_batch, probing, rewritten, second_row_alone
 from peftbench.backbones.site import SiteHandle
 from peftbench.errors import UserError
 from peftbench.methods.base import Method
@@ -21,26 +21,30 @@ from peftbench.methods.base import Method
 _TOLERANCE = 1e-3  # of the largest logit
 
 
-def check_method(method: Method, backbone: HeadedBackbone, longest: int) -> list[str]:
+def check_method(method: Method, backbone: HeadedBackbone, longest: int | None) -> list[str]:
     """Raise UserError where the method would be silently wrong, or fail, on this backbone.
 
     Returns what the user should know of the backbone itself, a line each.
 
     Args:
         method: detached. backbone: with weights and nothing attached.
-        longest: tokens of the longest row that will be trained on.
+        longest: tokens of the longest row that will be trained on; None for images.
     """
     model: Any = backbone.model
     architecture = type(backbone.sites.base).__name__
     batch = method.probe(probe_batch(backbone.sites.base, backbone.sites.device))
-    with explained(f"{architecture} does not run on token ids alone"), probing(model), torch.no_grad():
+    with (
+        explained(f"{architecture} does not run on {backbone.sites.base.main_input_name} alone"),
+        probing(model),
+        torch.no_grad(),
+    ):
         model.eval()
         before = rewritten(model)
         bare_difference, bare_largest = _padding_difference(model, batch)
         short_rows_rewrite = before != rewritten(model)
         if backbone.backbone.dropout == 0:
             _check_no_chance(model, batch, architecture)
-    if short_rows_rewrite:
+    if short_rows_rewrite and longest is not None:
         _check_long_rows_rewrite(model, min(longest, backbone.sites.positions), backbone.sites.device, architecture)
     runs = explained(f"method={method.name} does not run on {architecture}")
     with runs, probing(model), _shaken(method, backbone), method.on(backbone.sites):
@@ -89,7 +93,7 @@ def _check_no_chance(model: Any, batch: dict[str, torch.Tensor], architecture: s
 def _padding_difference(model: Any, batch: dict[str, torch.Tensor]) -> tuple[float, float]:
     """Return how far a row's logits are from those it gets alone, without padding or mask, and the largest logit."""
     together = model(**batch).logits
-    alone = model(input_ids=batch["input_ids"][1:2, :SHORT]).logits
+    alone = model(**second_row_alone(batch)).logits
     return float((together[1] - alone[0]).abs().max()), float(together.abs().max())
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 from peftbench import __version__
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.sites import Sites
-from peftbench.config.schema import fill
+from peftbench.config.fill import fill
 from peftbench.errors import UserError
 from peftbench.files import atomic_write, check_regular, make_folder, parse_json, write_json
 from peftbench.methods import Method, build, method_class

@@ -72,7 +72,7 @@ def execute_run(
     from peftbench.runs.prepare import prepare
     from peftbench.runs.settle import settled
     from peftbench.runs.sources import check_data, check_parts
-    from peftbench.tasks.text.read import load_task
+    from peftbench.tasks.kinds import load_task
 
     config = settled(config)
     record = Record(Path(config.output_dir) / config.experiment / run_id(config.plain()))

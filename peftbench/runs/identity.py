@@ -29,6 +29,7 @@ _ASSET_FIELDS = {
     "files",
     "path",
     "dir",
+    "convert",
 }
 _IDENTITY = {
     "hub": {"id", "subset", "revision"},

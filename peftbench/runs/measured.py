@@ -88,8 +88,9 @@ def measure_dropped(record: Record, dropped_layers: int) -> None:
         prepared = _prepare_trained(record, config)
         prepared.method.drop(range(dropped_layers))
         precision = config.trainer.precision
+        sizes = prepared.splits["train"].timed_sizes(config.measure.lengths)
         try:
-            figures = measure_latency(prepared.method, prepared.backbone, config.measure, precision)
+            figures = measure_latency(prepared.method, prepared.backbone, config.measure, precision, sizes)
         except Exception as error:
             add_to_log(record, traceback.format_exc())
             what = f"latency with {dropped_layers} layers dropped"

@@ -1,7 +1,8 @@
 """From a config to all that a run trains with; nothing is written, and the user's mistakes show here."""
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,7 @@ from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import Backbone, load_backbone
 from peftbench.backbones.sites import Sites
 from peftbench.config.schema import RunConfig, check_threads
+from peftbench.config.task import TaskConfig
 from peftbench.errors import UserError
 from peftbench.interruption import check_interrupted
 from peftbench.measuring.parameters import count_parameters
@@ -27,7 +29,7 @@ from peftbench.runs.origin import code_digest
 from peftbench.runs.parts import LoadedPart, load_parts
 from peftbench.runs.result import Origin, Part
 from peftbench.tasks.base import Examples, Task
-from peftbench.tasks.text.read import load_task
+from peftbench.tasks.kinds import load_task, reader_of
 from peftbench.training.devices import use_device
 
 
@@ -79,13 +81,13 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
     torch.manual_seed(config.seed)
     kind = method_class(config.method_name)
     loaded = _backbone(folder, weights, config.model.dropout, kind.masked_lm)
-    backbone = kind.put_head(config.method, loaded, task.labels, len(config.task.text))
+    backbone = kind.put_head(config.method, loaded, task.labels, config.task.texts)
     parts = load_parts(config, weights) if with_parts else {}
     method = build(config.method, backbone.sites, {name: part.tensors for name, part in parts.items()} or None)
     check_length(config, backbone.sites.positions, method.extra_tokens)
-    concerns = check_method(method, backbone, config.task.max_length)
+    concerns = check_method(method, backbone, config.task.longest)
     _check_trainer(config, backbone.sites, method)
-    splits, warnings = _encoded(task, backbone, weights, config.task.max_length)
+    splits, warnings = _encoded(task, backbone, weights, config.task)
     return Prepared(
         device=device,
         task=task,
@@ -95,7 +97,7 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
         splits=splits,
         warnings=[*concerns, *warnings],
         parameters=count_parameters(method, backbone),
-        origin=origin_of(task, backbone, method, weights, parts),
+        origin=origin_of(task, config.task.kind, backbone, method, weights, parts),
     )
 
 
@@ -122,6 +124,7 @@ def _check_trainer(config: RunConfig, sites: Sites, method: Method) -> None:
 
 def origin_of(
     task: Task,
+    kind: str,
     backbone: HeadedBackbone,
     method: Method,
     weights: str,
@@ -130,12 +133,13 @@ def origin_of(
     """Return what a run is made from besides its config.
 
     Args:
-        weights: digest of the backbone's files. parts: the runs that its method is made of.
+        kind: of the task. weights: digest of the backbone's files. parts: the runs that its method is made of.
     """
     # what a run computes with, whichever method, task and layout it has
     shared = ("backbones.heads", "backbones.load", "backbones.economy.attach", "training.inference", "training.loop")
     modules = [f"peftbench.{name}" for name in (*shared, f"backbones.layouts.{backbone.sites.layout.name}")]
-    modules += [type(method).__module__, type(task).__module__, type(task.objective).__module__, load_task.__module__]
+    reader = reader_of(kind).__name__
+    modules += [type(method).__module__, type(task).__module__, type(task.objective).__module__, reader]
     modules = sorted({*modules, __name__})
     made_of = {name: Part(part.run, part.digest) for name, part in parts.items()}
     return Origin(task.checksum, code_digest(modules), modules, weights, task.checksums, made_of)
@@ -163,7 +167,7 @@ def _backbone(folder: Path, weights: str, dropout: float | None, masked_lm: bool
 
 
 def _encoded(
-    task: Task, backbone: HeadedBackbone, weights: str, max_length: int
+    task: Task, backbone: HeadedBackbone, weights: str, config: TaskConfig
 ) -> tuple[dict[str, Examples], list[str]]:
     """Return the splits as the model reads them, and what the user should know of them."""
 
@@ -172,16 +176,16 @@ def _encoded(
         return encoded, task.warnings(encoded)
 
     template = str(getattr(backbone.sites.tokenizer, "pieces", ""))
-    key = (task.name, task.checksum, weights, max_length, template)
+    key = (json.dumps(asdict(config), sort_keys=True), task.checksum, weights, template)
     kept: tuple[dict[str, Examples], list[str]] = _keep("splits", key, encode)
     return kept
 
 
 def check_length(config: RunConfig, positions: int, extra: int) -> None:
     """Raise UserError where the task's longest row and what the method adds exceed the model's positions."""
-    if config.task.max_length + extra > positions:
+    if config.task.longest is not None and config.task.longest + extra > positions:
         added = f" plus the method's {extra}" if extra else ""
         raise UserError(
-            f"task.max_length={config.task.max_length}{added} tokens do not fit {config.model.name}, which takes"
+            f"task.max_length={config.task.longest}{added} tokens do not fit {config.model.name}, which takes"
             f" {positions}: lower {'method.length or ' if extra else ''}task.max_length"
         )

@@ -8,7 +8,8 @@ from typing import Any
 from peftbench.assets.cache import file_digest
 from peftbench.assets.fetch import fetch
 from peftbench.assets.weights import model_files
-from peftbench.config.schema import ModelConfig, RunConfig, TrainerConfig
+from peftbench.config.asset import ModelConfig
+from peftbench.config.schema import RunConfig, TrainerConfig
 from peftbench.errors import UserError
 from peftbench.runs.identity import run_id
 

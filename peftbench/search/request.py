@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from peftbench.config.compose import compose
-from peftbench.config.schema import RunConfig, fill, resolve
+from peftbench.config.fill import fill
+from peftbench.config.schema import RunConfig, resolve
 from peftbench.errors import UserError, nearest
 from peftbench.runs.settle import possible_folders
 from peftbench.search.space import Point, Space, grid, read_space, sample

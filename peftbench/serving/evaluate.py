@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from peftbench.config.schema import MeasureConfig, RunConfig, TaskConfig, TrainerConfig, fill
+from peftbench.config.fill import fill
+from peftbench.config.schema import MeasureConfig, RunConfig, TrainerConfig
+from peftbench.config.task import fill_task
 from peftbench.config.values import typed
 from peftbench.errors import PeftbenchError, TakenOverError, UserError
 from peftbench.measuring.latency import measure_latency
@@ -19,7 +21,7 @@ from peftbench.runs.result import Evaluation
 from peftbench.serving.drop import check_drop, dropped_counts
 from peftbench.serving.load import check_mergeable, describe_run, inference, load_run_model
 from peftbench.tasks.base import Task
-from peftbench.tasks.text.read import load_task
+from peftbench.tasks.kinds import load_task
 from peftbench.terminal import error_console, print_error
 from peftbench.training.devices import resolve_precision, use_device
 from peftbench.training.inference import logits_of
@@ -103,7 +105,9 @@ def score_run(
         figures = None
         if latency:
             with working(f"measuring the latency{without}"):
-                figures = measure_latency(model.method, model.backbone, measure, precision)
+                figures = measure_latency(
+                    model.method, model.backbone, measure, precision, data.timed_sizes(measure.lengths)
+                )
         scored.append(_scored(task, split, logits, precision, merged, dropped, figures, place, observation()))
     return scored
 
@@ -177,4 +181,4 @@ def read_task(description: Description, split: str, task_dir: str | None) -> Tas
         if settings["source"] == "local":
             raise UserError("--task-dir: this run's task is made of files of your own, not of a folder")
         settings["dir"] = task_dir
-    return load_task(fill(TaskConfig, settings, "task"), [split])
+    return load_task(fill_task(settings), [split])

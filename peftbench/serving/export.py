@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from peftbench.config.schema import TrainerConfig, fill
+from peftbench.config.fill import fill
+from peftbench.config.schema import TrainerConfig
 from peftbench.errors import PeftbenchError, UserError
 from peftbench.runs.record import Record
 from peftbench.serving.certificate import Certificate, compare

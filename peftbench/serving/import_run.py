@@ -30,7 +30,7 @@ from peftbench.serving.exchange.bring_in import read_folder, read_method
 from peftbench.serving.exchange.folder import Foreign
 from peftbench.serving.load import RunModel, inference
 from peftbench.tasks.base import Task
-from peftbench.tasks.text.read import load_task
+from peftbench.tasks.kinds import load_task
 from peftbench.terminal import error_console
 from peftbench.training.devices import use_device
 from peftbench.training.inference import logits_of
@@ -108,7 +108,7 @@ def import_run(
             save_adapter(record.adapter_dir, method, backbone, plain["model"], plain["task"], list(task.labels))
             record.finish(
                 Status.IMPORTED,
-                origin=origin_of(task, backbone, method, weights),
+                origin=origin_of(task, config.task.kind, backbone, method, weights),
                 primary=task.metrics[0],
                 examples={SPLIT: len(data)},
                 evaluations=evaluations,

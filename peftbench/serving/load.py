@@ -14,7 +14,9 @@ from peftbench.backbones.economy.attach import economical
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import Backbone, load_backbone
-from peftbench.config.schema import ModelConfig, fill
+from peftbench.config.asset import ModelConfig
+from peftbench.config.fill import fill
+from peftbench.config.task import fill_task
 from peftbench.errors import UserError
 from peftbench.methods import METHODS, Method, method_class
 from peftbench.runs.adapter import Description, load_adapter, read_description
@@ -58,7 +60,7 @@ def load_run_model(record: Record, device: torch.device) -> RunModel:
     kind = method_class(settings.pop("name"))
     method_config = fill(kind.config_class, settings, "method")
     loaded, base, weights = load_run_backbone(record, description)
-    backbone = kind.put_head(method_config, loaded, description.labels, len(description.task["text"]))
+    backbone = kind.put_head(method_config, loaded, description.labels, fill_task(description.task).texts)
     backbone.model.to(device)
     method = load_adapter(record.adapter_dir, backbone)
     return RunModel(backbone, method, description, base, weights)

@@ -11,7 +11,9 @@ import torch
 
 from peftbench.backbones.economy.attach import attached, cheap_kernels
 from peftbench.backbones.economy.first_row import reads_first_row
-from peftbench.config.schema import TaskConfig, TrainerConfig, fill
+from peftbench.config.fill import fill
+from peftbench.config.schema import TrainerConfig
+from peftbench.config.task import fill_text_task
 from peftbench.errors import UserError
 from peftbench.runs.find import load_run
 from peftbench.runs.record import Record
@@ -53,7 +55,7 @@ class Predictor:
 
     def __init__(self, model: RunModel, batch_size: int, precision: str, merged: bool = False) -> None:
         self.labels: list[str] = list(model.description.labels)
-        task = fill(TaskConfig, model.description.task, "task")
+        task = fill_text_task(model.description.task)
         self.columns: list[str] = task.text
         self.batch_size = batch_size
         self._task = blank_task(task, self.labels)

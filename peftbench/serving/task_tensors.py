@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 
 from peftbench.backbones.heads import HeadedBackbone
-from peftbench.config.schema import TaskConfig, TrainerConfig, fill
+from peftbench.config.fill import fill
+from peftbench.config.schema import TrainerConfig
+from peftbench.config.task import fill_text_task
 from peftbench.errors import UserError
 from peftbench.methods import Method, method_class
 from peftbench.methods.stacking import stacked, with_tensors
@@ -42,7 +44,7 @@ class RegisteredTask:
                 f"run {record.folder.name} is of method {method}, which answers through the language model's head and"
                 " not a classifier that tasks can share: ask it by itself"
             )
-        config = fill(TaskConfig, self.description.task, "task")
+        config = fill_text_task(self.description.task)
         self.task = blank_task(config, self.description.labels)
         self.columns = list(config.text)
         self.outputs = self.task.objective.num_outputs

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from peftbench.config.schema import ModelConfig, TaskConfig, fill
+from peftbench.config.asset import ModelConfig
+from peftbench.config.fill import fill
+from peftbench.config.task import fill_task
 from peftbench.errors import LostRunError, PeftbenchError, TakenOverError, UserError
 from peftbench.runs.lock import Locked
 from peftbench.runs.result import Status
@@ -95,7 +97,7 @@ def exit_code(found: Iterable[Found], mistakes: Mapping[Path, str]) -> int:
 def _fetch(todo: Sequence[Found]) -> None:
     """Fetch models and data once, before any job asks for them; raises UserError where one cannot be had."""
     from peftbench.assets.fetch import fetch
-    from peftbench.tasks.text.read import load_task
+    from peftbench.tasks.kinds import load_task
 
     seen: list[object] = []
     for run in todo:
@@ -103,7 +105,7 @@ def _fetch(todo: Sequence[Found]) -> None:
         if (model, task) not in seen:
             seen.append((model, task))
             fetch(fill(ModelConfig, model, "model"))
-            load_task(fill(TaskConfig, task, "task"))
+            load_task(fill_task(task))
 
 
 def _place(run: Found) -> list[str]:

@@ -76,6 +76,14 @@ class Examples(ABC):
     def subset(self, indices: Sequence[int]) -> "Examples":
         """Return these examples alone, in this order."""
 
+    def augmented(self, seed: int, epoch: int) -> "Examples":
+        """Return the examples as an epoch of training sees them, the same for the same seed and epoch."""
+        return self
+
+    def timed_sizes(self, lengths: Sequence[int]) -> list[int | tuple[int, int]]:
+        """Return at which sizes of an example the model is timed: `lengths` tokens, or an image's height and width."""
+        return list(lengths)
+
     def __len__(self) -> int:
         """Return the number of examples."""
         return len(self.sizes)

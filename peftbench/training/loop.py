@@ -130,7 +130,8 @@ def fit(
         parts = [workers.part(indices) for indices in order]
         # made anew from seed and epoch, as the order of the batches is: a checkpoint needs nothing of it
         random = np.random.default_rng((seed, epoch, _OF_BATCHES))
-        with batches_of(data, list(filter(None, parts)), device, multiple) as batches:
+        seen = data.augmented(seed, epoch)
+        with batches_of(seen, list(filter(None, parts)), device, multiple) as batches:
             for first in range(0, len(order), config.accumulate):
                 check_interrupted()
                 examples = sum(map(len, order[first : first + config.accumulate]))

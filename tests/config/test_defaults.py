@@ -4,8 +4,10 @@ from dataclasses import MISSING, fields
 
 import pytest
 
+from peftbench.config.fill import fill
 from peftbench.config.groups import read_group
-from peftbench.config.schema import LoggerConfig, MeasureConfig, TaskConfig, TrainerConfig, fill
+from peftbench.config.schema import LoggerConfig, MeasureConfig, TrainerConfig
+from peftbench.config.task import TextTaskConfig
 from peftbench.methods import METHODS
 
 
@@ -49,4 +51,4 @@ def test_the_trainer_s_defaults_stand_in_its_file_alone():
 def test_a_task():
     from peftbench.config.compose import compose
 
-    assert compose([]).task.max_length == defaults(TaskConfig)["max_length"]
+    assert compose([]).task.max_length == defaults(TextTaskConfig)["max_length"]

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from peftbench.config.asset import ModelConfig
 from peftbench.config.compose import compose
-from peftbench.config.schema import MAX_SEED, ModelConfig, TaskConfig, check_threads, fill, resolve
+from peftbench.config.fill import fill
+from peftbench.config.schema import MAX_SEED, check_threads, resolve
+from peftbench.config.task import TextTaskConfig
 from peftbench.config.values import typed
 from peftbench.errors import UserError
 
@@ -55,7 +58,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-@pytest.mark.parametrize(("cls", "group", "base"), [(ModelConfig, "model", MODEL), (TaskConfig, "task", TASK)])
+@pytest.mark.parametrize(("cls", "group", "base"), [(ModelConfig, "model", MODEL), (TextTaskConfig, "task", TASK)])
 def test_a_source_that_leads_elsewhere_is_refused(cls, group, base, name):
     fields, shown = ATTACKS[name]
     assert refused(cls, group, base | fields).startswith(f"{group}.{shown}")

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 import peftbench
 from peftbench.backbones.load import load_backbone
 from peftbench.backbones.template import TemplateTokenizer, parse_template
-from peftbench.config.schema import fill
+from peftbench.config.fill import fill
 from peftbench.errors import UserError
 from peftbench.methods import build
 from peftbench.methods.cloze import Cloze, ClozeConfig

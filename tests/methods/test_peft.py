@@ -14,7 +14,7 @@ pytest.importorskip("peft", reason="needs the extra peft")
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
 from peftbench.backbones.economy.attach import economical
-from peftbench.config.schema import fill
+from peftbench.config.fill import fill
 from peftbench.errors import UserError
 from peftbench.methods import build
 from peftbench.methods.guard import check_method

@@ -34,13 +34,13 @@ def logits(model) -> torch.Tensor:
 
 @pytest.mark.parametrize("fixture", ["tiny_run", "tiny_pair_run", "tiny_score_run"])
 def test_gives_what_training_recorded(fixture: str, request: pytest.FixtureRequest) -> None:
-    from peftbench.config.schema import TaskConfig, fill
+    from peftbench.config.task import fill_task
     from peftbench.tasks.text.read import load_task
 
     record: Record = request.getfixturevalue(fixture)
     model = load_run_model(record, CPU)
     settings = {**model.description.task, "labels": model.description.labels}
-    texts = load_task(fill(TaskConfig, settings, "task"), ["validation"]).splits["validation"].texts
+    texts = load_task(fill_task(settings), ["validation"]).splits["validation"].texts
     with inference(model, "fp32"):
         found = logits_of(
             model.backbone.model, encode(texts, None, model.backbone.sites.tokenizer, 32), 64, "fp32", CPU
@@ -128,7 +128,7 @@ def test_another_model(copied: Record, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["lora", "full", "prompt"])
 def test_a_run_scored_in_bf16_gives_its_record_s_figures_again(method: str, train_tiny) -> None:
-    from peftbench.config.schema import TaskConfig, fill
+    from peftbench.config.task import fill_task
     from peftbench.tasks.text.read import load_task
 
     record: Record = train_tiny("opinions", f"method={method}", "trainer.precision=bf16", "experiment=bf16")
@@ -136,7 +136,7 @@ def test_a_run_scored_in_bf16_gives_its_record_s_figures_again(method: str, trai
     assert evaluation.precision == "bf16"
     model = load_run_model(record, CPU)
     settings = {**model.description.task, "labels": model.description.labels}
-    texts = load_task(fill(TaskConfig, settings, "task"), ["validation"]).splits["validation"].texts
+    texts = load_task(fill_task(settings), ["validation"]).splits["validation"].texts
     data = encode(texts, None, model.backbone.sites.tokenizer, 32)
     with inference(model, "bf16"):
         found = logits_of(model.backbone.model, data, 64, "bf16", CPU)

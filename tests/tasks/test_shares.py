@@ -6,7 +6,8 @@ import pytest
 from text_files import text_file
 
 from peftbench.config.compose import compose
-from peftbench.config.schema import TaskConfig, resolve
+from peftbench.config.schema import resolve
+from peftbench.config.task import TextTaskConfig
 from peftbench.errors import UserError
 from peftbench.tasks.shares import divide
 from peftbench.tasks.text.read import load_task
@@ -76,7 +77,7 @@ def test_the_data_digest_covers_the_share(own_file):
 )
 def test_a_share_lies_between_0_and_1(splits, reason):
     with pytest.raises(UserError, match=reason):
-        TaskConfig(name="x", source="local", text=["text"], metrics=["accuracy"], splits=splits)
+        TextTaskConfig(name="x", source="local", text=["text"], metrics=["accuracy"], splits=splits)
 
 
 def test_a_share_works_for_any_source(tmp_path):

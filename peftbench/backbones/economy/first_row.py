@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from peftbench.backbones.attachments import Attachment
+from peftbench.backbones.inputs import random_inputs, small_size
 from peftbench.backbones.probe import probing
 from peftbench.backbones.sites import Sites
 
@@ -68,13 +69,13 @@ def reads_first_row(sites: Sites) -> bool:
     model: Any = sites.model
     if not sites.head_modules or sites.device.type == "meta":
         return False
-    ids = torch.arange(2, 14, device=sites.device).view(2, 6)
+    inputs = random_inputs(sites.base, 2, small_size(sites.base, 6), sites.device)
     with probing(model):
         model.eval()
-        whole = model(input_ids=ids).logits
+        whole = model(**inputs).logits
         first = FirstRow(sites)
         try:
-            return bool(torch.allclose(model(input_ids=ids).logits, whole, rtol=1e-3, atol=1e-5))
+            return bool(torch.allclose(model(**inputs).logits, whole, rtol=1e-3, atol=1e-5))
         except RuntimeError:  # a layer that mixes rows behind its attention does not fit the shortened one
             return False
         finally:

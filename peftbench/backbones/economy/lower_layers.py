@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftbench.backbones.inputs import IDS
 from peftbench.backbones.layer_stand_ins import LayerStandIn, layers_replaced
-from peftbench.backbones.probe import probe_batch, probing
+from peftbench.backbones.probe import probe_batch, probing, second_row_alone
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 
@@ -64,10 +65,9 @@ def check_lower_layers(sites: Sites, count: int) -> None:
                 " model.dropout=0"
             )
         sites.model.eval()
-        short = int(batch["attention_mask"][1].sum())
-        together = states_behind(sites, count, batch)[1, :short]
-        alone = states_behind(sites, count, {"input_ids": batch["input_ids"][1:2, :short]})[0]
-        if first.shape[:2] != batch["input_ids"].shape or alone.shape != together.shape:
+        alone = states_behind(sites, count, second_row_alone(batch))[0]
+        together = states_behind(sites, count, batch)[1, : len(alone)]
+        if IDS in batch and (first.shape[:2] != batch[IDS].shape or alone.shape != together.shape):
             raise UserError(f"{_SETTING} does not fit {architecture}, whose layers have other positions than the batch")
         if (together - alone).abs().max() > _TOLERANCE * together.abs().max():
             raise UserError(f"{_SETTING}: padding changes what the layers of {architecture} give: leave it out")

@@ -8,7 +8,7 @@ from peftbench.errors import UserError
 from peftbench.tasks.text.files import Rows
 
 if TYPE_CHECKING:
-    from peftbench.config.schema import TaskConfig
+    from peftbench.config.task import TextTaskConfig
 
 _CLASSES_NAMED = 10  # of those a faulty label could have been
 
@@ -26,7 +26,7 @@ def find_classes(rows: Rows, column: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def read_labels(rows: Rows, config: "TaskConfig", classes: Sequence[str]) -> list[int] | list[float] | None:
+def read_labels(rows: Rows, config: "TextTaskConfig", classes: Sequence[str]) -> list[int] | list[float] | None:
     """Return the class indices, or the scores where there are no classes; None where all labels are hidden (−1).
 
     Raises UserError for labels that are missing, or of no class, or no number.
@@ -70,7 +70,7 @@ def _is_hidden(cell: str) -> bool:
         return False
 
 
-def _class(rows: Rows, number: int, cell: str, config: "TaskConfig", indices: Mapping[str, int]) -> int:
+def _class(rows: Rows, number: int, cell: str, config: "TextTaskConfig", indices: Mapping[str, int]) -> int:
     if cell not in indices:
         more = f" and {len(indices) - _CLASSES_NAMED:,} more" if len(indices) > _CLASSES_NAMED else ""
         raise UserError(
@@ -80,7 +80,7 @@ def _class(rows: Rows, number: int, cell: str, config: "TaskConfig", indices: Ma
     return indices[cell]
 
 
-def _score(rows: Rows, number: int, cell: str, config: "TaskConfig") -> float:
+def _score(rows: Rows, number: int, cell: str, config: "TextTaskConfig") -> float:
     try:
         value = float(cell)
     except ValueError:

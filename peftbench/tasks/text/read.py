@@ -18,14 +18,14 @@ from peftbench.tasks.text.sources import MissingSplitError, Source, open_source
 from peftbench.tasks.text.task import TextSplit, TextTask
 
 if TYPE_CHECKING:
-    from peftbench.config.schema import TaskConfig
+    from peftbench.config.task import TextTaskConfig
 
 SPLITS = ("train", "validation", "test")
 _YOUNG_NANOSECONDS = 2e9
 _last: list[Any] = []  # what the last task was made from, and the task
 
 
-def load_task(config: "TaskConfig", splits: Sequence[str] | None = None) -> TextTask:
+def load_task(config: "TextTaskConfig", splits: Sequence[str] | None = None) -> TextTask:
     """Read a task's splits; as long as its files stay as they are, the last task read in a process is kept.
 
     Texts come without the white space around them, so that one data set is the same from every source.
@@ -65,7 +65,7 @@ def _stamp(path: Path) -> tuple[str, int, int]:
     return str(path), status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _load(config: "TaskConfig", source: Source, splits: Sequence[str] | None) -> TextTask:
+def _load(config: "TextTaskConfig", source: Source, splits: Sequence[str] | None) -> TextTask:
     names = list(splits or SPLITS)
     shares = {name: share for name, share in config.splits.items() if isinstance(share, float)}
     rows: dict[str, Rows] = {}
@@ -98,19 +98,23 @@ def _divided(split: TextSplit, shares: dict[str, float]) -> dict[str, TextSplit]
     return {name: split.subset(rows) for name, rows in divide(split.labels, shares).items()}
 
 
-def blank_task(config: "TaskConfig", labels: Sequence[str]) -> TextTask:
+def blank_task(config: "TextTaskConfig", labels: Sequence[str]) -> TextTask:
     """Return a task without data, for texts that come from elsewhere; `labels` are the class names by index."""
     return _task(config, tuple(labels), {}, "", ())
 
 
 def _task(
-    config: "TaskConfig", labels: tuple[str, ...], splits: dict[str, TextSplit], source: str, faults: tuple[str, ...]
+    config: "TextTaskConfig",
+    labels: tuple[str, ...],
+    splits: dict[str, TextSplit],
+    source: str,
+    faults: tuple[str, ...],
 ) -> TextTask:
     objective: Objective = Classification(labels) if labels else Regression()
     return TextTask(config.name, objective, labels, tuple(config.metrics), splits, source, config.max_length, faults)
 
 
-def _check_kind(config: "TaskConfig", labels: Sequence[str]) -> None:
+def _check_kind(config: "TextTaskConfig", labels: Sequence[str]) -> None:
     """Scores need correlations and classes the other metrics."""
     wrong = [name for name in config.metrics if (name in SCORE_METRICS) == bool(labels)]
     if wrong:

@@ -15,7 +15,7 @@ from peftbench.tasks.text.packages import package_reader
 if TYPE_CHECKING:
     import datasets
 
-    from peftbench.config.schema import TaskConfig
+    from peftbench.config.task import TextTaskConfig
 
 SOURCES = ("glue", "pypi", "hub", "local")
 
@@ -33,7 +33,7 @@ class MissingSplitError(UserError):
     """A source holds no such split."""
 
 
-def open_source(config: "TaskConfig") -> Source:
+def open_source(config: "TextTaskConfig") -> Source:
     """Find where a task's data is: a folder, the package index, the hub or the user's own files."""
     if config.source not in SOURCES:
         raise UserError(f"task.source={config.source}: no such source. {nearest(config.source, SOURCES)}")
@@ -54,7 +54,7 @@ def open_source(config: "TaskConfig") -> Source:
     return _hub(config)
 
 
-def _glue_folder(config: "TaskConfig", folder: Path) -> Source:
+def _glue_folder(config: "TextTaskConfig", folder: Path) -> Source:
     """`train.tsv`, `dev.tsv`, `test.tsv` with the hub's column names or GLUE's plain ones."""
     plain = ["sentence"] if len(config.text) == 1 else ["sentence1", "sentence2"]
 
@@ -76,7 +76,7 @@ def _glue_folder(config: "TaskConfig", folder: Path) -> Source:
     return Source(f"folder {folder}", read, tuple(sorted(folder.glob("*.tsv"))))
 
 
-def _package(config: "TaskConfig") -> Source:
+def _package(config: "TextTaskConfig") -> Source:
     from_hub = "task.source=hub" if config.id else "task=mrpc"
     package = config.packages[0]
     read_split, files = package_reader(config)
@@ -91,7 +91,7 @@ def _package(config: "TaskConfig") -> Source:
     return Source(f"package {package['name']} {package['version']}", read, tuple(folder / name for name in files))
 
 
-def _hub(config: "TaskConfig") -> Source:
+def _hub(config: "TextTaskConfig") -> Source:
     if not config.id:
         raise UserError(f"task {config.name}: source={config.source} needs a hub data set: task.id=NAME")
     description = " ".join(["hub", config.id, *([config.subset] if config.subset else [])])
@@ -121,7 +121,7 @@ def _hub_cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _load_from_hub(config: "TaskConfig", name: str) -> Mapping[str, "datasets.Dataset"]:
+def _load_from_hub(config: "TextTaskConfig", name: str) -> Mapping[str, "datasets.Dataset"]:
     import datasets
     import huggingface_hub
 
@@ -141,7 +141,7 @@ def _load_from_hub(config: "TaskConfig", name: str) -> Mapping[str, "datasets.Da
         ) from error
 
 
-def _user_files(config: "TaskConfig") -> Source:
+def _user_files(config: "TextTaskConfig") -> Source:
     def read(split: str) -> Rows:
         path = config.splits.get(split)
         if not path or path == "???":

@@ -1,0 +1,145 @@
+"""What a config says of a task: where its data comes from, and what is learned from it, by the kind of data."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from peftbench.config.asset import AssetConfig, absolute
+from peftbench.config.fill import as_group, fill
+from peftbench.config.ranges import at_least, one_of
+from peftbench.config.sources import check_source
+from peftbench.errors import UserError, nearest
+
+
+@dataclass
+class TaskConfig(AssetConfig):
+    """A data set with its classes and metrics (the first is the primary one).
+
+    Attributes:
+        kind: of data and answer, out of `TASK_KINDS`.
+        dir: a folder that holds the data.
+        labels: names of the classes by index; empty where the data tell, or the labels are scores.
+        splits: by name, where a split is, or the share of the training data that it is.
+        ceiling: by metric, what human judges score who are no surer than that; tables show it.
+    """
+
+    kind: str = "text"
+    dir: str | None = None
+    labels: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+    splits: dict[str, Any] = field(default_factory=dict)
+    ceiling: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_source(self, "task")
+        self.dir = absolute(self.dir)
+        self.splits = {name: _source_of_split(name, value, self.source) for name, value in self.splits.items()}
+        if not self.metrics:
+            raise UserError("task.metrics is empty: name at least one, e.g. task.metrics=[accuracy]")
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens of the longest example; None where the model itself makes them, of an image."""
+        return None
+
+    @property
+    def texts(self) -> int:
+        """How many texts an example has."""
+        return 0
+
+
+@dataclass
+class TextTaskConfig(TaskConfig):
+    """Texts or pairs of texts, cut to `max_length` tokens; two classes lie below and from `threshold` on."""
+
+    text: list[str] = field(default_factory=list)
+    label: str = "label"
+    max_length: int = 128
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        one_of("task.source", self.source, ("glue", "hub", "pypi", "local"))
+        super().__post_init__()
+        if len(self.text) not in (1, 2):
+            raise UserError(
+                f"task.text has {len(self.text)} columns: name one, or two for pairs, e.g. task.text=[text]"
+            )
+        if len({*self.text, self.label}) <= len(self.text):
+            raise UserError(f"task.text={self.text} and task.label={self.label} must be different columns")
+        at_least("task.max_length", self.max_length, 4)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return self.max_length
+
+    @property
+    def texts(self) -> int:
+        """How many texts an example has, 1 or 2."""
+        return len(self.text)
+
+
+@dataclass
+class ImageTaskConfig(TaskConfig):
+    """Images with a class each.
+
+    Attributes:
+        image_size: pixels of the square, or [height, width], that the model is given; null: the checkpoint's own.
+        augment: what training does to an image at random, out of flip and crop.
+        image: column of the images in a data set of the hub. label: of their classes.
+    """
+
+    image_size: int | list[int] | None = None
+    augment: list[str] = field(default_factory=list)
+    image: str = "image"
+    label: str = "label"
+
+    def __post_init__(self) -> None:
+        one_of("task.source", self.source, ("local", "hub", "sklearn"))
+        super().__post_init__()
+        for name in self.augment:
+            one_of("task.augment", name, ("flip", "crop"))
+        for side in [self.image_size] if isinstance(self.image_size, int) else self.image_size or []:
+            at_least("task.image_size", side, 1)
+        if isinstance(self.image_size, list) and len(self.image_size) != 2:
+            raise UserError(f"task.image_size={self.image_size} must be one side of a square, or [height,width]")
+
+
+TASK_KINDS: dict[str, type[TaskConfig]] = {"text": TextTaskConfig, "images": ImageTaskConfig}
+
+
+def fill_task(values: Any) -> TaskConfig:
+    """Build a task's config, of the class of its kind, from plain values of the config group.
+
+    Raises UserError for an unknown kind, an unknown or missing key, a wrong type or a value out of range.
+    """
+    group = as_group(values, "task")
+    kind = str(group.get("kind", "text"))
+    if kind not in TASK_KINDS:
+        raise UserError(f"task.kind={kind}: there is no such kind. {nearest(kind, TASK_KINDS)}")
+    for key in ("text", "metrics", "augment"):
+        if isinstance(group.get(key), str):  # task.text="Review Text" is one column
+            group[key] = [group[key]]
+    config: TaskConfig = fill(TASK_KINDS[kind], group, "task")
+    return config
+
+
+def fill_text_task(values: Any) -> TextTaskConfig:
+    """Build the config of a task of texts; UserError where it is of another kind."""
+    config = fill_task(values)
+    if not isinstance(config, TextTaskConfig):
+        raise UserError(
+            f"task {config.name} is of {config.kind}, and texts are answered here: name a run of a text task"
+        )
+    return config
+
+
+def _source_of_split(split: str, value: Any, source: str) -> str | float | None:
+    """Return a split's file or its name in the source, or the share of the training data that it is."""
+    if isinstance(value, bool | int | float):
+        if split == "train" or isinstance(value, bool) or not 0 < value < 1:
+            raise UserError(
+                f"task.splits.{split}={value} must be a file"
+                + ("" if split == "train" else ", or a share of the training data between 0 and 1, such as 0.2")
+            )
+        return float(value)
+    return absolute(value) if source == "local" else value

@@ -1,0 +1,117 @@
+"""Images of a split, decoded once and kept as bytes of one size; batches of them."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from peftbench.interruption import check_interrupted
+from peftbench.tasks.base import Batch, Examples
+from peftbench.tasks.image.augment import draw_view, view_pixels
+from peftbench.tasks.image.preprocessing import Preprocessing
+
+# what is larger lies in a temporary file that is mapped into memory
+IN_MEMORY_BYTES = 1 << 30
+# a file's pixels are read while those of others are decoded: decoding leaves the interpreter to the others
+_READERS = 4
+_AT_ONCE = 16
+# the least share of an image that a crop in training shows
+LEAST_SHOWN = 0.5
+
+
+@dataclass(frozen=True)
+class EncodedImages(Examples):
+    """A split whose images are bytes of one size.
+
+    Attributes:
+        pixels: (images, channels, height, width) uint8, in memory or mapped into it.
+        rows: which of them are the examples, (examples,).
+        labels: (examples,) class indices, or None where they are hidden.
+        preprocessing: turns bytes into the model's input.
+        augment: what training does at random, out of flip and crop.
+        epoch: (seed, epoch) that chance is drawn from; None outside of training.
+    """
+
+    pixels: np.ndarray
+    rows: np.ndarray
+    labels: torch.Tensor | None
+    preprocessing: Preprocessing
+    augment: tuple[str, ...] = ()
+    epoch: tuple[int, int] | None = None
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """All are alike."""
+        return np.ones(len(self.rows), dtype=np.int64)
+
+    def batch(self, indices: Sequence[int], multiple: int = 1) -> Batch:
+        """Return these images, (batch, channels, height, width) float32, and their labels."""
+        images = torch.from_numpy(self.pixels[self.rows[list(indices)]])
+        if self.augment and self.epoch is not None:
+            images = torch.stack([self._seen(image, row) for image, row in zip(images, indices, strict=True)])
+        batch = {"pixel_values": self.preprocessing.normalised(images)}
+        if self.labels is not None:
+            batch["labels"] = self.labels[list(indices)]
+        return batch
+
+    def _seen(self, image: torch.Tensor, row: int) -> torch.Tensor:
+        assert self.epoch is not None
+        crop = LEAST_SHOWN if "crop" in self.augment else 1.0
+        return view_pixels(image, draw_view("flip" in self.augment, crop, *self.epoch, int(self.rows[row])))
+
+    def augmented(self, seed: int, epoch: int) -> "EncodedImages":
+        """Return the images as an epoch of training sees them."""
+        return replace(self, epoch=(seed, epoch))
+
+    def timed_sizes(self, lengths: Sequence[int]) -> list[int | tuple[int, int]]:
+        """Return the one size that the images have."""
+        return [self.preprocessing.size]
+
+    def subset(self, indices: Sequence[int]) -> "EncodedImages":
+        """Return these examples alone, in this order."""
+        labels = None if self.labels is None else self.labels[list(indices)]
+        return replace(self, rows=self.rows[list(indices)], labels=labels)
+
+
+def encode_images(
+    count: int,
+    open_one: Callable[[int], Any],
+    labels: torch.Tensor | None,
+    preprocessing: Preprocessing,
+    augment: Sequence[str],
+) -> EncodedImages:
+    """Decode and resize a split's images, several at a time.
+
+    Args:
+        count: how many there are. open_one: returns image i as PIL's.
+        labels: (images,), or None. preprocessing: of the checkpoint. augment: out of flip and crop.
+
+    Raises UserError for an image that cannot be read, KeyboardInterrupt where a signal has come.
+    """
+
+    def read(start: int) -> tuple[int, np.ndarray]:
+        return start, preprocessing.pixels([open_one(i) for i in range(start, min(start + _AT_ONCE, count))])
+
+    pixels = _store(count, (len(preprocessing.mean), *preprocessing.size))
+    with ThreadPoolExecutor(_READERS) as pool:
+        try:
+            for start, part in pool.map(read, range(0, count, _AT_ONCE)):
+                check_interrupted()
+                pixels[start : start + len(part)] = part
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return EncodedImages(pixels, np.arange(count), labels, preprocessing, tuple(augment))
+
+
+def _store(count: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array for so many images, in memory where they fit."""
+    whole = (count, *shape)
+    if int(np.prod(whole)) <= IN_MEMORY_BYTES:
+        return np.empty(whole, np.uint8)
+    with tempfile.TemporaryFile(prefix="peftbench-images-") as file:  # gone with the last that maps it
+        return np.memmap(file, np.uint8, "w+", shape=whole)

@@ -1,0 +1,69 @@
+"""From a config to an image task: its splits, and the classes of their images as numbers."""
+
+from collections.abc import Sequence
+
+from peftbench.config.task import ImageTaskConfig
+from peftbench.errors import UserError, nearest
+from peftbench.tasks.classification import Classification
+from peftbench.tasks.image.sources import Images, MissingSplitError, open_source
+from peftbench.tasks.image.task import ImageSplit, ImageTask
+from peftbench.tasks.metrics import SCORE_METRICS, check_metrics
+from peftbench.tasks.shares import REST, divide
+
+SPLITS = ("train", "validation", "test")
+
+
+def load_task(config: ImageTaskConfig, splits: Sequence[str] | None = None) -> ImageTask:
+    """Read a task's splits; the images themselves are opened when they are encoded.
+
+    Args:
+        config: where the images come from.
+        splits: names, all of which must be there; by default train, validation and, where there is one, test.
+
+    Raises UserError where the images cannot be had; one line that says where and what to do.
+    """
+    check_metrics(config.metrics)
+    if wrong := [name for name in config.metrics if name in SCORE_METRICS]:
+        raise UserError(f"task {config.name}: its labels are classes, which {wrong[0]} cannot judge; set task.metrics")
+    for name in splits or ():
+        if name not in {*SPLITS, *config.splits}:
+            raise UserError(f"task {config.name}: unknown split {name!r}. {nearest(name, {*SPLITS, *config.splits})}")
+    source = open_source(config)
+    names = list(splits or SPLITS)
+    shares = {name: share for name, share in config.splits.items() if isinstance(share, float)}
+    read: dict[str, Images] = {}
+    for name in dict.fromkeys(REST if name in shares else name for name in names):
+        try:
+            read[name] = source.read(name)
+        except MissingSplitError:
+            if splits or name != "test":
+                raise
+    labels = tuple(config.labels) or tuple(sorted({*(read[REST] if REST in read else source.read(REST)).classes}))
+    if len(labels) < 2:
+        raise UserError(f"task {config.name}: all training images are of class {labels[0]}: there is nothing to learn")
+    parsed = {name: _split(config, images, labels) for name, images in read.items()}
+    if shares and REST in parsed:
+        parsed |= {name: parsed[REST].subset(rows) for name, rows in divide(parsed[REST].labels or [], shares).items()}
+    return _task(config, labels, {name: parsed[name] for name in names if name in parsed}, source.description)
+
+
+def blank_task(config: ImageTaskConfig, labels: Sequence[str]) -> ImageTask:
+    """Return a task without data, for images that come from elsewhere; `labels` are the class names by index."""
+    return _task(config, tuple(labels), {}, "")
+
+
+def _task(config: ImageTaskConfig, labels: tuple[str, ...], splits: dict[str, ImageSplit], source: str) -> ImageTask:
+    size = tuple(config.image_size) if isinstance(config.image_size, list) else config.image_size
+    objective = Classification(labels)
+    metrics, augment = tuple(config.metrics), tuple(config.augment)
+    return ImageTask(config.name, objective, labels, metrics, splits, source, size, augment)
+
+
+def _split(config: ImageTaskConfig, images: Images, labels: Sequence[str]) -> ImageSplit:
+    index = {label: number for number, label in enumerate(labels)}
+    for name, label in zip(images.names, images.classes, strict=True):
+        if label not in index:
+            raise UserError(
+                f"task {config.name}: {name} is of class {label!r}, which is none. {nearest(label, labels)}"
+            )
+    return ImageSplit(images.images, images.names, [index[label] for label in images.classes])

@@ -1,0 +1,176 @@
+"""Where the images of a task's splits come from: class folders, an archive of them, the hub, or scikit-learn."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from peftbench.assets.cache import cache_folder, file_digest
+from peftbench.assets.hub import hub_reason
+from peftbench.assets.unpack import unpack
+from peftbench.config.task import ImageTaskConfig, TaskConfig
+from peftbench.errors import UserError, nearest
+from peftbench.tasks.image.files import images_in
+from peftbench.tasks.image.task import ImageSource
+
+# what a split's folder may be called besides its name
+_FOLDER_NAMES = {"validation": ("validation", "val", "valid", "dev")}
+
+
+class MissingSplitError(UserError):
+    """A source holds no such split."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images, what lines call them, and the class of each by name."""
+
+    images: Sequence[ImageSource]
+    names: Sequence[str]
+    classes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a task's images are, in words, and how a split of them is read."""
+
+    description: str
+    read: Callable[[str], Images]
+
+
+def open_source(config: ImageTaskConfig) -> Source:
+    """Find where a task's images are."""
+    if config.source == "sklearn":
+        return Source("scikit-learn's digits", _digits)
+    if (folder := data_folder(config)) is not None:
+        return Source(f"folder {folder}", lambda split: _class_folders(config, folder, split))
+    if config.source == "hub" and config.id:
+        return _hub(config)
+    raise UserError(
+        f"task {config.name} needs its images: task.dir=FOLDER with train/CLASS/*.jpg, and the same under validation or"
+        " test"
+    )
+
+
+def data_folder(config: TaskConfig) -> Path | None:
+    """Return the folder of a task's data: `task.dir`, else what lies in `$PEFTBENCH_DATA/vision`, else None.
+
+    There it is a folder of the task's name, or the archive `task.archive`, which is unpacked into the cache once.
+
+    Raises UserError for a folder that is not there or a damaged archive.
+    """
+    if config.dir:
+        folder = Path(config.dir)
+        if not folder.is_dir():
+            raise UserError(f"no such task folder: {folder}; set task.dir to a folder that holds the task's data")
+        return folder
+    data = os.environ.get("PEFTBENCH_DATA")
+    if not data:
+        return None
+    vision = Path(data).expanduser() / "vision"
+    if (vision / config.name).is_dir():
+        return vision / config.name
+    archive = vision / (config.archive or config.name)
+    return _unpacked(archive) if archive.is_file() else None
+
+
+def _unpacked(archive: Path) -> Path:
+    """Return the folder of an archive's contents, unpacked once; where all lies in one folder, that one."""
+    folder = cache_folder() / "archives" / f"{archive.name.removesuffix('.tar.gz')}-{file_digest(archive)[:8]}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            unpacked = Path(temporary, "unpacked")
+            unpacked.mkdir()
+            unpack(archive, None, unpacked)
+            try:
+                unpacked.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster
+                    raise
+    inside = list(folder.iterdir())
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+
+
+def split_folder(config: TaskConfig, folder: Path, split: str) -> Path:
+    """Return the folder of a split; raises MissingSplitError where there is none."""
+    given = config.splits.get(split)
+    names = (str(given),) if given else _FOLDER_NAMES.get(split, (split,))
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    raise MissingSplitError(f"task {config.name}: no folder {' or '.join(names)} in {folder}")
+
+
+def _class_folders(config: ImageTaskConfig, folder: Path, split: str) -> Images:
+    """Read `SPLIT/CLASS/image`; every folder in the split's is a class."""
+    place = split_folder(config, folder, split)
+    images: list[Path] = []
+    classes: list[str] = []
+    for of_class in sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        found = images_in(of_class)
+        if not found:
+            raise UserError(f"{of_class} holds no image: remove the class's folder, or put images there")
+        images += found
+        classes += [of_class.name] * len(found)
+    if not images:
+        raise UserError(f"{place} holds no class folders: put the images of each class into a folder of its name")
+    return Images(images, list(map(str, images)), classes)
+
+
+def _hub(config: ImageTaskConfig) -> Source:
+    import datasets
+
+    description = " ".join(["hub", str(config.id), *([config.subset] if config.subset else [])])
+    try:
+        dataset = datasets.load_dataset(config.id, config.subset, revision=config.revision)
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise UserError(
+            f"cannot fetch {config.id} from the hub: {hub_reason(error)}. Another way: a folder with train/CLASS/*.jpg"
+            " (task.dir=FOLDER)"
+        ) from error
+
+    def read(split: str) -> Images:
+        name = str(config.splits.get(split) or split)
+        if name not in dataset:
+            raise MissingSplitError(
+                f"task {config.name}: {description} has no split {name!r}, only {', '.join(dataset)}"
+            )
+        part = dataset[name]
+        for column in (config.image, config.label):
+            if column not in part.column_names:
+                raise UserError(
+                    f"task {config.name}: {description} has no column {column!r} among {', '.join(part.column_names)};"
+                    " set task.image and task.label"
+                )
+        classes = part.features[config.label].names
+        stored = part.cast_column(config.image, datasets.Image(decode=False))
+        images = [row["bytes"] if row["bytes"] is not None else Path(row["path"]) for row in stored[config.image]]
+        names = [f"{description} {name}, row {row}" for row in range(len(images))]
+        return Images(images, names, [classes[index] for index in part[config.label]])
+
+    return Source(description, read)
+
+
+def _digits(split: str) -> Images:
+    """Return a split of scikit-learn's handwritten digits: a hash of its values says in which an image is."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise UserError("task=digits needs scikit-learn: pip install 'peftbench[vision]'") from error
+    data = load_digits()
+    grey = (data.images * 15.9375).astype(np.uint8)  # their values are 0 to 16
+    shares = {"train": range(60), "validation": range(60, 75), "test": range(75, 100)}
+    if split not in shares:
+        raise MissingSplitError(f"task digits: no split {split!r}. {nearest(split, shares)}")
+    rows = [row for row, image in enumerate(grey) if _hundredth(image) in shares[split]]
+    names = [f"digit {row}" for row in rows]
+    return Images([grey[row] for row in rows], names, [str(data.target[row]) for row in rows])
+
+
+def _hundredth(image: np.ndarray) -> int:
+    return int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "big") % 100

@@ -1,0 +1,103 @@
+"""A task whose examples are images: prepared by the backbone's image processor."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peftbench.errors import UserError
+from peftbench.tasks.base import Task
+from peftbench.tasks.image.encoded import EncodedImages, encode_images
+from peftbench.tasks.image.files import open_image
+from peftbench.tasks.image.preprocessing import preprocessing_of
+from peftbench.tasks.text.batching import as_tensor
+
+# a file, what is in one, or an image's values (height, width) grey or (height, width, 3), uint8
+ImageSource = Path | bytes | np.ndarray
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """Images; `labels` are class indices, None where they are hidden; `names` are what lines call the images."""
+
+    images: Sequence[ImageSource]
+    names: Sequence[str]
+    labels: Sequence[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def open(self, index: int) -> Any:
+        """Return an image as PIL's, RGB. Raises UserError where it cannot be read."""
+        image = self.images[index]
+        if isinstance(image, np.ndarray):
+            from PIL import Image
+
+            return Image.fromarray(image).convert("RGB")
+        return open_image(image, self.names[index])
+
+    def digests(self) -> Iterator[str]:
+        """Yield the SHA-256 of each image as it was stored."""
+        for image, name in zip(self.images, self.names, strict=True):
+            try:
+                data = image.read_bytes() if isinstance(image, Path) else bytes(image)
+            except OSError as error:
+                raise UserError(f"cannot read {name}: {error.strerror}") from error
+            yield hashlib.sha256(data).hexdigest()
+
+    def subset(self, rows: Sequence[int]) -> "ImageSplit":
+        """Return these images alone, in this order."""
+        labels = None if self.labels is None else [self.labels[row] for row in rows]
+        return ImageSplit([self.images[row] for row in rows], [self.names[row] for row in rows], labels)
+
+    def content(self, name: str) -> Iterator[bytes]:
+        """Yield the split's name, the digest of each image, and the labels."""
+        yield name.encode()
+        for digest in self.digests():
+            yield digest.encode()
+        yield str(self.labels).encode()
+
+
+@dataclass(frozen=True)
+class ImageTask(Task):
+    """Images with a class each.
+
+    Attributes:
+        image_size: side of the square, or (height, width), in pixels; None for the checkpoint's own.
+        augment: what training does at random, out of flip and crop.
+    """
+
+    image_size: int | tuple[int, ...] | None
+    augment: tuple[str, ...]
+
+    def encode(self, split: ImageSplit, processor: Any) -> EncodedImages:
+        """Decode a split; `processor` is the backbone's image processor."""
+        preprocessing = preprocessing_of(processor, self.image_size)
+        return encode_images(len(split), split.open, as_tensor(split.labels), preprocessing, self.augment)
+
+    def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
+        """Return what the user should know of the images."""
+        return [*_overlaps(self.splits), *_rare_classes(self.splits, self.labels)]
+
+
+def _overlaps(splits: Mapping[str, ImageSplit]) -> Iterator[str]:
+    if "train" not in splits:
+        return
+    train = set(splits["train"].digests())
+    for name, split in splits.items():
+        common = 0 if name == "train" else sum(digest in train for digest in split.digests())
+        if common:
+            yield f"{common:,} of {len(split):,} {name} images also occur in the training data (leakage)"
+
+
+def _rare_classes(splits: Mapping[str, ImageSplit], labels: Sequence[str]) -> Iterator[str]:
+    if "train" not in splits or splits["train"].labels is None:
+        return
+    counts = Counter(splits["train"].labels)
+    missing = [label for index, label in enumerate(labels) if not counts[index]]
+    if missing:
+        yield f"no training image is of class {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}"

@@ -1,0 +1,28 @@
+"""The module that reads each kind of task."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+
+from peftbench.config.task import TaskConfig
+from peftbench.tasks.base import Task
+
+_READERS = {"text": "peftbench.tasks.text.read", "images": "peftbench.tasks.image.read"}
+
+
+def reader_of(kind: str) -> ModuleType:
+    """Return the module whose `load_task` reads tasks of a kind."""
+    return import_module(_READERS[kind])
+
+
+def load_task(config: TaskConfig, splits: Sequence[str] | None = None) -> Task:
+    """Read a task's splits.
+
+    Args:
+        config: where the task comes from and what its examples are.
+        splits: names, all of which must be there; by default train, validation and, where there is one, test.
+
+    Raises UserError where the data cannot be had or read; one line that says where and what to do.
+    """
+    task: Task = reader_of(config.kind).load_task(config, splits)
+    return task
