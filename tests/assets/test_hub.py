@@ -129,7 +129,7 @@ from peftbench.tasks.text.read import load_task
 
 def config(group, preset, **fields):
     defaults = dict(id=None, subset=None, revision=None, packages=[], folder=None, archive=None, files={{}},
-                    path=None, dir=None, label="label", labels=[], splits={{}}, threshold=None,
+                    path=None, dir=None, convert=None, label="label", labels=[], splits={{}}, threshold=None,
                     max_length=128)
     text = Path({str(ROOT)!r}, "conf", group, preset + ".yaml").read_text()
     return SimpleNamespace(**defaults | yaml.safe_load(text) | fields)

@@ -21,7 +21,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 
 def asset(**fields):
-    defaults = dict.fromkeys(["id", "revision", "folder", "archive", "path"])
+    defaults = dict.fromkeys(["id", "revision", "folder", "archive", "path", "convert"])
     defaults |= {"name": "tiny", "source": "pypi", "packages": [], "files": {}}
     return SimpleNamespace(**defaults | fields)
 

@@ -63,7 +63,5 @@ def _split(config: ImageTaskConfig, images: Images, labels: Sequence[str]) -> Im
     index = {label: number for number, label in enumerate(labels)}
     for name, label in zip(images.names, images.classes, strict=True):
         if label not in index:
-            raise UserError(
-                f"task {config.name}: {name} is of class {label!r}, which is none. {nearest(label, labels)}"
-            )
+            raise UserError(f"task {config.name}: no class {label!r}, of which {name} is. {nearest(label, labels)}")
     return ImageSplit(images.images, images.names, [index[label] for label in images.classes])
