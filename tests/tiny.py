@@ -1,4 +1,4 @@
-"""Tiny random classifiers of every supported architecture."""
+"""Tiny random classifiers of every supported architecture, of texts and of images."""
 
 from dataclasses import replace
 from importlib.util import find_spec
@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import Backbone
@@ -62,6 +67,32 @@ ARCHITECTURES: dict[str, dict] = {
     "camembert": {**_BERT, "pad_token_id": 1},  # no entry of its own: recognised by its structure
 }
 
+_VIT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "image_size": 32,
+    "patch_size": 8,
+    "initializer_range": 0.2,
+}
+# the model type, and its numbers
+IMAGE_ARCHITECTURES: dict[str, tuple[str, dict]] = {
+    "vit": ("vit", _VIT),
+    "deit": ("deit", {**_VIT, "architectures": ["DeiTForImageClassification"]}),
+    "dinov2": ("dinov2", {**_VIT, "mlp_ratio": 2, "layerscale_value": 0.5}),
+    "dinov2-gated": ("dinov2", {**_VIT, "mlp_ratio": 2, "layerscale_value": 0.5, "use_swiglu_ffn": True}),
+    "dinov2-registers": (
+        "dinov2_with_registers",
+        {**_VIT, "mlp_ratio": 2, "layerscale_value": 0.5, "num_register_tokens": 3},
+    ),
+    "beit": ("beit", {**_VIT, "layer_scale_init_value": 0.5, "use_relative_position_bias": True}),
+    "clip": ("clip", {"vision_config": _VIT}),
+    "siglip": ("siglip", {"vision_config": _VIT}),
+    "ijepa": ("ijepa", _VIT),  # no special token; recognised by its structure
+}
+EVERY_ARCHITECTURE = [*ARCHITECTURES, *IMAGE_ARCHITECTURES]
+
 
 def method_configs() -> dict[str, Any]:
     """Each method that answers through a classifier, with its defaults.
@@ -79,8 +110,28 @@ def method_configs() -> dict[str, Any]:
 
 def tiny_model(architecture: str, num_labels: int = 2, seed: int = 0, **settings: Any) -> PreTrainedModel:
     torch.manual_seed(seed)
+    if architecture in IMAGE_ARCHITECTURES:
+        model_type, numbers = IMAGE_ARCHITECTURES[architecture]
+        config = AutoConfig.for_model(model_type, **{**numbers, **settings}, num_labels=num_labels)
+        return _drawn_wide(AutoModelForImageClassification.from_config(config).eval())
     config = AutoConfig.for_model(architecture, **{**ARCHITECTURES[architecture], **settings}, num_labels=num_labels)
     return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+@torch.no_grad()
+def _drawn_wide(model: PreTrainedModel) -> PreTrainedModel:
+    """Fill what some of these models draw close to zero or leave at it."""
+    for name, parameter in model.named_parameters():
+        if parameter.std() < 0.1 and "norm" not in name and "lambda" not in name:
+            parameter.normal_(std=0.2)
+    return model
+
+
+def tiny_inputs(architecture: str) -> dict[str, torch.Tensor]:
+    """Three rows: texts of three lengths, or images of the size that the model was made for."""
+    if architecture in ARCHITECTURES:
+        return tiny_batch()
+    return {"pixel_values": torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))}
 
 
 def headed(model: PreTrainedModel, fresh: frozenset[str] = frozenset()) -> HeadedBackbone:

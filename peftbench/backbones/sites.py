@@ -10,24 +10,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from peftbench.backbones.attachments import Attachments, attachments_of
-from peftbench.backbones.layouts import LAYOUTS, Layout
+from peftbench.backbones.image_tokens import ImageTokens, image_tokens
+from peftbench.backbones.layouts import Layout
+from peftbench.backbones.recognise import LINEAR_SITES, NORM_SITES, recognise, site_of, submodule
 from peftbench.backbones.rows import Rows
 from peftbench.backbones.site import Site, Span
 from peftbench.errors import UserError, nearest
 
-LINEAR_SITES = (
-    "attention.query",
-    "attention.key",
-    "attention.value",
-    "attention.output",
-    "ffn.up",
-    "ffn.down",
-)
-RESIDUAL_SITES = ("attention.residual", "ffn.residual")
-NORM_SITES = ("attention.norm", "ffn.norm")
 WHOLE_SITES = ("embeddings", "final")
 
 
@@ -40,9 +31,10 @@ class Sites:
         layout: of its architecture. layers: in order.
         hidden: width d of the hidden states. entry_width: of what enters the encoder.
         key_width: of a layer's keys and values, all heads together.
-        positions: longest token sequence the model takes.
+        positions: longest token sequence the model takes; for images, that of one of the size it was made for.
         head_modules: the head's modules, the first first. tokenizer: None where it was not given.
         fresh: names of the encoder's parameters that no checkpoint filled.
+        image: how it makes tokens of an image; None for a model of text.
         rows: of a batch, that what is attached acts on; None for all.
     """
 
@@ -57,6 +49,7 @@ class Sites:
     head_modules: tuple[nn.Module, ...] = ()
     tokenizer: Any = None
     fresh: frozenset[str] = frozenset()
+    image: ImageTokens | None = None
     rows: Rows | None = None
 
     def at(self, name: str) -> list[Site]:
@@ -70,13 +63,13 @@ class Sites:
     def _found(self, name: str) -> list[Site]:
         if name == "embeddings":
             if self.layout.encoder is None:
-                return [Site(self.base.embeddings, name=name)]
+                return [Site(self.base.get_submodule(self.layout.embeddings), name=name)]
             return [Site(self.base.get_submodule(self.layout.encoder), entry=True, name=name)]
         if name == "final" and self.head_modules:
             return [Site(self.head_modules[0], entry=True, name=name)]
         if name not in self.layout.sites:
             raise UserError(f"no site {name!r} in this {self.layout.name} model. {nearest(name, self.names)}")
-        return [_site(layer, self.layout, name, number) for number, layer in enumerate(self.layers)]
+        return [site_of(layer, self.layout, name, number) for number, layer in enumerate(self.layers)]
 
     def spans(self, name: str) -> list[Span]:
         """Return the sub-layer `attention` or `ffn` of each layer."""
@@ -88,6 +81,12 @@ class Sites:
         else:
             entries = [Site(layer, entry=True, layer=number) for number, layer in enumerate(self.layers)]
         return [Span(entry, exit) for entry, exit in zip(entries, exits, strict=True)]
+
+    @property
+    def final_width(self) -> int:
+        """Width of what enters the head: that of its first linear map, which may read more than one token."""
+        modules = (module for part in self.head_modules for module in part.modules())
+        return next((module.in_features for module in modules if isinstance(module, nn.Linear)), self.hidden)
 
     @property
     def names(self) -> list[str]:
@@ -135,46 +134,27 @@ def find_sites(model: Any, tokenizer: Any = None, fresh: Iterable[str] = ()) -> 
 
     Raises UserError for an unknown architecture: it lists the modules of one layer and what an entry needs.
     """
-    base = getattr(model, "base_model", model)
-    for layout in LAYOUTS:
-        layers = _submodule(base, layout.layers)
-        if not isinstance(layers, nn.ModuleList) or not len(layers):
-            continue
-        if all(_submodule(layer, path) is not None for layer in layers for path in layout.paths) and _linear(
-            layers, layout
-        ):
-            key = _site(layers[0], layout, "attention.key", 0)
-            hidden = _site(layers[0], layout, "attention.output", 0).out_features
-            encoder_input = layout.encoder_input and _submodule(base, f"{layout.encoder}.{layout.encoder_input}")
-            return Sites(
-                model=model,
-                base=base,
-                layout=layout,
-                layers=tuple(layers),
-                hidden=hidden,
-                entry_width=encoder_input.in_features if isinstance(encoder_input, nn.Linear) else hidden,
-                key_width=key.out_features,
-                positions=_positions(base),
-                head_modules=() if base is model else tuple(_head_modules(model, base)),
-                tokenizer=tokenizer,
-                fresh=frozenset(fresh),
-            )
-    raise UserError(_unknown(base))
-
-
-def _site(layer: nn.Module, layout: Layout, name: str, number: int) -> Site:
-    part = layout.place(name)
-    module: Any = layer.get_submodule(part.path)
-    if part.of == 1:
-        return Site(module, name=name, layer=number)
-    width = Site(module).out_features // part.of
-    return Site(module, slice(part.index * width, (part.index + 1) * width), name=name, layer=number)
-
-
-def _linear(layers: Iterable[nn.Module], layout: Layout) -> bool:
-    """Tell whether the linear sites are linear maps (grouped ones are not)."""
-    modules = (layer.get_submodule(layout.place(name).path) for layer in layers for name in LINEAR_SITES)
-    return all(isinstance(module, nn.Linear | Conv1D) for module in modules)
+    layout, base = recognise(model)
+    if base is not model and layout.inside and submodule(model, "text_model") is not None:
+        model = base  # of two towers: the other is no head
+    layers = base.get_submodule(layout.layers)
+    hidden = site_of(layers[0], layout, "attention.output", 0).out_features
+    encoder_input = layout.encoder_input and submodule(base, f"{layout.encoder}.{layout.encoder_input}")
+    image = image_tokens(base, layout)
+    return Sites(
+        model=model,
+        base=base,
+        layout=layout,
+        layers=tuple(layers),
+        hidden=hidden,
+        entry_width=encoder_input.in_features if isinstance(encoder_input, nn.Linear) else hidden,
+        key_width=site_of(layers[0], layout, "attention.key", 0).out_features,
+        positions=_positions(base) if image is None else image.count(*image.size),
+        head_modules=() if base is model else tuple(_head_modules(model, base)),
+        tokenizer=tokenizer,
+        fresh=frozenset(fresh),
+        image=image,
+    )
 
 
 def _positions(base: Any) -> int:
@@ -192,24 +172,3 @@ def _head_modules(model: nn.Module, base: nn.Module) -> Iterator[nn.Module]:
     for child in model.children():
         if child is not base and next(child.parameters(), None) is not None:
             yield child
-
-
-def _submodule(module: nn.Module, path: str) -> nn.Module | None:
-    try:
-        return module.get_submodule(path)
-    except AttributeError:
-        return None
-
-
-def _unknown(base: nn.Module) -> str:
-    """Describe an architecture that no layout fits."""
-    lists = [(name, m) for name, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
-    if not lists:
-        return f"{type(base).__name__} has no list of layers, so no site to attach a method to."
-    name, layers = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
-    found = ", ".join(path for path, module in layers[0].named_modules() if path and not list(module.children()))
-    needed = ", ".join((*LINEAR_SITES, *RESIDUAL_SITES, *NORM_SITES))
-    return (
-        f"unknown architecture {type(base).__name__}: no layout in peftbench/backbones/layouts/ fits it. "
-        f"A layer of {name!r} holds: {found}. A new layout file names the module for each of: {needed}."
-    )

@@ -76,7 +76,9 @@ class Adapter(BottleneckMethod, name="adapter"):
         super().__init__(config, sites)
         self.bottlenecks = nn.ModuleDict(
             {
-                site.replace(".", "_"): nn.ModuleList(_fresh(config, sites.hidden) for _ in places(config, sites, site))
+                site.replace(".", "_"): nn.ModuleList(
+                    _fresh(config, _width(sites, site)) for _ in places(config, sites, site)
+                )
                 for site in POSITIONS[config.position]
             }
         )
@@ -102,9 +104,18 @@ class Adapter(BottleneckMethod, name="adapter"):
     @staticmethod
     def count(config: AdapterConfig, sites: Sites) -> int:
         """2md + m + d an adapter; with the norms 2d each (d without a bias), the embeddings' own too."""
-        adapters = sum(len(places(config, sites, site)) for site in POSITIONS[config.position])
+        adapters = sum(
+            len(places(config, sites, site)) * count_bottleneck(width, config.size(width))
+            for site in POSITIONS[config.position]
+            for width in [_width(sites, site)]
+        )
         norms = count_layer_norms(sites, layer_numbers(config, sites)) if config.train_layer_norm else 0
-        return adapters * count_bottleneck(sites.hidden, config.size(sites.hidden)) + norms
+        return adapters + norms
+
+
+def _width(sites: Sites, site: str) -> int:
+    """Return the width of what an adapter there reads: some heads read several tokens at once."""
+    return sites.final_width if site == "final" else sites.hidden
 
 
 def _fresh(config: AdapterConfig, hidden: int) -> Bottleneck:

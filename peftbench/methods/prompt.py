@@ -53,6 +53,8 @@ class Prompt(Method, name="prompt"):
 
     def __init__(self, config: PromptConfig, sites: Sites) -> None:
         super().__init__(config, sites)
+        if sites.image is not None:
+            raise UserError("method=prompt puts vectors among embedded words: for images take method=vpt")
         if config.length >= sites.positions:
             raise UserError(
                 f"method.length={config.length} leaves no room for text: the model takes {sites.positions} tokens"

@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from tiny import ARCHITECTURES, method_configs, tiny_batch, tiny_model
+from tiny import (
+    ARCHITECTURES,
+    EVERY_ARCHITECTURE,
+    IMAGE_ARCHITECTURES,
+    method_configs,
+    tiny_batch,
+    tiny_inputs,
+    tiny_model,
+)
 
 from peftbench.errors import UserError
 from peftbench.methods import build, find_sites
@@ -43,14 +51,20 @@ def _snapshot(model):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", EVERY_ARCHITECTURE)
 def test_method_on_architecture(architecture, name):
     model = tiny_model(architecture)
     sites = find_sites(model)
-    before, weights, names = model(**tiny_batch()).logits, _snapshot(model), list(model.state_dict())
+    inputs = tiny_inputs(architecture)
+    before, weights, names = model(**inputs).logits, _snapshot(model), list(model.state_dict())
     implementation = model.config._attn_implementation
     if (architecture, name) == ("modernbert", "bitfit"):
         with pytest.raises(UserError, match="has no biases"):
+            build(CONFIGS[name], sites)
+        return
+
+    if architecture in IMAGE_ARCHITECTURES and name.startswith("prompt"):
+        with pytest.raises(UserError, match="for images take method=vpt"):
             build(CONFIGS[name], sites)
         return
 
@@ -58,7 +72,7 @@ def test_method_on_architecture(architecture, name):
     assert sum(p.numel() for p in method.parameters()) == method.count(CONFIGS[name], sites)
     _shake(method)
     method.attach(sites)
-    logits = model(**tiny_batch()).logits
+    logits = model(**inputs).logits
     assert list(model.state_dict()) == names, "the backbone's names stay"
     if name != "head":
         assert (logits - before).abs().max() > 1e-4, "the method acts"
@@ -67,15 +81,15 @@ def test_method_on_architecture(architecture, name):
         assert not [n for n in unused if not _outside_of_the_graph(n)], unused
 
     method.detach()
-    assert torch.equal(model(**tiny_batch()).logits, before)
+    assert torch.equal(model(**inputs).logits, before)
     assert all(torch.equal(p, weights[n]) for n, p in model.state_dict().items())
     assert model.config._attn_implementation == implementation
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 def _outside_of_the_graph(name: str) -> bool:
-    """A pooler that the classifier does not read, and query biases where attention cancels them, get none."""
-    return "pooler" in name
+    """What the classifier does not read gets none: poolers, CLIP's last norm, the token of masked patches."""
+    return any(part in name for part in ("pooler", "post_layernorm", "mask_token", ".head/"))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -94,22 +108,23 @@ def test_padding_does_not_change_a_row(architecture):
         torch.testing.assert_close(alone[0], together[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", EVERY_ARCHITECTURE)
 @pytest.mark.parametrize("dora", [False, True])
 def test_merge_and_unmerge(architecture, dora):
     model = tiny_model(architecture)
     sites = find_sites(model)
+    inputs = tiny_inputs(architecture)
     before = _snapshot(model)
     method = build(LoraConfig(rank=3, targets=["all"], dora=dora), sites)
     _shake(method)
     with method.on(sites), torch.no_grad():
-        apart = model(**tiny_batch()).logits
+        apart = model(**inputs).logits
         method.merge()
-        merged = model(**tiny_batch()).logits
+        merged = model(**inputs).logits
         method.merge()
-        assert torch.equal(model(**tiny_batch()).logits, merged), "merging twice is merging once"
+        assert torch.equal(model(**inputs).logits, merged), "merging twice is merging once"
         method.unmerge()
-        assert torch.equal(model(**tiny_batch()).logits, apart)
+        assert torch.equal(model(**inputs).logits, apart)
         method.merge()
     torch.testing.assert_close(merged, apart, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(p, before[n]) for n, p in model.state_dict().items())

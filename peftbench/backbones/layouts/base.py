@@ -27,10 +27,14 @@ class Layout:
         self_attention: of a layer.
         sites: the module of each site, or the part of its output that is the site.
         encoder: the module that takes the hidden states and their mask and runs the layers; None where the base
-            model runs them itself and its module `embeddings` returns the hidden states.
+            model runs them itself, or needs nothing but the hidden states that `embeddings` returns.
+        embeddings: without `encoder`, the module whose output enters the first layer.
         encoder_input: a linear map inside the encoder and before the first layer, where the family has one.
         pre_norm: whether a sub-layer is normed before it, not behind its residual addition.
         rows_prepended: whether self-attention without an interface takes a prefix as more rows of its input.
+        special_tokens: of a model of images, the parameters of `embeddings` that stand before the patches, in order,
+            those of them that a model has; None for a model of text.
+        inside: of transformers' classifier, the encoder, where the class does not say it.
     """
 
     name: str
@@ -41,6 +45,9 @@ class Layout:
     encoder_input: str | None = None
     pre_norm: bool = False
     rows_prepended: bool = False
+    embeddings: str = "embeddings"
+    special_tokens: tuple[str, ...] | None = None
+    inside: str = ""
 
     def place(self, site: str) -> Part:
         """Return where a site lies, a whole module as its only part."""
@@ -65,3 +72,17 @@ BERT_OUTPUT: dict[str, str | Part] = {
     "attention.residual": "attention.output.dropout",
     "attention.norm": "attention.output.LayerNorm",
 }
+# what the vision transformers have in common in the attention
+PROJECTIONS: dict[str, str | Part] = {
+    "attention.query": "attention.q_proj",
+    "attention.key": "attention.k_proj",
+    "attention.value": "attention.v_proj",
+    "attention.output": "attention.o_proj",
+}
+LAYER_SCALED: dict[str, str | Part] = {
+    "attention.norm": "norm1",
+    "attention.residual": "layer_scale1",
+    "ffn.residual": "layer_scale2",
+    "ffn.norm": "norm2",
+}
+GATED: dict[str, str | Part] = {"ffn.up": "mlp.up_proj", "ffn.down": "mlp.down_proj"}
