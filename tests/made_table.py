@@ -128,6 +128,7 @@ def made_table() -> Table:
             Claim("LoRA <merged> costs no latency", "not measured", "cannot be told"),
             Claim("BitFit trains less than 1 %", "0.18 %", "holds"),
         ],
+        pairs=[],
         conclusion="Highest accuracy: Full fine-tuning; the cheapest that cannot be told from it is LoRA, r = 8.",
         reading=["± is the standard deviation over the seeds.", "bold: α < 0.05 → “certain”"],
         notes=["3 runs are missing: peftbench sweep table=lab/methods makes them."],

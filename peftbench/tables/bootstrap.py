@@ -11,8 +11,10 @@ import numpy as np
 
 RESAMPLES = 10_000
 _CHUNK = 1000
+# cells of confusion matrices that are counted at once: products of few columns cost as much as of these
+_CELLS = 64
 
-# (labels, predictions, counts) → score of each draw; labels and predictions (examples,), counts (draws, examples)
+# (labels, predictions, counts) → scores; labels (examples,), predictions (…, examples), counts (draws, examples)
 Scorer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -33,9 +35,7 @@ def score_draws(metric: str, labels: np.ndarray, predictions: np.ndarray, classe
     counts = _resamples(len(labels))
     scores = np.empty((len(counts), len(predictions)))
     for start in range(0, len(counts), _CHUNK):
-        chunk = counts[start : start + _CHUNK].astype(np.float64)
-        for seed, of_seed in enumerate(predictions):
-            scores[start : start + _CHUNK, seed] = scorer(labels, of_seed, chunk)
+        scores[start : start + _CHUNK] = scorer(labels, predictions, counts[start : start + _CHUNK].astype(np.float64))
     return scores
 
 
@@ -51,18 +51,25 @@ def _resamples(examples: int) -> np.ndarray:
 
 
 def _scorer(metric: str, classes: int) -> Scorer:
-    if metric == "pearson":
-        return _pearson
-    if metric == "spearman":
-        return _spearman
-    if metric == "roc_auc":
-        return _roc_auc
+    """Return the function that scores all seeds: predictions (seeds, …) to (draws, seeds)."""
+    ranked = {"pearson": _pearson, "spearman": _spearman, "roc_auc": _roc_auc}
+    if metric in ranked:
+        of_seed = ranked[metric]
+        return lambda labels, predictions, counts: np.stack(
+            [of_seed(labels, one, counts) for one in predictions], axis=1
+        )
     from_confusion = {"accuracy": _accuracy, "f1": _f1, "macro_f1": _macro_f1, "matthews": _matthews}[metric]
 
     def scorer(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        cell = (labels * classes + predictions).astype(np.int64)
-        confusion = counts @ np.eye(classes**2)[cell]
-        return from_confusion(confusion.reshape(-1, classes, classes))
+        cells = (labels * classes + predictions).astype(np.int64)
+        scores = np.empty((len(counts), len(cells)))
+        step = max(1, _CELLS // classes**2)
+        for first in range(0, len(cells), step):
+            found = np.eye(classes**2)[cells[first : first + step].T]  # (examples, seeds, cells)
+            confusion = counts @ found.reshape(len(found), -1)
+            of_seeds = from_confusion(confusion.reshape(-1, classes, classes))
+            scores[:, first : first + step] = of_seeds.reshape(len(counts), -1)
+        return scores
 
     return scorer
 

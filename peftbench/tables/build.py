@@ -12,6 +12,7 @@ from peftbench.tables.collect import Found
 from peftbench.tables.columns import SCORES, columns_of
 from peftbench.tables.conclusion import conclude
 from peftbench.tables.evidence import Evidence, read_evidence
+from peftbench.tables.pairs import compare_pairs
 from peftbench.tables.scored import RowScores
 from peftbench.tables.spec import TableSpec
 from peftbench.tables.table import Cell, Column, Row, RunPoint, Table
@@ -59,6 +60,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points))
     columns = columns_of(max((row.classes or 0 for row in scored.values()), default=0))
     ceiling = _ceiling(config["task"], columns[primary])
+    pairs = compare_pairs(scored, primary)
     return Table(
         name=spec.name,
         title=spec.title,
@@ -75,7 +77,8 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         all_columns=[column for key, column in columns.items() if any(key in row.cells for row in rows)],
         rows=rows,
         claims=[judge_claim(claim, rows, scored, confidence) for claim in spec.claims],
-        conclusion=conclude(rows, scored, columns[primary]),
+        pairs=pairs,
+        conclusion=conclude(rows, pairs, columns[primary]),
         reading=[*notes.reading(spec, comparisons), *notes.human_ceiling(ceiling, columns[primary])],
         notes=[*notes.missing_runs(found, command), *notes.mixed_conditions(shown), *other_setting],
         environment=notes.environment(found),

@@ -60,10 +60,12 @@ def record_cells(used: Sequence[Found], full_ms: Mapping[Hashable, float]) -> di
     return cells
 
 
-def score_cells(used: Sequence[Found], scored: RowScores, confidence: float) -> dict[str, Cell]:
-    """Return the scores with their intervals, and how far they are spread over the seeds."""
+def score_cells(
+    used: Sequence[Found], scored: RowScores, confidence: float, metrics: Sequence[str] | None = None
+) -> dict[str, Cell]:
+    """Return the scores with their intervals, and how far they are spread over the seeds; by default of all metrics."""
     cells = {}
-    for metric in (metric for metric in used[0].planned.config["task"]["metrics"] if metric in SCORES):
+    for metric in (metric for metric in metrics or used[0].planned.config["task"]["metrics"] if metric in SCORES):
         values = [
             score
             for run in used

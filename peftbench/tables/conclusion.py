@@ -1,36 +1,34 @@
 """What a table comes to, in one sentence: the best row, and the cheapest that cannot be told from it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from peftbench.tables.columns import COLUMNS
-from peftbench.tables.scored import RowScores
-from peftbench.tables.table import Column, Row, format_cell, format_interval
+from peftbench.tables.table import Column, Pair, Row, format_cell, format_interval
 
 _DIFFERENCE = COLUMNS["difference"]
 
 
-def conclude(rows: Sequence[Row], scored: Mapping[str, RowScores], primary: Column, alpha: float = 0.05) -> str:
+def conclude(rows: Sequence[Row], pairs: Sequence[Pair], primary: Column) -> str:
     """Return the sentence under a table; empty where no row has a score.
 
-    The best row is picked for being high, so each other one is compared with it as if every pair of rows were: all
-    k (k − 1) / 2 comparisons together err in at most `alpha` of the cases. What a row costs is the number of
-    parameters its method trains.
+    What a row costs is the number of parameters its method trains. `pairs` from `pairs.compare_pairs`.
     """
-    compared = [row for row in rows if row.label in scored and primary.key in row.cells]
+    compared = [row for row in rows if primary.key in row.cells and row.cells[primary.key].value is not None]
     if not compared:
         return ""
     best = min(compared, key=lambda row: (-_value(row, primary.key), _cost(row)))
     if len(compared) == 1:
         return f"One row has a score, {best.label}: {_score(best, primary)}. There is none to compare it with."
-    pairs = len(compared) * (len(compared) - 1) // 2
+    known = {(pair.row, pair.other): pair for pair in [*pairs, *(pair.reversed() for pair in pairs)]}
+    together = f"95 % for all {len(compared) * (len(compared) - 1) // 2} pairs of rows together"
     equal, unknown = [], []
     for row in compared:
         if row is not best:
-            difference = scored[row.label].difference(primary.key, scored[best.label], 1 - alpha / pairs)
-            if difference is None or difference.low is None:
+            pair = known.get((row.label, best.label))
+            if pair is None or pair.low is None or pair.high is None:
                 unknown.append(row.label)
-            elif not difference.excludes(0):
-                equal.append((row, format_interval(difference, _DIFFERENCE)))
+            elif pair.low <= 0 <= pair.high:
+                equal.append((row, format_interval((pair.value, pair.low, pair.high), _DIFFERENCE)))
     head = f"Highest {primary.title}: {best.label}, {_score(best, primary)}"
     left_out = f" Not compared, for want of two seeds in common: {', '.join(unknown)}." if unknown else ""
     if len(unknown) == len(compared) - 1:
@@ -42,10 +40,10 @@ def conclude(rows: Sequence[Row], scored: Mapping[str, RowScores], primary: Colu
             f"the cheapest that cannot be told from it is {row.label}, {_score(row, primary)}"
             f" ({format_cell(row.cells['trained'], COLUMNS['trained'])} trained parameters against"
             f" {format_cell(best.cells['trained'], COLUMNS['trained'])}; difference {points} points,"
-            f" 95 % for all {pairs} pairs of rows together)"
+            f" {together})"
         )
     elif any(_cost(row) < _cost(best) for row in compared if row.label not in unknown):
-        rest = f"every cheaper row scores lower, 95 % for all {pairs} pairs of rows together"
+        rest = f"every cheaper row scores lower, {together}"
     else:
         rest = "and no row compared with it trains fewer parameters"
     return f"{head}; {rest}.{left_out}"

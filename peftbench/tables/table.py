@@ -49,6 +49,25 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """How much higher one row scores than another, in points of the primary score.
+
+    low, high: its interval, 95 % for all pairs of the table together; None where they have no two seeds in common.
+    """
+
+    row: str
+    other: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def reversed(self) -> "Pair":
+        """Return the same seen from the other row."""
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        return Pair(self.other, self.row, -self.value, low, high)
+
+
+@dataclass(frozen=True)
 class RunPoint:
     """One run of a row.
 
@@ -105,6 +124,7 @@ class Table:
         ceiling: what human judges score, in the primary column's unit; None where that is not known.
         evaluation: what they are of: validation, test, merged, with layers dropped.
         columns: those shown, in order. all_columns: those that cells may have, shown or not.
+        pairs: the differences of every two rows with scores.
         conclusion: the best row and the cheapest that cannot be told from it; empty where no row has a score.
         reading: how to read the figures. notes: missing, stale and failed runs with the command that mends it.
         environment: versions, devices, threads and commits of the runs it is made of; each a sorted list.
@@ -125,6 +145,7 @@ class Table:
     all_columns: list[Column]
     rows: list[Row]
     claims: list[Claim]
+    pairs: list[Pair]
     conclusion: str
     reading: list[str]
     notes: list[str]
