@@ -28,6 +28,7 @@ COMMANDS = {
     "import": "an adapter of Hugging Face peft or AdapterHub as a run",
     "params": "parameter counts and shares, exact, without loading any weights",
     "runs": "the runs there are: status, score, age",
+    "advise": "which method and which size of it to take, from your runs or the measured tables that come along",
     "list": "what can be chosen: methods, models, tasks, tables",
 }
 

@@ -1,4 +1,4 @@
-"""Makes the lab's tables and writes them as Markdown to docs/results/<model>-<task>/.
+"""Makes the lab's tables and writes them as Markdown to docs/results/<model>-<task>/, and for `peftbench advise`.
 
     python scripts/lab_tables.py model=minilm seeds=3 trainer.epochs=3
 
@@ -14,6 +14,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from peftbench.advice.shipped import FOLDER, to_comparison, write_comparison
 from peftbench.cli import main as peftbench
 from peftbench.errors import PeftbenchError
 from peftbench.files import atomic_write, make_folder
@@ -39,10 +40,12 @@ def main() -> int:
         if codes[-1] not in (0, 1):
             return codes[-1]
         request = read_request(line)
-        table = build_table(request.spec, collect(request.planned, request.stale == "use"), request.command)
-        folder = RESULTS / f"{table.model}-{table.task}"
-        make_folder(folder)
-        with atomic_write(folder / f"{name.rpartition('/')[2]}.md") as file:
+        found = collect(request.planned, request.stale == "use")
+        table = build_table(request.spec, found, request.command)
+        setting, short = f"{table.model}-{table.task}", name.rpartition("/")[2]
+        write_comparison(to_comparison(table, found), FOLDER / setting / f"{short}.json")
+        make_folder(RESULTS / setting)
+        with atomic_write(RESULTS / setting / f"{short}.md") as file:
             made = f"python scripts/lab_tables.py {shlex.join(arguments.settings)}"
             file.write(f"{to_markdown(table)}\nMade by `{made}` on {machine()}.\n")
     return max(codes)

@@ -44,6 +44,10 @@ def rooms(folder: str) -> list[tuple[str, Path]]:
             "tables",
             ["hydra", "torch", "transformers", *(f"peftbench.{x}" for x in ("training", "methods", "commands"))],
         ),
+        (
+            "advice",
+            ["hydra", "torch", "transformers", *(f"peftbench.{x}" for x in ("training", "methods", "commands"))],
+        ),
         ("runs", ["hydra", "peftbench.commands", "peftbench.sweeps", "peftbench.tables"]),
         ("sweeps", ["peftbench.commands"]),
         ("search", ["peftbench.commands"]),

@@ -33,5 +33,5 @@ def test_every_config_is_shipped(names):
 
 def test_every_module_is_shipped(names):
     modules = _tracked("peftbench", ".py") | _tracked("hydra_plugins", ".py") | {"peftbench/conf/__init__.py"}
-    assert _tracked("peftbench", ".css") | _tracked("peftbench", ".js") <= names
+    assert set.union(*(_tracked("peftbench", ending) for ending in (".css", ".js", ".json"))) <= names
     assert modules == {n for n in names if n.endswith(".py")}

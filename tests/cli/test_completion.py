@@ -35,7 +35,7 @@ ask() {
 
 LINES = {
     "peftbench tr": "train",
-    "peftbench ": "evaluate export import list params predict runs serve sweep table train",
+    "peftbench ": "advise evaluate export import list params predict runs serve sweep table train",
     "peftbench sweep table=lab/b": "table=lab/bottleneck",
     "peftbench sweep table=smoke on_": "on_error=",
     "peftbench table lab/me": "lab/methods",
@@ -55,6 +55,8 @@ LINES = {
     "peftbench list --j": "--json",
     "peftbench runs --status f": "failed finished",
     "peftbench evaluate --la": "--latency",
+    "peftbench advise --ta": "--task-type --tasks",
+    "peftbench advise --task-type p": "pair",
     "peftbench import --ta": "--task",
     "peftbench import made model=mini": "model=minilm",
 }

@@ -1,0 +1,184 @@
+"""From what is asked to the answers: which evidence is nearest, what it says, what the lab and the literature say."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import exp, inf, log
+from pathlib import Path
+
+from peftbench.advice.answer import Answer, answer
+from peftbench.advice.comparison import LAB, PUBLISHED, SHIPPED, Candidate, Comparison
+from peftbench.advice.contradictions import Difference, differences
+from peftbench.advice.lab import read_lab
+from peftbench.advice.limits import Limits, columns
+from peftbench.advice.records import OwnRuns, compare_own, find_own
+from peftbench.advice.shipped import read_shipped
+from peftbench.errors import UserError
+from peftbench.tables.table import format_cell
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user wants to know: for which task and within which limits.
+
+    `task_type` is as `comparison.task_type` gives it, None for any; `size` is the number of training rows.
+    """
+
+    limits: Limits = Limits()
+    task_type: str | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One question with its answers.
+
+    Attributes:
+        question: in words. answer: by measured figures.
+        beside: what the lab's and published figures answer.
+        differences: where the lab's lead elsewhere, and whether the measured figures contradict that.
+        notes: how near the evidence is to what was asked, and what it lacks.
+    """
+
+    question: str
+    answer: Answer
+    beside: list[Answer] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def advise(asked: Asked, output_dir: Path) -> list[Advice]:
+    """Answer which method, and then which bottleneck, rank or other setting of it.
+
+    Raises UserError where there is no evidence for such a task, or where no method keeps to the limits.
+    """
+    shipped = read_shipped()
+    measured = [comparison for comparison in shipped if comparison.kind == SHIPPED]
+    others = [*read_lab(), *(comparison for comparison in shipped if comparison.kind == PUBLISHED)]
+    nearest, notes = _nearest(asked, output_dir, measured)
+    found = answer(nearest, asked.limits)
+    if found.best is None:
+        raise UserError(_none_within(found, asked.limits))
+    of_methods = [(one, one.candidates) for one in others if len(one.methods) > 1]
+    first = _advice("Which method?", found, asked, of_methods, notes)
+    return [first, *_settings(asked, found, measured, others)]
+
+
+def _nearest(asked: Asked, output_dir: Path, shipped: Sequence[Comparison]) -> tuple[Comparison, list[str]]:
+    """Return the user's own comparison, or else the shipped one, that is nearest to what is asked."""
+    own = find_own(output_dir)
+    fitting = [one for one in own if asked.task_type in (None, one.task_type)]
+    for one in sorted(fitting, key=lambda one: _distance(one, asked)):
+        if comparison := compare_own(one, output_dir):
+            return comparison, []
+    notes = []
+    if own:
+        tasks = ", ".join(f"{one.task} ({one.model})" for one in fitting or own)
+        lack = "have fewer than two settings of methods to compare" if fitting else f"are of no {asked.task_type} task"
+        notes.append(f"your own records under {output_dir}, of {tasks}, {lack}: what is shipped is used")
+    there = [one for one in shipped if asked.task_type in (None, one.task_type)]
+    if not there:
+        types = ", ".join(sorted({one.task_type for one in shipped} | {one.task_type for one in own}))
+        raise UserError(
+            f"there is no evidence for --task-type {asked.task_type}: neither two methods under {output_dir} nor a"
+            f" shipped table (which are of: {types}). Train some, e.g. peftbench train -m method=adapter,lora task=…,"
+            " or leave --task-type out"
+        )
+    return min(there, key=lambda one: _distance(one, asked)), notes
+
+
+def _distance(one: Comparison | OwnRuns, asked: Asked) -> tuple[float, int]:
+    """Return how far evidence is off the size asked for, as a factor's logarithm; then the one of more methods."""
+    if asked.size is None:
+        return 0.0, -len(one.methods)
+    return abs(log(asked.size / one.training_rows)) if one.training_rows else inf, -len(one.methods)
+
+
+def _settings(
+    asked: Asked, found: Answer, measured: Sequence[Comparison], others: Sequence[Comparison]
+) -> list[Advice]:
+    """Answer which setting of the method that was answered; which bottleneck of adapters in any case."""
+    assert found.best is not None
+    method = found.best.method["name"]
+    advice, answered = [], set[str]()
+    there = sorted(measured, key=lambda one: (one.task_type != found.comparison.task_type, _distance(one, asked)))
+    for comparison in [found.comparison, *there]:
+        by_method = _of_one_method(comparison)
+        for name in sorted(by_method, key=lambda name: name != method):
+            varied = comparison.varied(by_method[name])
+            wanted = name == method or ("bottleneck" in varied and "bottleneck" not in answered)
+            if wanted and varied - answered:
+                answered |= varied
+                question = f"Which {', '.join(sorted(varied)).replace('_', ' ')} of {name}?"
+                said = answer(comparison, asked.limits, by_method[name])
+                advice.append(_advice(question, said, asked, _restricted(others, varied), []))
+    return sorted(advice, key=lambda one: one.answer.candidates[0].method["name"] != method)
+
+
+def _of_one_method(comparison: Comparison) -> dict[str, list[Candidate]]:
+    """Return the candidates of each method that has several."""
+    names = [str(one.method["name"]) for one in comparison.candidates]
+    return {
+        name: [one for one in comparison.candidates if one.method["name"] == name]
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    }
+
+
+def _restricted(others: Iterable[Comparison], varied: set[str]) -> list[tuple[Comparison, list[Candidate]]]:
+    """Return what of other comparisons is about one of these settings, method by method."""
+    return [
+        (comparison, candidates)
+        for comparison in others
+        for candidates in _of_one_method(comparison).values()
+        if comparison.varied(candidates) & varied
+    ]
+
+
+def _advice(
+    question: str, said: Answer, asked: Asked, others: Iterable[tuple[Comparison, list[Candidate]]], notes: list[str]
+) -> Advice:
+    beside = [answer(comparison, asked.limits, candidates) for comparison, candidates in others]
+    lab = [other for other in beside if other.comparison.kind == LAB]
+    return Advice(
+        question=question,
+        answer=said,
+        beside=beside,
+        differences=[found for other in lab for found in differences(said, other)],
+        notes=[*notes, *_fit(said.comparison, asked), *_unchecked(said, asked.limits), *said.comparison.notes],
+    )
+
+
+def _fit(comparison: Comparison, asked: Asked) -> list[str]:
+    """Say how far the evidence is off what was asked."""
+    notes = []
+    if asked.task_type not in (None, comparison.task_type):
+        notes.append(f"this evidence is of a {comparison.task_type} task, not of a {asked.task_type} one")
+    if asked.size is not None:
+        factor = exp(_distance(comparison, asked)[0])
+        if factor > 1:
+            more = "more" if (comparison.training_rows or 0) > asked.size else "fewer"
+            notes.append(
+                f"nearest evidence to {asked.size:,} training rows: {comparison.training_rows:,}, {factor:.1f} times"
+                f" {'as many' if more == 'more' else 'fewer'}"
+            )
+    return notes
+
+
+def _unchecked(said: Answer, limits: Limits) -> list[str]:
+    titles = [columns(limits.tasks)[key].title for key in said.unchecked]
+    return [f"not measured here, so not held to its limit: {title}" for title in titles]
+
+
+def _none_within(said: Answer, limits: Limits) -> str:
+    """Say that no method keeps to the limits, and how near the nearest come."""
+    nearest = []
+    for key, limit in limits.by_figure.items():
+        having = {label: cell for label, costs in said.costs.items() if (cell := costs.get(key)) is not None}
+        if having:
+            label = min(having, key=lambda label: having[label].value or 0.0)
+            column = columns(limits.tasks)[key]
+            shown = f"{format_cell(having[label], column)} {column.unit}"
+            nearest.append(f"{column.title} at most {limit:g}, lowest {shown} ({label})")
+    of = said.comparison
+    evidence = f"{of.task} from {of.model}, {of.source}"
+    return f"no method keeps to {'; '.join(nearest)}, on {evidence}. Allow more, or measure more"

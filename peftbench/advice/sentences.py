@@ -1,0 +1,84 @@
+"""Advice in words: each sentence is made of figures, and says what they are of."""
+
+import shlex
+
+from peftbench.advice.answer import Answer
+from peftbench.advice.comparison import OWN, SHIPPED, Candidate, Comparison
+from peftbench.advice.contradictions import Difference
+from peftbench.advice.limits import Limits, columns
+from peftbench.tables.columns import COLUMNS
+from peftbench.tables.table import Pair, format_cell, format_interval
+
+
+def evidence(comparison: Comparison) -> str:
+    """Say what a comparison's figures are of."""
+    facts = [f"{comparison.model} on {comparison.task}"]
+    if comparison.task_type and comparison.training_rows:
+        facts.append(f"{comparison.task_type}, {comparison.training_rows:,} training rows")
+    if comparison.examples:
+        facts.append(f"scores on {comparison.evaluation}, n = {comparison.examples:,}")
+    if comparison.seeds:
+        facts.append(f"{comparison.seeds} seed{'s' if comparison.seeds > 1 else ''}")
+    if comparison.made:
+        facts.append(comparison.made)
+    if comparison.machine:
+        facts.append(comparison.machine)
+    lead = {OWN: comparison.source, SHIPPED: f"shipped table “{comparison.title}”"}
+    return f"{lead.get(comparison.kind, comparison.source)}: {'; '.join(facts)}"
+
+
+def conclusion(said: Answer) -> str:
+    """Say in one line what a comparison answers."""
+    best, comparison = said.best, said.comparison
+    if best is None:
+        within = ", ".join(one.label for one in said.within)
+        if not said.within:
+            return "none of its rows keeps to the limits"
+        return f"gives no scores, so names none; within the limits: {within}"
+    text = f"{best.label}, highest {comparison.score.title} {score(best, comparison)}"
+    if len(said.within) == 1:
+        return f"{text}, and the only one within the limits"
+    if said.ties:
+        cheapest = [f"or {said.cheapest.label}, the cheapest that cannot be told from it"] if said.cheapest else []
+        tied = ", ".join(f"{pair.row} {points(pair)}" for pair in said.ties)
+        text = ", ".join([text, *cheapest]) + f"; tied with the highest (points, {comparison.paired}): {tied}"
+    elif said.lower and not said.not_compared:
+        text += f"; the others within the limits score lower ({comparison.paired})"
+    if said.not_compared and comparison.kind in (OWN, SHIPPED):
+        text += f"; not compared with it: {', '.join(said.not_compared)}"
+    return text
+
+
+def score(candidate: Candidate, comparison: Comparison) -> str:
+    """Write a candidate's score with its unit and number of seeds."""
+    cell, column = candidate.cells[comparison.primary], comparison.score
+    unit = f" {column.unit}" if column.unit else ""
+    return f"{format_cell(cell, column)}{unit}" + (f" ({cell.n} seed{'s' if cell.n > 1 else ''})" if cell.n else "")
+
+
+def points(pair: Pair) -> str:
+    """Write a difference of scores with its interval."""
+    return format_interval((pair.value, pair.low, pair.high), COLUMNS["difference"])
+
+
+def command(candidate: Candidate) -> str:
+    """Return the command that trains a candidate."""
+    return f"peftbench train {shlex.join(candidate.overrides)}"
+
+
+def beside(said: Answer) -> str:
+    """Say what the lab or a publication answers."""
+    comparison = said.comparison
+    return f"{comparison.source}, {comparison.model} on {comparison.task}: {conclusion(said)}"
+
+
+def difference(found: Difference) -> str:
+    """Say where the lab or a publication leads elsewhere."""
+    return f"{'contradiction' if found.contradicts else 'no contradiction'}: {found.source}: {found.text}"
+
+
+def limits_asked(limits: Limits) -> str:
+    """Write the limits, empty where there are none."""
+    titles = columns(limits.tasks)
+    shown = [f"{titles[key].title} ≤ {limit:g} {titles[key].unit}" for key, limit in limits.by_figure.items()]
+    return ", ".join(shown)

@@ -1,0 +1,67 @@
+"""Advice on the terminal: for each question the figures, the answer in a line, and what the lab says beside it."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from peftbench.advice import sentences
+from peftbench.advice.advise import Advice
+from peftbench.advice.answer import Answer
+from peftbench.advice.lab import NO_DECISION_TABLES
+from peftbench.advice.limits import Limits, columns
+from peftbench.tables.table import format_cell, heading
+
+_READING = (
+    "front: no other within the limits is better in score, share, latency and memory at once; = cannot be told from the"
+    " highest, < scores lower for certain, ? not compared"
+)
+
+
+def to_terminal(advice: Sequence[Advice], limits: Limits) -> RenderableType:
+    """Return what rich prints."""
+    parts: list[RenderableType] = []
+    if asked := sentences.limits_asked(limits):
+        parts += [Text(f"limits: {asked}"), ""]
+    for one in advice:
+        parts += [Text(one.question, "bold"), Text(sentences.evidence(one.answer.comparison), "dim"), ""]
+        parts += [_figures(one.answer, limits), ""]
+        parts += [Text(f"Answer: {sentences.conclusion(one.answer)}", "bold")]
+        chosen = [one.answer.best, one.answer.cheapest]
+        parts += [Text(f"  {sentences.command(candidate)}") for candidate in chosen if candidate is not None]
+        parts += [
+            Text(f"  {label}: the interval of {', '.join(over)} reaches over the limit")
+            for label, over in one.answer.unsure.items()
+        ]
+        parts += [Text(f"Beside it, {sentences.beside(other)}") for other in one.beside]
+        parts += [
+            Text(f"  {sentences.difference(found)}", "yellow" if found.contradicts else "") for found in one.differences
+        ]
+        parts += [*(Text(note, "dim") for note in one.notes), ""]
+    return Group(*parts, Text(_READING, "dim"), Text(NO_DECISION_TABLES, "dim"))
+
+
+def _figures(said: Answer, limits: Limits) -> Table:
+    comparison = said.comparison
+    shown = {key: column for key, column in columns(limits.tasks).items() if any(key in c for c in said.costs.values())}
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("")
+    for title in (heading(comparison.score), "to the highest", *map(heading, shown.values())):
+        table.add_column(Text(title), justify="right")
+    table.add_column("front")
+    table.add_column("over a limit")
+    marks = {pair.row: f"= {sentences.points(pair)}" for pair in said.ties}
+    marks |= {pair.row: f"< {sentences.points(pair)}" for pair in said.lower}
+    marks |= dict.fromkeys(said.not_compared, "?")
+    for one in said.candidates:
+        out = [*said.over.get(one.label, []), *(f"{key}: not measured" for key in said.lacking.get(one.label, []))]
+        style = "bold" if one is said.best else "dim" if out else ""
+        score = one.cells.get(comparison.primary)
+        cells = [format_cell(score, comparison.score) if score else "–"]
+        cells += ["–" if out or one is said.best else marks.get(one.label, "–")]
+        costs = said.costs[one.label]
+        cells += [format_cell(costs[key], column) if key in costs else "–" for key, column in shown.items()]
+        cells += ["front" if one.label in said.front else "", ", ".join(out)]
+        table.add_row(*(Text(text, style) for text in (one.label, *cells)))
+    return table

@@ -1,0 +1,96 @@
+"""`peftbench advise`: which method, and which size of it, for a task and within limits; trains nothing."""
+
+import argparse
+import json
+import math
+import re
+from pathlib import Path
+
+from peftbench.advice.advise import Asked, advise
+from peftbench.advice.comparison import task_type
+from peftbench.advice.limits import Limits
+from peftbench.advice.plain import plain_advice
+from peftbench.advice.terminal import to_terminal
+from peftbench.arguments import Parser
+from peftbench.config.groups import read_group
+from peftbench.errors import UserError
+from peftbench.terminal import print_table
+
+# MiB in one of a unit
+_UNITS = {"K": 2**-10, "M": 1.0, "G": 2**10, "T": 2**20}
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])(?:i?B)?", re.IGNORECASE)
+FORMATS = ("json",)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's argument parser."""
+    parser = Parser(
+        prog="peftbench advise",
+        description="Say which method to take, and which size of it: from your own finished runs where there are two"
+        " methods to compare, else from the measured tables that come with peftbench. Nothing is trained.",
+    )
+    types = task_types()
+    parser.add_argument("--task-type", choices=types, metavar="TYPE", help=f"{', '.join(types)} (default: any)")
+    parser.add_argument("--size", metavar="ROWS", help="training rows of your task: the nearest evidence is taken")
+    parser.add_argument("--memory", metavar="SIZE", help="at most, e.g. 2G or 900M: of training, and of all weights")
+    parser.add_argument("--latency", metavar="RATIO", help="at most, at batch 1, over the bare backbone's, e.g. 1.05")
+    parser.add_argument("--share", metavar="PERCENT", help="at most, of the backbone's parameters, e.g. 1")
+    parser.add_argument("--tasks", metavar="N", help="tasks on one backbone: share and weights are of all (default: 1)")
+    parser.add_argument("--format", choices=FORMATS, help="json: all figures (default: the terminal's)")
+    parser.add_argument(
+        "--output-dir", type=Path, default=Path("outputs"), help="where your records lie (default: outputs)"
+    )
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Print the advice; returns the exit code.
+
+    Raises UserError for a malformed limit, an unknown type of task, and where no method keeps to the limits.
+    """
+    arguments = build_parser().parse_args(argv)
+    limits = Limits(
+        memory=None if arguments.memory is None else _mebibytes(arguments.memory),
+        latency=_positive("--latency", arguments.latency, "a ratio to the bare backbone's, such as 1.05"),
+        share=_positive("--share", arguments.share, "percent of the backbone's parameters, such as 1"),
+        tasks=_count("--tasks", arguments.tasks) or 1,
+    )
+    asked = Asked(limits, arguments.task_type, _count("--size", arguments.size))
+    advice = advise(asked, arguments.output_dir)
+    if arguments.format == "json":
+        print(json.dumps(plain_advice(advice, limits), indent=2, ensure_ascii=False))
+    else:
+        print_table(to_terminal(advice, limits))
+    return 0
+
+
+def task_types() -> list[str]:
+    """Return the types of the tasks there are."""
+    return sorted({task_type(config) for config in read_group("task")})
+
+
+def _mebibytes(text: str) -> float:
+    found = _MEMORY.fullmatch(text.strip())
+    if found is None or float(found[1]) == 0:
+        raise UserError(f"--memory {text} must be a size with its unit, such as 2G or 900M")
+    return float(found[1]) * _UNITS[found[2].upper()]
+
+
+def _positive(option: str, text: str | None, meaning: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"{option} {text} must be {meaning}")
+    return value
+
+
+def _count(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) < 1:
+        raise UserError(f"{option} {text} must be a whole number, 1 or more")
+    return int(text)
