@@ -75,6 +75,12 @@ _METRICS = {
     "matthews": ("Matthews", ""),
     "pearson": ("Pearson", ""),
     "spearman": ("Spearman", ""),
+    "iou": ("IoU", "%"),
+    "miou": ("mIoU", "%"),
+    "pixel_accuracy": ("pixel accuracy", "%"),
+    "ap": ("AP", "%"),
+    "ap50": ("AP50", "%"),
+    "ap75": ("AP75", "%"),
 }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 
 from peftbench.backbones.site import Site, SiteHandle
@@ -44,12 +45,14 @@ class Attachment:
         changes: what is made of the parameters of some modules.
         folding: what is made of them behind all changes.
         handles: of the hooks there are now.
+        pyramid: returns the maps of features that it made in the last pass, the finest first, or None.
     """
 
     hook: Callable[[], Iterable[Handle]] | None
     changes: Mapping[nn.Module, Change] = field(default_factory=dict)
     folding: Folding = Folding()
     handles: list[Handle] = field(default_factory=list)
+    pyramid: Callable[[], Sequence[torch.Tensor] | None] = lambda: None
 
 
 class Attachments:
@@ -58,6 +61,11 @@ class Attachments:
     def __init__(self) -> None:
         self._list: list[Attachment] = []
         self._originals: dict[nn.Module, dict[str, nn.Parameter | None]] = {}
+
+    def pyramid(self) -> Sequence[torch.Tensor] | None:
+        """Return the maps of features that an entry made in the last pass, None where none makes any."""
+        made = (entry.pyramid() for entry in self._list)
+        return next((maps for maps in made if maps is not None), None)
 
     def add(self, attachment: Attachment) -> None:
         """Attach behind all others; where that fails half way, nothing stays attached.

@@ -37,8 +37,8 @@ def small_size(base: Any, tokens: int) -> Size:
 
 
 def patch_size(base: Any) -> int:
-    """Return the pixels along a side of a patch."""
-    size: Any = base.config.patch_size
+    """Return the pixels along a side of a patch; 1 of a model of texts."""
+    size: Any = getattr(base.config, "patch_size", 1)
     return int(size[0] if isinstance(size, list | tuple) else size)
 
 

@@ -121,7 +121,7 @@ def _print(result: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from peftbench.runs.report import MOST_CLASSES_SHOWN, class_table, format_latency, score_cell
+    from peftbench.runs.report import class_table, format_latency, is_shown, score_cell
     from peftbench.terminal import metric_name, print_table
 
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -146,7 +146,7 @@ def _print(result: dict[str, Any]) -> None:
         table.add_row("plot", f"{result['plot']} in the run's record")
     table.add_row("run", result["run"])
     print_table(table)
-    if by_class and classes <= MOST_CLASSES_SHOWN:
+    if by_class and is_shown(by_class):
         print_table(class_table(result["split"], by_class))
     if result["fusion_weights"]:
         print_weights(result["fusion_weights"], result["split"])

@@ -126,6 +126,7 @@ def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[Row]:
     from peftbench.backbones.load import blank_backbone
     from peftbench.measuring.parameters import count_parameters
     from peftbench.methods import build, method_class
+    from peftbench.runs.heads import put_head
 
     backbones: dict[str, HeadedBackbone] = {}
     rows = []
@@ -135,7 +136,7 @@ def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[Row]:
         model = json.dumps([asdict(config.model), labels, of_head], sort_keys=True, default=str)
         if model not in backbones:
             blank = blank_backbone(_architecture(config.model), kind.masked_lm)
-            backbones[model] = kind.put_head(config.method, blank, labels, config.task.texts)
+            backbones[model] = put_head(kind, config.method, blank, labels, config.task)
         with torch.device("meta"):
             method = build(config.method, backbones[model].sites)
         counts = count_parameters(method, backbones[model])

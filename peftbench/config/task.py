@@ -1,7 +1,7 @@
 """What a config says of a task: where its data comes from, and what is learned from it, by the kind of data."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from peftbench.config.asset import AssetConfig, absolute
 from peftbench.config.fill import as_group, fill
@@ -104,7 +104,65 @@ class ImageTaskConfig(TaskConfig):
             raise UserError(f"task.image_size={self.image_size} must be one side of a square, or [height,width]")
 
 
-TASK_KINDS: dict[str, type[TaskConfig]] = {"text": TextTaskConfig, "images": ImageTaskConfig}
+@dataclass
+class DenseTaskConfig(TaskConfig):
+    """Pictures with something told at every place of them: masks of classes, or boxes.
+
+    Attributes:
+        image_size: [height, width] in pixels that pictures and masks are brought to, the model is given the nearest
+            size of whole patches; null: the commonest of the training pictures.
+        augment: what training does to a picture at random, out of flip and crop.
+        head: what answers at every place.
+        head_layers: of how many layers, evenly spaced and the last among them, the head reads the outputs.
+    """
+
+    heads: ClassVar[tuple[str, ...]] = ()
+
+    image_size: list[int] | None = None
+    augment: list[str] = field(default_factory=list)
+    head: str = ""
+    head_layers: int = 1
+
+    def __post_init__(self) -> None:
+        one_of("task.source", self.source, ("local",))
+        super().__post_init__()
+        for name in self.augment:
+            one_of("task.augment", name, ("flip", "crop"))
+        one_of("task.head", self.head, self.heads)
+        at_least("task.head_layers", self.head_layers, 1)
+        for side in self.image_size or []:
+            at_least("task.image_size", side, 1)
+        if self.image_size is not None and len(self.image_size) != 2:
+            raise UserError(f"task.image_size={self.image_size} must be [height,width]")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width in pixels, None where the data tell."""
+        return None if self.image_size is None else (self.image_size[0], self.image_size[1])
+
+
+@dataclass
+class SegmentationTaskConfig(DenseTaskConfig):
+    """Pictures with the class of every pixel."""
+
+    heads = ("linear", "upernet")
+    head: str = "linear"
+
+
+@dataclass
+class DetectionTaskConfig(DenseTaskConfig):
+    """Pictures with boxes around objects."""
+
+    heads = ("center_points",)
+    head: str = "center_points"
+
+
+TASK_KINDS: dict[str, type[TaskConfig]] = {
+    "text": TextTaskConfig,
+    "images": ImageTaskConfig,
+    "segmentation": SegmentationTaskConfig,
+    "detection": DetectionTaskConfig,
+}
 
 
 def fill_task(values: Any) -> TaskConfig:

@@ -49,7 +49,7 @@ def measure_training_step(
     rows = _representative(data, config.batch_size)
     part = data.subset(rows)
     own = replace(config, epochs=1, patience=0)
-    head = {name: parameter.detach().clone() for name, parameter in backbone.head.items()}
+    head = {name: parameter.detach().clone() for name, parameter in (backbone.head | backbone.statistics).items()}
     pair = [build(method.config, backbone.sites), build(FullConfig(), backbone.sites)]
     times: list[list[float]] = [[], []]
     spent, rounds = 0.0, -1  # the first round warms up
@@ -61,9 +61,9 @@ def measure_training_step(
             spent += sum(taken)
         rounds += 1
     with torch.no_grad():
-        for name, parameter in backbone.head.items():
-            parameter.copy_(head[name])
-            parameter.grad = None
+        for name, tensor in (backbone.head | backbone.statistics).items():
+            tensor.copy_(head[name])
+            tensor.grad = None
     steps = -(-len(rows) // config.batch_size)
     ratio, low, high = ratio_with_interval(*times)
     return {

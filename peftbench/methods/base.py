@@ -45,6 +45,8 @@ class Method(nn.Module, ABC):
     mergeable: ClassVar[bool] = False
     # whether the backbone answers through the masked-language-model head of its pretraining
     masked_lm: ClassVar[bool] = False
+    # whether dense heads read the maps of `pyramid`
+    makes_pyramid: ClassVar[bool] = False
 
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -72,6 +74,9 @@ class Method(nn.Module, ABC):
             labels: names of the classes; none where the labels are scores. texts: of an example, 1 or 2.
         """
         return add_head(backbone, len(labels) or 1)
+
+    def pyramid(self) -> Sequence[torch.Tensor] | None:
+        """Return the four maps, (batch, hidden, rows, columns), that it made in the last pass, the finest first."""
 
     def probe(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return a batch of random tokens with what the method must find in it to act."""
@@ -179,7 +184,7 @@ class Method(nn.Module, ABC):
         if self.attached:
             raise UserError("this method is attached to a backbone already: detach it first")
         if sites.rows is None:
-            attachment = Attachment(partial(self._acting_hooks, sites), self._replacements(sites))
+            attachment = Attachment(partial(self._acting_hooks, sites), self._replacements(sites), pyramid=self.pyramid)
         else:
             attachment = Attachment(partial(self._hook_rows, sites))
         self._attached.append((sites, attachment))

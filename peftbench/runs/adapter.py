@@ -39,6 +39,7 @@ def save_adapter(
     description = Description({"name": method.name, **asdict(config)}, model, task, labels)
     kept = {f"method.{name}": tensor for name, tensor in tensors.items()}
     kept |= {f"head.{name}": parameter.detach() for name, parameter in backbone.head.items()}
+    kept |= {f"head.{name}": buffer for name, buffer in backbone.statistics.items()}
     make_folder(folder)
     with atomic_write(folder / _TENSORS, binary=True) as file:
         file.write(save({name: tensor.cpu().contiguous() for name, tensor in kept.items()}))
@@ -79,6 +80,7 @@ def load_adapter(folder: Path, backbone: HeadedBackbone) -> Method:
     method = build_described(description, backbone.sites)
     targets = {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
     targets |= {f"head.{name}": parameter.data for name, parameter in backbone.head.items()}
+    targets |= {f"head.{name}": buffer for name, buffer in backbone.statistics.items()}
     tensors = read_tensors(folder)
     check_shapes(folder, tensors, {name: target.shape for name, target in targets.items()})
     with torch.no_grad():

@@ -208,6 +208,7 @@ def _train(
                 workers=begin_training(config),
                 redraw=prepared.redraw,
                 penalty=prepared.method.penalty,
+                statistics=prepared.statistics,
             )
         finally:
             with suppress(UserError):  # a full disk, which the run fails for anyway
@@ -227,7 +228,12 @@ def _save(trained: Trained, prepared: "Prepared", config: RunConfig, record: Rec
     task, plain = prepared.task, config.plain()
     record.write_predictions({name: scored.predictions for name, scored in trained.scored.items()}, task.labels)
     save_adapter(
-        record.adapter_dir, prepared.method, prepared.backbone, plain["model"], plain["task"], list(task.labels)
+        record.adapter_dir,
+        prepared.method,
+        prepared.backbone,
+        plain["model"],
+        plain["task"] | task.derived,
+        list(task.labels),
     )
     # where nothing trains, what is reported is all there is
     best = trained.fitted.best or {"epoch": 0, "validation": trained.scored["validation"][0]}
@@ -288,4 +294,5 @@ def _score(prepared: "Prepared", config: RunConfig, data: "Examples") -> Scored:
     with prepared.method.observed() as observation:
         logits = logits_of(prepared.backbone.model, data, trainer.eval_batch_size, trainer.precision, prepared.device)
     metrics = task.objective.score(task.metrics, logits, data.labels)
-    return Scored(metrics, Predictions(data.labels, *task.objective.read_out(logits)), observation())
+    answers = Predictions(data.labels, *task.objective.read_out(logits), form=task.objective.form)
+    return Scored(metrics, answers, observation())

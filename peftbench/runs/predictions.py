@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from peftbench.errors import UserError
 from peftbench.files import atomic_write, plain
+from peftbench.runs.dense_predictions import BOXES, PIXELS, box_rows, parse_boxes, parse_pixels, pixel_rows
 
 _FIRST = ["split", "id", "label", "prediction"]
 _FIRST_OF_VERSION_1 = ["split", "index", "label", "prediction"]
@@ -18,12 +21,17 @@ class Predictions(NamedTuple):
     `labels` and `predictions` have n entries (class numbers, or scores for a regression; `labels` is None
     where they are hidden), `probabilities` is n × classes, or None for a regression. `ids` name the examples;
     None: by their number.
+
+    `form` says what an example's answer is: one class or score, "pixels" or "boxes". Of pixels, labels and predictions
+    are masks (n, rows, columns) when written, and when read back the pixels of each class (n, classes) and their
+    confusions (n, classes, classes). Of boxes they are (n, boxes, 6), see `runs.dense_predictions`.
     """
 
     labels: Any
     predictions: Any
     probabilities: Any = None
     ids: Sequence[str] | None = None
+    form: str = "one"
 
 
 def write_predictions(path: Path, splits: Mapping[str, Predictions], classes: Sequence[str] = ()) -> None:
@@ -34,12 +42,17 @@ def write_predictions(path: Path, splits: Mapping[str, Predictions], classes: Se
     """
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_FIRST, *classes])
+        form = next(iter(splits.values())).form if splits else "one"
+        writer.writerow(BOXES if form == "boxes" else [*(PIXELS if form == "pixels" else _FIRST), *classes])
         for split, predictions in splits.items():
             writer.writerows(_rows(split, predictions, classes))
 
 
 def _rows(split: str, given: Predictions, classes: Sequence[str]) -> list[list[Any]]:
+    if given.form != "one":
+        make = pixel_rows if given.form == "pixels" else box_rows
+        ids: Any = range(len(given.predictions)) if given.ids is None else given.ids
+        return [[split, *row] for row in make(ids, np.asarray(given.labels), np.asarray(given.predictions), classes)]
     predictions = plain(given.predictions)
     labels = [None] * len(predictions) if given.labels is None else plain(given.labels)
     probabilities = [[]] * len(predictions) if given.probabilities is None else plain(given.probabilities)
@@ -71,6 +84,12 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
                 if len(row) != len(header):
                     raise ValueError(f"line {reader.line_num} has {len(row)} cells, not {len(header)}")
                 rows.setdefault(row[0], []).append(row[1:])
+        if header == BOXES:
+            return {split: Predictions(*_dense(parse_boxes(cells)), form="boxes") for split, cells in rows.items()}
+        if header[: len(PIXELS)] == PIXELS and header[: len(_FIRST)] != _FIRST:
+            names = header[len(PIXELS) :]
+            parsed = {split: parse_pixels(cells, names) for split, cells in rows.items()}
+            return {split: Predictions(*_dense(found), form="pixels") for split, found in parsed.items()}
         if header[: len(_FIRST)] not in (_FIRST, _FIRST_OF_VERSION_1):
             raise ValueError("its header is of another file")
         names = header[len(_FIRST) :]
@@ -80,6 +99,11 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path} is damaged: {error}. Delete its folder and train the run again.") from error
+
+
+def _dense(parsed: tuple[list[str], np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray, None, list[str]]:
+    ids, labels, predictions = parsed
+    return labels, predictions, None, ids
 
 
 def _parsed(cells: list[list[str]], numbers: Mapping[str, int], classes: int) -> Predictions:

@@ -16,6 +16,7 @@ from peftbench.assets.weights import weights_digest
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.backbones.economy.lower_layers import check_lower_layers
 from peftbench.backbones.heads import HeadedBackbone
+from peftbench.backbones.inputs import patch_size
 from peftbench.backbones.load import Backbone, load_backbone
 from peftbench.backbones.sites import Sites
 from peftbench.config.schema import RunConfig, check_threads
@@ -25,6 +26,7 @@ from peftbench.interruption import check_interrupted
 from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import Method, build, method_class
 from peftbench.methods.guard import check_method
+from peftbench.runs.heads import put_head
 from peftbench.runs.origin import code_digest
 from peftbench.runs.parts import LoadedPart, load_parts
 from peftbench.runs.result import Origin, Part
@@ -50,6 +52,12 @@ class Prepared:
     def redraw(self, random: np.random.Generator | None) -> None:
         """Let the method draw what differs from batch to batch."""
         self.method.redraw(random, self.backbone.sites)
+
+    @property
+    def statistics(self) -> dict[str, torch.Tensor]:
+        """What training changes besides: the running means of batch norms, the method's and the head's, by name."""
+        method = {f"method.{name}": buffer for name, buffer in self.method.named_buffers()}
+        return method | {f"head.{name}": buffer for name, buffer in self.backbone.statistics.items()}
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -81,7 +89,7 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
     torch.manual_seed(config.seed)
     kind = method_class(config.method_name)
     loaded = _backbone(folder, weights, config.model.dropout, kind.masked_lm)
-    backbone = kind.put_head(config.method, loaded, task.labels, config.task.texts)
+    backbone = put_head(kind, config.method, loaded, task.labels, config.task)
     parts = load_parts(config, weights) if with_parts else {}
     method = build(config.method, backbone.sites, {name: part.tensors for name, part in parts.items()} or None)
     check_length(config, backbone.sites.positions, method.extra_tokens)
@@ -172,7 +180,8 @@ def _encoded(
     """Return the splits as the model reads them, and what the user should know of them."""
 
     def encode() -> tuple[dict[str, Examples], list[str]]:
-        encoded = {name: task.encode_split(name, backbone.sites.tokenizer) for name in task.splits}
+        patch = patch_size(backbone.sites.base)
+        encoded = {name: task.encode_split(name, backbone.sites.tokenizer, patch) for name in task.splits}
         return encoded, task.warnings(encoded)
 
     template = str(getattr(backbone.sites.tokenizer, "pieces", ""))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SHOWN_SPLIT = "validation"
 MOST_CLASSES_SHOWN = 6  # in a confusion matrix
+MOST_CLASSES_LISTED = 30
 _reported: set[str] = set()  # checksums of the data that this process has described
 
 
@@ -77,7 +78,7 @@ def report_result(record: Record) -> None:
     table.add_row("record", str(record.folder))
     console.print(table)
     shown = result.evaluation(SHOWN_SPLIT)
-    if shown and shown.by_class and len(shown.by_class["names"]) <= MOST_CLASSES_SHOWN:
+    if shown and shown.by_class and is_shown(shown.by_class):
         console.print(class_table(shown.split, shown.by_class))
 
 
@@ -86,8 +87,15 @@ def score_cell(metric: str, value: float | None, count: str) -> Text:
     return Text.assemble((format_metric(metric, value), "bold"), (f"  {count}", "dim"))
 
 
+def is_shown(by_class: dict[str, Any]) -> bool:
+    """Tell whether so many classes are shown one by one."""
+    return len(by_class["names"]) <= (MOST_CLASSES_SHOWN if "f1" in by_class else MOST_CLASSES_LISTED)
+
+
 def class_table(split: str, by_class: dict[str, Any]) -> Table:
-    """Return the confusion matrix of a few classes, a row for each true class, with the F1 of each."""
+    """Return a row for each class: what its examples were taken for and its F1, or other scores alone."""
+    if "f1" not in by_class:
+        return _scores_by_class(split, by_class)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column(Text(f"{split}: true \\ predicted"))
     for name in by_class["names"]:
@@ -95,6 +103,17 @@ def class_table(split: str, by_class: dict[str, Any]) -> Table:
     table.add_column("F1", justify="right")
     for name, counts, f1 in zip(by_class["names"], by_class["confusion"], by_class["f1"], strict=True):
         table.add_row(Text(name), *(f"{count:,}" for count in counts), format_metric("f1", f1))
+    return table
+
+
+def _scores_by_class(split: str, by_class: dict[str, Any]) -> Table:
+    metrics = [key for key in by_class if key not in ("names", "confusion")]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column(Text(f"{split}: class"))
+    for metric in metrics:
+        table.add_column(metric_name(metric), justify="right")
+    for name, *scores in zip(by_class["names"], *(by_class[metric] for metric in metrics), strict=True):
+        table.add_row(Text(name), *map(format_metric, metrics, scores))
     return table
 
 

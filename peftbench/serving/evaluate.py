@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from peftbench.backbones.inputs import patch_size
 from peftbench.config.fill import fill
 from peftbench.config.schema import MeasureConfig, RunConfig, TrainerConfig
 from peftbench.config.task import fill_task
@@ -92,7 +93,7 @@ def score_run(
         )
     with working("loading the model"):
         model = load_run_model(record, place)
-        data = task.encode_split(split, model.backbone.sites.tokenizer)
+        data = task.encode_split(split, model.backbone.sites.tokenizer, patch_size(model.backbone.sites.base))
     precision = resolve_precision(trainer.precision, place)
     layers = model.method.droppable_layers(model.backbone.sites)
     scored = []
@@ -130,7 +131,7 @@ def _scored(
         evaluation = Evaluation(
             split,
             len(logits),
-            {**task.objective.score(task.metrics, logits, torch.tensor(labels))},
+            {**task.objective.score(task.metrics, logits, torch.as_tensor(labels))},
             precision,
             task.checksums[split],
             merged,
@@ -141,7 +142,7 @@ def _scored(
         )
     return ScoredRun(
         evaluation=evaluation,
-        predictions=Predictions(labels, predicted, probabilities),
+        predictions=Predictions(labels, predicted, probabilities, form=task.objective.form),
         classes=task.labels,
         precision=precision,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

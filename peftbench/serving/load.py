@@ -21,6 +21,7 @@ from peftbench.errors import UserError
 from peftbench.methods import METHODS, Method, method_class
 from peftbench.runs.adapter import Description, load_adapter, read_description
 from peftbench.runs.find import inspect_run
+from peftbench.runs.heads import put_head
 from peftbench.runs.record import Record
 from peftbench.runs.result import Status
 
@@ -60,7 +61,7 @@ def load_run_model(record: Record, device: torch.device) -> RunModel:
     kind = method_class(settings.pop("name"))
     method_config = fill(kind.config_class, settings, "method")
     loaded, base, weights = load_run_backbone(record, description)
-    backbone = kind.put_head(method_config, loaded, description.labels, fill_task(description.task).texts)
+    backbone = put_head(kind, method_config, loaded, description.labels, fill_task(description.task))
     backbone.model.to(device)
     method = load_adapter(record.adapter_dir, backbone)
     return RunModel(backbone, method, description, base, weights)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,12 @@ _STRETCH = 25
 
 
 class Objective(Protocol):
-    """What is learned: the width of the head, the loss, and what the head's outputs say."""
+    """What is learned: the width of the head, the loss, and what the head's outputs say.
+
+    `form` is what an example's answer is, see `runs.predictions`: one class or score, pixels, or boxes.
+    """
+
+    form: ClassVar[str]
 
     @property
     def num_outputs(self) -> int:
@@ -126,12 +131,21 @@ class Task(ABC):
     source: str
 
     @abstractmethod
-    def encode(self, split: Any, processor: Any) -> Examples:
-        """Prepare a split for a model by the backbone's tokenizer or image processor."""
+    def encode(self, split: Any, processor: Any, patch: int = 1) -> Examples:
+        """Prepare a split for a model.
 
-    def encode_split(self, name: str, processor: Any) -> Examples:
+        Args:
+            processor: the backbone's tokenizer or image processor. patch: pixels along a side of its patches.
+        """
+
+    def encode_split(self, name: str, processor: Any, patch: int = 1) -> Examples:
         """Prepare the split `name`; a task may keep what that gives."""
-        return self.encode(self.splits[name], processor)
+        return self.encode(self.splits[name], processor, patch)
+
+    @property
+    def derived(self) -> dict[str, Any]:
+        """Settings of the task that its data have said, for a model that meets other data later."""
+        return {}
 
     @abstractmethod
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:

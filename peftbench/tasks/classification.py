@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ _CLASSES_IN_MATRIX = 50
 @dataclass(frozen=True)
 class Classification:
     """An objective with an output for each class of `classes`; labels are class indices, int64."""
+
+    form: ClassVar[str] = "one"
 
     classes: tuple[str, ...]
 

@@ -7,7 +7,12 @@ from types import ModuleType
 from peftbench.config.task import TaskConfig
 from peftbench.tasks.base import Task
 
-_READERS = {"text": "peftbench.tasks.text.read", "images": "peftbench.tasks.image.read"}
+_READERS = {
+    "text": "peftbench.tasks.text.read",
+    "images": "peftbench.tasks.image.read",
+    "segmentation": "peftbench.tasks.segmentation.read",
+    "detection": "peftbench.tasks.detection.read",
+}
 
 
 def reader_of(kind: str) -> ModuleType:

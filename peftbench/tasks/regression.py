@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from peftbench.tasks.metrics import score
 @dataclass(frozen=True)
 class Regression:
     """An objective with one output, the score itself; labels are floats."""
+
+    form: ClassVar[str] = "one"
 
     num_outputs: int = 1
 

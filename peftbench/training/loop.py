@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -75,6 +76,7 @@ def fit(
     workers: Workers = ALONE,
     redraw: Callable[[np.random.Generator | None], None] = lambda random: None,
     penalty: Callable[[], torch.Tensor | None] = lambda: None,
+    statistics: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> Fitted:
     """Train `trained` and leave the last epoch's values in it; where nothing is to train, nothing is done.
 
@@ -93,6 +95,7 @@ def fit(
         workers: the processes that share each batch; checkpoint and observers are the first one's alone.
         redraw: called before each batch, in every process with the same random numbers, for what the model draws anew
             for a batch as a whole; with None behind an epoch's last.
+        statistics: what the model gathers while it trains, by name, which the checkpoint keeps as well.
         penalty: called once a step, returns what is added to the loss, None for nothing; the loss told is without it.
 
     Raises NonFiniteError at a NaN or infinite loss or weight, KeyboardInterrupt between two steps where a signal has
@@ -112,9 +115,9 @@ def fit(
     multiple = padding_multiple(config.precision, device)
     forward = torch.compile(model, dynamic=True) if config.compile else model
     fitted = Fitted()
-    state = workers.from_first(lambda: _load(checkpoint, trained))
+    state = workers.from_first(lambda: _load(checkpoint, {**trained, **statistics}))
     if state:
-        _restore(state, trained, optimizer, schedule, fitted, device)
+        _restore(state, {**trained, **statistics}, optimizer, schedule, fitted, device)
         for observer in observers:
             observer.on_resume(fitted.steps)
 
@@ -178,7 +181,7 @@ def fit(
             observer.on_epoch(row)
         # last: what stands behind the checkpoint is trained and told again
         if checkpoint is not None:
-            _save(checkpoint, trained, optimizer, schedule, fitted, device)
+            _save(checkpoint, {**trained, **statistics}, optimizer, schedule, fitted, device)
     model.eval()
     return fitted
 
@@ -244,7 +247,7 @@ def _out_of_patience(fitted: Fitted, patience: int) -> bool:
 
 def _save(
     path: Path,
-    trained: Mapping[str, nn.Parameter],
+    trained: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
     fitted: Fitted,
@@ -263,7 +266,7 @@ def _save(
     save_checkpoint(path, state)
 
 
-def _load(path: Path | None, trained: Mapping[str, nn.Parameter]) -> dict[str, Any] | None:
+def _load(path: Path | None, trained: Mapping[str, torch.Tensor]) -> dict[str, Any] | None:
     if path is None or not path.exists():
         return None
     return load_checkpoint(path, {name: parameter.shape for name, parameter in trained.items()})
@@ -271,7 +274,7 @@ def _load(path: Path | None, trained: Mapping[str, nn.Parameter]) -> dict[str, A
 
 def _restore(
     state: Mapping[str, Any],
-    trained: Mapping[str, nn.Parameter],
+    trained: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
     fitted: Fitted,

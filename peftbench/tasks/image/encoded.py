@@ -11,7 +11,7 @@ import torch
 
 from peftbench.interruption import check_interrupted
 from peftbench.tasks.base import Batch, Examples
-from peftbench.tasks.image.augment import draw_view, view_pixels
+from peftbench.tasks.image.augment import View, draw_view, view_pixels
 from peftbench.tasks.image.preprocessing import Preprocessing
 
 # what is larger lies in a temporary file that is mapped into memory
@@ -51,17 +51,19 @@ class EncodedImages(Examples):
     def batch(self, indices: Sequence[int], multiple: int = 1) -> Batch:
         """Return these images, (batch, channels, height, width) float32, and their labels."""
         images = torch.from_numpy(self.pixels[self.rows[list(indices)]])
-        if self.augment and self.epoch is not None:
-            images = torch.stack([self._seen(image, row) for image, row in zip(images, indices, strict=True)])
+        if views := self.views(indices):
+            images = torch.stack([view_pixels(image, view) for image, view in zip(images, views, strict=True)])
         batch = {"pixel_values": self.preprocessing.normalised(images)}
         if self.labels is not None:
             batch["labels"] = self.labels[list(indices)]
         return batch
 
-    def _seen(self, image: torch.Tensor, row: int) -> torch.Tensor:
-        assert self.epoch is not None
-        crop = LEAST_SHOWN if "crop" in self.augment else 1.0
-        return view_pixels(image, draw_view("flip" in self.augment, crop, *self.epoch, int(self.rows[row])))
+    def views(self, indices: Sequence[int]) -> list[View]:
+        """Return what training sees of these images; nothing where it sees them as they are."""
+        if not self.augment or self.epoch is None:
+            return []
+        flip, crop = "flip" in self.augment, LEAST_SHOWN if "crop" in self.augment else 1.0
+        return [draw_view(flip, crop, *self.epoch, int(self.rows[index])) for index in indices]
 
     def augmented(self, seed: int, epoch: int) -> "EncodedImages":
         """Return the images as an epoch of training sees them."""

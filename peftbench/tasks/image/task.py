@@ -74,7 +74,7 @@ class ImageTask(Task):
     image_size: int | tuple[int, ...] | None
     augment: tuple[str, ...]
 
-    def encode(self, split: ImageSplit, processor: Any) -> EncodedImages:
+    def encode(self, split: ImageSplit, processor: Any, patch: int = 1) -> EncodedImages:
         """Decode a split; `processor` is the backbone's image processor."""
         preprocessing = preprocessing_of(processor, self.image_size)
         return encode_images(len(split), split.open, as_tensor(split.labels), preprocessing, self.augment)

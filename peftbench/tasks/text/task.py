@@ -44,11 +44,11 @@ class TextTask(Task):
     max_length: int
     faults: tuple[str, ...] = ()
 
-    def encode(self, split: TextSplit, processor: Any) -> EncodedTexts:
+    def encode(self, split: TextSplit, processor: Any, patch: int = 1) -> EncodedTexts:
         """Tokenize a split; `processor` is the backbone's tokenizer."""
         return encode(split.texts, split.labels, processor, self.max_length)
 
-    def encode_split(self, name: str, processor: Any) -> EncodedTexts:
+    def encode_split(self, name: str, processor: Any, patch: int = 1) -> EncodedTexts:
         """Tokenize a split, or find its tokens in the cache folder."""
         split = self.splits[name]
         if len(split) < LEAST_ROWS:

@@ -1,0 +1,143 @@
+"""Heads that answer at every place of a map: for segmentation and detection."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from peftbench.backbones.feature_maps import Grid, PlainPyramid, as_map, patch_states
+from peftbench.backbones.heads import HeadedBackbone
+from peftbench.backbones.load import Backbone
+from peftbench.backbones.sites import Sites
+
+# beside the heat maps of detection: width, height, offset in x and in y
+_BOX_CHANNELS = 4
+_HIDDEN = 128
+_RARE = -2.19  # logit of 0.1, where heat maps start: nearly all cells are background
+
+
+class LinearHead(nn.Module):
+    """Batch norm and one linear map at every patch (Oquab et al., DINOv2, 2023, §7.4: linear segmentation)."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(width)
+        self.classifier = nn.Conv2d(width, classes, 1)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
+
+    def forward(self, states: torch.Tensor, grid: Grid, maps: Sequence[torch.Tensor] | None) -> torch.Tensor:
+        """Return logits, (batch, classes, rows, columns), at the patches, or at the finest of the maps given."""
+        logits: torch.Tensor = self.classifier(self.norm(as_map(states, grid) if maps is None else maps[0]))
+        return logits
+
+
+class UperNet(nn.Module):
+    """Transformers' UperNet head on a pyramid (Xiao et al. 2018)."""
+
+    def __init__(self, width: int, classes: int, brought: bool) -> None:
+        """`brought`: the method makes the pyramid, `width` features a map."""
+        from transformers import UperNetConfig
+        from transformers.models.upernet.modeling_upernet import UperNetHead
+
+        super().__init__()
+        self.pyramid = None if brought else PlainPyramid(width)
+        widths = [width] * 4 if self.pyramid is None else list(self.pyramid.widths)
+        self.decoder = UperNetHead(UperNetConfig(hidden_size=_HIDDEN, num_labels=classes), widths)
+
+    def forward(self, states: torch.Tensor, grid: Grid, maps: Sequence[torch.Tensor] | None) -> torch.Tensor:
+        """Return logits, (batch, classes, rows, columns), at the finest map of the pyramid."""
+        if self.pyramid is not None:
+            maps = self.pyramid(as_map(states, grid))
+        logits: torch.Tensor = self.decoder(maps)
+        return logits
+
+
+class CenterPoints(nn.Module):
+    """Heat maps and boxes on the finest map of a pyramid, whose maps are summed from the coarsest on.
+
+    Lin et al., Feature Pyramid Networks (2017), §3, without a prediction of its own at the coarser maps; outputs as of
+    Zhou, Wang & Krähenbühl, Objects as Points (2019).
+    """
+
+    def __init__(self, width: int, classes: int, brought: bool) -> None:
+        """`brought`: the method makes the pyramid, `width` features a map."""
+        super().__init__()
+        self.pyramid = None if brought else PlainPyramid(width)
+        widths = [width] * 4 if self.pyramid is None else self.pyramid.widths
+        self.lateral = nn.ModuleList(nn.Conv2d(each, _HIDDEN, 1) for each in widths)
+        self.smooth = _convolution(_HIDDEN)
+        self.heat = nn.Sequential(_convolution(_HIDDEN), nn.Conv2d(_HIDDEN, classes, 1))
+        self.boxes = nn.Sequential(_convolution(_HIDDEN), nn.Conv2d(_HIDDEN, _BOX_CHANNELS, 1))
+        nn.init.constant_(self.heat[-1].bias, _RARE)  # type: ignore[arg-type]
+
+    def forward(self, states: torch.Tensor, grid: Grid, maps: Sequence[torch.Tensor] | None) -> torch.Tensor:
+        """Return (batch, classes + 4, rows, columns): logits of the heat maps, log width and height, offsets."""
+        if self.pyramid is not None:
+            maps = self.pyramid(as_map(states, grid))
+        assert maps is not None
+        *finer, x = (lateral(each) for lateral, each in zip(self.lateral, maps, strict=True))
+        for each in reversed(finer):
+            x = each + F.interpolate(x, each.shape[-2:], mode="bilinear", align_corners=False)
+        x = self.smooth(x)
+        return torch.cat([self.heat(x), self.boxes(x)], 1)
+
+
+def _convolution(width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+    )
+
+
+class DenseModel(nn.Module):
+    """An encoder under a head that answers at every place of a map: what a batch of pixels is given to."""
+
+    base_model_prefix = "encoder"
+    main_input_name = "pixel_values"
+
+    def __init__(self, sites: Sites, layers: Sequence[int], head: nn.Module) -> None:
+        """`layers`: numbers of those whose outputs the head reads, d features each."""
+        super().__init__()
+        self.encoder, self.head = sites.base, head
+        self.config: Any = sites.base.config
+        self._sites, self._layers = sites, layers
+
+    def forward(self, pixel_values: torch.Tensor) -> SimpleNamespace:
+        """(batch, 3, height, width) → an object with `.logits`, (batch, outputs, rows, columns)."""
+        states, grid = patch_states(self._sites, self._layers, pixel_values)
+        return SimpleNamespace(logits=self.head(states, grid, self._sites.attachments.pyramid()))
+
+
+DENSE_HEADS: dict[str, Callable[[int, int, bool], nn.Module]] = {
+    "linear": lambda width, classes, brought: LinearHead(width, classes),
+    "upernet": UperNet,
+    "center_points": CenterPoints,
+}
+
+
+def add_dense_head(
+    backbone: Backbone, kind: str, classes: int, layers: int = 1, brought: bool = False
+) -> HeadedBackbone:
+    """Put a new head that answers at every place of a map on a backbone, on the device the backbone is on.
+
+    Args:
+        backbone: of images. kind: out of `DENSE_HEADS`. classes: of pixels or of objects.
+        layers: of how many, evenly spaced and the last among them, the head reads the outputs.
+        brought: whether the method makes the pyramid, d features a map.
+
+    Its start is drawn from torch's generator.
+    """
+    sites = backbone.sites
+    depth = len(sites.layers)
+    numbers = sorted({-(-depth * (i + 1) // layers) - 1 for i in range(layers)})
+    with torch.device("meta" if sites.device.type == "meta" else "cpu"):  # a GPU's generator draws other numbers
+        head = DENSE_HEADS[kind](sites.hidden * (1 if brought else len(numbers)), classes, brought)
+    model = DenseModel(sites, numbers, head.to(sites.device))
+    model.eval()
+    parameters = {f"head.{name}": parameter for name, parameter in head.named_parameters()}
+    statistics = {f"head.{name}": buffer for name, buffer in head.named_buffers()}
+    return HeadedBackbone(backbone, model, replace(sites, model=model, head_modules=(head,)), parameters, statistics)

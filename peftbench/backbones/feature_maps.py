@@ -1,0 +1,86 @@
+"""From an encoder's tokens to maps of features: the patches' states on their grid, and a pyramid of four such maps.
+
+A method that brings a pyramid of its own (ViT-Adapter) says so in its attachment; the plain one is not built then.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from peftbench.backbones.sites import Sites
+from peftbench.errors import UserError
+
+Grid = tuple[int, int]
+
+
+def patch_states(sites: Sites, layers: Sequence[int], pixels: torch.Tensor) -> tuple[torch.Tensor, Grid]:
+    """Return the states of the patches, (batch, patches, width), row by row of the grid, and the grid.
+
+    Special tokens and prompts stand before the patches and are cut off.
+
+    Args:
+        sites: of the encoder. layers: numbers of those whose outputs are joined, d features each; the last is taken
+            behind the model's final norm, any other normed without a weight.
+        pixels: (batch, 3, height, width).
+
+    Raises UserError where the patch does not divide the pictures, or a method leaves no grid of tokens.
+    """
+    if sites.image is None:
+        raise UserError("maps of features are made of images: choose a vision model, such as model=dinov2_small_focus")
+    grid = sites.image.grid(*pixels.shape[-2:])
+    last = len(sites.layers) - 1
+    with _outputs(sites, [layer for layer in layers if layer != last]) as lower:
+        states = sites.base(pixel_values=pixels).last_hidden_state
+    found = [F.layer_norm(state, state.shape[-1:]) for state in lower] + ([states] if last in layers else [])
+    patches = grid[0] * grid[1]
+    if states.shape[1] < patches:
+        raise UserError("this method leaves fewer tokens than there are patches: a map of features needs them all")
+    return torch.cat([state[:, -patches:] for state in found], -1), grid
+
+
+@contextmanager
+def _outputs(sites: Sites, layers: Sequence[int]) -> Iterator[list[torch.Tensor]]:
+    """Gather inside the block what these layers give, in their order."""
+    found: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, args: tuple, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    handles = [sites.layers[layer].register_forward_hook(keep) for layer in sorted(layers)]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def as_map(states: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Return the patches' states, (batch, patches, width), as a map, (batch, width, rows, columns)."""
+    return states.transpose(1, 2).unflatten(2, grid)
+
+
+class PlainPyramid(nn.Module):
+    """Four maps made of one: ×4 and ×2 by transposed convolutions, ×1, and ×½ by max-pooling.
+
+    Li, Mao, Girshick & He, Exploring Plain Vision Transformer Backbones for Object Detection (2022), §3.
+    """
+
+    def __init__(self, width: int) -> None:
+        """`width`: features of the map."""
+        super().__init__()
+        self.widths = (width // 4, width // 2, width, width)
+        self.finest = nn.Sequential(
+            nn.ConvTranspose2d(width, width // 2, 2, stride=2),
+            nn.BatchNorm2d(width // 2),
+            nn.GELU(),
+            nn.ConvTranspose2d(width // 2, width // 4, 2, stride=2),
+        )
+        self.finer = nn.ConvTranspose2d(width, width // 2, 2, stride=2)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """(batch, width, rows, columns) → four maps, the finest first."""
+        return [self.finest(x), self.finer(x), x, F.max_pool2d(x, 2, ceil_mode=True)]

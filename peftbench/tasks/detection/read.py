@@ -1,0 +1,98 @@
+"""From a folder of pictures and COCO's JSON to a detection task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from peftbench.errors import UserError
+from peftbench.tasks.detection.average_precision import check_metrics
+from peftbench.tasks.detection.coco import Annotated, read_annotations, read_categories
+from peftbench.tasks.detection.objective import Detection
+from peftbench.tasks.image.augment import View, view_boxes
+from peftbench.tasks.image.dense import DenseSplit, DenseTask, Size, common_size, picture_size, shape_in
+from peftbench.tasks.image.folders import open_folder, read_splits
+
+if TYPE_CHECKING:
+    from peftbench.config.task import DenseTaskConfig
+
+_LAYOUT = "SPLIT/images/* and SPLIT/annotations.json in COCO's form"
+_ANNOTATIONS = "annotations.json"
+
+
+@dataclass(frozen=True)
+class DetectionTask(DenseTask):
+    """Pictures with boxes around objects."""
+
+    def seen(self, label: torch.Tensor, view: View) -> torch.Tensor:
+        """Return boxes, (boxes, 6), as they are in a view of the picture; those out of sight are none."""
+        boxes, seen = view_boxes(label[:, 1:5], view)
+        kind = torch.where(seen, label[:, 0], -1.0)
+        return torch.cat([kind[:, None], boxes, label[:, 5:]], -1)
+
+
+def load_task(config: "DenseTaskConfig", splits: Sequence[str] | None = None) -> DetectionTask:
+    """Read a task's splits: boxes at once, the pictures when they are encoded.
+
+    Args:
+        config: where the pictures and boxes are.
+        splits: names, all of which must be there; by default train, validation and, where there is one, test.
+
+    Raises UserError where something cannot be read; one line with the file's name.
+    """
+    check_metrics(config.metrics)
+    folder = open_folder(config, _LAYOUT)
+    first = folder.first() / _ANNOTATIONS
+    labels = tuple(config.labels) or tuple(read_categories(first).values())
+    size = config.size or common_size([(p.height, p.width) for p in read_annotations(first, labels)])
+    read = read_splits(folder, splits, lambda place: _split(place, size, labels))
+    return _task(config, labels, read, size, folder.description)
+
+
+def blank_task(config: "DenseTaskConfig", labels: Sequence[str]) -> DetectionTask:
+    """Return a task without data, for pictures that come from elsewhere; `labels` are the class names by index."""
+    assert config.size is not None
+    return _task(config, tuple(labels), {}, config.size, "")
+
+
+def _task(
+    config: "DenseTaskConfig", labels: tuple[str, ...], splits: dict[str, Any], size: Size, source: str
+) -> DetectionTask:
+    metrics, augment = tuple(config.metrics), tuple(config.augment)
+    return DetectionTask(config.name, Detection(labels), labels, metrics, splits, source, size, augment)
+
+
+def _split(place: Path, size: Size, classes: Sequence[str]) -> DenseSplit:
+    pictures = read_annotations(place / _ANNOTATIONS, classes)
+    if not pictures:
+        raise UserError(f"{place / _ANNOTATIONS} lists no images")
+    labels = np.zeros((len(pictures), max(1, *(len(picture.boxes) for picture in pictures)), 6), np.float32)
+    labels[..., 0] = -1
+    files = [_file(place, picture) for picture in pictures]
+    for label, picture in zip(labels, pictures, strict=True):
+        high, wide = shape_in(size, picture.height, picture.width)
+        boxes = picture.boxes.copy()
+        boxes[:, 1:5] *= np.array([wide, high, wide, high], np.float32)
+        label[: len(boxes)] = boxes
+    if not (labels[..., 0] >= 0).any():
+        raise UserError(f"{place / _ANNOTATIONS} has no box at all")
+    return DenseSplit(files, size, labels)
+
+
+def _file(place: Path, picture: Annotated) -> Path:
+    folder = place / "images"
+    path = folder / picture.file
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{place / _ANNOTATIONS}: image {picture.file} lies outside of {folder}")
+    if not path.is_file():
+        raise UserError(f"{place / _ANNOTATIONS}: there is no image {path}")
+    height, width = picture_size(path)
+    if (height, width) != (picture.height, picture.width):
+        raise UserError(
+            f"{path} has {width} x {height} pixels, {place / _ANNOTATIONS} says {picture.width} x {picture.height}:"
+            " its boxes would lie elsewhere"
+        )
+    return path

@@ -1,0 +1,165 @@
+"""What segmentation and detection share: pictures brought to one size together with what is told at every place."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from peftbench.errors import UserError
+from peftbench.tasks.base import Batch, Task
+from peftbench.tasks.image.augment import View
+from peftbench.tasks.image.encoded import EncodedImages, encode_images
+from peftbench.tasks.image.files import open_image
+from peftbench.tasks.image.preprocessing import preprocessing_of
+
+Size = tuple[int, int]  # height, width
+
+# the longer side of a picture where the task does not say how large pictures are to be
+_LONGEST = 512
+# a picture is stretched to another shape where its sides' proportion is this little off; else it is padded
+_LIKE = 1.05
+
+
+@dataclass(frozen=True)
+class DenseSplit:
+    """Pictures, and what is told at every place of them.
+
+    Attributes:
+        files: the pictures'. size: (height, width) that all are brought to.
+        labels: (examples, …), as the task's objective takes them; None where they are hidden.
+    """
+
+    files: Sequence[Path]
+    size: Size
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def open(self, index: int) -> Any:
+        """Return a picture as PIL's, RGB, padded to the shape of `size`. Raises UserError where it cannot be read."""
+        return padded(open_image(self.files[index], str(self.files[index])), self.size)
+
+    def subset(self, rows: Sequence[int]) -> "DenseSplit":
+        """Return these pictures alone, in this order."""
+        labels = None if self.labels is None else self.labels[list(rows)]
+        return replace(self, files=[self.files[row] for row in rows], labels=labels)
+
+    def digests(self) -> Iterator[str]:
+        """Yield the SHA-256 of each picture's file."""
+        for path in self.files:
+            try:
+                yield hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError as error:
+                raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+    def content(self, name: str) -> Iterator[bytes]:
+        """Yield the split's name, the digest of each picture, and the labels."""
+        yield f"{name} {self.size}".encode()
+        for digest in self.digests():
+            yield digest.encode()
+        yield b"" if self.labels is None else np.ascontiguousarray(self.labels).tobytes()
+
+
+def shape_in(size: Size, height: int, width: int) -> tuple[float, float]:
+    """Return which share of the height and width of `size` a picture takes: all, or less of one where it is padded."""
+    off = (width / height) / (size[1] / size[0])
+    if 1 / _LIKE <= off <= _LIKE:
+        return 1.0, 1.0
+    return (1 / off, 1.0) if off > 1 else (1.0, off)
+
+
+def padded(image: Any, size: Size) -> Any:
+    """Return PIL's image with grey below it or right of it, so that it has the proportions of `size`."""
+    from PIL import Image
+
+    high, wide = shape_in(size, image.height, image.width)
+    if high == wide == 1:
+        return image
+    canvas = Image.new(image.mode, (round(image.width / wide), round(image.height / high)), (128, 128, 128))
+    canvas.paste(image, (0, 0))
+    return canvas
+
+
+def common_size(sizes: Sequence[Size]) -> Size:
+    """Return the commonest size of pictures, made smaller where its longer side is beyond 512 pixels."""
+    (height, width), _ = Counter(sizes).most_common(1)[0]
+    scale = min(1.0, _LONGEST / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def picture_size(path: Path) -> Size:
+    """Return height and width of a picture's file as it is seen; UserError where it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5  # a camera on its side
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is no image that can be read (or it is damaged)") from error
+
+
+@dataclass(frozen=True)
+class EncodedDense(EncodedImages):
+    """Pictures whose labels are flipped and cut as they are; `task` knows how."""
+
+    task: "DenseTask | None" = None
+
+    def batch(self, indices: Sequence[int], multiple: int = 1) -> Batch:
+        """Return these pictures, (batch, channels, height, width) float32, and their labels."""
+        batch = super().batch(indices, multiple)
+        if (views := self.views(indices)) and "labels" in batch:
+            assert self.task is not None
+            pairs = zip(batch["labels"], views, strict=True)
+            batch["labels"] = torch.stack([self.task.seen(label, view) for label, view in pairs])
+        return batch
+
+
+@dataclass(frozen=True)
+class DenseTask(Task):
+    """Pictures with something told at every place.
+
+    Attributes:
+        size: (height, width) that pictures are brought to; the model is given the nearest size of whole patches.
+        augment: what training does at random, out of flip and crop.
+    """
+
+    size: Size
+    augment: tuple[str, ...]
+
+    def encode(self, split: DenseSplit, processor: Any, patch: int = 1) -> EncodedDense:
+        """Decode a split; `processor` is the backbone's image processor, `patch` a side of its patches in pixels."""
+        height, width = (max(1, round(side / patch)) * patch for side in self.size)
+        labels = None if split.labels is None else torch.from_numpy(split.labels)
+        preprocessing = preprocessing_of(processor, (height, width))
+        encoded = encode_images(len(split), split.open, labels, preprocessing, self.augment)
+        return EncodedDense(**vars(encoded), task=self)
+
+    @property
+    def derived(self) -> dict[str, Any]:
+        """The size, where the data said it."""
+        return {"image_size": list(self.size)}
+
+    def seen(self, label: torch.Tensor, view: View) -> torch.Tensor:
+        """Return one example's label as it is in a view of the picture."""
+        raise NotImplementedError
+
+    def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
+        """Return what the user should know of the pictures."""
+        train = set(self.splits["train"].digests()) if "train" in self.splits else set()
+        counts = {
+            name: sum(digest in train for digest in split.digests())
+            for name, split in self.splits.items()
+            if name != "train" and train
+        }
+        return [
+            f"{common:,} of {len(self.splits[name]):,} {name} images also occur in the training data (leakage)"
+            for name, common in counts.items()
+            if common
+        ]

@@ -1,0 +1,118 @@
+"""From a folder of pictures and masks to a segmentation task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from peftbench.errors import UserError
+from peftbench.files import parse_json
+from peftbench.tasks.image.augment import View, view_mask
+from peftbench.tasks.image.dense import DenseSplit, DenseTask, Size, common_size, picture_size, shape_in
+from peftbench.tasks.image.files import images_in
+from peftbench.tasks.image.folders import Folder, open_folder, read_splits
+from peftbench.tasks.segmentation.confusion import VOID, check_metrics
+from peftbench.tasks.segmentation.masks import read_mask
+from peftbench.tasks.segmentation.objective import Segmentation
+
+if TYPE_CHECKING:
+    from peftbench.config.task import DenseTaskConfig
+
+_LAYOUT = "SPLIT/images/*.jpg and SPLIT/masks/*.png of the same names"
+_CLASSES = "classes.json"
+
+
+@dataclass(frozen=True)
+class SegmentationTask(DenseTask):
+    """Pictures with the class of every pixel."""
+
+    def seen(self, label: torch.Tensor, view: View) -> torch.Tensor:
+        """Return a mask as it is in a view of the picture."""
+        return view_mask(label, view)
+
+
+def load_task(config: "DenseTaskConfig", splits: Sequence[str] | None = None) -> SegmentationTask:
+    """Read a task's splits: masks at once, the pictures when they are encoded.
+
+    Args:
+        config: where the pictures and masks are.
+        splits: names, all of which must be there; by default train, validation and, where there is one, test.
+
+    Raises UserError where something cannot be read; one line with the file's name.
+    """
+    check_metrics(config.metrics)
+    folder = open_folder(config, _LAYOUT)
+    labels = tuple(config.labels) or _classes(folder)
+    size = config.size or common_size([picture_size(path) for path in _pictures(folder.first())])
+    read = read_splits(folder, splits, lambda place: _split(place, size, len(labels)))
+    return _task(config, labels, read, size, folder.description)
+
+
+def blank_task(config: "DenseTaskConfig", labels: Sequence[str]) -> SegmentationTask:
+    """Return a task without data, for pictures that come from elsewhere; `labels` are the class names by index."""
+    assert config.size is not None
+    return _task(config, tuple(labels), {}, config.size, "")
+
+
+def _task(
+    config: "DenseTaskConfig", labels: tuple[str, ...], splits: dict[str, Any], size: Size, source: str
+) -> SegmentationTask:
+    objective = Segmentation(labels, size)
+    return SegmentationTask(
+        config.name, objective, labels, tuple(config.metrics), splits, source, size, tuple(config.augment)
+    )
+
+
+def _classes(folder: Folder) -> tuple[str, ...]:
+    """Return the names of the classes: of classes.json, a list or an object with the list `classes`."""
+    path = folder.path / _CLASSES
+    try:
+        content = parse_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder.path} has no {_CLASSES}: write the classes' names there as a list, in the order of their numbers,"
+            " or set task.labels=[…]"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    names = content.get("classes") if isinstance(content, dict) else content
+    if not isinstance(names, list) or len({*map(str, names)}) != len(names) or not 2 <= len(names) <= VOID:
+        raise UserError(f"{path} must hold a list of 2 to {VOID} different class names")
+    return tuple(map(str, names))
+
+
+def _pictures(place: Path) -> list[Path]:
+    folder = place / "images"
+    if not folder.is_dir() or not (found := images_in(folder)):
+        raise UserError(f"{folder} holds no images: a split is {_LAYOUT}")
+    return found
+
+
+def _split(place: Path, size: Size, classes: int) -> DenseSplit:
+    pictures = _pictures(place)
+    masks = np.empty((len(pictures), *size), np.uint8)
+    for mask, picture in zip(masks, pictures, strict=True):
+        path = place / "masks" / f"{picture.stem}.png"
+        if not path.is_file():
+            raise UserError(f"{picture} has no mask: {path} is not there")
+        height, width = picture_size(picture)
+        mask[:] = _fitted(read_mask(path, (height, width), classes), size)
+    if (masks == VOID).all():
+        raise UserError(f"{place / 'masks'}: no pixel has a class, all are {VOID}")
+    return DenseSplit(pictures, size, masks)
+
+
+def _fitted(mask: np.ndarray, size: Size) -> np.ndarray:
+    """Return a mask as its picture is brought to `size`: the nearest pixel's class, none where it is padded."""
+    if mask.shape == size:
+        return mask
+    high, wide = shape_in(size, *mask.shape)
+    rows = ((np.arange(size[0]) + 0.5) / size[0] / high * mask.shape[0]).astype(int)
+    columns = ((np.arange(size[1]) + 0.5) / size[1] / wide * mask.shape[1]).astype(int)
+    fitted = mask[rows.clip(max=mask.shape[0] - 1)][:, columns.clip(max=mask.shape[1] - 1)]
+    fitted[rows >= mask.shape[0]] = VOID
+    fitted[:, columns >= mask.shape[1]] = VOID
+    return fitted

@@ -1,0 +1,202 @@
+"""Segmentation and detection from the command line: trained, recorded, scored again; and what is wrong with data."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from dense_data import CLASSES, HEIGHT, WIDTH, write_detection, write_segmentation, write_tiny_dinov2
+from PIL import Image
+
+from peftbench.cli import main
+from peftbench.runs.record import Record
+from peftbench.tasks.detection.average_precision import average_precision, detection_score, match
+from peftbench.tasks.segmentation.confusion import segmentation_score
+
+pytest.importorskip("pycocotools", reason="the vision extra is not installed")
+
+WRITE = {"segmentation": write_segmentation, "detection": write_detection}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_dinov2(tmp_path_factory.mktemp("model") / "tiny-dinov2")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return {kind: write(folder / kind) for kind, write in WRITE.items()}
+
+
+@pytest.fixture
+def own(data, tmp_path):
+    """Copies of the data, for a test to damage."""
+    return {kind: shutil.copytree(folder, tmp_path / kind) for kind, folder in data.items()}
+
+
+def arguments(kind, folder, model, outputs, *more):
+    lines = [f"task={kind}_folder", f"task.dir={folder}", "model=local", f"model.path={model}", f"output_dir={outputs}"]
+    lines += ["trainer.epochs=2", "trainer.batch_size=4", "trainer.lr=0.01", "device=cpu", "threads=1"]
+    return [*lines, "trainer.precision=fp32", "measure.latency=false", *more]
+
+
+def only_record(outputs):
+    (path,) = outputs.glob("*/*/result.json")
+    return Record(path.parent)
+
+
+@pytest.mark.parametrize("kind", WRITE)
+def test_a_run_is_trained_recorded_and_scored_again_the_same(kind, data, model, tmp_path, capsys):
+    line = arguments(kind, data[kind], model, tmp_path, "method=lora", "task.augment=[flip,crop]")
+    assert main(["train", *line]) == 0, capsys.readouterr().err
+    shown = capsys.readouterr().out
+    assert ("mIoU" if kind == "segmentation" else "AP50") in shown and "test, 4 examples" in shown
+    record = only_record(tmp_path)
+    result = record.read()
+    primary = {"segmentation": "miou", "detection": "ap"}[kind]
+    assert result.primary == primary
+    for evaluation in result.evaluations:
+        answers = record.predictions(evaluation)
+        if kind == "segmentation":
+            again = segmentation_score("miou", answers.predictions.sum(0))
+        else:
+            again = detection_score("ap", average_precision(match(answers.labels, answers.predictions, 2)))[0]
+        assert again == pytest.approx(evaluation.metrics[primary], abs=1e-9)
+    assert main(["evaluate", str(record.folder), "--split", "test", "--json"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    first = result.evaluation("test").metrics
+    assert scored["metrics"] == pytest.approx(first, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", WRITE)
+def test_an_interrupted_run_ends_as_an_undisturbed_one(kind, data, model, tmp_path, monkeypatch):
+    """The running means of batch norms are of the checkpoint too."""
+    from peftbench.training import loop
+
+    line = arguments(kind, data[kind], model, tmp_path / "whole", "method=head", "trainer.epochs=3")
+    assert main(["train", *line]) == 0
+    save = loop._save
+
+    def save_and_stop(path, trained, optimizer, schedule, fitted, device):
+        save(path, trained, optimizer, schedule, fitted, device)
+        if len(fitted.rows) == 2:
+            raise KeyboardInterrupt
+
+    line = arguments(kind, data[kind], model, tmp_path / "halted", "method=head", "trainer.epochs=3")
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_save", save_and_stop)
+        assert main(["train", *line]) == 130
+    assert main(["train", *line]) == 0
+    whole, halted = (only_record(tmp_path / name).read() for name in ("whole", "halted"))
+    assert [e.metrics for e in whole.evaluations] == [e.metrics for e in halted.evaluations]
+
+
+def test_a_share_of_the_training_pictures_and_classes_of_the_config(data, own, model, tmp_path, capsys):
+    (own["segmentation"] / "classes.json").unlink()
+    shutil.rmtree(own["segmentation"] / "validation")
+    line = arguments("segmentation", own["segmentation"], model, tmp_path, "method=head", "trainer.max_steps=1")
+    line += ["task.splits.validation=0.25", f"task.labels=[{','.join(CLASSES)}]", "task.head=upernet"]
+    assert main(["train", *line]) == 0
+    out = capsys.readouterr().out
+    assert "train       9 examples" in out and "validation  3 examples" in out and "void 2.1 %" in out
+
+
+def damage(kind, folder, how):
+    """Make one mistake in a copy of the data, and return the file that the line must name."""
+    image, mask = (folder / "train" / "images" / "03.png"), folder / "train" / "masks" / "03.png"
+    annotations = folder / "train" / "annotations.json"
+    content = json.loads(annotations.read_text()) if kind == "detection" else {}
+    name = {"mask": mask, "image": image, "boxes": annotations}[how.split()[0]]
+    values = np.zeros((HEIGHT, WIDTH), np.uint8)
+    match how:
+        case "image cut short":
+            image.write_bytes(image.read_bytes()[:90])
+        case "image huge":
+            header = bytearray(image.read_bytes())
+            header[16:24] = (90_000).to_bytes(4, "big") * 2
+            image.write_bytes(bytes(header))
+        case "mask with a palette":
+            Image.fromarray(values).convert("P").save(mask)
+        case "mask of 16 bits":
+            Image.fromarray(values.astype(np.uint16)).save(mask)
+        case "mask in colour":
+            Image.fromarray(values).convert("RGB").save(mask)
+        case "mask of another size":
+            Image.fromarray(values[:-1]).save(mask)
+        case "mask with another class":
+            Image.fromarray(values + np.uint8(9)).save(mask)
+        case "mask cut short":
+            mask.write_bytes(mask.read_bytes()[:60])
+        case "mask away":
+            mask.unlink()
+        case "boxes out of the picture":
+            content["annotations"][5]["bbox"] = [40, 2, 20, 5]
+        case "boxes without area":
+            content["annotations"][5]["bbox"] = [4, 2, 0, 5]
+        case "boxes of no picture":
+            content["annotations"][5]["image_id"] = 99
+        case "boxes of no category":
+            content["annotations"][5]["category_id"] = 1
+        case "boxes without images":
+            del content["images"]
+        case "boxes no JSON":
+            content = None
+        case "boxes with a picture elsewhere":
+            content["images"][2]["file_name"] = "../../secret.png"
+        case "boxes of other sizes":
+            content["images"][2]["width"] = 50
+    if how.startswith("boxes"):
+        annotations.write_text("{" if content is None else json.dumps(content))
+    return name
+
+
+MISTAKES = {
+    "segmentation": [
+        ("image cut short", "damaged"),
+        ("image huge", "pixels"),
+        ("mask with a palette", "palette"),
+        ("mask of 16 bits", "16-bit"),
+        ("mask in colour", "colour image"),
+        ("mask of another size", "48 x 31"),
+        ("mask with another class", "9 is no class"),
+        ("mask cut short", "no mask that can be read"),
+        ("mask away", "has no mask"),
+    ],
+    "detection": [
+        ("image cut short", "damaged"),
+        ("boxes out of the picture", "annotation 6 of 02.png: the box [40, 2, 20, 5] lies outside"),
+        ("boxes without area", "has no area"),
+        ("boxes of no picture", "no image 99"),
+        ("boxes of no category", "category 1 is not among"),
+        ("boxes without images", "no list of images"),
+        ("boxes no JSON", "is no JSON"),
+        ("boxes with a picture elsewhere", "lies outside of"),
+        ("boxes of other sizes", "48 x 32 pixels"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("kind", "how", "said"), [(k, *entry) for k, entries in MISTAKES.items() for entry in entries])
+def test_a_mistake_in_the_data_is_one_line_with_the_files_name(kind, how, said, own, model, tmp_path, capsys):
+    name = damage(kind, own[kind], how)
+    assert main(["train", *arguments(kind, own[kind], model, tmp_path, "method=head")]) == 2
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1 and name.name in printed[0] and said in printed[0]
+    assert not list(tmp_path.glob("default/*"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["task.metrics=[accuracy]"], "'accuracy' does not judge masks"),
+        (["task.head=center_points"], "task.head=center_points"),
+        (["task.image_size=[32]"], "must be [height,width]"),
+        (["task.dir=/nowhere/at/all"], "no such task folder"),
+        (["method=cloze"], "head"),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_line(overrides, said, data, model, tmp_path, capsys):
+    assert main(["train", *arguments("segmentation", data["segmentation"], model, tmp_path, *overrides)]) == 2
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1 and said in printed[0], printed
