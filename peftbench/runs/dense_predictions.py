@@ -84,7 +84,10 @@ def parse_boxes(cells: list[list[str]]) -> tuple[list[str], np.ndarray, np.ndarr
             objects[id_].append([number[label], *map(float, box), float(crowd)])
         if prediction:
             detections[id_].append([number[prediction], float(score), *map(float, box)])
-    return list(objects), _padded(list(objects.values()), -1), _padded(list(detections.values()), 0)
+    found = _padded(list(objects.values()), -1), _padded(list(detections.values()), 0)
+    if not all(np.isfinite(each).all() for each in found):
+        raise ValueError("a number of a box is none")
+    return list(objects), *found
 
 
 def _padded(rows: list[list[list[float]]], nothing: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 RESAMPLES = 10_000
-_CHUNK = 1000
+CHUNK = 1000
 # cells of confusion matrices that are counted at once: products of few columns cost as much as of these
 _CELLS = 64
 
@@ -32,21 +32,21 @@ def score_draws(metric: str, labels: np.ndarray, predictions: np.ndarray, classe
     if predictions.ndim != (3 if metric == "roc_auc" else 2) or labels.shape != predictions.shape[1:2]:
         raise ValueError(f"labels {labels.shape} and predictions {predictions.shape} are not over the same examples")
     scorer = _scorer(metric, classes or int(max(labels.max(), predictions.max())) + 1)
-    counts = _resamples(len(labels))
+    counts = resamples(len(labels))
     scores = np.empty((len(counts), len(predictions)))
-    for start in range(0, len(counts), _CHUNK):
-        scores[start : start + _CHUNK] = scorer(labels, predictions, counts[start : start + _CHUNK].astype(np.float64))
+    for start in range(0, len(counts), CHUNK):
+        scores[start : start + CHUNK] = scorer(labels, predictions, counts[start : start + CHUNK].astype(np.float64))
     return scores
 
 
 @lru_cache(maxsize=2)
-def _resamples(examples: int) -> np.ndarray:
+def resamples(examples: int) -> np.ndarray:
     """Return how often each draw holds each example, (1 + RESAMPLES, examples): first the sample itself."""
     generator = np.random.default_rng(0)
     chunks = [np.ones((1, examples), np.uint8)]
-    for _ in range(RESAMPLES // _CHUNK):
+    for _ in range(RESAMPLES // CHUNK):
         # by chunks, since in its own type a draw over many examples is eight times as large
-        chunks.append(generator.multinomial(examples, np.full(examples, 1 / examples), size=_CHUNK).astype(np.uint8))
+        chunks.append(generator.multinomial(examples, np.full(examples, 1 / examples), size=CHUNK).astype(np.uint8))
     return np.concatenate(chunks)
 
 

@@ -6,9 +6,12 @@ from dataclasses import replace
 from peftbench.runs.result import Evaluation, Result
 from peftbench.tables.table import Column
 
-SCORES = ("accuracy", "f1", "macro_f1", "roc_auc", "matthews", "pearson", "spearman")
+SCORES = (
+    *("accuracy", "f1", "macro_f1", "roc_auc", "matthews", "pearson", "spearman"),
+    *("miou", "pixel_accuracy", "ap", "ap50", "ap75"),
+)
 # scores that are shares and shown in percent
-PERCENT = ("accuracy", "f1", "macro_f1")
+PERCENT = ("accuracy", "f1", "macro_f1", "miou", "pixel_accuracy", "ap", "ap50", "ap75")
 # scores of tasks whose labels are numbers, not classes
 CORRELATIONS = ("pearson", "spearman")
 # differences and deviations of any score are in hundredths
@@ -46,6 +49,11 @@ ENTRIES: tuple[tuple[Column, Reader | None], ...] = (
     (Column("matthews", "Matthews", "", 3), None),
     (Column("pearson", "Pearson", "", 3), None),
     (Column("spearman", "Spearman", "", 3), None),
+    (Column("miou", "mIoU", "%"), None),
+    (Column("pixel_accuracy", "pixel accuracy", "%"), None),
+    (Column("ap", "AP", "%"), None),
+    (Column("ap50", "AP50", "%"), None),
+    (Column("ap75", "AP75", "%"), None),
     (Column("difference", "difference", "points", interval=True), None),
     (Column("kept", "score kept", "%", interval=True), None),
     (Column("spread", "spread over seeds", "points"), None),

@@ -76,8 +76,10 @@ def _predictions(run: Found) -> Predictions:
         raise OddRecordError(f"{run.record.result_path} has no scores on {run.planned.evaluation}")
     predictions = run.record.predictions(evaluation)
     path = run.record.folder / (evaluation.predictions or "")
-    if not predictions.predictions:
+    if not len(predictions.predictions):
         raise OddRecordError(f"{path} has no rows of {run.planned.evaluation}")
+    if predictions.form != "one":  # read into arrays, whose numbers have been checked
+        return predictions
     if predictions.labels is None or None in predictions.labels:
         raise OddRecordError(f"{path} is damaged: a label is missing")
     given = [*predictions.labels, *predictions.predictions]
@@ -103,11 +105,11 @@ def _of_other_examples(found: Sequence[Found], evidence: Mapping[Key, Evidence])
     """Say of runs, by their key, that their examples are not those of most runs of their task."""
     by_task: dict[str, Counter[tuple[Any, ...]]] = {}
     for run in found:
-        labels = tuple(evidence[run.key].predictions.labels)
+        labels = _comparable(evidence[run.key].predictions)
         by_task.setdefault(run.planned.config["task"]["name"], Counter())[labels] += 1
     reasons = {}
     for run in found:
-        labels = tuple(evidence[run.key].predictions.labels)
+        labels = _comparable(evidence[run.key].predictions)
         most = by_task[run.planned.config["task"]["name"]].most_common(1)[0][0]
         split = run.planned.evaluation.split
         if len(labels) != len(most):
@@ -115,3 +117,10 @@ def _of_other_examples(found: Sequence[Found], evidence: Mapping[Key, Evidence])
         elif labels != most:
             reasons[run.key] = f"its labels of {split} are not those of the other runs"
     return reasons
+
+
+def _comparable(predictions: Predictions) -> tuple[Any, ...]:
+    """Return the labels so that they can be compared, one entry an example."""
+    if predictions.form == "one":
+        return tuple(predictions.labels)
+    return tuple(label.tobytes() for label in predictions.labels)

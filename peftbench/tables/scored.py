@@ -8,6 +8,7 @@ from peftbench.runs.predictions import Predictions
 from peftbench.tables import statistics
 from peftbench.tables.bootstrap import score_draws
 from peftbench.tables.columns import PERCENT, POINTS, in_unit
+from peftbench.tables.dense_draws import box_draws, pixel_draws
 from peftbench.tables.statistics import Interval
 
 
@@ -18,8 +19,9 @@ class RowScores:
         """`predictions` by seed, of the same examples."""
         self.seeds = list(predictions)
         first = next(iter(predictions.values()))
+        self.form = first.form
         self.labels = np.asarray(first.labels)
-        self.predictions = np.asarray([of_seed.predictions for of_seed in predictions.values()])
+        self.predictions = [np.asarray(of_seed.predictions) for of_seed in predictions.values()]
         self.classes = len(first.probabilities[0]) if first.probabilities else None
         self.probabilities = [of_seed.probabilities for of_seed in predictions.values()]
         self._draws: dict[str, np.ndarray] = {}
@@ -56,6 +58,11 @@ class RowScores:
     def _draws_of(self, metric: str, seeds: Sequence[int]) -> np.ndarray:
         """Return (1 + draws, seeds) scores; drawn once for all comparisons of a table."""
         if metric not in self._draws:
-            answers = np.asarray(self.probabilities) if metric == "roc_auc" else self.predictions
-            self._draws[metric] = score_draws(metric, self.labels, answers, self.classes)
+            if self.form == "pixels":
+                self._draws |= pixel_draws(np.stack(self.predictions))
+            elif self.form == "boxes":
+                self._draws |= box_draws(self.labels, self.predictions)
+            else:
+                answers = np.asarray(self.probabilities if metric == "roc_auc" else self.predictions)
+                self._draws[metric] = score_draws(metric, self.labels, answers, self.classes)
         return self._draws[metric][:, [self.seeds.index(seed) for seed in seeds]]

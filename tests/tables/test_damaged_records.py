@@ -69,7 +69,7 @@ def whole(tmp_path_factory):
 def runs(whole, tmp_path, monkeypatch):
     """A copy of them to damage; the last, LoRA's seed 1, is the one to go for. Few draws are enough here."""
     monkeypatch.setattr(bootstrap, "RESAMPLES", 40)
-    monkeypatch.setattr(bootstrap, "_CHUNK", 20)
+    monkeypatch.setattr(bootstrap, "CHUNK", 20)
     shutil.copytree(whole[0].folder.parent, tmp_path / "runs")
     return [replace(run, folder=tmp_path / "runs" / run.folder.name) for run in whole]
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from peftbench.tables import bootstrap, statistics
-from peftbench.tables.bootstrap import _resamples, score_draws
+from peftbench.tables.bootstrap import resamples, score_draws
 from peftbench.tasks.metrics import score
 
 
@@ -159,7 +159,7 @@ def test_roc_auc_of_a_draw_is_that_of_the_examples_drawn(classes):
     draws = score_draws("roc_auc", labels, probabilities, classes)
     assert draws.shape[1] == 2
     for seed, of_seed in enumerate(probabilities):
-        for number, counts in enumerate(_resamples(len(labels))[:20]):
+        for number, counts in enumerate(resamples(len(labels))[:20]):
             rows = np.repeat(np.arange(len(labels)), counts)
             expected = score(["roc_auc"], labels[rows], labels[rows], classes, of_seed[rows])["roc_auc"]
             assert draws[number, seed] == pytest.approx(expected)
