@@ -105,7 +105,6 @@ class Method(nn.Module, ABC):
 
     def penalty(self) -> torch.Tensor | None:
         """Return what each training step adds to the task's loss, a tensor without dimensions; None for nothing."""
-        return None
 
     @contextmanager
     def observed(self) -> Iterator[Callable[[], dict[str, Any] | None]]:

@@ -101,7 +101,9 @@ def picture_size(path: Path) -> Size:
         with Image.open(path) as image:
             turned = image.getexif().get(0x0112, 1) >= 5  # a camera on its side
             return (image.width, image.height) if turned else (image.height, image.width)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} has more pixels than are read: {str(error).splitlines()[0]}") from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} is no image that can be read (or it is damaged)") from error
 
 
