@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zlib
 
 import numpy as np
 import pytest
@@ -115,6 +116,7 @@ def damage(kind, folder, how):
         case "image huge":
             header = bytearray(image.read_bytes())
             header[16:24] = (90_000).to_bytes(4, "big") * 2
+            header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
             image.write_bytes(bytes(header))
         case "mask with a palette":
             Image.fromarray(values).convert("P").save(mask)
