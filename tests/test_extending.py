@@ -2,11 +2,14 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import forked
 import pytest
 import torch
 from conftest import ROOT
@@ -47,6 +50,10 @@ def apply(body: str, folder: Path) -> list[str]:
     return commands
 
 
+def started(arguments: list[str], **options: Any) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], **options)
+
+
 def copy_repository(folder: Path) -> None:
     for name in ("peftbench", "conf", "hydra_plugins"):
         shutil.copytree(ROOT / name, folder / name)  # compiled files too: they are used where their source is the same
@@ -75,8 +82,9 @@ def test_the_example_works(title, tmp_path, tiny_model_dir, tiny_data_dir):
         if command.startswith(("peftbench train", "peftbench sweep")):
             data = "" if "task=" in command else f"task=text_file {opinions}"
             command = f"{command} {tiny} task.max_length=16 {data}"
-        command = re.sub(r"^(peftbench|pip) ", rf"'{sys.executable}' -m \1 ", command)
-        ran = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        words = ["-m", *shlex.split(command.replace("$PWD", str(tmp_path)))]
+        run = forked.run if words[1] == "peftbench" else started
+        ran = run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
 
 

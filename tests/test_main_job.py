@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import forked
 import pytest
 
 from peftbench.assets.fetch import fetch
@@ -13,6 +14,10 @@ from peftbench.runs.record import Record
 from peftbench.runs.result import Result
 
 pytestmark = pytest.mark.long
+
+
+def _start_python(arguments: list[str], **options) -> None:
+    subprocess.run([sys.executable, *arguments], **options)
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +33,8 @@ def real_assets():
         pytest.skip(f"the default model and data cannot be had here: {error}")
 
 
-def _train(folder, *overrides) -> Result:
-    command = [sys.executable, "-m", "peftbench", "train", "method=adapter", f"output_dir={folder}", *overrides]
-    subprocess.run(command, check=True, capture_output=True)
+def _train(folder, *overrides, start=forked.run) -> Result:
+    start(["-m", "peftbench", "train", "method=adapter", f"output_dir={folder}", *overrides], check=True)
     (result,) = folder.rglob("result.json")
     return Record(result.parent).read()
 
@@ -48,8 +52,9 @@ def test_a_short_run_on_the_real_model_repeats_itself_bit_for_bit(real_assets, d
         "threads=1",
         "trainer.epochs=1",
     ]
-    one = _train(tmp_path / "one", *short, "measure.seconds=0.2", "measure.lengths=[32]")
     two = _train(tmp_path / "two", *short, "measure.latency=false")
+    short += ["measure.seconds=0.2", "measure.lengths=[32]"]
+    one = _train(tmp_path / "one", *short, start=_start_python)
     assert one.metrics == two.metrics
     assert one.metrics["validation"]["loss"] < 0.68
     assert one.parameters.backbone == 22_713_216 and one.parameters.closed_form == 605_184

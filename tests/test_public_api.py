@@ -5,6 +5,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import forked
 import pytest
 
 import peftbench
@@ -69,7 +70,7 @@ def test_threads_may_share_a_predictor(tiny_run: Record) -> None:
 
 def test_a_script_ends_without_a_word(tiny_run: Record) -> None:
     code = f"import peftbench; model = peftbench.load({str(tiny_run.folder)!r}); print(len(model.predict(['good'])))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = forked.run(["-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("1\n", "")
 
 

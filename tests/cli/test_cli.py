@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 import peftbench
@@ -138,9 +139,8 @@ def test_importing_a_command_imports_no_torch(name: str) -> None:
 
 def test_predicts_as_a_user_types_it(tiny_run: Record) -> None:
     outputs = tiny_run.folder.parents[1]
-    process = typed(
-        "predict", f"opinions/{tiny_run.folder.name}", "the film was good", "--output-dir", ".", cwd=outputs
-    )
+    line = ["predict", f"opinions/{tiny_run.folder.name}", "the film was good", "--output-dir", "."]
+    process = forked.run(["-m", "peftbench", *line], cwd=outputs, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
     header, answer = process.stdout.splitlines()

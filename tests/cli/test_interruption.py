@@ -3,11 +3,11 @@
 import csv
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
 
+import forked
 import pytest
 from safetensors.numpy import load_file
 
@@ -23,7 +23,7 @@ def command(tiny_model_dir, tiny_data_dir):
     def build(outputs: Path) -> list[str]:
         opinions = tiny_data_dir / "opinions"
         return [
-            sys.executable, "-m", "peftbench", "train", "method=adapter", "method.bottleneck=4",
+            "train", "method=adapter", "method.bottleneck=4",
             f"output_dir={outputs}", "model=local", f"model.path={tiny_model_dir}", "task=text_file",
             f"task.splits.train={opinions / 'train.csv'}", f"task.splits.validation={opinions / 'validation.csv'}",
             "task.max_length=32", "trainer.batch_size=4", f"trainer.epochs={EPOCHS}", "device=cpu", "threads=1",
@@ -33,11 +33,11 @@ def command(tiny_model_dir, tiny_data_dir):
     return build
 
 
-def _start(command: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def _start(command: list[str]) -> forked.Popen:
+    return forked.Popen(["-m", "peftbench", *command], stdout=PIPE, stderr=PIPE, text=True)
 
 
-def _wait_for_epochs(outputs: Path, epochs: int, process: subprocess.Popen) -> None:
+def _wait_for_epochs(outputs: Path, epochs: int, process: forked.Popen) -> None:
     """Wait until that many epochs stand in the history."""
     end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
@@ -73,7 +73,7 @@ def _lasting(outputs: Path) -> dict:
 
 def test_killed_and_interrupted_runs_end_as_an_undisturbed_one(command, tmp_path, capsys):
     undisturbed, broken = tmp_path / "undisturbed", tmp_path / "broken"
-    assert cli.main(command(undisturbed)[3:]) == 0
+    assert cli.main(command(undisturbed)) == 0
 
     process = _start(command(broken))
     _wait_for_epochs(broken, 3, process)
@@ -96,13 +96,13 @@ def test_killed_and_interrupted_runs_end_as_an_undisturbed_one(command, tmp_path
     assert _record(broken)["status"] == "interrupted"
 
     capsys.readouterr()
-    assert cli.main(command(broken)[3:]) == 0
+    assert cli.main(command(broken)) == 0
     assert "continuing behind step" in capsys.readouterr().out
     assert _lasting(broken) == _lasting(undisturbed)
 
 
 def test_a_finished_run_is_not_trained_again_unless_forced(command, tmp_path, capsys):
-    line = command(tmp_path)[3:]
+    line = command(tmp_path)
     line[line.index(f"trainer.epochs={EPOCHS}")] = "trainer.epochs=1"
     assert cli.main(line) == 0
     first = _record(tmp_path)

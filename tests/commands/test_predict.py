@@ -4,11 +4,12 @@ import json
 import os
 import pty
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 
+import forked
 import pytest
 import torch
 
@@ -151,17 +152,8 @@ def test_a_terminal_gets_a_table(
 
 
 def test_standard_input_is_answered_batch_by_batch(tiny_run: Record) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "peftbench",
-        "predict",
-        str(tiny_run.folder),
-        "--json",
-        "--batch-size",
-        "2",
-    ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+    command = ["-m", "peftbench", "predict", str(tiny_run.folder), "--json", "--batch-size", "2"]
+    with forked.Popen(command, stdin=PIPE, stdout=PIPE, cwd=ROOT) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for text in (b"good film", b"bad plot"):
@@ -232,8 +224,8 @@ def test_bad_input(fixture: str, argv: list[str], message: str, tmp_path: Path, 
 
 def test_someone_typing_is_answered_line_by_line(tiny_run: Record) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "peftbench", "predict", str(tiny_run.folder), "--json"]
-    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+    command = ["-m", "peftbench", "predict", str(tiny_run.folder), "--json"]
+    with forked.Popen(command, stdin=theirs, stdout=PIPE, stderr=PIPE, cwd=ROOT) as process:
         os.close(theirs)
         assert process.stdout is not None
         assert process.stderr is not None

@@ -4,11 +4,11 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from subprocess import DEVNULL
 
+import forked
 import pytest
 import torch
 from records import age
@@ -161,8 +161,7 @@ def test_every_preset_composes_and_each_of_its_rows_is_another_run_or_another_ev
 
 
 def start(sweep, *argv):
-    command = [sys.executable, "-m", "peftbench", *sweep.line(*argv)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return forked.Popen(["-m", "peftbench", *sweep.line(*argv)], stdout=DEVNULL, stderr=DEVNULL)
 
 
 def kill_when(reached, process):

@@ -1,10 +1,9 @@
 """Settings of a training run that change how it computes, not what."""
 
 import errno
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from tiny import method_configs
 
@@ -47,10 +46,10 @@ def test_the_record_says_under_what_it_was_made(tiny_run):
 
 def test_what_is_of_the_process_is_told_of_its_first_run_alone(tiny_model_dir, tiny_data_dir, tmp_path):
     opinions = tiny_data_dir / "opinions"
-    line = [sys.executable, "-m", "peftbench", "train", "-m", "seed=0,1", "model=local", f"model.path={tiny_model_dir}"]
+    line = ["-m", "peftbench", "train", "-m", "seed=0,1", "model=local", f"model.path={tiny_model_dir}"]
     line += ["task=text_file", f"task.splits.train={opinions / 'train.csv'}", "task.max_length=32", "device=cpu"]
     line += [f"task.splits.validation={opinions / 'validation.csv'}", "trainer.epochs=1", "measure.latency=false"]
-    subprocess.run([*line, f"output_dir={tmp_path}", "threads=1"], check=True, capture_output=True)
+    forked.run([*line, f"output_dir={tmp_path}", "threads=1"], check=True, capture_output=True)
     first, second = (run.result for run in find_runs(tmp_path))
     assert first.time.startup > 0 and first.memory.host_peak > 50 * 2**20
     assert second.time.startup is None and second.memory.host_peak is None

@@ -1,10 +1,9 @@
 """A run that sleeps past its lock's expiry at any file operation leaves the record to the one that took it over."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 pytestmark = pytest.mark.long
@@ -21,8 +20,8 @@ def test_a_pause_at_any_file_operation(
     line += [f"task.splits.{name}={opinions / name}.csv" for name in ("train", "validation", "test")]
     line += ["trainer.epochs=1", "trainer.batch_size=24", "trainer.precision=fp32", "device=cpu", "threads=1"]
     line += ["measure.latency=false", "measure.switching=true"]
-    ran = subprocess.run(
-        [sys.executable, DRIVER, tmp_path / "outputs", end, str(step), *line],
+    ran = forked.run(
+        [DRIVER, tmp_path / "outputs", end, str(step), *line],
         capture_output=True,
         text=True,
         timeout=570,

@@ -5,13 +5,14 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import DEVNULL
 
+import forked
 import pytest
 from records import age
 
@@ -206,8 +207,8 @@ def test_optuna_that_is_not_installed_is_said(search, capsys, monkeypatch):
 
 
 def test_an_interrupted_search_shows_what_there_is(search):
-    command = [sys.executable, "-m", "peftbench", *search.line("search=grid", RATES, "trainer.epochs=50")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ["-m", "peftbench", *search.line("search=grid", RATES, "trainer.epochs=50")]
+    process = forked.Popen(command, stdout=DEVNULL, stderr=DEVNULL)
     give_up = time.time() + 60
     while time.time() < give_up and not list(search.outputs.glob("search/*/checkpoint.pt")):
         time.sleep(0.01)

@@ -2,14 +2,15 @@
 
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from subprocess import PIPE
 
+import forked
 import pytest
 
 import peftbench
@@ -227,8 +228,8 @@ def come(metrics: str) -> float:
 
 def test_sigterm_ends_it_when_what_was_asked_is_answered(task_runs: dict[str, Record]) -> None:
     runs = [f"{name}={task_runs[name].folder}" for name in ("lora", "prefix")]
-    line = [sys.executable, "-m", "peftbench", "serve", *runs, "--port", "0", "--device", "cpu"]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as server:
+    line = ["-m", "peftbench", "serve", *runs, "--port", "0", "--device", "cpu"]
+    with forked.Popen(line, stderr=PIPE, text=True) as server:
         said = server.stderr.readline()
         assert said.startswith("serving lora, prefix on http://127.0.0.1:"), said + server.stderr.read()
         address = said.split()[4].rstrip(",")

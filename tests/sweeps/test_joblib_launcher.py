@@ -2,9 +2,9 @@
 
 import os
 import signal
-import subprocess
-import sys
+from subprocess import PIPE
 
+import forked
 import pytest
 from conftest import ROOT
 from sweeps import worker_tasks
@@ -73,7 +73,7 @@ def test_workers_end_with_a_killed_command(tmp_path):
         f"    launch([['seed=0', 'output_dir={tmp_path}'], ['seed=1', 'output_dir={tmp_path}']])"
     )
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
-    command = subprocess.Popen([sys.executable, "-c", code], env=env, start_new_session=True)
+    command = forked.Popen(["-c", code], env=env, start_new_session=True)
     try:
         assert worker_tasks.within(60, lambda: len(list(tmp_path.glob("*.pid"))) == 2)
         workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
@@ -89,8 +89,8 @@ def test_a_killed_worker_of_a_sweep_is_named_and_the_same_command_goes_on(sweep,
     sweep.spec.write_text(sweep.spec.read_text().replace("method.rank=2", "method.rank=2, trainer.epochs=30"))
     unmeasured = [f"measure.{section}=false" for section in SECTIONS]
     words = sweep.line("seeds=1", *unmeasured, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    command = [sys.executable, "-m", "peftbench", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = ["-m", "peftbench", *words]
+    process = forked.Popen(command, stdout=PIPE, stderr=PIPE, text=True)
     assert worker_tasks.within(
         90, lambda: [run.record for run in find_runs(sweep.outputs, method="lora", status="running")]
     )

@@ -2,9 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
 
+import forked
 import pytest
 from conftest import ROOT
 from sweeps import worker_tasks
@@ -44,7 +43,7 @@ def test_it_ends_with_a_killed_command(tmp_path):
         f"run_in_process(worker_tasks.sleep_in, {str(tmp_path)!r})"
     )
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
-    command = subprocess.Popen([sys.executable, "-c", code], env=env)
+    command = forked.Popen(["-c", code], env=env)
     try:
         assert worker_tasks.within(60, lambda: list(tmp_path.glob("*.pid")))
         (run,) = [int(path.stem) for path in tmp_path.glob("*.pid")]

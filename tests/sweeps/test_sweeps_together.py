@@ -4,6 +4,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import forked
 import pytest
 from records import age
 
@@ -31,8 +32,8 @@ time.sleep(600)
 
 
 def start(sweep, *argv):
-    command = [sys.executable, "-m", "peftbench", *sweep.line(*argv)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    command = ["-m", "peftbench", *sweep.line(*argv)]
+    return forked.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
 def test_two_sweeps_at_once_share_the_work(sweep):
