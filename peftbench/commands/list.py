@@ -10,7 +10,7 @@ from peftbench.config.groups import Config, read_group
 from peftbench.config.values import settings_line
 from peftbench.errors import UserError, nearest
 
-_SOURCES = {"hub": "hub", "pypi": "package index", "local": "your own", "glue": "hub"}
+_SOURCES = {"hub": "hub", "pypi": "package index", "local": "your own", "glue": "hub", "sklearn": "scikit-learn"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,7 +52,7 @@ def _model(config: Config) -> dict[str, str]:
 
 def _task(config: Config) -> dict[str, str]:
     return {
-        "text": ", ".join(config["text"]),
+        "text": ", ".join(config.get("text", [])),  # a task of images has none
         "metrics": ", ".join(config["metrics"]),
         "from": "package index" if config.get("packages") else _SOURCES[config["source"]],
     }
