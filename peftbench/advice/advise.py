@@ -6,12 +6,13 @@ from math import exp, inf, log
 from pathlib import Path
 
 from peftbench.advice.answer import Answer, answer
-from peftbench.advice.comparison import LAB, PUBLISHED, SHIPPED, Candidate, Comparison
-from peftbench.advice.contradictions import Difference, differences
+from peftbench.advice.comparison import LAB, OWN, PUBLISHED, SHIPPED, Candidate, Comparison, task_type
 from peftbench.advice.lab import read_lab
 from peftbench.advice.limits import Limits, columns
 from peftbench.advice.records import OwnRuns, compare_own, find_own
 from peftbench.advice.shipped import read_shipped
+from peftbench.advice.verdicts import Verdict, judge
+from peftbench.config.groups import read_group
 from peftbench.errors import UserError
 from peftbench.tables.table import format_cell
 
@@ -35,14 +36,14 @@ class Advice:
     Attributes:
         question: in words. answer: by measured figures.
         beside: what the lab's and published figures answer.
-        differences: where the lab's lead elsewhere, and whether the measured figures contradict that.
+        verdicts: on what the lab's lead to, by the measured figures.
         notes: how near the evidence is to what was asked, and what it lacks.
     """
 
     question: str
     answer: Answer
     beside: list[Answer] = field(default_factory=list)
-    differences: list[Difference] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -54,7 +55,12 @@ def advise(asked: Asked, output_dir: Path) -> list[Advice]:
     shipped = read_shipped()
     measured = [comparison for comparison in shipped if comparison.kind == SHIPPED]
     others = [*read_lab(), *(comparison for comparison in shipped if comparison.kind == PUBLISHED)]
-    nearest, notes = _nearest(asked, output_dir, measured)
+    own, notes = _own(asked, output_dir)
+    measured = [*own, *measured]
+    fitting = [one for one in measured if asked.task_type in (None, one.task_type) and len(one.methods) > 1]
+    if not fitting:
+        raise UserError(_no_evidence(asked, output_dir, measured))
+    nearest = min(fitting, key=lambda one: (one.kind != OWN, _distance(one, asked)))
     found = answer(nearest, asked.limits)
     if found.best is None:
         raise UserError(_none_within(found, asked.limits))
@@ -63,27 +69,33 @@ def advise(asked: Asked, output_dir: Path) -> list[Advice]:
     return [first, *_settings(asked, found, measured, others)]
 
 
-def _nearest(asked: Asked, output_dir: Path, shipped: Sequence[Comparison]) -> tuple[Comparison, list[str]]:
-    """Return the user's own comparison, or else the shipped one, that is nearest to what is asked."""
-    own = find_own(output_dir)
-    fitting = [one for one in own if asked.task_type in (None, one.task_type)]
-    for one in sorted(fitting, key=lambda one: _distance(one, asked)):
-        if comparison := compare_own(one, output_dir):
-            return comparison, []
-    notes = []
-    if own:
-        tasks = ", ".join(f"{one.task} ({one.model})" for one in fitting or own)
-        lack = "have fewer than two settings of methods to compare" if fitting else f"are of no {asked.task_type} task"
-        notes.append(f"your own records under {output_dir}, of {tasks}, {lack}: what is shipped is used")
-    there = [one for one in shipped if asked.task_type in (None, one.task_type)]
-    if not there:
-        types = ", ".join(sorted({one.task_type for one in shipped} | {one.task_type for one in own}))
-        raise UserError(
-            f"there is no evidence for --task-type {asked.task_type}: neither two methods under {output_dir} nor a"
-            f" shipped table (which are of: {types}). Train some, e.g. peftbench train -m method=adapter,lora task=…,"
-            " or leave --task-type out"
-        )
-    return min(there, key=lambda one: _distance(one, asked)), notes
+def _own(asked: Asked, output_dir: Path) -> tuple[list[Comparison], list[str]]:
+    """Return the user's own comparisons, the nearest first, up to one of several methods, and what to say of more."""
+    groups = find_own(output_dir)
+    fitting = [one for one in groups if asked.task_type in (None, one.task_type)]
+    fitting.sort(key=lambda one: _distance(one, asked))
+    found: list[Comparison] = []
+    for number, one in enumerate(fitting):
+        comparison = compare_own(one, output_dir)
+        found += [comparison] if comparison else []
+        if comparison and len(comparison.methods) > 1:
+            more = [other.name for other in groups if other not in fitting[: number + 1] and len(other.methods) > 1]
+            choosing = "your records hold more, which --task-type and --size choose"
+            return found, [f"{choosing}: {', '.join(more)}"] if more else []
+    lacks = "; ".join(one.lack for one in fitting)
+    said = f"your own records under {output_dir} compare no methods ({lacks}): what is shipped is used"
+    return found, [said] if fitting else []
+
+
+def _no_evidence(asked: Asked, output_dir: Path, measured: Sequence[Comparison]) -> str:
+    """Say that nothing was measured on a kind of task, and what would be."""
+    tasks = [config["name"] for config in read_group("task") if task_type(config) == asked.task_type]
+    types = ", ".join(sorted({one.task_type for one in measured}))
+    return (
+        f"nothing was measured on tasks of type {asked.task_type}: no two methods under {output_dir}, and what is"
+        f" shipped is of type {types}. Train some, e.g. peftbench train -m method=adapter,lora seed=0,1,2"
+        f" task={tasks[0]}, or leave --task-type out"
+    )
 
 
 def _distance(one: Comparison | OwnRuns, asked: Asked) -> tuple[float, int]:
@@ -100,7 +112,8 @@ def _settings(
     assert found.best is not None
     method = found.best.method["name"]
     advice, answered = [], set[str]()
-    there = sorted(measured, key=lambda one: (one.task_type != found.comparison.task_type, _distance(one, asked)))
+    kind = found.comparison.task_type
+    there = sorted(measured, key=lambda one: (one.kind != OWN, one.task_type != kind, _distance(one, asked)))
     for comparison in [found.comparison, *there]:
         by_method = _of_one_method(comparison)
         for name in sorted(by_method, key=lambda name: name != method):
@@ -143,7 +156,7 @@ def _advice(
         question=question,
         answer=said,
         beside=beside,
-        differences=[found for other in lab for found in differences(said, other)],
+        verdicts=[found for other in lab for found in judge(said, other)],
         notes=[*notes, *_fit(said.comparison, asked), *_unchecked(said, asked.limits), *said.comparison.notes],
     )
 

@@ -14,8 +14,8 @@ from peftbench.tables.spec import EvaluationSpec
 
 # what names the runs that a fusion is made of, which are others for each seed
 _OF_RUNS = ("runs", "adapters", "adapter_method")
-# settings that belong to a method's name even where all runs share them
-_SIZES = ("bottleneck", "rank", "length")
+# settings that belong to a method's name even where all runs share them, as they are written
+_SIZES = {"bottleneck": "m =", "rank": "r =", "length": "length"}
 _Seeds = dict[int, tuple[Run, dict[str, Any]]]
 
 
@@ -31,9 +31,9 @@ def choose_runs(runs: Sequence[Run]) -> tuple[list[PlannedRun], list[str]]:
             config = run.record.config()
         except UserError:
             continue
-        ways[_key(_method(config))][_way(config)][int(config["seed"])] = run, config
+        ways[_key(settings_of(config))][_way(config)][int(config["seed"])] = run, config
     chosen = {method: max(by_way.values(), key=_standing) for method, by_way in ways.items()}
-    labels = _labels({method: _method(next(iter(seeds.values()))[1]) for method, seeds in chosen.items()})
+    labels = _labels({method: settings_of(next(iter(seeds.values()))[1]) for method, seeds in chosen.items()})
     everywhere = all(run.result and _has_test(run) for seeds in chosen.values() for run, _ in seeds.values())
     shown = EvaluationSpec("test" if everywhere else "validation")
     planned = [
@@ -65,7 +65,7 @@ def _standing(seeds: _Seeds) -> tuple[int, float]:
     return len(seeds), fmean(float("-inf") if score is None else score for score in scores)
 
 
-def _method(config: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a method is apart from its seed: settings that leave it as it was are left out."""
     method = config["method"]
     settings = {key: value for key, value in method.items() if key not in _OF_RUNS and value != NEUTRAL.get(key, ...)}
@@ -91,8 +91,8 @@ def _labels(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
             for name, value in method.items()
             if any(other.get(name) != value for other in same) or (name in _SIZES and value is not None)
         ]
-        shown = [f"{name.replace('_', ' ')} {_text(method[name])}" for name in differing]
-        labels[key] = ", ".join([str(method["name"]), *shown])
+        shown = [f"{_SIZES.get(name, name.replace('_', ' '))} {_text(method[name])}" for name in differing]
+        labels[key] = f"{method['name']} {', '.join(shown)}".rstrip()
     return labels
 
 

@@ -26,8 +26,8 @@ class Candidate:
     cells: dict[str, Cell]
 
     def is_like(self, method: Mapping[str, Any]) -> bool:
-        """Tell whether it has all of these settings."""
-        return all(key in self.method and self.method[key] == value for key, value in method.items())
+        """Tell whether it has these settings, as far as its own are known."""
+        return all(self.method.get(key, value) == value for key, value in method.items())
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Comparison:
         evaluation: the split that scores are on. primary: the column of the score that decides.
         candidates: see there.
         pairs: differences of their scores; pairs that are not in it were not compared.
-        paired: what the intervals of `pairs` hold for.
+        paired: how sure the intervals of `pairs` are: `95 % for all 15 pairs together`.
         training_rows: None where it is not known, or not one number. examples: how many the scores are of.
         seeds: the most that a candidate has. made: when the last run ended (ISO date). machine: device and threads.
         backbone: its number of parameters.
@@ -58,7 +58,7 @@ class Comparison:
     primary: str
     candidates: list[Candidate]
     pairs: list[Pair] = field(default_factory=list)
-    paired: str = "95 % for all pairs together"
+    paired: str = ""
     training_rows: int | None = None
     examples: int | None = None
     seeds: int | None = None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from peftbench.tables.collect import Found, PlannedRun
+from peftbench.tables.table import Pair
 
 # what says where files and records lie here, or how a run is carried out, and not what is learned
 _HERE = ("seed", "output_dir", "experiment", "device", "threads", "force", "task.dir")
@@ -25,3 +26,8 @@ def conditions(used: Sequence[Found]) -> dict[str, Any]:
 def train_overrides(planned: PlannedRun) -> list[str]:
     """Return what trains a run elsewhere too."""
     return [line for line in planned.overrides if line.lstrip("+").partition("=")[0] not in _HERE]
+
+
+def together(pairs: Sequence[Pair]) -> str:
+    """Say how sure the intervals of all pairs are."""
+    return f"95 % for all {len(pairs)} pairs together" if len(pairs) > 1 else "95 %"

@@ -1,27 +1,28 @@
 """What the lab's tables say: the lab's own figures, as the specs of `conf/table/lab` quote them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peftbench.advice.comparison import LAB, Candidate, Comparison
 from peftbench.config.groups import read_group
-from peftbench.tables.columns import COLUMNS, SCORES
+from peftbench.tables.columns import SCORES
 from peftbench.tables.table import Cell
 
-# the lab's tables of decisions are in none of our sources: nothing may be said for them
 NO_DECISION_TABLES = (
-    "the lab's decision tables (9.2, 10.2) are not among peftbench's sources; what follows is read off the lab's"
-    " tables of figures that its presets quote (conf/table/lab)"
+    "the lab's decision tables (9.2, 10.2) are not among peftbench's sources: its answers are read off those tables of"
+    " its figures that the presets quote (conf/table/lab)"
 )
 
 
 def read_lab() -> list[Comparison]:
     """Return the lab's tables that have figures of their own."""
+    defaults = {config["name"]: config for config in read_group("method")}
     found = []
     for spec in read_group("table"):
-        candidates = [_candidate(row) for row in spec["rows"] if row.get("lab")]
-        if spec["name"].startswith("lab/") and candidates:
+        rows = [row for row in spec["rows"] if row.get("lab")]
+        if spec["name"].startswith("lab/") and rows:
             base = dict(line.split("=", 1) for line in spec["base"])
+            candidates = [_candidate(row, defaults) for row in rows]
             judged = [key for key in (*SCORES, "kept") if any(key in one.cells for one in candidates)]
             found.append(
                 Comparison(
@@ -39,18 +40,20 @@ def read_lab() -> list[Comparison]:
     return found
 
 
-def _candidate(row: dict[str, Any]) -> Candidate:
-    cells = {key: Cell(value) for key, value in row["lab"].items() if key in COLUMNS}
+def _candidate(row: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> Candidate:
+    cells = {key: Cell(value) for key, value in row["lab"].items()}
     if "speed" in cells and "latency" not in cells:  # the lab gives no batch size: p % slower is taken for latency too
         cells["latency"] = Cell(100 / (100 + row["lab"]["speed"]))
-    return Candidate(row["label"], row["overrides"], method_of(row["overrides"]), cells)
+    return Candidate(row["label"], row["overrides"], _method(row["overrides"], defaults), cells)
 
 
-def method_of(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of the method that overrides name, its name among them."""
+def _method(overrides: Sequence[str], defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings of the method that a row names, as its config has them."""
     from omegaconf import OmegaConf
 
-    settings = OmegaConf.from_dotlist([line for line in overrides if line.startswith("method.")])
-    name = next((line.partition("=")[2] for line in overrides if line.startswith("method=")), "adapter")
-    chosen: Any = OmegaConf.to_container(settings)
-    return {"name": name, **chosen.get("method", {})}
+    name = next(line.partition("=")[2] for line in overrides if line.startswith("method="))
+    given: Any = OmegaConf.to_container(
+        OmegaConf.from_dotlist([line for line in overrides if line.startswith("method.")])
+    )
+    settings = {**defaults[name], **given.get("method", {})}
+    return {key: value for key, value in settings.items() if key not in ("description", "recipe")}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from peftbench.advice.comparison import Candidate, Comparison
 from peftbench.tables.columns import COLUMNS
-from peftbench.tables.table import Cell, Column, format_cell
+from peftbench.tables.table import Cell, Column, format_interval
 
 _BYTES_A_PARAMETER = 4  # records and tables are of weights in fp32
 _MIB = 2**20
@@ -37,9 +37,9 @@ def columns(tasks: int) -> dict[str, Column]:
     """Return the columns of the figures that `figures` returns."""
     of_tasks = f" of {tasks} tasks" if tasks > 1 else ""
     return {
-        "share": Column("share", f"{COLUMNS['share'].title}{of_tasks}", "%", 3),
-        "latency": COLUMNS["latency"],
-        "memory": Column("memory", "peak memory of training", "MiB", 0),
+        "share": Column("share", f"share{of_tasks}", "%", 3),
+        "latency": Column("latency", "latency", "× bare", 3),
+        "memory": Column("memory", "training memory", "MiB", 0),
         "weights": Column("weights", f"weights{of_tasks}", "MiB", 0),
         **({"switch": COLUMNS["switch"]} if tasks > 1 else {}),
     }
@@ -74,7 +74,8 @@ def exceeded(of_candidate: Mapping[str, Cell], limits: Limits) -> dict[str, str]
         cell = of_candidate.get(key)
         if cell is not None and cell.value is not None and cell.value > limit:
             column = columns(limits.tasks)[key]
-            over[key] = f"{column.title} {format_cell(cell, column)} {column.unit}, over {limit:g}"
+            shown = format_interval((cell.value, cell.low, cell.high), column)
+            over[key] = f"{column.title} {shown} {column.unit}, over {limit:g}"
     return over
 
 

@@ -22,7 +22,7 @@ def plain_advice(advice: Sequence[Advice], limits: Limits) -> Any:
                     "question": one.question,
                     **_answer(one.answer),
                     "beside": [_answer(other) for other in one.beside],
-                    "differences": [asdict(found) for found in one.differences],
+                    "verdicts": [asdict(found) for found in one.verdicts],
                     "notes": one.notes,
                 }
                 for one in advice

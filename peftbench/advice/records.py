@@ -4,9 +4,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.advice.choice import choose_runs
+from peftbench.advice.choice import choose_runs, settings_of
 from peftbench.advice.comparison import OWN, Candidate, Comparison, task_type
-from peftbench.advice.conditions import conditions, train_overrides
+from peftbench.advice.conditions import conditions, together, train_overrides
 from peftbench.errors import UserError
 from peftbench.runs.find import Run, find_runs
 from peftbench.runs.origin import is_current
@@ -27,8 +27,8 @@ class OwnRuns:
     """The finished runs of one task and model.
 
     Attributes:
-        task_type: see `comparison.task_type`. training_rows: of the task. methods: their names.
-        stale: how many runs of other code there are besides, which are left out.
+        task_type: see `comparison.task_type`. training_rows: of the task.
+        runs: those of today's code. methods: their names. stale: how many there are besides, which are left out.
     """
 
     model: str
@@ -38,6 +38,18 @@ class OwnRuns:
     methods: set[str]
     runs: list[Run]
     stale: int
+
+    @property
+    def name(self) -> str:
+        """What tells it from the user's other runs."""
+        return f"{self.task} from {self.model} ({self.task_type}, {self.training_rows or 0:,} training rows)"
+
+    @property
+    def lack(self) -> str:
+        """Why it does not compare methods."""
+        if not self.runs:
+            return f"{self.task} from {self.model}: {self.stale} runs of other code, which force=true trains again"
+        return f"{self.task} from {self.model}: fewer than two methods"
 
 
 def find_own(output_dir: Path) -> list[OwnRuns]:
@@ -50,9 +62,9 @@ def find_own(output_dir: Path) -> list[OwnRuns]:
     found = []
     for (task, model, *_), runs in groups.items():
         current = [run for run in runs if run.result and is_current(run.result)]
-        kind = next((kind for run in current if (kind := _type_of(run)) is not None), None)
-        if current and kind is not None:
-            rows = current[0].result.examples.get("train") if current[0].result else None
+        kind = next((kind for run in runs if (kind := _type_of(run)) is not None), None)
+        if kind is not None:
+            rows = next((run.result.examples.get("train") for run in runs if run.result), None)
             methods = {run.result.method for run in current if run.result}
             found.append(OwnRuns(str(model), str(task), kind, rows, methods, current, len(runs) - len(current)))
     return found
@@ -82,12 +94,13 @@ def compare_own(own: OwnRuns, output_dir: Path) -> Comparison | None:
     }
     used = [run for runs in by_label.values() for run in runs]
     primary = str(used[0].result and used[0].result.primary)
+    pairs = compare_pairs(scored, primary)
     step_times = full_step_times(used)
     candidates = [
         Candidate(
             label,
             train_overrides(runs[0].planned),
-            dict(runs[0].planned.config["method"]),
+            settings_of(runs[0].planned.config),
             record_cells(runs, step_times) | score_cells(runs, scored[label], _CONFIDENCE, [primary]),
         )
         for label, runs in by_label.items()
@@ -106,7 +119,8 @@ def compare_own(own: OwnRuns, output_dir: Path) -> Comparison | None:
         evaluation=split,
         primary=primary,
         candidates=candidates,
-        pairs=compare_pairs(scored, primary),
+        pairs=pairs,
+        paired=together(pairs),
         examples=len(next(iter(scored.values())).labels),
         seeds=max(len(runs) for runs in by_label.values()),
         notes=[*remarks, *left_out, *notes.mixed_conditions(shown)],

@@ -4,7 +4,6 @@ import shlex
 
 from peftbench.advice.answer import Answer
 from peftbench.advice.comparison import OWN, SHIPPED, Candidate, Comparison
-from peftbench.advice.contradictions import Difference
 from peftbench.advice.limits import Limits, columns
 from peftbench.tables.columns import COLUMNS
 from peftbench.tables.table import Pair, format_cell, format_interval
@@ -31,29 +30,33 @@ def conclusion(said: Answer) -> str:
     """Say in one line what a comparison answers."""
     best, comparison = said.best, said.comparison
     if best is None:
-        within = ", ".join(one.label for one in said.within)
+        within = "; ".join(one.label for one in said.within)
         if not said.within:
-            return "none of its rows keeps to the limits"
-        return f"gives no scores, so names none; within the limits: {within}"
-    text = f"{best.label}, highest {comparison.score.title} {score(best, comparison)}"
+            return "none of its rows keeps to the limits."
+        return f"gives no scores, so names none. Within the limits: {within}."
+    text = f"{best.label}, highest {comparison.score.title} {score(best, comparison)}."
     if len(said.within) == 1:
-        return f"{text}, and the only one within the limits"
-    if said.ties:
-        cheapest = [f"or {said.cheapest.label}, the cheapest that cannot be told from it"] if said.cheapest else []
-        tied = ", ".join(f"{pair.row} {points(pair)}" for pair in said.ties)
-        text = ", ".join([text, *cheapest]) + f"; tied with the highest (points, {comparison.paired}): {tied}"
-    elif said.lower and not said.not_compared:
-        text += f"; the others within the limits score lower ({comparison.paired})"
+        return f"{text} It is the only one within the limits."
+    tied = [pair.row for pair in said.ties]
+    if said.cheapest:
+        text += f" The cheapest tied with it is {tied[0]}: {points(said.ties[0])} points, {comparison.paired}."
+        tied = tied[1:]
+    if tied:
+        text += f" Tied with it{' too' if said.cheapest else f', {comparison.paired}'}: {'; '.join(tied)}."
+    if not said.ties and not said.not_compared:
+        text += f" The others within the limits score lower, {comparison.paired}."
     if said.not_compared and comparison.kind in (OWN, SHIPPED):
-        text += f"; not compared with it: {', '.join(said.not_compared)}"
+        why = ", for want of two seeds in common" if comparison.kind == OWN else ""
+        text += f" Not compared with it{why}: {'; '.join(said.not_compared)}."
     return text
 
 
 def score(candidate: Candidate, comparison: Comparison) -> str:
-    """Write a candidate's score with its unit and number of seeds."""
+    """Write a candidate's score with its unit and what it is of: `80.4 ± 0.6 % (3 seeds, n = 408)`."""
     cell, column = candidate.cells[comparison.primary], comparison.score
-    unit = f" {column.unit}" if column.unit else ""
-    return f"{format_cell(cell, column)}{unit}" + (f" ({cell.n} seed{'s' if cell.n > 1 else ''})" if cell.n else "")
+    of = [f"{cell.n} seed{'s' if cell.n > 1 else ''}"] if cell.n else []
+    of += [f"n = {comparison.examples:,}"] if comparison.examples else []
+    return f"{format_cell(cell, column)} {column.unit}".rstrip() + (f" ({', '.join(of)})" if of else "")
 
 
 def points(pair: Pair) -> str:
@@ -70,11 +73,6 @@ def beside(said: Answer) -> str:
     """Say what the lab or a publication answers."""
     comparison = said.comparison
     return f"{comparison.source}, {comparison.model} on {comparison.task}: {conclusion(said)}"
-
-
-def difference(found: Difference) -> str:
-    """Say where the lab or a publication leads elsewhere."""
-    return f"{'contradiction' if found.contradicts else 'no contradiction'}: {found.source}: {found.text}"
 
 
 def limits_asked(limits: Limits) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.advice.comparison import SHIPPED, Candidate, Comparison, task_type
-from peftbench.advice.conditions import conditions, train_overrides
+from peftbench.advice.conditions import conditions, together, train_overrides
 from peftbench.errors import UserError
 from peftbench.files import atomic_write, make_folder, parse_json, plain
 from peftbench.runs.result import read_as
@@ -19,13 +19,16 @@ FOLDER = Path(__file__).parent / "tables"
 
 def read_shipped(folder: Path = FOLDER) -> list[Comparison]:
     """Return all tables there are in a folder; raises UserError for a damaged one."""
-    comparisons = []
-    for path in sorted(folder.rglob("*.json")):
-        try:
-            comparisons.append(read_as(Comparison, parse_json(path.read_bytes()), path.name))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read: {error}. Install peftbench again.") from error
-    return comparisons
+    return [read_comparison(path) for path in sorted(folder.rglob("*.json"))]
+
+
+def read_comparison(path: Path) -> Comparison:
+    """Return a table that `write_comparison` wrote; raises UserError where it is damaged."""
+    try:
+        comparison: Comparison = read_as(Comparison, parse_json(path.read_bytes()), path.name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}. Install peftbench again.") from error
+    return comparison
 
 
 def to_comparison(table: Table, found: Sequence[Found], kind: str = SHIPPED) -> Comparison:
@@ -56,6 +59,7 @@ def to_comparison(table: Table, found: Sequence[Found], kind: str = SHIPPED) -> 
             if row.label in methods
         ],
         pairs=table.pairs,
+        paired=together(table.pairs),
         examples=table.examples,
         seeds=len(table.seeds),
         notes=table.notes,
@@ -64,7 +68,7 @@ def to_comparison(table: Table, found: Sequence[Found], kind: str = SHIPPED) -> 
 
 
 def write_comparison(comparison: Comparison, path: Path) -> None:
-    """Write a comparison where `read_shipped` finds it, what is not known left out."""
+    """Write a comparison so that `read_comparison` reads it, what is not known left out."""
     make_folder(path.parent)
     text = json.dumps(_known(plain(asdict(comparison))), indent=1, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as file:

@@ -11,11 +11,14 @@ from peftbench.advice.advise import Advice
 from peftbench.advice.answer import Answer
 from peftbench.advice.lab import NO_DECISION_TABLES
 from peftbench.advice.limits import Limits, columns
+from peftbench.tables.claims import FAILS, HOLDS, OPEN
 from peftbench.tables.table import format_cell, heading
 
+_VERDICTS = {HOLDS: "agrees", FAILS: "contradicted", OPEN: "cannot be told"}
 _READING = (
-    "front: no other within the limits is better in score, share, latency and memory at once; = cannot be told from the"
-    " highest, < scores lower for certain, ? not compared"
+    "± over seeds; = tied: cannot be told from the highest, < scores lower for certain, ? not compared with it",
+    "front: within the limits none surpasses it in score, share, latency and training memory at once, by the estimates",
+    "latency: at batch 1, merged where one task is served and the method merges; weights: backbone and methods, fp32",
 )
 
 
@@ -36,17 +39,20 @@ def to_terminal(advice: Sequence[Advice], limits: Limits) -> RenderableType:
         ]
         parts += [Text(f"Beside it, {sentences.beside(other)}") for other in one.beside]
         parts += [
-            Text(f"  {sentences.difference(found)}", "yellow" if found.contradicts else "") for found in one.differences
+            Text(
+                f"  {_VERDICTS[found.verdict]}: {found.text} ({found.source})", "red" if found.verdict == FAILS else ""
+            )
+            for found in one.verdicts
         ]
         parts += [*(Text(note, "dim") for note in one.notes), ""]
-    return Group(*parts, Text(_READING, "dim"), Text(NO_DECISION_TABLES, "dim"))
+    return Group(*parts, *(Text(line, "dim") for line in (*_READING, NO_DECISION_TABLES)))
 
 
 def _figures(said: Answer, limits: Limits) -> Table:
     comparison = said.comparison
     shown = {key: column for key, column in columns(limits.tasks).items() if any(key in c for c in said.costs.values())}
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for title in (heading(comparison.score), "to the highest", *map(heading, shown.values())):
         table.add_column(Text(title), justify="right")
     table.add_column("front")

@@ -1,9 +1,12 @@
 """`peftbench advise` as it is typed, over records of planted truth and over what is shipped."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from planted import plant
+from records import age
 
 from peftbench.cli import main
 
@@ -22,7 +25,7 @@ def outputs(tmp_path):
 
 
 @pytest.fixture
-def ask(capsys):
+def ask(capsys, tmp_path):
     """A function that returns the questions of the JSON."""
 
     def ask(outputs, *options):
@@ -35,19 +38,129 @@ def ask(capsys):
 def test_the_highest_its_tie_and_what_is_lower(outputs, ask):
     method, *_ = ask(outputs)
     assert method["question"] == "Which method?"
-    assert method["answer"] == "full"
-    assert [tie["row"] for tie in method["ties"]] == ["lora, rank 8"]
+    assert (method["answer"], method["cheapest_tie"]) == ("full", "lora r = 8")
+    assert [tie["row"] for tie in method["ties"]] == ["lora r = 8"]
     (lower,) = method["lower"]
-    assert lower["row"] == "adapter, bottleneck 64" and lower["high"] < -10
+    assert lower["row"] == "adapter m = 64" and lower["high"] < -10
     assert method["command"] == "peftbench train method=full task=mrpc"
+    assert method["command_of_cheapest_tie"] == "peftbench train method=lora method.rank=8 task=mrpc"
     evidence = method["evidence"]
     assert (evidence["kind"], evidence["examples"], evidence["seeds"]) == ("own records", 600, 4)
-    assert "lora, rank 8" in method["sentence"] and "n = 600" not in method["sentence"]
+    assert (
+        "(4 seeds, n = 600)" in method["sentence"] and "The cheapest tied with it is lora r = 8" in method["sentence"]
+    )
 
 
 def test_a_known_winner(tmp_path, ask):
     plant(tmp_path, FULL, BAD, share=1.0)
     plant(tmp_path, LORA, GOOD, share=0.003)
     method, *_ = ask(tmp_path)
-    assert (method["answer"], method["ties"], method["not_compared"]) == ("lora, rank 8", [], [])
-    assert method["front"] == ["lora, rank 8"]
+    assert (method["answer"], method["ties"], method["not_compared"]) == ("lora r = 8", [], [])
+    assert method["front"] == ["lora r = 8"] and "score lower, 95 %." in method["sentence"]
+
+
+def test_limits_leave_out_and_tasks_multiply(outputs, ask):
+    method, *_ = ask(outputs, "--share", "1%", "--tasks", "3")
+    assert method["answer"] == "lora r = 8"
+    assert set(method["over"]) == {"full", "adapter m = 64"}
+    (lora,) = [one for one in method["candidates"] if one["label"] == "lora r = 8"]
+    assert lora["costs"]["share"]["value"] == pytest.approx(0.9)
+    assert lora["costs"]["latency"]["value"] == pytest.approx(1.05)  # several tasks cannot share merged weights
+
+
+def test_the_lab_is_contradicted_by_a_planted_truth(tmp_path, ask):
+    plant(tmp_path, {"name": "adapter", "bottleneck": 8}, GOOD, share=0.004)
+    plant(tmp_path, ADAPTER, BAD, share=0.027)
+    method, bottleneck, *_ = ask(tmp_path)
+    assert method["evidence"]["kind"] == "shipped"  # one method compares none
+    assert bottleneck["evidence"]["kind"] == "own records"
+    assert bottleneck["question"] == "Which bottleneck of adapter?" and bottleneck["answer"] == "adapter m = 8"
+    lab = next(one for one in bottleneck["beside"] if one["evidence"]["kind"] == "lab")
+    assert lab["answer"] == "adapter m = 64"
+    (verdict,) = bottleneck["verdicts"]
+    assert verdict["verdict"] == "does not hold" and "scores lower than adapter m = 8 here: −15" in verdict["text"]
+
+
+def test_the_lab_agrees_with_a_planted_truth_or_cannot_be_told(tmp_path, ask):
+    plant(tmp_path, {"name": "adapter", "bottleneck": 8}, BAD, share=0.004)
+    plant(tmp_path, ADAPTER, GOOD, share=0.027)
+    assert [one["verdict"] for one in ask(tmp_path)[1]["verdicts"]] == ["holds"]
+    plant(tmp_path, {"name": "adapter", "bottleneck": 8}, [accuracy + 0.005 for accuracy in GOOD], share=0.004)
+    assert [one["verdict"] for one in ask(tmp_path)[1]["verdicts"]] == ["cannot be told"]
+
+
+def test_the_lab_is_contradicted_on_a_limit(outputs, ask):
+    plant(outputs, {"name": "prefix", "length": 20}, BAD, share=0.004, latency=1.05)
+    method, *_ = ask(outputs, "--latency", "1.02")
+    texts = [one["text"] for one in method["verdicts"] if one["verdict"] == "does not hold"]
+    assert texts == ["prefix 20: latency 1.050 (1.040 … 1.060) × bare, over 1.02 here, within it there"]
+
+
+def test_the_nearest_size_is_taken_and_its_distance_said(outputs, ask):
+    for method in (LORA, {"name": "bitfit"}):
+        plant(outputs, method, GOOD, task="cola", training_rows=8551)
+    assert ask(outputs, "--size", "5000")[0]["evidence"]["task"] == "mrpc"
+    method, *_ = ask(outputs, "--size", "20000")
+    assert method["evidence"]["task"] == "cola"
+    assert "nearest evidence to 20,000 training rows: 8,551, 2.3 times fewer" in method["notes"]
+    assert any("mrpc from minilm (pair, 3,668 training rows)" in note for note in method["notes"])
+    assert ask(outputs, "--task-type", "classification")[0]["evidence"]["task"] == "cola"
+
+
+def test_without_own_runs_to_compare_the_shipped_tables_answer(tmp_path, ask):
+    method, *rest = ask(tmp_path / "none")
+    assert method["evidence"]["kind"] == "shipped" and method["evidence"]["made"] and method["evidence"]["machine"]
+    assert any("bottleneck" in one["question"] for one in rest)
+    plant(tmp_path, LORA, GOOD)
+    method, *_ = ask(tmp_path)
+    assert method["evidence"]["kind"] == "shipped" and "fewer than two methods" in method["notes"][0]
+    for record in plant(tmp_path, FULL, GOOD) + plant(tmp_path, LORA, GOOD):
+        age(record)
+    method, *_ = ask(tmp_path)
+    assert "8 runs of other code" in method["notes"][0]
+
+
+def test_the_terminal_shows_figures_answer_and_command(outputs, capsys):
+    assert main(["advise", "--output-dir", str(outputs), "--latency", "1.08"]) == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert lines[0] == "limits: latency ≤ 1.08 × bare"
+    assert any(line.startswith("Answer: full, highest accuracy 85.1 ± 0.3 % (4 seeds, n = 600).") for line in lines)
+    assert "  peftbench train method=full task=mrpc" in lines
+    (adapter,) = [line for line in lines if line.startswith("adapter m = 64 ") and line.rstrip().endswith("latency")]
+    assert "70.0 ± 0.8" in adapter
+    assert "decision tables (9.2, 10.2) are not among peftbench's sources" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--latency", "0.5"], "no method keeps to latency at most 0.5, lowest 1.000"),
+        (["--memory", "1M"], "no method keeps to training memory at most 1, lowest 1,024 MiB"),
+        (["--task-type", "regression"], "nothing was measured on tasks of type regression"),
+        (["--task-type", "verse"], "invalid choice: 'verse'"),
+        (["--memory", "2"], "--memory 2 must be a size with its unit, such as 2G or 900M"),
+        (["--memory", "-2G"], "--memory"),
+        (["--memory", "0G"], "--memory 0G must be a size"),
+        (["--size", "3k"], "--size 3k must be a whole number, 1 or more"),
+        (["--size", "0"], "--size 0 must be"),
+        (["--tasks", "1.5"], "--tasks 1.5 must be a whole number"),
+        (["--latency", "fast"], "--latency fast must be a ratio"),
+        (["--share", "inf"], "--share inf must be percent"),
+        (["--shares", "1"], "has no option --shares"),
+        (["lora"], "too many arguments: 'lora'"),
+    ],
+)
+def test_bad_input_is_one_line(outputs, capsys, options, said):
+    assert main(["advise", "--output-dir", str(outputs), *options]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1
+
+
+def test_it_needs_no_torch(outputs):
+    code = (
+        "import sys; from peftbench.cli import main;"
+        f"assert main(['advise', '--output-dir', {str(outputs)!r}]) == 0;"
+        "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
