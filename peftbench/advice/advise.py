@@ -93,7 +93,7 @@ def _no_evidence(asked: Asked, output_dir: Path, measured: Sequence[Comparison])
     types = ", ".join(sorted({one.task_type for one in measured}))
     return (
         f"nothing was measured on tasks of type {asked.task_type}: no two methods under {output_dir}, and what is"
-        f" shipped is of type {types}. Train some, e.g. peftbench train -m method=adapter,lora seed=0,1,2"
+        f" shipped is of type {types}. Train some, e.g. peftbench train -m method=head,lora seed=0,1,2"
         f" task={tasks[0]}, or leave --task-type out"
     )
 
