@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from peftbench.backbones.dropout import set_config_dropout, set_dropout
-from peftbench.backbones.inputs import IDS
+from peftbench.backbones.inputs import IDS, PIXELS
 from peftbench.backbones.sites import Sites, find_sites
 from peftbench.errors import UserError
 
@@ -85,13 +85,24 @@ def load_backbone(folder: Path, dropout: float | None = None, masked_lm: bool = 
 
 
 def _auto_class(config: Any, masked_lm: bool) -> Any:
-    """Return the class that puts transformers' own head on such a model: a classifier of texts, else of images."""
-    from transformers import AutoModelForImageClassification, AutoModelForMaskedLM, AutoModelForSequenceClassification
+    """Return the class that puts a head on such a model: transformers' own classifier where it has one."""
+    from transformers import (
+        AutoModel,
+        AutoModelForImageClassification,
+        AutoModelForMaskedLM,
+        AutoModelForSequenceClassification,
+    )
 
     if masked_lm:
         return AutoModelForMaskedLM
-    images = type(config) in AutoModelForImageClassification._model_mapping
-    return AutoModelForImageClassification if images else AutoModelForSequenceClassification
+    for auto in (AutoModelForSequenceClassification, AutoModelForImageClassification):
+        if type(config) in auto._model_mapping:
+            return auto
+    if type(config) in AutoModel._model_mapping and AutoModel._model_mapping[type(config)].main_input_name == PIXELS:
+        from peftbench.backbones.image_classifier import ImageClassifier
+
+        return ImageClassifier
+    return AutoModelForSequenceClassification  # which says what it knows
 
 
 def _load_processor(folder: Path, model: Any) -> Any:
