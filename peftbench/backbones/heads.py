@@ -50,7 +50,7 @@ def add_head(backbone: Backbone, num_outputs: int) -> HeadedBackbone:
     """
     encoder: Any = backbone.encoder
     device = backbone.sites.device
-    config = copy.deepcopy(encoder.config)
+    config = copy.deepcopy(backbone.config or encoder.config)
     config.num_labels = num_outputs
     with torch.device("meta"), quiet():
         model: Any = backbone.classifier_class(config)

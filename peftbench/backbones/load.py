@@ -30,6 +30,7 @@ class Backbone:
         saved_head: what the checkpoint holds of a classifier's tensors, by their names in `classifier_class`.
         dropout: rate that replaced the model's own; None where those stay.
         language_model: the encoder under its masked-language-model head, all frozen, where that was asked for.
+        config: what `classifier_class` is built from; None: the encoder's own.
     """
 
     encoder: nn.Module
@@ -38,6 +39,7 @@ class Backbone:
     saved_head: dict[str, torch.Tensor] = field(default_factory=dict)
     dropout: float | None = None
     language_model: nn.Module | None = None
+    config: Any = None
 
     @property
     def size(self) -> int:
@@ -192,7 +194,7 @@ def _backbone(model: Any, missing: set[str], dropout: float | None, processor: A
         for name, parameter in model.named_parameters()
         if not name.startswith(inside) and name not in missing
     }
-    return Backbone(encoder, type(model), sites, saved, dropout)
+    return Backbone(encoder, type(model), sites, saved, dropout, config=model.config)
 
 
 def encoder_name(model: Any) -> str:

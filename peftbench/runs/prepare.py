@@ -89,6 +89,7 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
     torch.manual_seed(config.seed)
     kind = method_class(config.method_name)
     loaded = _backbone(folder, weights, config.model.dropout, kind.masked_lm)
+    task.check_model(loaded.sites, config.model.name)
     backbone = put_head(kind, config.method, loaded, task.labels, config.task)
     parts = load_parts(config, weights) if with_parts else {}
     method = build(config.method, backbone.sites, {name: part.tensors for name, part in parts.items()} or None)

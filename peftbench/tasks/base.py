@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import torch
 
+from peftbench.backbones.sites import Sites
+
 # the model's inputs by name, and the targets under "labels" where they are known
 Batch = dict[str, torch.Tensor]
 
@@ -146,6 +148,14 @@ class Task(ABC):
     def derived(self) -> dict[str, Any]:
         """Settings of the task that its data have said, for a model that meets other data later."""
         return {}
+
+    @abstractmethod
+    def check_model(self, sites: Sites, model: str) -> None:
+        """Raise UserError where a backbone cannot read the examples.
+
+        Args:
+            sites: of the backbone. model: its name, for the line.
+        """
 
     @abstractmethod
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.tasks.base import Task
 from peftbench.tasks.image.encoded import EncodedImages, encode_images
@@ -78,6 +79,12 @@ class ImageTask(Task):
         """Decode a split; `processor` is the backbone's image processor."""
         preprocessing = preprocessing_of(processor, self.image_size)
         return encode_images(len(split), split.open, as_tensor(split.labels), preprocessing, self.augment)
+
+    def check_model(self, sites: Sites, model: str) -> None:
+        """Raise UserError where the backbone reads no images, or its patch does not divide their size."""
+        if sites.image is None:
+            raise UserError(f"task={self.name} has images, and model={model} reads texts: choose another task or model")
+        sites.image.grid(*preprocessing_of(sites.tokenizer, self.image_size).size)
 
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the images."""

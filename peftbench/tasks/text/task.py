@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from peftbench.backbones.sites import Sites
+from peftbench.errors import UserError
 from peftbench.tasks.base import Task
 from peftbench.tasks.text.batching import EncodedTexts, as_tensor, encode
 from peftbench.tasks.text.cache import LEAST_ROWS, cached
@@ -60,6 +62,11 @@ class TextTask(Task):
             processor,
             self.max_length,
         )
+
+    def check_model(self, sites: Sites, model: str) -> None:
+        """Raise UserError where the backbone reads no texts."""
+        if sites.image is not None:
+            raise UserError(f"task={self.name} has texts, and model={model} reads images: choose another task or model")
 
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the data; UserError where the tokenizer cannot read it."""
