@@ -1,4 +1,4 @@
-"""`peftbench predict`: a finished run's labels and probabilities for text of the user's own."""
+"""`peftbench predict`: a finished run's labels and probabilities for texts or images of the user's own."""
 
 import argparse
 import sys
@@ -15,8 +15,9 @@ from peftbench.commands.run_options import (
     chosen_run,
     working,
 )
-from peftbench.config.task import fill_text_task
+from peftbench.config.task import TextTaskConfig, fill_task
 from peftbench.errors import UserError
+from peftbench.serving.image_inputs import read_images
 from peftbench.serving.inputs import Row, read_input
 from peftbench.terminal import error_console
 
@@ -32,7 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="peftbench predict",
         description="Label text with a finished run: text on the line, in a file or on standard input. Every line"
-        " or row gets an answer, in order; one without text gets an empty one.",
+        " or row gets an answer, in order; one without text gets an empty one. A run on images labels image files, and"
+        " all in a folder.",
         epilog="A task of pairs takes its texts two by two on the line; in a file or on standard input a tab"
         " stands between the two. Several runs of one backbone answer a file together, whose column `task` says"
         " which of them each row is for: peftbench predict --runs mrpc=RUN rte=RUN FILE.",
@@ -42,7 +44,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--runs", nargs="+", metavar="TASK=RUN", help="several runs, each with the name that the column `task` has"
     )
     add_precision_argument(parser)
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="text to label; without any, standard input is read")
+    parser.add_argument(
+        "texts",
+        nargs="*",
+        metavar="TEXT|IMAGE",
+        help="text to label, or an image or a folder of them; without any, standard input is read",
+    )
     parser.add_argument(
         "--file",
         type=Path,
@@ -85,7 +92,11 @@ def main(argv: list[str]) -> int:
     if arguments.merged:
         check_mergeable(description.method["name"])
     choose_device(arguments.device)  # a mistake shows before anything is read
-    header, rows = read_input(arguments.texts, arguments.file, fill_text_task(description.task).text)
+    task = fill_task(description.task)
+    if isinstance(task, TextTaskConfig):
+        header, rows = read_input(arguments.texts, arguments.file, task.text)
+    else:
+        header, rows = read_images(arguments.texts, arguments.file)
     rows = through_first_text(rows)
     with working("loading the model"):
         predictor = load_predictor(record, "", arguments.device, arguments.merged, arguments.batch_size)
@@ -110,7 +121,7 @@ def show(
     if arguments.output is not None:
         outputs.write_csv(arguments.output, batches, header, labels)
     elif arguments.json:
-        outputs.print_json(batches)
+        outputs.print_json(batches, "image" if columns == ["image"] else "text")
     elif sys.stdout.isatty():
         outputs.print_table(batches, columns, labels)
     else:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from peftbench.serving.predictor import Answer, Example
+from peftbench.serving.predictor import Answer
+from peftbench.tasks.text.examples import Example
 
 Predict = Callable[[Sequence[Example], Sequence[str]], list[Answer]]
 

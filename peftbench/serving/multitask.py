@@ -17,9 +17,10 @@ from peftbench.serving.load import load_run_backbone
 from peftbench.serving.mixable import Way
 from peftbench.serving.mixing import mixer
 from peftbench.serving.passes import mixed_logits, passes, stretches
-from peftbench.serving.predictor import NO_ANSWER, Answer, Example, examples_wanted, read_answers, read_example
+from peftbench.serving.predictor import NO_ANSWER, Answer, read_answers
 from peftbench.serving.task_tensors import RegisteredTask, TaskTensors, read_recorded
 from peftbench.tasks.text.batching import EncodedTexts, encode, joined
+from peftbench.tasks.text.examples import Example, examples_wanted, read_example
 from peftbench.training.devices import use_device
 
 _MIB = 2**20

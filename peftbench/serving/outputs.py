@@ -16,8 +16,8 @@ Batch = list[tuple[Row, Answer]]
 SURE = "probability"
 
 
-def print_json(batches: Iterable[Batch]) -> None:
-    """Print an object a line: text (a list of two for a pair), prediction (null without text), probabilities.
+def print_json(batches: Iterable[Batch], key: str = "text") -> None:
+    """Print an object a line: what was given as `key` (a list of two for a pair), prediction (or null), probabilities.
 
     In front of them stands the task, where rows have one each.
     """
@@ -25,7 +25,7 @@ def print_json(batches: Iterable[Batch]) -> None:
         for row, answer in batch:
             text = row.texts[0] if len(row.texts) == 1 else row.texts
             line: dict[str, Any] = {} if row.task is None else {"task": row.task}
-            line |= {"text": text, "prediction": answer.prediction}
+            line |= {key: text, "prediction": answer.prediction}
             if answer.probabilities:
                 line["probabilities"] = answer.probabilities
             print(json.dumps(line, ensure_ascii=False))

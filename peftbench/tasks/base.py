@@ -113,6 +113,19 @@ class Examples(ABC):
 
 
 @dataclass(frozen=True)
+class Given:
+    """Examples to be answered.
+
+    Attributes:
+        split: those that can be. filled: their numbers among all that were given, of which there are `count`.
+    """
+
+    split: Any
+    filled: Sequence[int]
+    count: int
+
+
+@dataclass(frozen=True)
 class Task(ABC):
     """A data set in memory, and what is to be learned from it.
 
@@ -123,6 +136,7 @@ class Task(ABC):
         metrics: names, the primary one first.
         splits: by name; empty where only the form of the task is needed.
         source: where the data comes from, in words.
+        columns: what an example consists of, by name.
     """
 
     name: str
@@ -131,6 +145,7 @@ class Task(ABC):
     metrics: tuple[str, ...]
     splits: Mapping[str, Any]
     source: str
+    columns: tuple[str, ...]
 
     @abstractmethod
     def encode(self, split: Any, processor: Any, patch: int = 1) -> Examples:
@@ -148,6 +163,10 @@ class Task(ABC):
     def derived(self) -> dict[str, Any]:
         """Settings of the task that its data have said, for a model that meets other data later."""
         return {}
+
+    @abstractmethod
+    def read_examples(self, given: Any) -> Given:
+        """Return examples to be answered, as a user gives them; raises UserError where they are something else."""
 
     @abstractmethod
     def check_model(self, sites: Sites, model: str) -> None:

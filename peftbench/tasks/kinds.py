@@ -20,6 +20,12 @@ def reader_of(kind: str) -> ModuleType:
     return import_module(_READERS[kind])
 
 
+def blank_task(config: TaskConfig, labels: Sequence[str]) -> Task:
+    """Return a task without data, for examples that come from elsewhere; `labels` are the class names by index."""
+    task: Task = reader_of(config.kind).blank_task(config, labels)
+    return task
+
+
 def load_task(config: TaskConfig, splits: Sequence[str] | None = None) -> Task:
     """Read a task's splits.
 

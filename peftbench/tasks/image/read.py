@@ -56,7 +56,7 @@ def _task(config: ImageTaskConfig, labels: tuple[str, ...], splits: dict[str, Im
     size = tuple(config.image_size) if isinstance(config.image_size, list) else config.image_size
     objective = Classification(labels)
     metrics, augment = tuple(config.metrics), tuple(config.augment)
-    return ImageTask(config.name, objective, labels, metrics, splits, source, size, augment)
+    return ImageTask(config.name, objective, labels, metrics, splits, source, ("image",), size, augment)
 
 
 def _split(config: ImageTaskConfig, images: Images, labels: Sequence[str]) -> ImageSplit:

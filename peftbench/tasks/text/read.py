@@ -111,7 +111,8 @@ def _task(
     faults: tuple[str, ...],
 ) -> TextTask:
     objective: Objective = Classification(labels) if labels else Regression()
-    return TextTask(config.name, objective, labels, tuple(config.metrics), splits, source, config.max_length, faults)
+    columns, metrics = tuple(config.text), tuple(config.metrics)
+    return TextTask(config.name, objective, labels, metrics, splits, source, columns, config.max_length, faults)
 
 
 def _check_kind(config: "TextTaskConfig", labels: Sequence[str]) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
-from peftbench.tasks.base import Task
+from peftbench.tasks.base import Given, Task
 from peftbench.tasks.text.batching import EncodedTexts, as_tensor, encode
 from peftbench.tasks.text.cache import LEAST_ROWS, cached
 from peftbench.tasks.text.checks import text_warnings
+from peftbench.tasks.text.examples import read_examples
 
 _AT_ONCE = 1000
 
@@ -62,6 +63,12 @@ class TextTask(Task):
             processor,
             self.max_length,
         )
+
+    def read_examples(self, given: Any) -> Given:
+        """Return texts, or pairs, without the white space around them; one with an empty text is not answered."""
+        examples = read_examples(given, self.columns)
+        filled = [number for number, example in enumerate(examples) if all(example)]
+        return Given(TextSplit([examples[number] for number in filled]), filled, len(examples))
 
     def check_model(self, sites: Sites, model: str) -> None:
         """Raise UserError where the backbone reads no texts."""

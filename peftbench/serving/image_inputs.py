@@ -1,0 +1,40 @@
+"""The images to answer: files, folders of them, or a file that names one a line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from peftbench.errors import UserError
+from peftbench.serving.inputs import Input, Row, read_input
+from peftbench.tasks.image.files import images_in
+
+_COLUMN = "image"
+
+
+def read_images(paths: list[str], listed: Path | None) -> Input:
+    """Return a row for each image: those on the command line and in its folders, or those that a file names.
+
+    Args:
+        paths: files and folders. listed: a file with a path a line, or with a column `image`; without both, standard
+            input names them.
+
+    Raises UserError, also while the rows are walked, for a path that is not there and a folder without images.
+    """
+    if not paths:
+        return read_input([], listed, [_COLUMN])
+    if listed is not None:
+        raise UserError("give images on the line or with --file, not both")
+    return Input([_COLUMN], _rows(paths))
+
+
+def _rows(paths: list[str]) -> Iterator[Row]:
+    number = 0
+    for given in paths:
+        path = Path(given).expanduser()
+        if not path.exists():
+            raise UserError(f"no such image: {path}")
+        found = images_in(path) if path.is_dir() else [path]
+        if not found:
+            raise UserError(f"{path} holds no image")
+        for image in found:
+            number += 1
+            yield Row(number, (str(image),), [str(image)])

@@ -1,0 +1,145 @@
+"""A run on images as a user has it: trained, continued, scored again, asked, tabulated; and mistakes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model, ViTConfig, ViTImageProcessorPil, ViTModel
+
+import peftbench
+from peftbench.cli import main
+from peftbench.runs.record import Record
+
+_TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Folders of a tiny random DINOv2 and a ViT whose positions are of one size."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    Dinov2Model(Dinov2Config(**_TINY, mlp_ratio=2)).save_pretrained(folder / "dinov2")
+    size = {"height": 32, "width": 32}
+    BitImageProcessorPil(size={"shortest_edge": 36}, crop_size=size).save_pretrained(folder / "dinov2")
+    ViTModel(ViTConfig(**_TINY, intermediate_size=32), add_pooling_layer=False).save_pretrained(folder / "vit")
+    ViTImageProcessorPil(size=size).save_pretrained(folder / "vit")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Bright and dark images, 24 to train on, 8 to judge by."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 12), ("validation", 4)):
+        for label, low in (("dark", 0), ("bright", 180)):
+            (folder / split / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(low, low + 70, (30, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / label / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def command(models, pictures, tmp_path_factory):
+    """A function that returns the words of a training command."""
+    outputs = tmp_path_factory.mktemp("outputs")
+
+    def words(*overrides, model="dinov2"):
+        return [
+            *("train", "task=image_folder", f"task.dir={pictures}", "model=local", f"model.path={models / model}"),
+            *("trainer.epochs=3", "trainer.batch_size=8", "trainer.precision=fp32", "device=cpu", "threads=1"),
+            *("measure.latency=false", f"output_dir={outputs}", "method=lora", "trainer.lr=0.01", *overrides),
+        ]
+
+    words.outputs = outputs
+    return words
+
+
+@pytest.fixture(scope="module")
+def run(command):
+    """A finished run."""
+    assert main(command("task.augment=[flip,crop]")) == 0
+    (folder,) = command.outputs.glob("default/lora-image_folder-*")
+    return Record(folder)
+
+
+def test_it_learns_and_its_record_says_from_what(run):
+    result = run.read()
+    assert result.evaluations[0].metrics["accuracy"] == 1.0 and result.examples == {"train": 24, "validation": 8}
+    assert result.parameters.method == 2 * 4 * 16 * 8
+
+
+def test_scored_again_it_is_the_same(run, capsys):
+    assert main(["evaluate", str(run.folder), "--split", "validation", "--merged"]) == 0
+    assert "100.0 %" in capsys.readouterr().out
+
+
+def test_it_answers_files_folders_and_pictures(run, pictures, capsys):
+    dark, bright = pictures / "validation" / "dark" / "0.png", pictures / "validation" / "bright"
+    assert main(["predict", str(run.folder), str(dark), str(bright), "--json"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["prediction"] for answer in answers] == ["dark"] + ["bright"] * 4
+    assert answers[0]["image"] == str(dark)
+    predictor = peftbench.load(run.folder)
+    found = predictor.predict([dark.read_bytes(), Image.open(dark), str(dark), ""])
+    assert [answer.prediction for answer in found] == ["dark", "dark", "dark", None]
+    assert found[0].probabilities == found[1].probabilities == found[2].probabilities
+
+
+@pytest.mark.parametrize("model", ["dinov2", "vit"])
+def test_any_size_of_image_that_the_patch_divides(command, model):
+    line = command(
+        "task.image_size=[16,24]", "trainer.max_steps=2", "experiment=sizes", "measure.latency=true", model=model
+    )
+    assert main([*line, "measure.seconds=0.01", "measure.batches=[1]"]) == 0
+    folder = max(command.outputs.glob("sizes/*"), key=lambda path: path.stat().st_mtime)
+    (setting,) = Record(folder).read().latency.result["settings"]
+    assert setting["length"] == 6
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["task.image_size=20"], "20 x 20 pixels do not fall into the model's patches of 8 x 8"),
+        (["task=mrpc"], "task=mrpc has texts, and model=local reads images"),
+        (["task.max_length=16"], "max_length"),
+        (["task.dir=/nowhere"], "no such task folder: /nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line(command, capsys, overrides, said, data_dir, monkeypatch):
+    monkeypatch.setenv("PEFTBENCH_DATA", str(data_dir))
+    line = command(*overrides)
+    if "task=mrpc" in overrides:
+        line = [word for word in line if not word.startswith(("task=image", "task.dir"))]
+    assert main(line) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in error and "should not have happened" not in error
+
+
+def test_images_for_a_model_of_texts(command, tiny_model_dir, capsys):
+    line = [word for word in command(f"model.path={tiny_model_dir}") if "dinov2" not in word]
+    assert main(line) == 2
+    assert "task=image_folder has images, and model=local reads texts" in capsys.readouterr().err
+
+
+def test_a_model_without_its_processor_is_refused(command, models, tmp_path, capsys):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((models / "dinov2" / name).read_bytes())
+    assert main(command(f"model.path={tmp_path}")[:]) == 2
+    assert "it has no preprocessor_config.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["/nowhere.png"], "no such image: /nowhere.png"), ([], "is no image that can be read")],
+    ids=["missing", "damaged"],
+)
+def test_images_that_cannot_be_answered(run, tmp_path, words, said, capsys):
+    (tmp_path / "x.png").write_text("nothing")
+    assert main(["predict", str(run.folder), *(words or [str(tmp_path / "x.png")])]) == 2
+    assert said in capsys.readouterr().err
+    assert main(["serve", str(run.folder)]) == 2
+    assert "is of images, and texts are answered here" in capsys.readouterr().err
