@@ -62,7 +62,7 @@ def _task(
     config: "DenseTaskConfig", labels: tuple[str, ...], splits: dict[str, Any], size: Size, source: str
 ) -> DetectionTask:
     metrics, augment = tuple(config.metrics), tuple(config.augment)
-    return DetectionTask(config.name, Detection(labels), labels, metrics, splits, source, size, augment)
+    return DetectionTask(config.name, Detection(labels), labels, metrics, splits, source, ("image",), size, augment)
 
 
 def _split(place: Path, size: Size, classes: Sequence[str]) -> DenseSplit:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
-from peftbench.tasks.base import Batch, Task
+from peftbench.tasks.base import Batch, Given, Task
 from peftbench.tasks.image.augment import View
 from peftbench.tasks.image.encoded import EncodedImages, encode_images
 from peftbench.tasks.image.files import open_image
+from peftbench.tasks.image.given import check_reads_images, read_given
 from peftbench.tasks.image.preprocessing import preprocessing_of
 
 Size = tuple[int, int]  # height, width
@@ -147,6 +149,18 @@ class DenseTask(Task):
     def derived(self) -> dict[str, Any]:
         """The size, where the data said it."""
         return {"image_size": list(self.size)}
+
+    def read_examples(self, given: Any) -> Given:
+        """Return pictures, which must be files: what is answered is written under their names."""
+        found = read_given(given)
+        files = [image for image in found.images if isinstance(image, Path)]
+        if len(files) < len(found.images):
+            raise UserError(f"task {self.name} answers image files alone: give their paths")
+        return Given(DenseSplit(files, self.size), found.filled, found.count)
+
+    def check_model(self, sites: Sites, model: str) -> None:
+        """Raise UserError where the backbone reads no images."""
+        check_reads_images(sites, self.name, model)
 
     def seen(self, label: torch.Tensor, view: View) -> torch.Tensor:
         """Return one example's label as it is in a view of the picture."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,9 @@ from peftbench.errors import UserError
 from peftbench.tasks.base import Given, Task
 from peftbench.tasks.image.encoded import EncodedImages, encode_images
 from peftbench.tasks.image.files import open_image
+from peftbench.tasks.image.given import ImageSource, check_patches, check_reads_images, read_given
 from peftbench.tasks.image.preprocessing import preprocessing_of
 from peftbench.tasks.text.batching import as_tensor
-
-# a file, what is in one, or an image's values (height, width) grey or (height, width, 3), uint8
-ImageSource = Path | bytes | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -81,42 +79,18 @@ class ImageTask(Task):
         return encode_images(len(split), split.open, as_tensor(split.labels), preprocessing, self.augment)
 
     def read_examples(self, given: Any) -> Given:
-        """Return images: files by their path (none where that is empty), what is in them (bytes), or PIL's."""
-        if isinstance(given, str | bytes | Path) or not isinstance(given, Iterable):
-            raise UserError("predict takes a list of images (files, bytes or PIL's), not one: predict([…])")
-        images, filled, count = [], [], 0
-        for number, one in enumerate(given):
-            image, count = _source(one), number + 1
-            if image is None:
-                raise UserError(f"predict takes a list of images; example {number} is {str(one)[:60]!r}")
-            if not isinstance(image, Path) or image != Path():  # no name, no image
-                images.append(image)
-                filled.append(number)
-        names = [
-            str(image) if isinstance(image, Path) else f"image {n}" for n, image in zip(filled, images, strict=True)
-        ]
-        return Given(ImageSplit(images, names), filled, count)
+        """Return images: files by their path, what is in them (bytes), or PIL's."""
+        found = read_given(given)
+        return Given(ImageSplit(found.images, found.names), found.filled, found.count)
 
     def check_model(self, sites: Sites, model: str) -> None:
         """Raise UserError where the backbone reads no images, or its patch does not divide their size."""
-        if sites.image is None:
-            raise UserError(f"task={self.name} has images, and model={model} reads texts: choose another task or model")
-        sites.image.grid(*preprocessing_of(sites.tokenizer, self.image_size).size)
+        check_reads_images(sites, self.name, model)
+        check_patches(sites, preprocessing_of(sites.tokenizer, self.image_size).size)
 
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the images."""
         return [*_overlaps(self.splits), *_rare_classes(self.splits, self.labels)]
-
-
-def _source(given: Any) -> ImageSource | None:
-    """Return an image that was given, in the form a split keeps; None for anything else."""
-    if isinstance(given, list | tuple) and len(given) == 1:
-        (given,) = given
-    if isinstance(given, str):
-        return Path(given).expanduser()
-    if isinstance(given, Path | bytes):
-        return given
-    return np.asarray(given.convert("RGB")) if hasattr(given, "convert") else None
 
 
 def _overlaps(splits: Mapping[str, ImageSplit]) -> Iterator[str]:

@@ -62,7 +62,7 @@ def _task(
 ) -> SegmentationTask:
     objective = Segmentation(labels, size)
     return SegmentationTask(
-        config.name, objective, labels, tuple(config.metrics), splits, source, size, tuple(config.augment)
+        config.name, objective, labels, tuple(config.metrics), splits, source, ("image",), size, tuple(config.augment)
     )
 
 
