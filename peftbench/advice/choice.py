@@ -26,12 +26,13 @@ def choose_runs(runs: Sequence[Run]) -> tuple[list[PlannedRun], list[str]]:
     in the one with the highest mean score on validation.
     """
     ways: dict[str, dict[str, _Seeds]] = defaultdict(lambda: defaultdict(dict))
+    damaged = []
     for run in runs:  # from the oldest to the newest, which replaces one of the same seed
         try:
-            config = run.record.config()
-        except UserError:
-            continue
-        ways[_key(settings_of(config))][_way(config)][int(config["seed"])] = run, config
+            config = _config(run)
+            ways[_key(settings_of(config))][_way(config)][int(config["seed"])] = run, config
+        except UserError as error:
+            damaged.append(str(error))
     chosen = {method: max(by_way.values(), key=_standing) for method, by_way in ways.items()}
     labels = _labels({method: settings_of(next(iter(seeds.values()))[1]) for method, seeds in chosen.items()})
     everywhere = all(run.result and _has_test(run) for seeds in chosen.values() for run, _ in seeds.values())
@@ -43,7 +44,7 @@ def choose_runs(runs: Sequence[Run]) -> tuple[list[PlannedRun], list[str]]:
         if run.result
     ]
     several = [labels[method] for method, by_way in ways.items() if len(by_way) > 1]
-    remarks = []
+    remarks = [f"damaged and left out: {'; '.join(damaged)}"] if damaged else []
     if several:
         biased = "" if everywhere else ", which flatters it: the same examples are shown here"
         remarks.append(
@@ -51,6 +52,17 @@ def choose_runs(runs: Sequence[Run]) -> tuple[list[PlannedRun], list[str]]:
             f" taken{biased}: {', '.join(several)}"
         )
     return planned, remarks
+
+
+def _config(run: Run) -> dict[str, Any]:
+    """Return a run's config; raises UserError where it lacks what is read of it here."""
+    config, result = run.record.config(), run.result
+    assert result is not None
+    method, task = config["method"], config["task"]
+    told = [method.get("name"), task.get("name"), config["seed"]] if isinstance(task, dict) else []
+    if told != [result.method, result.task, result.seed] or result.primary not in (task.get("metrics") or ()):
+        raise UserError(f"{run.record.config_path} is not of the run that result.json tells of")
+    return config
 
 
 def _has_test(run: Run) -> bool:
@@ -69,7 +81,8 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a method is apart from its seed: settings that leave it as it was are left out."""
     method = config["method"]
     settings = {key: value for key, value in method.items() if key not in _OF_RUNS and value != NEUTRAL.get(key, ...)}
-    return {**settings, "adapters": sorted(method["adapters"])} if method.get("adapters") else settings
+    adapters = method.get("adapters")
+    return {**settings, "adapters": sorted(adapters)} if isinstance(adapters, dict) and adapters else settings
 
 
 def _way(config: Mapping[str, Any]) -> str:

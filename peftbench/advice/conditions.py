@@ -3,11 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from peftbench.tables.collect import Found, PlannedRun
+from peftbench.tables.collect import Found, PlannedRun, is_learned
 from peftbench.tables.table import Pair
-
-# what says where files and records lie here, or how a run is carried out, and not what is learned
-_HERE = ("seed", "output_dir", "experiment", "device", "threads", "force", "task.dir")
 
 
 def conditions(used: Sequence[Found]) -> dict[str, Any]:
@@ -23,9 +20,11 @@ def conditions(used: Sequence[Found]) -> dict[str, Any]:
     }
 
 
-def train_overrides(planned: PlannedRun) -> list[str]:
-    """Return what trains a run elsewhere too."""
-    return [line for line in planned.overrides if line.lstrip("+").partition("=")[0] not in _HERE]
+def train_overrides(planned: PlannedRun, elsewhere: bool = False) -> list[str]:
+    """Return what trains such a run with another seed; `elsewhere` leaves out which folder holds the data here."""
+    kept = () if elsewhere else ("task.dir",)
+    given = [line.partition("=") for line in planned.overrides]
+    return ["".join(line) for line in given if line[0] != "seed" and (is_learned(line[0]) or line[0] in kept)]
 
 
 def together(pairs: Sequence[Pair]) -> str:

@@ -1,7 +1,7 @@
 """What an answer must keep to, and which candidates do by the figures there are."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from peftbench.advice.comparison import Candidate, Comparison
 from peftbench.tables.columns import COLUMNS
@@ -53,6 +53,8 @@ def figures(candidate: Candidate, comparison: Comparison, tasks: int) -> dict[st
     """
     cells = candidate.cells
     found: dict[str, Cell] = {key: cells[key] for key in ("memory", "switch") if key in cells}
+    if "memory" in found:  # whose ends are the least and the most of the runs, and no interval
+        found["memory"] = replace(found["memory"], low=None, high=None)
     merged = cells.get("latency_merged")
     latency = merged if tasks == 1 and merged is not None and merged.value is not None else cells.get("latency")
     if latency is not None:

@@ -58,7 +58,8 @@ def find_own(output_dir: Path) -> list[OwnRuns]:
     for run in find_runs(output_dir, status=Status.FINISHED):
         result = run.result
         if result and result.origin and result.primary in SCORES:
-            groups[result.task, result.model, result.origin.data, result.origin.weights].append(run)
+            origin = result.origin
+            groups[result.task, result.model, result.primary, origin.data, origin.weights].append(run)
     found = []
     for (task, model, *_), runs in groups.items():
         current = [run for run in runs if run.result and is_current(run.result)]

@@ -6,7 +6,7 @@ from peftbench.advice.answer import Answer
 from peftbench.advice.comparison import OWN, SHIPPED, Candidate, Comparison
 from peftbench.advice.limits import Limits, columns
 from peftbench.tables.columns import COLUMNS
-from peftbench.tables.table import Pair, format_cell, format_interval
+from peftbench.tables.table import Cell, Column, Pair, format_cell, format_interval
 
 
 def evidence(comparison: Comparison) -> str:
@@ -52,11 +52,18 @@ def conclusion(said: Answer) -> str:
 
 
 def score(candidate: Candidate, comparison: Comparison) -> str:
-    """Write a candidate's score with its unit and what it is of: `80.4 ± 0.6 % (3 seeds, n = 408)`."""
+    """Write a candidate's score with its unit and what it is of: `80.4 (78.9 … 81.9) %, 3 seeds, n = 408`."""
     cell, column = candidate.cells[comparison.primary], comparison.score
     of = [f"{cell.n} seed{'s' if cell.n > 1 else ''}"] if cell.n else []
     of += [f"n = {comparison.examples:,}"] if comparison.examples else []
-    return f"{format_cell(cell, column)} {column.unit}".rstrip() + (f" ({', '.join(of)})" if of else "")
+    return f"{figure(cell, column)} {column.unit}".rstrip() + (f", {', '.join(of)}" if of else "")
+
+
+def figure(cell: Cell, column: Column) -> str:
+    """Write a figure with its interval, or with its deviation over seeds where no interval is known."""
+    if cell.value is None or cell.low is None or cell.low == cell.high:
+        return format_cell(cell, column)
+    return format_interval((cell.value, cell.low, cell.high), column)
 
 
 def points(pair: Pair) -> str:

@@ -42,7 +42,7 @@ def to_comparison(table: Table, found: Sequence[Found], kind: str = SHIPPED) -> 
     used = [run for run in found if run.used and run.result]
     if not used:
         raise UserError(f"table {table.name} has no finished runs: {table.command} trains them")
-    overrides = {run.planned.label: train_overrides(run.planned) for run in used}
+    overrides = {run.planned.label: train_overrides(run.planned, elsewhere=True) for run in used}
     methods = {run.planned.label: dict(run.planned.config["method"]) for run in used}
     return Comparison(
         kind=kind,

@@ -12,11 +12,12 @@ from peftbench.advice.answer import Answer
 from peftbench.advice.lab import NO_DECISION_TABLES
 from peftbench.advice.limits import Limits, columns
 from peftbench.tables.claims import FAILS, HOLDS, OPEN
-from peftbench.tables.table import format_cell, heading
+from peftbench.tables.table import heading
 
 _VERDICTS = {HOLDS: "agrees", FAILS: "contradicted", OPEN: "cannot be told"}
 _READING = (
-    "± over seeds; = tied: cannot be told from the highest, < scores lower for certain, ? not compared with it",
+    "(…): 95 % interval; ±: standard deviation over the seeds",
+    "= tied: cannot be told from the highest, < scores lower for certain, ? not compared with it",
     "front: within the limits none surpasses it in score, share, latency and training memory at once, by the estimates",
     "latency: at batch 1, merged where one task is served and the method merges; weights: backbone and methods, fp32",
 )
@@ -56,18 +57,17 @@ def _figures(said: Answer, limits: Limits) -> Table:
     for title in (heading(comparison.score), "to the highest", *map(heading, shown.values())):
         table.add_column(Text(title), justify="right")
     table.add_column("front")
-    table.add_column("over a limit")
+    if limited := bool(said.over or said.lacking):
+        table.add_column("over its limit")
     marks = {pair.row: f"= {sentences.points(pair)}" for pair in said.ties}
     marks |= {pair.row: f"< {sentences.points(pair)}" for pair in said.lower}
     marks |= dict.fromkeys(said.not_compared, "?")
     for one in said.candidates:
+        score, costs = one.cells.get(comparison.primary), said.costs[one.label]
         out = [*said.over.get(one.label, []), *(f"{key}: not measured" for key in said.lacking.get(one.label, []))]
+        cells = [sentences.figure(score, comparison.score) if score else "–", marks.get(one.label, "–")]
+        cells += [sentences.figure(costs[key], column) if key in costs else "–" for key, column in shown.items()]
+        cells += ["front" if one.label in said.front else "", *([", ".join(out)] if limited else [])]
         style = "bold" if one is said.best else "dim" if out else ""
-        score = one.cells.get(comparison.primary)
-        cells = [format_cell(score, comparison.score) if score else "–"]
-        cells += ["–" if out or one is said.best else marks.get(one.label, "–")]
-        costs = said.costs[one.label]
-        cells += [format_cell(costs[key], column) if key in costs else "–" for key, column in shown.items()]
-        cells += ["front" if one.label in said.front else "", ", ".join(out)]
         table.add_row(*(Text(text, style) for text in (one.label, *cells)))
     return table

@@ -178,11 +178,16 @@ def _with_change(run: Found, like: Run | None) -> Found:
 def _learned(overrides: Iterable[str]) -> frozenset[str]:
     """Return the overrides that decide what is learned, in one spelling, the seed always among them."""
     settings = {"seed": "0"}
-    for override in overrides:
+    for override in filter(is_learned, overrides):
         key, _, value = override.lstrip("+").partition("=")
-        if key not in _NOT_LEARNED and key.split(".")[0].split("/")[0] not in _NOT_LEARNED_GROUPS:
-            settings[key] = value
+        settings[key] = value
     return frozenset(f"{key}={value}" for key, value in settings.items())
+
+
+def is_learned(override: str) -> bool:
+    """Tell whether an override decides what a run learns, and not where it is filed or how it is carried out."""
+    key = override.lstrip("+").partition("=")[0]
+    return key not in _NOT_LEARNED and key.split(".")[0].split("/")[0] not in _NOT_LEARNED_GROUPS
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

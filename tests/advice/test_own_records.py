@@ -5,7 +5,6 @@ from planted import plant
 from records import age
 
 from peftbench.advice.records import compare_own, find_own
-from peftbench.runs.record import Record
 
 ADAPTER, LORA = {"name": "adapter", "bottleneck": 8, "layers": "all"}, {"name": "lora", "rank": 8}
 GOOD, BAD = (0.85, 0.84), (0.7, 0.71)
@@ -67,6 +66,15 @@ def test_runs_of_other_code_and_damaged_ones_are_left_out_and_said(tmp_path, com
     assert any(note.startswith("ia3, seed 0: ") and "is damaged" in note for note in found.notes)
 
 
+def test_a_record_with_the_config_of_another_run_is_left_out_and_said(tmp_path, compared):
+    plant(tmp_path, ADAPTER, GOOD)
+    plant(tmp_path, LORA, GOOD)
+    plant(tmp_path, {"name": "ia3"}, GOOD)[1].update(method="bitfit")
+    found = compared()
+    assert next(one for one in found.candidates if one.label == "ia3").cells["accuracy"].n == 1
+    assert any(note.startswith("damaged and left out: ") and "ia3-mrpc" in note for note in found.notes)
+
+
 def test_other_tasks_models_and_data_are_other_comparisons(tmp_path):
     plant(tmp_path, LORA, GOOD)
     plant(tmp_path, LORA, GOOD, task="cola", training_rows=8551)
@@ -93,6 +101,5 @@ def test_one_seed_each_compares_nothing(tmp_path, compared):
 def test_what_trains_a_candidate_leaves_out_where_things_lie(tmp_path, compared):
     plant(tmp_path, LORA, GOOD)
     plant(tmp_path, ADAPTER, GOOD)
-    assert isinstance(Record(tmp_path), Record)
     lora = next(one for one in compared().candidates if one.label == "lora r = 8")
     assert lora.overrides == ["method=lora", "method.rank=8", "task=mrpc"]

@@ -47,7 +47,8 @@ def test_the_highest_its_tie_and_what_is_lower(outputs, ask):
     evidence = method["evidence"]
     assert (evidence["kind"], evidence["examples"], evidence["seeds"]) == ("own records", 600, 4)
     assert (
-        "(4 seeds, n = 600)" in method["sentence"] and "The cheapest tied with it is lora r = 8" in method["sentence"]
+        " %, 4 seeds, n = 600." in method["sentence"]
+        and "The cheapest tied with it is lora r = 8" in method["sentence"]
     )
 
 
@@ -125,10 +126,11 @@ def test_the_terminal_shows_figures_answer_and_command(outputs, capsys):
     shown = capsys.readouterr().out
     lines = shown.splitlines()
     assert lines[0] == "limits: latency ≤ 1.08 × bare"
-    assert any(line.startswith("Answer: full, highest accuracy 85.1 ± 0.3 % (4 seeds, n = 600).") for line in lines)
+    (line,) = [line for line in lines if line.startswith("Answer: full, highest accuracy 85.1 (")]
+    assert " %, 4 seeds, n = 600. The cheapest tied with it is lora r = 8: −0.1 (" in line
     assert "  peftbench train method=full task=mrpc" in lines
     (adapter,) = [line for line in lines if line.startswith("adapter m = 64 ") and line.rstrip().endswith("latency")]
-    assert "70.0 ± 0.8" in adapter
+    assert "70.0 (6" in adapter
     assert "decision tables (9.2, 10.2) are not among peftbench's sources" in shown
 
 
@@ -164,3 +166,14 @@ def test_it_needs_no_torch(outputs):
         "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_runs_as_they_are_trained_on_a_task_of_scores(train_tiny, ask):
+    for method in (["method=head"], ["method=lora", "method.rank=2"]):
+        for seed in (0, 1):
+            record = train_tiny("scores", *method, f"seed={seed}", "trainer.max_steps=2")
+    method, *_ = ask(record.folder.parents[1], "--task-type", "regression")
+    assert (method["evidence"]["kind"], method["evidence"]["primary"]) == ("own records", "pearson")
+    lora = next(one for one in method["candidates"] if one["label"] == "lora r = 2")
+    assert {"method=lora", "method.rank=2", "task=stsb"} <= set(lora["overrides"])
+    assert not any(line.startswith(("seed=", "output_dir=")) for line in lora["overrides"])
