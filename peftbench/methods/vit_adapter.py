@@ -1,0 +1,318 @@
+"""ViT-Adapter (Chen et al. 2023): a pyramid of four maps grown beside a plain ViT, each taking from the other.
+
+A spatial prior gives tokens on three grids. Before every block of layers an injector adds to the ViT's patches what
+they take from these tokens, behind it an extractor gives the tokens what they take from the patches; the pyramid is the
+tokens, the prior's finest map and the ViT's states together (§3.1). Sizes, starts and the two forms follow the
+official code: detection adds the last state to every map, segmentation the state behind interaction i to map i.
+
+As published the whole ViT trains (without its class token, which the official code keeps for BEiT alone). A frozen ViT
+is not the authors': it keeps its special tokens, so that its patches start bit for bit as the bare backbone's. Nor is a
+classifier, which reads the mean of the coarsest map.
+
+The pyramid follows the grid of the patches, whatever their size: its maps have 4, 2, 1 and ½ cells a patch, and the
+prior sees the image at 16 pixels a patch. For patches of 14 pixels the authors resample the ViT's first map to 16
+instead, which a frozen ViT was not trained with.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from peftbench.backbones.attachments import Handle
+from peftbench.backbones.site import Site, SiteHandle
+from peftbench.backbones.sites import Sites
+from peftbench.errors import UserError
+from peftbench.methods.base import Method, check_at_least, check_choice
+from peftbench.methods.deformable_attention import DeformableAttention
+from peftbench.methods.interaction import (
+    LEVELS,
+    Extractor,
+    Grid,
+    Injector,
+    Sizes,
+    as_maps,
+    count_extractor,
+    count_injector,
+)
+from peftbench.methods.spatial_prior import SpatialPrior, count_spatial_prior
+
+_PRIOR_PATCH = 16  # pixels of a patch as the prior sees the image
+_EXTRA_EXTRACTORS = 2
+
+
+@dataclass(frozen=True)
+class VitAdapterConfig:
+    """Settings of ViT-Adapter; those that are None are as published for the ViT's width.
+
+    Attributes:
+        train_backbone: whether the ViT trains too, as published.
+        form: detection | segmentation: which of the ViT's states are added to the maps.
+        special_tokens: drop | keep the ViT's class token and registers; None drops them where the ViT trains.
+        interactions: number of injectors and extractors, at equal distances; 4 for form=segmentation.
+        heads: of the deformable attention; None is 6, from a width of 768 on width / 64.
+        ratio: of its values' width to the ViT's; None is 1, from a width of 768 on 0.5.
+        points: places that a head looks at in a map.
+        prior_width: channels of the spatial prior's stem.
+        ffn_ratio: of the extractors' feed-forward part to the ViT's width.
+        drop_path: probability with which that part is left out for an example in training; None is 0.2, below a width
+            of 384 0.1.
+    """
+
+    train_backbone: bool = True
+    form: str = "detection"
+    special_tokens: str | None = None
+    interactions: int = 4
+    heads: int | None = None
+    ratio: float | None = None
+    points: int = 4
+    prior_width: int = 64
+    ffn_ratio: float = 0.25
+    drop_path: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("form", self.form, ("detection", "segmentation"))
+        if self.special_tokens is not None:
+            check_choice("special_tokens", self.special_tokens, ("drop", "keep"))
+        check_at_least("interactions", self.interactions, 1)
+        for name in ("heads", "points", "prior_width"):
+            if (value := getattr(self, name)) is not None:
+                check_at_least(name, value, 1)
+        for name in ("ratio", "ffn_ratio"):
+            if (value := getattr(self, name)) is not None and not 0 < value <= 4:
+                raise UserError(f"method.{name}={value:g} must be above 0 and at most 4")
+        if self.drop_path is not None and not 0 <= self.drop_path < 1:
+            raise UserError(f"method.drop_path={self.drop_path:g} must be 0 or more and below 1")
+        if self.form == "segmentation" and self.interactions != 4:
+            raise UserError(
+                f"method.form=segmentation adds a state to each of four maps: method.interactions={self.interactions}"
+                " must be 4, or take form=detection"
+            )
+
+    @property
+    def keeps_special_tokens(self) -> bool:
+        """Whether the ViT keeps its class token and registers."""
+        return not self.train_backbone if self.special_tokens is None else self.special_tokens == "keep"
+
+    def sizes(self, width: int) -> Sizes:
+        """Return the sizes at a ViT's width; UserError where they do not go together."""
+        large = width >= 768
+        heads = self.heads or (width // 64 if large else math.gcd(6, width))
+        ratio = self.ratio or (0.5 if large else 1.0)
+        if int(ratio * width) % heads or not int(ratio * width):
+            raise UserError(
+                f"method.heads={heads} must divide the values' width {int(ratio * width)} (method.ratio={ratio:g} times"
+                f" the ViT's {width})"
+            )
+        drop_path = (0.1 if width < 384 else 0.2) if self.drop_path is None else self.drop_path
+        return Sizes(width, heads, self.points, ratio, max(1, int(self.ffn_ratio * width)), drop_path)
+
+
+class Interaction(nn.Module):
+    """What stands before and behind one block of layers."""
+
+    def __init__(self, sizes: Sizes, extractors: int) -> None:
+        super().__init__()
+        self.injector = Injector(sizes)
+        self.extractors = nn.ModuleList(Extractor(sizes) for _ in range(extractors))
+
+    def extract(self, c: torch.Tensor, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Return the pyramid's tokens with what each extractor takes from the patches."""
+        for extractor in self.extractors:
+            c = extractor(c, x, grid)
+        return c
+
+
+@dataclass
+class _Pass:
+    """What a forward pass holds between its hooks.
+
+    Each interaction has its own entry, so that a layer computed again in the backward pass finds what it found before.
+
+    Attributes:
+        grid: of the patches. finest: the prior's map. tokens: before each interaction. states: behind each.
+    """
+
+    grid: Grid = Grid(0, 0)
+    finest: torch.Tensor | None = None
+    tokens: dict[int, torch.Tensor] = field(default_factory=dict)
+    states: dict[int, torch.Tensor] = field(default_factory=dict)
+
+
+class VitAdapter(Method, name="vit_adapter"):
+    """The spatial prior, the interactions and what makes the pyramid of them."""
+
+    config_class = VitAdapterConfig
+    config: VitAdapterConfig
+    makes_pyramid = True
+
+    def __init__(self, config: VitAdapterConfig, sites: Sites) -> None:
+        super().__init__(config, sites)
+        _check(config, sites)
+        width, last = sites.hidden, config.interactions - 1
+        sizes = config.sizes(width)
+        self.prior = SpatialPrior(sites.image.channels, config.prior_width, width)
+        self.levels = nn.Parameter(torch.randn(LEVELS, width))
+        self.interactions = nn.ModuleList(
+            Interaction(sizes, 1 + _EXTRA_EXTRACTORS * (number == last)) for number in range(config.interactions)
+        )
+        self.up = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(1 + LEVELS))
+        _initialise(self)
+        if config.train_backbone:
+            self.train_backbone(sites, _names_reached(config, sites))
+        self._maps: list[torch.Tensor] | None = None
+
+    def pyramid(self) -> Sequence[torch.Tensor] | None:
+        """Return the four maps, (batch, width, rows, columns), of the last pass, the finest first; None before any."""
+        return self._maps
+
+    def hook(self, sites: Sites) -> Iterator[Handle]:
+        """Let the pyramid grow beside the layers."""
+        if sites.rows is not None:
+            raise UserError("method=vit_adapter makes a pyramid of a whole batch: it shares no pass with other methods")
+        now = _Pass()
+
+        def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            self._maps = None
+            self.train(module.training)
+            self._begin(now, sites, args[0] if args else kwargs["pixel_values"])
+
+        def end(module: nn.Module, args: tuple, output: Any) -> None:
+            self._maps = self._pyramid(now)
+            now.tokens.clear()
+            now.states.clear()
+
+        yield sites.base.register_forward_pre_hook(begin, with_kwargs=True)
+        for number, (first, last) in enumerate(blocks(len(sites.layers), self.config.interactions)):
+            entry = Site(sites.layers[first], entry=True, name="layer", layer=first)
+            yield entry.replace(lambda x, number=number: self._inject(now, sites, number, x))
+
+            def leave(module: nn.Module, args: tuple, output: Any, number: int = number) -> None:
+                self._extract(now, number, output[0] if isinstance(output, tuple) else output)
+
+            exit = Site(sites.layers[last], name="layer", layer=last)
+            yield SiteHandle(exit, exit.module.register_forward_hook(leave))
+        yield sites.base.register_forward_hook(end)
+
+    def _begin(self, now: _Pass, sites: Sites, pixels: torch.Tensor) -> None:
+        now.grid = _grid(sites, pixels)
+        size = _PRIOR_PATCH * now.grid.rows, _PRIOR_PATCH * now.grid.columns
+        if pixels.shape[-2:] != size:
+            pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
+        now.finest, *maps = self.prior(pixels.to(self.levels.dtype))
+        tokens = [each.flatten(2).transpose(1, 2) + level for each, level in zip(maps, self.levels, strict=True)]
+        now.tokens[0] = torch.cat(tokens, 1)
+
+    def _inject(self, now: _Pass, sites: Sites, number: int, x: torch.Tensor) -> torch.Tensor:
+        patches = now.grid.rows * now.grid.columns
+        others = x.shape[1] - patches
+        if not number and others != sites.image.special:
+            raise UserError(
+                "method=vit_adapter needs the patches' grid: another method attached with it puts tokens in or out"
+            )
+        injected = self.interactions[number].injector(x[:, others:], now.tokens[number], now.grid)
+        if not others or not self.config.keeps_special_tokens:
+            return injected
+        return torch.cat([x[:, :others], injected], 1)
+
+    def _extract(self, now: _Pass, number: int, output: torch.Tensor) -> None:
+        state = output[:, -now.grid.rows * now.grid.columns :]
+        now.states[number] = state
+        now.tokens[number + 1] = self.interactions[number].extract(now.tokens[number], state, now.grid)
+
+    def _pyramid(self, now: _Pass) -> list[torch.Tensor]:
+        """Return the prior's and the tokens' maps with the ViT's states added, normed."""
+        last = self.config.interactions - 1
+        maps = as_maps(now.tokens[last + 1], now.grid)
+        maps = [self.up(maps[0]) + now.finest, *maps]
+        found = []
+        for number, (each, norm) in enumerate(zip(maps, self.norms, strict=True)):
+            state = now.states[number if self.config.form == "segmentation" else last]
+            state = state.transpose(1, 2).unflatten(2, now.grid.shape).to(each.dtype)
+            if state.shape != each.shape:
+                state = F.interpolate(state, each.shape[-2:], mode="bilinear", align_corners=False)
+            found.append(norm(each + state))
+        return found
+
+    @property
+    def keeps_first_row(self) -> bool:
+        """The head reads the pyramid, which is made of every row."""
+        return False
+
+    @staticmethod
+    def count(config: VitAdapterConfig, sites: Sites) -> int:
+        """Prior, 3d of the levels, interactions, up-sampling (4d + 1)d, norms 8d; with the ViT what of it is read."""
+        _check(config, sites)
+        width, sizes = sites.hidden, config.sizes(sites.hidden)
+        extractors = config.interactions + _EXTRA_EXTRACTORS
+        added = (
+            count_spatial_prior(sites.image.channels, config.prior_width, width)
+            + config.interactions * count_injector(sizes)
+            + extractors * count_extractor(sizes)
+            + (4 * width + 1) * width
+            + (LEVELS + 2 * (1 + LEVELS)) * width
+        )
+        if not config.train_backbone:
+            return added
+        names = set(_names_reached(config, sites))
+        return added + sum(p.numel() for name, p in sites.backbone_parameters() if name in names)
+
+
+def blocks(layers: int, interactions: int) -> list[tuple[int, int]]:
+    """Return the first and last layer of each block; where they cannot be alike the first ones are the longer."""
+    least, longer = divmod(layers, interactions)
+    ends = [(least + 1) * (number + 1) - max(0, number + 1 - longer) for number in range(interactions)]
+    return [(start, end - 1) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _check(config: VitAdapterConfig, sites: Sites) -> None:
+    if sites.image is None:
+        raise UserError("method=vit_adapter is for images: choose a vision model, such as model=dinov2_small_focus")
+    if len(sites.layers) < config.interactions:
+        raise UserError(
+            f"method.interactions={config.interactions} needs as many layers, and the model has {len(sites.layers)}"
+        )
+
+
+def _grid(sites: Sites, pixels: torch.Tensor) -> Grid:
+    height, width = pixels.shape[-2:]
+    rows, columns = sites.image.grid(height, width)
+    if rows % 2 or columns % 2:
+        raise UserError(
+            f"images of {height} x {width} pixels give {rows} x {columns} patches, and the pyramid's coarsest map halves"
+            f" them: choose a size that is a multiple of {2 * max(sites.image.patch)}"
+        )
+    return Grid(rows, columns)
+
+
+def _names_reached(config: VitAdapterConfig, sites: Sites) -> list[str]:
+    """Return the names of the backbone's parameters that the pyramid depends on: nothing behind the layers is one."""
+    dropped = () if config.keeps_special_tokens else sites.layout.special_tokens
+    behind = ("layernorm", "norm", "post_layernorm", "pooler")
+    unread = (*(f"embeddings.{name}" for name in (*dropped, "mask_token")), *behind)
+    return [
+        name
+        for name, _ in sites.backbone_parameters()
+        if not any(name == each or name.startswith(f"{each}.") for each in unread)
+    ]
+
+
+def _initialise(module: nn.Module) -> None:
+    """Draw the linear maps and convolutions as the official code does; the attention has a start of its own."""
+    for child in module.children():
+        if isinstance(child, DeformableAttention):
+            continue
+        if isinstance(child, nn.Linear):
+            nn.init.trunc_normal_(child.weight, std=0.02)
+            nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.Conv2d | nn.ConvTranspose2d):
+            fan_out = math.prod(child.kernel_size) * child.out_channels // child.groups
+            nn.init.normal_(child.weight, std=math.sqrt(2 / fan_out))
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        _initialise(child)
