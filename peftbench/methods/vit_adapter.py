@@ -142,6 +142,12 @@ class _Pass:
     tokens: dict[int, torch.Tensor] = field(default_factory=dict)
     states: dict[int, torch.Tensor] = field(default_factory=dict)
 
+    def clear(self) -> None:
+        """Hold nothing any more."""
+        self.finest = None
+        self.tokens.clear()
+        self.states.clear()
+
 
 class VitAdapter(Method, name="vit_adapter"):
     """The spatial prior, the interactions and what makes the pyramid of them."""
@@ -155,7 +161,7 @@ class VitAdapter(Method, name="vit_adapter"):
         _check(config, sites)
         width, last = sites.hidden, config.interactions - 1
         sizes = config.sizes(width)
-        self.prior = SpatialPrior(sites.image.channels, config.prior_width, width)
+        self.prior = SpatialPrior(sites.base.config.num_channels, config.prior_width, width)
         self.levels = nn.Parameter(torch.randn(LEVELS, width))
         self.interactions = nn.ModuleList(
             Interaction(sizes, 1 + _EXTRA_EXTRACTORS * (number == last)) for number in range(config.interactions)
@@ -179,13 +185,14 @@ class VitAdapter(Method, name="vit_adapter"):
 
         def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
             self._maps = None
+            now.clear()
             self.train(module.training)
             self._begin(now, sites, args[0] if args else kwargs["pixel_values"])
 
         def end(module: nn.Module, args: tuple, output: Any) -> None:
             self._maps = self._pyramid(now)
-            now.tokens.clear()
-            now.states.clear()
+            if not torch.is_grad_enabled():
+                now.clear()
 
         yield sites.base.register_forward_pre_hook(begin, with_kwargs=True)
         for number, (first, last) in enumerate(blocks(len(sites.layers), self.config.interactions)):
@@ -251,7 +258,7 @@ class VitAdapter(Method, name="vit_adapter"):
         width, sizes = sites.hidden, config.sizes(sites.hidden)
         extractors = config.interactions + _EXTRA_EXTRACTORS
         added = (
-            count_spatial_prior(sites.image.channels, config.prior_width, width)
+            count_spatial_prior(sites.base.config.num_channels, config.prior_width, width)
             + config.interactions * count_injector(sizes)
             + extractors * count_extractor(sizes)
             + (4 * width + 1) * width
@@ -291,15 +298,12 @@ def _grid(sites: Sites, pixels: torch.Tensor) -> Grid:
 
 
 def _names_reached(config: VitAdapterConfig, sites: Sites) -> list[str]:
-    """Return the names of the backbone's parameters that the pyramid depends on: nothing behind the layers is one."""
-    dropped = () if config.keeps_special_tokens else sites.layout.special_tokens
-    behind = ("layernorm", "norm", "post_layernorm", "pooler")
-    unread = (*(f"embeddings.{name}" for name in (*dropped, "mask_token")), *behind)
-    return [
-        name
-        for name, _ in sites.backbone_parameters()
-        if not any(name == each or name.startswith(f"{each}.") for each in unread)
-    ]
+    """Return the names of the backbone's parameters that the pyramid depends on: embeddings and layers."""
+    layout = sites.layout
+    read = tuple(f"{path}." for path in ("embeddings", layout.embeddings, layout.layers.partition(".")[0]))
+    dropped = () if config.keeps_special_tokens else layout.special_tokens or ()
+    unread = {f"embeddings.{name}" for name in (*dropped, "mask_token")}
+    return [name for name, _ in sites.backbone_parameters() if name.startswith(read) and name not in unread]
 
 
 def _initialise(module: nn.Module) -> None:

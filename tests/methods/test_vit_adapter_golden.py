@@ -86,8 +86,9 @@ class Golden:
             value.backward(retain_graph=True)
             largest = max(float(tensor.abs().max()) for tensor in expected.values())
             for name, tensor in expected.items():
-                found = parameters[ours(name)].grad
-                assert (found - tensor).abs().max() <= self.tolerance * max(float(tensor.abs().max()), 1e-3 * largest)
+                # what float32 rounds away of a small gradient, float64 shows
+                scale = max(float(tensor.abs().max()), 1e-3 * largest) if wide else largest
+                assert (parameters[ours(name)].grad - tensor).abs().max() <= self.tolerance * scale
 
     @property
     def tolerance(self) -> float:
