@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from peftbench.backbones.feature_maps import Grid, PlainPyramid, as_map, patch_states
+from peftbench.backbones.feature_maps import Grid, PlainPyramid, ResizedPyramid, as_map, patch_states
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import Backbone
+from peftbench.backbones.pyramid_classifier import PyramidClassifier
 from peftbench.backbones.sites import Sites
 
 # beside the heat maps of detection: width, height, offset in x and in y
@@ -45,13 +46,13 @@ class UperNet(nn.Module):
         from transformers.models.upernet.modeling_upernet import UperNetHead
 
         super().__init__()
-        self.pyramid = None if brought else PlainPyramid(width)
-        widths = [width] * 4 if self.pyramid is None else list(self.pyramid.widths)
-        self.decoder = UperNetHead(UperNetConfig(hidden_size=_HIDDEN, num_labels=classes), widths)
+        self.brought = brought
+        self.pyramid = ResizedPyramid(width) if brought else PlainPyramid(width)
+        self.decoder = UperNetHead(UperNetConfig(hidden_size=_HIDDEN, num_labels=classes), list(self.pyramid.widths))
 
     def forward(self, states: torch.Tensor, grid: Grid, maps: Sequence[torch.Tensor] | None) -> torch.Tensor:
         """Return logits, (batch, classes, rows, columns), at the finest map of the pyramid."""
-        if self.pyramid is not None:
+        if maps is None or not self.brought:
             maps = self.pyramid(as_map(states, grid))
         logits: torch.Tensor = self.decoder(maps)
         return logits
@@ -67,9 +68,9 @@ class CenterPoints(nn.Module):
     def __init__(self, width: int, classes: int, brought: bool) -> None:
         """`brought`: the method makes the pyramid, `width` features a map."""
         super().__init__()
-        self.pyramid = None if brought else PlainPyramid(width)
-        widths = [width] * 4 if self.pyramid is None else self.pyramid.widths
-        self.lateral = nn.ModuleList(nn.Conv2d(each, _HIDDEN, 1) for each in widths)
+        self.brought = brought
+        self.pyramid = ResizedPyramid(width) if brought else PlainPyramid(width)
+        self.lateral = nn.ModuleList(nn.Conv2d(each, _HIDDEN, 1) for each in self.pyramid.widths)
         self.smooth = _convolution(_HIDDEN)
         self.heat = nn.Sequential(_convolution(_HIDDEN), nn.Conv2d(_HIDDEN, classes, 1))
         self.boxes = nn.Sequential(_convolution(_HIDDEN), nn.Conv2d(_HIDDEN, _BOX_CHANNELS, 1))
@@ -77,9 +78,8 @@ class CenterPoints(nn.Module):
 
     def forward(self, states: torch.Tensor, grid: Grid, maps: Sequence[torch.Tensor] | None) -> torch.Tensor:
         """Return (batch, classes + 4, rows, columns): logits of the heat maps, log width and height, offsets."""
-        if self.pyramid is not None:
+        if maps is None or not self.brought:
             maps = self.pyramid(as_map(states, grid))
-        assert maps is not None
         *finer, x = (lateral(each) for lateral, each in zip(self.lateral, maps, strict=True))
         for each in reversed(finer):
             x = each + F.interpolate(x, each.shape[-2:], mode="bilinear", align_corners=False)
@@ -94,7 +94,7 @@ def _convolution(width: int) -> nn.Sequential:
 
 
 class DenseModel(nn.Module):
-    """An encoder under a head that answers at every place of a map: what a batch of pixels is given to."""
+    """An encoder under a head that reads maps of its features: what a batch of pixels is given to."""
 
     base_model_prefix = "encoder"
     main_input_name = "pixel_values"
@@ -116,6 +116,7 @@ DENSE_HEADS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "linear": lambda width, classes, brought: LinearHead(width, classes),
     "upernet": UperNet,
     "center_points": CenterPoints,
+    "classifier": lambda width, classes, brought: PyramidClassifier(width, classes),
 }
 
 

@@ -84,3 +84,17 @@ class PlainPyramid(nn.Module):
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(batch, width, rows, columns) → four maps, the finest first."""
         return [self.finest(x), self.finer(x), x, F.max_pool2d(x, 2, ceil_mode=True)]
+
+
+class ResizedPyramid(nn.Module):
+    """Four maps made of one by resizing alone: what stands in for a method's pyramid where that is not attached."""
+
+    def __init__(self, width: int) -> None:
+        """`width`: features of the map."""
+        super().__init__()
+        self.widths = (width, width, width, width)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """(batch, width, rows, columns) → four maps of as many features, the finest first."""
+        sides = [[round(factor * side) for side in x.shape[-2:]] for factor in (4, 2, 1, 0.5)]
+        return [F.interpolate(x, each, mode="bilinear", align_corners=False) for each in sides]

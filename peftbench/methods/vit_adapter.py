@@ -7,7 +7,7 @@ official code: detection adds the last state to every map, segmentation the stat
 
 As published the whole ViT trains (without its class token, which the official code keeps for BEiT alone). A frozen ViT
 is not the authors': it keeps its special tokens, so that its patches start bit for bit as the bare backbone's. Nor is a
-classifier, which reads the mean of the coarsest map.
+classifier, which reads the means of the four maps.
 
 The pyramid follows the grid of the patches, whatever their size: its maps have 4, 2, 1 and ½ cells a patch, and the
 prior sees the image at 16 pixels a patch. For patches of 14 pixels the authors resample the ViT's first map to 16
@@ -24,6 +24,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from peftbench.backbones.attachments import Handle
+from peftbench.backbones.dense_heads import add_dense_head
+from peftbench.backbones.heads import HeadedBackbone
+from peftbench.backbones.load import Backbone
 from peftbench.backbones.site import Site, SiteHandle
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
@@ -172,6 +175,14 @@ class VitAdapter(Method, name="vit_adapter"):
         if config.train_backbone:
             self.train_backbone(sites, _names_reached(config, sites))
         self._maps: list[torch.Tensor] | None = None
+
+    @classmethod
+    def put_head(
+        cls, config: VitAdapterConfig, backbone: Backbone, labels: Sequence[str], texts: int
+    ) -> HeadedBackbone:
+        """Put a classifier on the means of the four maps."""
+        _check(config, backbone.sites)
+        return add_dense_head(backbone, "classifier", len(labels) or 1, brought=True)
 
     def pyramid(self) -> Sequence[torch.Tensor] | None:
         """Return the four maps, (batch, width, rows, columns), of the last pass, the finest first; None before any."""

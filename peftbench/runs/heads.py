@@ -23,7 +23,7 @@ def put_head(
     """
     if not isinstance(task, DenseTaskConfig):
         return kind.put_head(config, backbone, labels, task.texts)
-    if kind.put_head.__func__ is not Method.put_head.__func__:  # type: ignore[attr-defined]
+    if not kind.makes_pyramid and kind.put_head.__func__ is not Method.put_head.__func__:  # type: ignore[attr-defined]
         raise UserError(
             f"method={kind.name} answers with its own head, which says nothing of places in a picture: choose another"
             f" method for task {task.name}"
