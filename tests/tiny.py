@@ -95,11 +95,12 @@ EVERY_ARCHITECTURE = [*ARCHITECTURES, *IMAGE_ARCHITECTURES]
 
 
 def method_configs() -> dict[str, Any]:
-    """Each method that answers through a classifier, with its defaults.
+    """Each method that answers through transformers' classifier, with its defaults.
 
     One that is made of runs has two of them; peft, which knows few models, is on all maps.
     """
-    configs = {n: cls.config_class() for n, cls in METHODS.items() if not cls.masked_lm and n != "peft"}
+    others = {n for n, cls in METHODS.items() if cls.masked_lm or cls.makes_pyramid}
+    configs = {n: cls.config_class() for n, cls in METHODS.items() if n not in {*others, "peft"}}
     for name, config in configs.items():
         if isinstance(config, PartsConfig):
             configs[name] = replace(config, runs={"a": "a", "b": "b"})

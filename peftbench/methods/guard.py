@@ -47,7 +47,7 @@ def check_method(method: Method, backbone: HeadedBackbone, longest: int | None) 
     if short_rows_rewrite and longest is not None:
         _check_long_rows_rewrite(model, min(longest, backbone.sites.positions), backbone.sites.device, architecture)
     runs = explained(f"method={method.name} does not run on {architecture}")
-    with runs, probing(model), _shaken(method, backbone), method.on(backbone.sites):
+    with runs, probing(model), probing(method), _shaken(method, backbone), method.on(backbone.sites):
         model.eval()
         with torch.no_grad(), _calls(method) as calls:
             difference, largest = _padding_difference(model, batch)

@@ -119,6 +119,28 @@ def _dropped(x: torch.Tensor, probability: float) -> torch.Tensor:
     return x * kept / (1 - probability)
 
 
+class Interaction(nn.Module):
+    """What stands before and behind one block of layers."""
+
+    def __init__(self, sizes: Sizes, extractors: int) -> None:
+        super().__init__()
+        self.injector = Injector(sizes)
+        self.extractors = nn.ModuleList(Extractor(sizes) for _ in range(extractors))
+
+    def extract(self, c: torch.Tensor, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Return the pyramid's tokens with what each extractor takes from the patches."""
+        for extractor in self.extractors:
+            c = extractor(c, x, grid)
+        return c
+
+
+def blocks(layers: int, interactions: int) -> list[tuple[int, int]]:
+    """Return the first and last layer of each block; where they cannot be alike the first ones are the longer."""
+    least, longer = divmod(layers, interactions)
+    ends = [(least + 1) * (number + 1) - max(0, number + 1 - longer) for number in range(interactions)]
+    return [(start, end - 1) for start, end in zip([0, *ends], ends, strict=False)]
+
+
 def count_injector(sizes: Sizes) -> int:
     """Two norms, the attention and γ."""
     return 5 * sizes.width + count_deformable_attention(sizes.width, sizes.heads, LEVELS, sizes.points, sizes.ratio)

@@ -15,8 +15,9 @@ instead, which a frozen ViT was not trained with.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,23 +27,25 @@ from torch.nn import functional as F
 from peftbench.backbones.attachments import Handle
 from peftbench.backbones.dense_heads import add_dense_head
 from peftbench.backbones.heads import HeadedBackbone
+from peftbench.backbones.image_tokens import ImageTokens
 from peftbench.backbones.load import Backbone
 from peftbench.backbones.site import Site, SiteHandle
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.methods.base import Method, check_at_least, check_choice
-from peftbench.methods.deformable_attention import DeformableAttention
 from peftbench.methods.interaction import (
     LEVELS,
-    Extractor,
     Grid,
-    Injector,
+    Interaction,
     Sizes,
     as_maps,
+    blocks,
     count_extractor,
     count_injector,
 )
+from peftbench.methods.pyramid import Pyramid, count_pyramid
 from peftbench.methods.spatial_prior import SpatialPrior, count_spatial_prior
+from peftbench.methods.vit_adapter_start import draw_start
 
 _PRIOR_PATCH = 16  # pixels of a patch as the prior sees the image
 _EXTRA_EXTRACTORS = 2
@@ -115,21 +118,6 @@ class VitAdapterConfig:
         return Sizes(width, heads, self.points, ratio, max(1, int(self.ffn_ratio * width)), drop_path)
 
 
-class Interaction(nn.Module):
-    """What stands before and behind one block of layers."""
-
-    def __init__(self, sizes: Sizes, extractors: int) -> None:
-        super().__init__()
-        self.injector = Injector(sizes)
-        self.extractors = nn.ModuleList(Extractor(sizes) for _ in range(extractors))
-
-    def extract(self, c: torch.Tensor, x: torch.Tensor, grid: Grid) -> torch.Tensor:
-        """Return the pyramid's tokens with what each extractor takes from the patches."""
-        for extractor in self.extractors:
-            c = extractor(c, x, grid)
-        return c
-
-
 @dataclass
 class _Pass:
     """What a forward pass holds between its hooks.
@@ -169,9 +157,8 @@ class VitAdapter(Method, name="vit_adapter"):
         self.interactions = nn.ModuleList(
             Interaction(sizes, 1 + _EXTRA_EXTRACTORS * (number == last)) for number in range(config.interactions)
         )
-        self.up = nn.ConvTranspose2d(width, width, 2, stride=2)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(1 + LEVELS))
-        _initialise(self)
+        self.output = Pyramid(width)
+        draw_start(self)
         if config.train_backbone:
             self.train_backbone(sites, _names_reached(config, sites))
         self._maps: list[torch.Tensor] | None = None
@@ -201,14 +188,14 @@ class VitAdapter(Method, name="vit_adapter"):
             self._begin(now, sites, args[0] if args else kwargs["pixel_values"])
 
         def end(module: nn.Module, args: tuple, output: Any) -> None:
-            self._maps = self._pyramid(now)
+            self._maps = self._finish(now)
             if not torch.is_grad_enabled():
                 now.clear()
 
         yield sites.base.register_forward_pre_hook(begin, with_kwargs=True)
         for number, (first, last) in enumerate(blocks(len(sites.layers), self.config.interactions)):
             entry = Site(sites.layers[first], entry=True, name="layer", layer=first)
-            yield entry.replace(lambda x, number=number: self._inject(now, sites, number, x))
+            yield entry.replace(partial(self._inject, now, sites, number))
 
             def leave(module: nn.Module, args: tuple, output: Any, number: int = number) -> None:
                 self._extract(now, number, output[0] if isinstance(output, tuple) else output)
@@ -229,11 +216,12 @@ class VitAdapter(Method, name="vit_adapter"):
     def _inject(self, now: _Pass, sites: Sites, number: int, x: torch.Tensor) -> torch.Tensor:
         patches = now.grid.rows * now.grid.columns
         others = x.shape[1] - patches
-        if not number and others != sites.image.special:
+        if not number and others != _image(sites).special:
             raise UserError(
                 "method=vit_adapter needs the patches' grid: another method attached with it puts tokens in or out"
             )
-        injected = self.interactions[number].injector(x[:, others:], now.tokens[number], now.grid)
+        interaction: Any = self.interactions[number]
+        injected: torch.Tensor = interaction.injector(x[:, others:], now.tokens[number], now.grid)
         if not others or not self.config.keeps_special_tokens:
             return injected
         return torch.cat([x[:, :others], injected], 1)
@@ -241,20 +229,16 @@ class VitAdapter(Method, name="vit_adapter"):
     def _extract(self, now: _Pass, number: int, output: torch.Tensor) -> None:
         state = output[:, -now.grid.rows * now.grid.columns :]
         now.states[number] = state
-        now.tokens[number + 1] = self.interactions[number].extract(now.tokens[number], state, now.grid)
+        interaction: Any = self.interactions[number]
+        now.tokens[number + 1] = interaction.extract(now.tokens[number], state, now.grid)
 
-    def _pyramid(self, now: _Pass) -> list[torch.Tensor]:
-        """Return the prior's and the tokens' maps with the ViT's states added, normed."""
+    def _finish(self, now: _Pass) -> list[torch.Tensor]:
+        """Return the pyramid."""
+        assert now.finest is not None
         last = self.config.interactions - 1
-        maps = as_maps(now.tokens[last + 1], now.grid)
-        maps = [self.up(maps[0]) + now.finest, *maps]
-        found = []
-        for number, (each, norm) in enumerate(zip(maps, self.norms, strict=True)):
-            state = now.states[number if self.config.form == "segmentation" else last]
-            state = state.transpose(1, 2).unflatten(2, now.grid.shape).to(each.dtype)
-            if state.shape != each.shape:
-                state = F.interpolate(state, each.shape[-2:], mode="bilinear", align_corners=False)
-            found.append(norm(each + state))
+        chosen = range(1 + LEVELS) if self.config.form == "segmentation" else [last] * (1 + LEVELS)
+        states = [now.states[number].transpose(1, 2).unflatten(2, now.grid.shape) for number in chosen]
+        found: list[torch.Tensor] = self.output(now.finest, as_maps(now.tokens[last + 1], now.grid), states)
         return found
 
     @property
@@ -264,7 +248,7 @@ class VitAdapter(Method, name="vit_adapter"):
 
     @staticmethod
     def count(config: VitAdapterConfig, sites: Sites) -> int:
-        """Prior, 3d of the levels, interactions, up-sampling (4d + 1)d, norms 8d; with the ViT what of it is read."""
+        """Prior, 3·d of the levels, interactions and output; with the ViT what of it is read."""
         _check(config, sites)
         width, sizes = sites.hidden, config.sizes(sites.hidden)
         extractors = config.interactions + _EXTRA_EXTRACTORS
@@ -272,8 +256,8 @@ class VitAdapter(Method, name="vit_adapter"):
             count_spatial_prior(sites.base.config.num_channels, config.prior_width, width)
             + config.interactions * count_injector(sizes)
             + extractors * count_extractor(sizes)
-            + (4 * width + 1) * width
-            + (LEVELS + 2 * (1 + LEVELS)) * width
+            + LEVELS * width
+            + count_pyramid(width)
         )
         if not config.train_backbone:
             return added
@@ -281,29 +265,27 @@ class VitAdapter(Method, name="vit_adapter"):
         return added + sum(p.numel() for name, p in sites.backbone_parameters() if name in names)
 
 
-def blocks(layers: int, interactions: int) -> list[tuple[int, int]]:
-    """Return the first and last layer of each block; where they cannot be alike the first ones are the longer."""
-    least, longer = divmod(layers, interactions)
-    ends = [(least + 1) * (number + 1) - max(0, number + 1 - longer) for number in range(interactions)]
-    return [(start, end - 1) for start, end in zip([0, *ends], ends, strict=False)]
-
-
 def _check(config: VitAdapterConfig, sites: Sites) -> None:
-    if sites.image is None:
-        raise UserError("method=vit_adapter is for images: choose a vision model, such as model=dinov2_small_focus")
+    _image(sites)
     if len(sites.layers) < config.interactions:
         raise UserError(
             f"method.interactions={config.interactions} needs as many layers, and the model has {len(sites.layers)}"
         )
 
 
+def _image(sites: Sites) -> ImageTokens:
+    if sites.image is None:
+        raise UserError("method=vit_adapter is for images: choose a vision model, such as model=dinov2_small_focus")
+    return sites.image
+
+
 def _grid(sites: Sites, pixels: torch.Tensor) -> Grid:
     height, width = pixels.shape[-2:]
-    rows, columns = sites.image.grid(height, width)
+    rows, columns = _image(sites).grid(height, width)
     if rows % 2 or columns % 2:
         raise UserError(
-            f"images of {height} x {width} pixels give {rows} x {columns} patches, and the pyramid's coarsest map halves"
-            f" them: choose a size that is a multiple of {2 * max(sites.image.patch)}"
+            f"images of {height} x {width} pixels give {rows} x {columns} patches, which the pyramid's coarsest map"
+            f" halves: choose a size that is a multiple of {2 * max(_image(sites).patch)}"
         )
     return Grid(rows, columns)
 
@@ -315,19 +297,3 @@ def _names_reached(config: VitAdapterConfig, sites: Sites) -> list[str]:
     dropped = () if config.keeps_special_tokens else layout.special_tokens or ()
     unread = {f"embeddings.{name}" for name in (*dropped, "mask_token")}
     return [name for name, _ in sites.backbone_parameters() if name.startswith(read) and name not in unread]
-
-
-def _initialise(module: nn.Module) -> None:
-    """Draw the linear maps and convolutions as the official code does; the attention has a start of its own."""
-    for child in module.children():
-        if isinstance(child, DeformableAttention):
-            continue
-        if isinstance(child, nn.Linear):
-            nn.init.trunc_normal_(child.weight, std=0.02)
-            nn.init.zeros_(child.bias)
-        elif isinstance(child, nn.Conv2d | nn.ConvTranspose2d):
-            fan_out = math.prod(child.kernel_size) * child.out_channels // child.groups
-            nn.init.normal_(child.weight, std=math.sqrt(2 / fan_out))
-            if child.bias is not None:
-                nn.init.zeros_(child.bias)
-        _initialise(child)

@@ -5,13 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny import IMAGE_ARCHITECTURES, tiny_inputs, tiny_model
+from transformers import Dinov2ForImageClassification
 
+from peftbench.backbones.dense_heads import add_dense_head
 from peftbench.backbones.economy.checkpointing import checkpointed
-from peftbench.backbones.load import blank_backbone
+from peftbench.backbones.load import Backbone, blank_backbone
 from peftbench.errors import UserError
 from peftbench.methods import build, find_sites
+from peftbench.methods.guard import check_method
+from peftbench.methods.interaction import blocks
 from peftbench.methods.lora import LoraConfig
-from peftbench.methods.vit_adapter import VitAdapter, VitAdapterConfig, blocks
+from peftbench.methods.vit_adapter import VitAdapter, VitAdapterConfig
 
 SMALL = VitAdapterConfig(interactions=2, heads=4, prior_width=8, drop_path=0.0)
 FROZEN = replace(SMALL, train_backbone=False)
@@ -145,7 +149,7 @@ def test_blocks(layers, interactions, expected):
 def test_batch_norms_follow_the_backbone_s_mode():
     """A method in training leaves its running means alone while the model is scored, and gathers them in training."""
     model, sites, method = _on("vit", FROZEN)
-    norm = method.norms[0]
+    norm = method.output.norms[0]
     before = norm.running_mean.clone()
     with method.on(sites), torch.no_grad():
         model(**tiny_inputs("vit"))
@@ -153,6 +157,17 @@ def test_batch_norms_follow_the_backbone_s_mode():
         model.train()
         model(**tiny_inputs("vit"))
     assert not torch.equal(norm.running_mean, before)
+
+
+def test_the_guard_leaves_running_means_as_they_were():
+    encoder = tiny_model("dinov2").base_model
+    backbone = Backbone(encoder, Dinov2ForImageClassification, find_sites(encoder))
+    for kind in ("classifier", "linear", "upernet", "center_points"):
+        whole = add_dense_head(backbone, kind, 3, brought=True)
+        method = build(FROZEN, whole.sites)
+        before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+        assert not check_method(method, whole, None)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in method.state_dict().items())
 
 
 def test_the_prior_sees_sixteen_pixels_a_patch():

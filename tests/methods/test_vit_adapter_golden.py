@@ -35,7 +35,8 @@ NAMES = [
     (r"ffn\.projections\.0", "ffn.up"),
     (r"ffn\.projections\.1", "ffn.down"),
     (r"dwconv\.dwconv", "convolution"),
-    (r"^norm(\d)\.", lambda found: f"norms.{int(found[1]) - 1}."),
+    (r"^norm(\d)\.", lambda found: f"output.norms.{int(found[1]) - 1}."),
+    (r"^up\.", "output.up."),
 ]
 
 
@@ -139,9 +140,7 @@ def test_injector(golden_dir, dtype):
 )
 def test_the_whole(golden_dir, dtype, name, config):
     golden = Golden(golden_dir, name, dtype)
-    model = ViTModel(
-        ViTConfig(**golden.described["model_config"], attn_implementation="sdpa"), add_pooling_layer=False
-    )
+    model = ViTModel(ViTConfig(**golden.described["model_config"], attn_implementation="sdpa"), add_pooling_layer=False)
     model.load_state_dict(golden.part("base."))
     model.to(dtype).eval()
     sites = find_sites(model)
