@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from peftbench.backbones.feature_maps import Grid, PlainPyramid, ResizedPyramid, as_map, patch_states
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import Backbone
-from peftbench.backbones.pyramid_classifier import PyramidClassifier
 from peftbench.backbones.sites import Sites
 
 # beside the heat maps of detection: width, height, offset in x and in y
@@ -26,14 +25,36 @@ class LinearHead(nn.Module):
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(width)
-        self.classifier = nn.Conv2d(width, classes, 1)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
+        self.norm, self.classifier = _linear(width, classes)
 
     def forward(self, states: torch.Tensor, grid: Grid, maps: Sequence[torch.Tensor] | None) -> torch.Tensor:
-        """Return logits, (batch, classes, rows, columns), at the patches, or at the finest of the maps given."""
-        logits: torch.Tensor = self.classifier(self.norm(as_map(states, grid) if maps is None else maps[0]))
+        """Return logits, (batch, classes, rows, columns), at the patches."""
+        logits: torch.Tensor = self.classifier(self.norm(as_map(states, grid)))
+        return logits
+
+
+def _linear(width: int, classes: int) -> nn.Sequential:
+    classifier = nn.Conv2d(width, classes, 1)
+    nn.init.normal_(classifier.weight, std=0.01)
+    nn.init.zeros_(classifier.bias)  # type: ignore[arg-type]
+    return nn.Sequential(nn.BatchNorm2d(width), classifier)
+
+
+class LinearPyramid(nn.Module):
+    """Batch norm and one linear map at every place of each map that a method makes; the logits are summed."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.pyramid = ResizedPyramid(width)
+        self.heads = nn.ModuleList(_linear(each, classes) for each in self.pyramid.widths)
+
+    def forward(self, states: torch.Tensor, grid: Grid, maps: Sequence[torch.Tensor] | None) -> torch.Tensor:
+        """Return logits, (batch, classes, rows, columns), at the finest map."""
+        if maps is None:
+            maps = self.pyramid(as_map(states, grid))
+        logits: torch.Tensor = self.heads[0](maps[0])
+        for head, each in zip(self.heads[1:], maps[1:], strict=True):
+            logits = logits + F.interpolate(head(each), logits.shape[-2:], mode="bilinear", align_corners=False)
         return logits
 
 
@@ -113,10 +134,9 @@ class DenseModel(nn.Module):
 
 
 DENSE_HEADS: dict[str, Callable[[int, int, bool], nn.Module]] = {
-    "linear": lambda width, classes, brought: LinearHead(width, classes),
+    "linear": lambda width, classes, brought: (LinearPyramid if brought else LinearHead)(width, classes),
     "upernet": UperNet,
     "center_points": CenterPoints,
-    "classifier": lambda width, classes, brought: PyramidClassifier(width, classes),
 }
 
 
@@ -132,12 +152,22 @@ def add_dense_head(
 
     Its start is drawn from torch's generator.
     """
-    sites = backbone.sites
-    depth = len(sites.layers)
+    depth = len(backbone.sites.layers)
     numbers = sorted({-(-depth * (i + 1) // layers) - 1 for i in range(layers)})
+    width = backbone.sites.hidden * (1 if brought else len(numbers))
+    return put_on_maps(backbone, lambda: DENSE_HEADS[kind](width, classes, brought), numbers)
+
+
+def put_on_maps(backbone: Backbone, build: Callable[[], nn.Module], layers: Sequence[int]) -> HeadedBackbone:
+    """Put the head that `build` makes on a backbone of images, on the device the backbone is on.
+
+    Args:
+        layers: numbers of those whose outputs the head reads.
+    """
+    sites = backbone.sites
     with torch.device("meta" if sites.device.type == "meta" else "cpu"):  # a GPU's generator draws other numbers
-        head = DENSE_HEADS[kind](sites.hidden * (1 if brought else len(numbers)), classes, brought)
-    model = DenseModel(sites, numbers, head.to(sites.device))
+        head = build()
+    model = DenseModel(sites, layers, head.to(sites.device))
     model.eval()
     parameters = {f"head.{name}": parameter for name, parameter in head.named_parameters()}
     statistics = {f"head.{name}": buffer for name, buffer in head.named_buffers()}

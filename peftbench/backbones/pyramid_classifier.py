@@ -5,7 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from peftbench.backbones.dense_heads import put_on_maps
 from peftbench.backbones.feature_maps import Grid
+from peftbench.backbones.heads import HeadedBackbone
+from peftbench.backbones.load import Backbone
 
 
 class PyramidClassifier(nn.Module):
@@ -22,3 +25,9 @@ class PyramidClassifier(nn.Module):
         means = [states.mean(1)] * 4 if maps is None else [each.mean((2, 3)) for each in maps]
         logits: torch.Tensor = self.classifier(torch.cat(means, 1))
         return logits
+
+
+def add_pyramid_classifier(backbone: Backbone, classes: int) -> HeadedBackbone:
+    """Put a new classifier on a backbone whose method makes a pyramid of its width; its start is drawn by torch."""
+    sites = backbone.sites
+    return put_on_maps(backbone, lambda: PyramidClassifier(sites.hidden, classes), [len(sites.layers) - 1])

@@ -25,10 +25,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from peftbench.backbones.attachments import Handle
-from peftbench.backbones.dense_heads import add_dense_head
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.image_tokens import ImageTokens
 from peftbench.backbones.load import Backbone
+from peftbench.backbones.pyramid_classifier import add_pyramid_classifier
 from peftbench.backbones.site import Site, SiteHandle
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
@@ -169,7 +169,7 @@ class VitAdapter(Method, name="vit_adapter"):
     ) -> HeadedBackbone:
         """Put a classifier on the means of the four maps."""
         _check(config, backbone.sites)
-        return add_dense_head(backbone, "classifier", len(labels) or 1, brought=True)
+        return add_pyramid_classifier(backbone, len(labels) or 1)
 
     def pyramid(self) -> Sequence[torch.Tensor] | None:
         """Return the four maps, (batch, width, rows, columns), of the last pass, the finest first; None before any."""

@@ -7,7 +7,7 @@ import torch
 from tiny import IMAGE_ARCHITECTURES, tiny_inputs, tiny_model
 from transformers import Dinov2ForImageClassification
 
-from peftbench.backbones.dense_heads import add_dense_head
+from peftbench.backbones.dense_heads import DENSE_HEADS, add_dense_head
 from peftbench.backbones.economy.checkpointing import checkpointed
 from peftbench.backbones.load import Backbone, blank_backbone
 from peftbench.errors import UserError
@@ -162,8 +162,8 @@ def test_batch_norms_follow_the_backbone_s_mode():
 def test_the_guard_leaves_running_means_as_they_were():
     encoder = tiny_model("dinov2").base_model
     backbone = Backbone(encoder, Dinov2ForImageClassification, find_sites(encoder))
-    for kind in ("classifier", "linear", "upernet", "center_points"):
-        whole = add_dense_head(backbone, kind, 3, brought=True)
+    heads = [add_dense_head(backbone, kind, 3, brought=True) for kind in DENSE_HEADS]
+    for whole in [*heads, VitAdapter.put_head(FROZEN, backbone, ["ants", "bees"], 1)]:
         method = build(FROZEN, whole.sites)
         before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
         assert not check_method(method, whole, None)
