@@ -157,7 +157,7 @@ def _advice(
         answer=said,
         beside=beside,
         verdicts=[found for other in lab for found in judge(said, other)],
-        notes=[*notes, *_fit(said.comparison, asked), *_unchecked(said, asked.limits), *said.comparison.notes],
+        notes=[*notes, *_fit(said.comparison, asked), *said.comparison.notes],
     )
 
 
@@ -175,11 +175,6 @@ def _fit(comparison: Comparison, asked: Asked) -> list[str]:
                 f" {'as many' if more == 'more' else 'fewer'}"
             )
     return notes
-
-
-def _unchecked(said: Answer, limits: Limits) -> list[str]:
-    titles = [columns(limits.tasks)[key].title for key in said.unchecked]
-    return [f"not measured here, so not held to its limit: {title}" for title in titles]
 
 
 def _none_within(said: Answer, limits: Limits) -> str:

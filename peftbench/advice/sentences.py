@@ -34,21 +34,29 @@ def conclusion(said: Answer) -> str:
         if not said.within:
             return "none of its rows keeps to the limits."
         return f"gives no scores, so names none. Within the limits: {within}."
-    text = f"{best.label}, highest {comparison.score.title} {score(best, comparison)}."
+    where = " within the limits" if said.over or said.lacking else ""
+    text = f"{best.label}, highest {comparison.score.title}{where}: {score(best, comparison)}."
     if len(said.within) == 1:
-        return f"{text} It is the only one within the limits."
+        text += " It is the only one."
     tied = [pair.row for pair in said.ties]
     if said.cheapest:
         text += f" The cheapest tied with it is {tied[0]}: {points(said.ties[0])} points, {comparison.paired}."
         tied = tied[1:]
     if tied:
         text += f" Tied with it{' too' if said.cheapest else f', {comparison.paired}'}: {'; '.join(tied)}."
-    if not said.ties and not said.not_compared:
-        text += f" The others within the limits score lower, {comparison.paired}."
+    if said.lower and not said.ties and not said.not_compared:
+        text += f" The others{where} score lower, {comparison.paired}."
     if said.not_compared and comparison.kind in (OWN, SHIPPED):
         why = ", for want of two seeds in common" if comparison.kind == OWN else ""
         text += f" Not compared with it{why}: {'; '.join(said.not_compared)}."
+    if said.unchecked and comparison.kind in (OWN, SHIPPED):
+        text += f" Not held to a limit, for it was not measured: {', '.join(map(title, said.unchecked))}."
     return text
+
+
+def title(key: str) -> str:
+    """Return what a figure of `limits.figures` is called."""
+    return columns(tasks=1)[key].title
 
 
 def score(candidate: Candidate, comparison: Comparison) -> str:

@@ -121,12 +121,18 @@ def test_without_own_runs_to_compare_the_shipped_tables_answer(tmp_path, ask):
     assert "8 runs of other code" in method["notes"][0]
 
 
+def test_a_limit_that_nothing_can_be_held_to_is_said(tmp_path, ask):
+    method, *_ = ask(tmp_path, "--memory", "2G", "--task-type", "pair")
+    assert method["unchecked"] == ["memory"]
+    assert method["sentence"].endswith("Not held to a limit, for it was not measured: training memory.")
+
+
 def test_the_terminal_shows_figures_answer_and_command(outputs, capsys):
     assert main(["advise", "--output-dir", str(outputs), "--latency", "1.08"]) == 0
     shown = capsys.readouterr().out
     lines = shown.splitlines()
     assert lines[0] == "limits: latency ≤ 1.08 × bare"
-    (line,) = [line for line in lines if line.startswith("Answer: full, highest accuracy 85.1 (")]
+    (line,) = [line for line in lines if line.startswith("Answer: full, highest accuracy within the limits: 85.1 (")]
     assert " %, 4 seeds, n = 600. The cheapest tied with it is lora r = 8: −0.1 (" in line
     assert "  peftbench train method=full task=mrpc" in lines
     (adapter,) = [line for line in lines if line.startswith("adapter m = 64 ") and line.rstrip().endswith("latency")]
