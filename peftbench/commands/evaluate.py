@@ -12,6 +12,7 @@ from peftbench.errors import UserError
 from peftbench.files import plain
 from peftbench.runs.predictions import write_predictions
 from peftbench.runs.record import Record
+from peftbench.runs.result import left_out
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,6 +35,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--drop",
         metavar="N",
         help="leave the lowest N layers without the method (AdapterDrop): 3, a range 0-5, a list 0,3,5, or each",
+    )
+    parser.add_argument(
+        "--keep-adapters",
+        metavar="K",
+        help="leave a fusion at each place the K adapters that weigh most there on the training split: 2, a range 1-3,"
+        " a list, or each",
     )
     parser.add_argument("--latency", action="store_true", help="also measure the latency beside the bare backbone's")
     parser.add_argument(
@@ -69,19 +76,23 @@ def main(argv: list[str]) -> int:
 
 
 def _asks_for_several(arguments: argparse.Namespace) -> bool:
-    return arguments.drop is not None and not arguments.drop.isdecimal()
+    counts = (arguments.drop, arguments.keep_adapters)
+    return any(count is not None and not count.isdecimal() for count in counts)
 
 
 def _evaluate(record: Record, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return for each number of dropped layers what came of it; metrics are None where the labels are hidden."""
+    """Return for each number of dropped layers or kept adapters what came of it.
+
+    The metrics are None where the labels are hidden.
+    """
     from peftbench.serving.evaluate import score_run, store_scores
 
     if arguments.write is not None and _asks_for_several(arguments):
-        raise UserError(f"--write takes the predictions of one number of layers, not of --drop {arguments.drop}")
+        raise UserError(f"--write takes the predictions of one number of {_several(arguments)}")
     if arguments.fusion_weights:
         check_is_fusion(record)
         if _asks_for_several(arguments):
-            raise UserError(f"--fusion-weights are of one number of dropped layers, not of --drop {arguments.drop}")
+            raise UserError(f"--fusion-weights are of one number of {_several(arguments)}")
     scored_runs = score_run(
         record,
         arguments.split,
@@ -93,9 +104,11 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> list[dict[str, A
         labels_needed=arguments.write is None,
         working=working,
         drop=arguments.drop,
+        keep=arguments.keep_adapters,
     )
     if arguments.write is not None:
         write_predictions(arguments.write, {arguments.split: scored_runs[0].predictions}, scored_runs[0].classes)
+    shown = arguments.fusion_weights
     return [
         {
             "run": record.folder.name,
@@ -107,14 +120,22 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> list[dict[str, A
             "device": scored.device,
             "merged": arguments.merged,
             "dropped_layers": scored.dropped_layers,
+            "kept_adapters": scored.kept_adapters,
             "latency": scored.latency,
             "predictions": arguments.write,
             "stored": store_scores(record, scored),
-            "fusion_weights": scored.observed if arguments.fusion_weights else None,
-            "plot": draw_weights(record, scored.observed, arguments.split) if arguments.fusion_weights else None,
+            "conditions": (conditions := [arguments.split, *left_out(scored.dropped_layers, scored.kept_adapters)]),
+            "fusion_weights": scored.observed if shown else None,
+            "plot": draw_weights(record, scored.observed, conditions) if shown else None,
         }
         for scored in scored_runs
     ]
+
+
+def _several(arguments: argparse.Namespace) -> str:
+    if arguments.keep_adapters is not None:
+        return f"adapters, not of --keep-adapters {arguments.keep_adapters}"
+    return f"layers, not of --drop {arguments.drop}"
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -130,6 +151,8 @@ def _print(result: dict[str, Any]) -> None:
     changed = ", merged" if result["merged"] else ""
     if result["dropped_layers"]:
         changed = f", layers dropped: {result['dropped_layers']}"
+    if result["kept_adapters"]:
+        changed = f", adapters kept: {result['kept_adapters']}"
     count = f"{result['split']}, {result['examples']:,} examples{changed}"
     by_class = result["by_class"]
     classes = len(by_class["names"]) if by_class else 0
@@ -149,11 +172,11 @@ def _print(result: dict[str, Any]) -> None:
     if by_class and is_shown(by_class):
         print_table(class_table(result["split"], by_class))
     if result["fusion_weights"]:
-        print_weights(result["fusion_weights"], result["split"])
+        print_weights(result["fusion_weights"], result["conditions"])
 
 
 def _print_each(results: list[dict[str, Any]]) -> None:
-    """Print one line for each number of dropped layers."""
+    """Print one line for each number of dropped layers or kept adapters."""
     from rich.table import Table
 
     from peftbench.terminal import format_metric, metric_name, print_table
@@ -163,7 +186,8 @@ def _print_each(results: list[dict[str, Any]]) -> None:
     metrics = [name for name in first["metrics"] or {} if name != "loss"]
     settings = (first["latency"] or {}).get("settings", [])
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("layers dropped", justify="right")
+    counted = "dropped_layers" if first["kept_adapters"] is None else "kept_adapters"
+    table.add_column("layers dropped" if counted == "dropped_layers" else "adapters kept", justify="right")
     for name in metrics:
         table.add_column(metric_name(name, classes), justify="right")
     for setting in settings:
@@ -172,7 +196,7 @@ def _print_each(results: list[dict[str, Any]]) -> None:
         cells = [format_metric(name, result["metrics"][name]) for name in metrics]
         for setting in (result["latency"] or {}).get("settings", []):
             cells.append(f"{setting['method_ms']['median']:.1f} ms, {setting['ratio']:.2f} ×")
-        table.add_row(str(result["dropped_layers"]), *cells)
+        table.add_row(str(result[counted]), *cells)
     print_table(table)
     stored = sum(result["stored"] is not None for result in results)
     print(

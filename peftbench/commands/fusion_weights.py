@@ -1,6 +1,6 @@
 """What `evaluate --fusion-weights` adds: the mean weight of each adapter at each place, printed and as a plot."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peftbench.errors import PeftbenchError, TakenOverError, UserError
@@ -17,17 +17,20 @@ def check_is_fusion(record: Record) -> None:
         raise UserError(f"--fusion-weights: {record.folder.name} is a run of {method}, and a fusion alone has weights")
 
 
-def draw_weights(record: Record, weights: Mapping[str, Any] | None, split: str) -> str | None:
-    """Draw the weights, if any, into the run's folder; return the file's name in it, None where there is none."""
+def draw_weights(record: Record, weights: Mapping[str, Any] | None, conditions: Sequence[str]) -> str | None:
+    """Draw the weights, if any, into the run's folder; return the file's name in it, None where there is none.
+
+    `conditions`: the split, and what was left out.
+    """
     from peftbench.runs.lock import RunLock
 
     if weights is None:
         return None
-    name = f"evaluations/fusion-weights-{file_name(split)}.svg"
+    name = f"evaluations/{file_name('-'.join(['fusion-weights', *conditions]))}.svg"
     try:
         with RunLock(record.folder):
             make_folder(record.folder / "evaluations")
-            save_heat_map(_heat_map(weights, split), record.folder / name)
+            save_heat_map(_heat_map(weights, conditions), record.folder / name)
     except TakenOverError:
         raise
     except PeftbenchError as error:  # a record on a disk that is only read, for one
@@ -36,10 +39,10 @@ def draw_weights(record: Record, weights: Mapping[str, Any] | None, split: str) 
     return name
 
 
-def print_weights(weights: Mapping[str, Any], split: str) -> None:
+def print_weights(weights: Mapping[str, Any], conditions: Sequence[str]) -> None:
     """Print the weights, a row for each place."""
-    print_table(to_terminal(_heat_map(weights, split)))
+    print_table(to_terminal(_heat_map(weights, conditions)))
 
 
-def _heat_map(weights: Mapping[str, Any], split: str) -> HeatMap:
-    return HeatMap(f"mean weight, {split}", weights["places"], weights["adapters"], weights["weights"])
+def _heat_map(weights: Mapping[str, Any], conditions: Sequence[str]) -> HeatMap:
+    return HeatMap(f"mean weight, {', '.join(conditions)}", weights["places"], weights["adapters"], weights["weights"])

@@ -18,7 +18,8 @@ from typing import Any
 from peftbench.backbones.sites import Sites, find_sites
 from peftbench.errors import UserError, nearest
 from peftbench.methods.base import METHODS, Method
-from peftbench.methods.parts import Parts
+from peftbench.methods.parts import Parts, PartsMethod
+from peftbench.methods.size import check_size
 
 # each file registers its method, so a new method is a new file and nothing else
 for _module in pkgutil.iter_modules(__path__):
@@ -47,11 +48,16 @@ def build(config: Any, sites: Sites, parts: Parts | None = None) -> Method:
         config: e.g. `LoraConfig(rank=8)`; its type picks the method.
         sites: of the backbone it will be attached to, for the sizes.
         parts: tensors of the runs that the method is made of, for methods that are made of runs.
+
+    Raises UserError for settings that do not fit the backbone, or that take more memory than this machine has.
     """
     for cls in METHODS.values():
         if cls.config_class is type(config):
+            check_size(cls, config, sites)
             method = cls(config, sites)
             if parts is not None:
+                if not isinstance(method, PartsMethod):
+                    raise TypeError(f"method {method.name} is made of no other runs")
                 method.fill_parts(parts)
             return method
     raise UserError(f"{type(config).__name__} is no method's config. Choose from: {', '.join(sorted(METHODS))}.")

@@ -24,7 +24,6 @@ from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.methods.folding import Fold, folding
-from peftbench.methods.parts import Parts
 
 METHODS: dict[str, type["Method"]] = {}
 
@@ -98,10 +97,6 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def count(config: Any, sites: Sites) -> int:
         """Return the number of trained parameters in closed form, the head left out."""
-
-    def fill_parts(self, parts: Parts) -> None:
-        """Take in the tensors of the runs that the method is made of; for methods whose config is a `PartsConfig`."""
-        raise TypeError(f"method {self.name} is made of no other runs")
 
     def penalty(self) -> torch.Tensor | None:
         """Return what each training step adds to the task's loss, a tensor without dimensions; None for nothing."""

@@ -6,6 +6,7 @@ nothing trains, Q, K and V are multiplied into the adapters' own matrices, which
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -84,6 +85,7 @@ class FusedBottlenecks(nn.Module):
 
     Attributes:
         backbone: the encoder, whose mode it follows; a list keeps nn.Module from taking it in.
+        kept: numbers of the adapters that are not pruned; None: all.
     """
 
     def __init__(self, first: Bottleneck, adapters: int, dropout: float) -> None:
@@ -94,6 +96,7 @@ class FusedBottlenecks(nn.Module):
         self.value = nn.Linear(hidden, hidden, bias=False)
         self.dropout, self.softmax = dropout, nn.Softmax(dim=-1)
         self.backbone: list[nn.Module] = []
+        self.kept: list[int] | None = None
         with torch.no_grad():
             for linear in (self.query, self.key):
                 nn.init.normal_(linear.weight, std=INIT_STD)
@@ -103,12 +106,13 @@ class FusedBottlenecks(nn.Module):
         self.register_buffer("down_bias", torch.zeros(adapters, size))
         self.register_buffer("up_weight", INIT_STD * torch.randn(adapters, size, hidden))
         self.register_buffer("up_bias", torch.zeros(adapters, hidden))
-        self._folded: tuple[list[tuple[int, int]], Folded] | None = None
+        self._folded: tuple[list[Any], Folded] | None = None
 
     @property
     def stacks(self) -> Stacks:
-        """The adapters' tensors as `fuse` takes them."""
-        return self.down_weight, self.down_bias, self.up_weight, self.up_bias  # type: ignore[return-value]
+        """The adapters' tensors as `fuse` takes them, without those that are pruned."""
+        stacks: Any = (self.down_weight, self.down_bias, self.up_weight, self.up_bias)
+        return stacks if self.kept is None else tuple(stack[self.kept] for stack in stacks)
 
     @property
     def training_backbone(self) -> bool:
@@ -119,7 +123,9 @@ class FusedBottlenecks(nn.Module):
         """Return the fused update of x, (..., d), the same shape."""
         if torch.is_grad_enabled() or self.training_backbone:
             return fuse(x, self.stacks, self.query, self.key, self.value, self.activation, self._attention)
-        return fuse_folded(x, self._fold(), self.stacks[1].shape, self.activation, self._attention)
+        folded = self._fold()
+        shape = torch.Size((len(folded[3]), len(folded[2]) // len(folded[3])))
+        return fuse_folded(x, folded, shape, self.activation, self._attention)
 
     def _attention(self, scores: torch.Tensor) -> torch.Tensor:
         weights: torch.Tensor = self.softmax(F.dropout(scores, self.dropout, self.training_backbone))
@@ -128,7 +134,7 @@ class FusedBottlenecks(nn.Module):
     def _fold(self) -> Folded:
         """Fold, in the tensors' own type, what has changed since the last time."""
         tensors = [*self.parameters(), *self.buffers()]
-        state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        state = [self.kept, *((tensor.data_ptr(), tensor._version) for tensor in tensors)]
         # a fused optimizer changes what trains without a trace
         if self._folded is None or self._folded[0] != state or any(tensor.requires_grad for tensor in tensors):
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(tensors[0].device.type, enabled=False):

@@ -14,7 +14,7 @@ adapter without layer norms of its own, which could not be those of several runs
 a place, so the number of what trains does not depend on how many there are.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -31,7 +31,7 @@ from peftbench.methods.bottleneck import Bottleneck, BottleneckConfig, count_bot
 from peftbench.methods.drop import COMPLEXITY, DroppableMethod, check_drop
 from peftbench.methods.fused_bottlenecks import FusedBottlenecks
 from peftbench.methods.parallel import Parallel, ParallelConfig
-from peftbench.methods.parts import Parts, PartsConfig
+from peftbench.methods.parts import Parts, PartsConfig, PartsMethod
 from peftbench.methods.pfeiffer import Pfeiffer
 
 FUSED: dict[str, type[Method]] = {cls.name: cls for cls in (Adapter, Parallel, Pfeiffer)}
@@ -81,7 +81,7 @@ class FusionConfig(PartsConfig):
         return config
 
 
-class Fusion(DroppableMethod, name="fusion"):
+class Fusion(DroppableMethod, PartsMethod, name="fusion"):
     """The method of the adapters, with a `FusedBottlenecks` for each `Bottleneck`."""
 
     config_class = FusionConfig
@@ -109,6 +109,12 @@ class Fusion(DroppableMethod, name="fusion"):
                         raise UserError(f"the adapter {run} is of another size than this fusion: it differs in {name}")
                     own.copy_(given)
 
+    def prune(self, kept: int | None, observed: Mapping[str, Any]) -> None:
+        """Fuse at each place those alone that weighed most (Rücklé et al. 2021, §5.2); the softmax is over them."""
+        for block, weights in zip(self._blocks().values(), observed["weights"], strict=True):
+            most = sorted(range(len(weights)), key=lambda number: -weights[number])[:kept]
+            block.kept = None if kept is None else sorted(most)
+
     def exported(self) -> tuple[FusionConfig, dict[str, torch.Tensor]]:
         """The adapters go along: where they were read from does not matter any more."""
         return replace(self.config, adapters=None), super().exported()[1]
@@ -135,7 +141,7 @@ class Fusion(DroppableMethod, name="fusion"):
 
         In the last layer that is the first token alone, where nothing else is computed. Returned are:
         adapters: names. places: a layer's number and, where adapters are in several places of a layer, the place; those
-        of bare layers are left out. weights: a list for each place, in the order of the adapters.
+        of bare layers are left out. weights: a list for each place, in the order of the adapters, 0 for pruned ones.
         """
         (sites, _), blocks = self._attached[0], self._blocks()
         sums = {name: torch.zeros(len(self.config.runs), dtype=torch.float64) for name in blocks}
@@ -148,7 +154,7 @@ class Fusion(DroppableMethod, name="fusion"):
             seen = None if mask[0] is None else mask[0][:, : weights.shape[1]]
             if seen is not None and seen.shape == weights.shape[:-1]:
                 weights = weights * seen[..., None]
-            sums[name] += weights.detach().flatten(0, -2).double().sum(0).cpu()
+            sums[name][blocks[name].kept or ...] += weights.detach().flatten(0, -2).double().sum(0).cpu()
 
         handles = [sites.base.register_forward_pre_hook(keep_mask, with_kwargs=True)]
         for name, block in blocks.items():

@@ -1,10 +1,13 @@
-"""What a method that is made of other runs says of them: which they are, and what they trained."""
+"""What a method that is made of other runs says of them: which they are, what they trained, which it computes with."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
+from peftbench.methods.base import Method
 
 # the tensors of each run's method, as its adapter holds them, by the name that the run has here
 Parts = Mapping[str, Mapping[str, torch.Tensor]]
@@ -28,3 +31,21 @@ class PartsConfig:
     leave_out: list[str] = field(default_factory=list)
     runs: dict[str, str] = field(default_factory=dict)
     adapter_method: dict[str, Any] = field(default_factory=lambda: {"name": "pfeiffer"})
+
+
+class PartsMethod(Method):
+    """A method that is made of runs."""
+
+    config: PartsConfig
+
+    @abstractmethod
+    def fill_parts(self, parts: Parts) -> None:
+        """Take in the tensors of the runs."""
+
+    @abstractmethod
+    def prune(self, kept: int | None, observed: Mapping[str, Any]) -> None:
+        """Compute at each place with the `kept` runs alone that weighed most there; None: with all again.
+
+        Args:
+            observed: weights of the runs at each place, as `Method.observed` tells them with no layer bare.
+        """

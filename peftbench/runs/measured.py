@@ -8,12 +8,13 @@ from peftbench.config.schema import MeasureConfig, RunConfig, resolve
 from peftbench.errors import PeftbenchError, UserError
 from peftbench.measuring.latency import measure_latency
 from peftbench.measuring.run import measure_section
+from peftbench.methods.parts import PartsMethod
 from peftbench.runs.adapter import load_adapter
 from peftbench.runs.failure import add_to_log
 from peftbench.runs.lock import RunLock
 from peftbench.runs.prepare import Prepared, prepare
 from peftbench.runs.record import Record
-from peftbench.runs.result import SECTIONS, Result, Section
+from peftbench.runs.result import SECTIONS, Evaluation, Result, Section
 from peftbench.terminal import working
 from peftbench.training.devices import is_out_of_memory
 
@@ -78,28 +79,30 @@ def measure_finished(
         raise PeftbenchError(f"{record.folder.name}: {'; '.join(errors)} (see {record.log_path})")
 
 
-def measure_dropped(record: Record, dropped_layers: int) -> None:
-    """Measure a finished run's latency with its lowest layers left out, and put it into its evaluations of that kind.
+def measure_reduced(record: Record, evaluation: Evaluation) -> None:
+    """Measure a finished run's latency with what an evaluation of it left out, and put it into those of that kind.
 
     Raises PeftbenchError where that fails.
     """
     config = resolve(record.config())
     with RunLock(record.folder):
         prepared = _prepare_trained(record, config)
-        prepared.method.drop(range(dropped_layers))
-        precision = config.trainer.precision
+        method, precision = prepared.method, config.trainer.precision
+        method.drop(range(evaluation.dropped_layers))
+        if evaluation.kept_adapters and isinstance(method, PartsMethod) and evaluation.observed:
+            method.prune(evaluation.kept_adapters, evaluation.observed)  # where those that were pruned weigh nothing
         sizes = prepared.splits["train"].timed_sizes(config.measure.lengths)
         try:
-            figures = measure_latency(prepared.method, prepared.backbone, config.measure, precision, sizes)
+            figures = measure_latency(method, prepared.backbone, config.measure, precision, sizes)
         except Exception as error:
             add_to_log(record, traceback.format_exc())
-            what = f"latency with {dropped_layers} layers dropped"
+            what = f"latency with {' and '.join(evaluation.left_out)}"
             raise PeftbenchError(f"{record.folder.name}: {what} could not be measured: {_reason(error)}") from error
         finally:
-            prepared.method.detach()  # the next run takes the backbone over
+            method.detach()  # the next run takes the backbone over
         evaluations = [
             replace(known, latency=figures)
-            if known.dropped_layers == dropped_layers and known.precision == precision
+            if known.precision == precision and known.left_out == evaluation.left_out
             else known
             for known in record.read().evaluations
         ]

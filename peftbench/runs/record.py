@@ -239,7 +239,7 @@ class Record:
         """
         conditions = [evaluation.split, evaluation.precision, evaluation.data]
         conditions += ["merged"] if evaluation.merged else []
-        conditions += [f"drop{evaluation.dropped_layers}"] if evaluation.dropped_layers else []
+        conditions += evaluation.left_out
         name = f"evaluations/{file_name('-'.join(conditions))}.csv"
         make_folder(self.folder / "evaluations")
         write_predictions(self.folder / name, {evaluation.split: predictions}, classes)

@@ -31,8 +31,9 @@ class Evaluation:
             the first on, that went without the method.
         predictions: the file that holds them, relative to the run's folder; None where they were not kept.
         by_class: see `tasks.metrics`; None for a regression.
-        latency: with layers left out, as `measuring.latency` gives it; None where it was not measured.
+        latency: with layers or adapters left out, as `measuring.latency` gives it; None where it was not measured.
         observed: what the method said of these examples, see `methods.Method.observed`; None for nothing.
+        kept_adapters: how many adapters a fusion had at each place, those that weigh most; None: all.
     """
 
     split: str
@@ -46,11 +47,25 @@ class Evaluation:
     by_class: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
     observed: dict[str, Any] | None = None
+    kept_adapters: int | None = None
 
     @property
     def conditions(self) -> tuple[Any, ...]:
         """What tells two evaluations of a run apart."""
-        return self.split, self.merged, self.dropped_layers, self.precision, self.data
+        return self.split, self.merged, self.dropped_layers, self.kept_adapters, self.precision, self.data
+
+    @property
+    def left_out(self) -> list[str]:
+        """What was left out of the method, see the function; such an evaluation has a latency of its own."""
+        return left_out(self.dropped_layers, self.kept_adapters)
+
+
+def left_out(dropped_layers: int, kept_adapters: int | None) -> list[str]:
+    """Return what was left out of the method in an evaluation, as parts of a file's name."""
+    return [
+        *([f"drop{dropped_layers}"] if dropped_layers else []),
+        *([f"keep{kept_adapters}"] if kept_adapters else []),
+    ]
 
 
 @dataclass(frozen=True)
@@ -190,7 +205,12 @@ class Result:
     schema: int = SCHEMA_VERSION
 
     def evaluation(
-        self, split: str = "validation", merged: bool = False, dropped_layers: int = 0, precision: str | None = None
+        self,
+        split: str = "validation",
+        merged: bool = False,
+        dropped_layers: int = 0,
+        kept_adapters: int | None = None,
+        precision: str | None = None,
     ) -> Evaluation | None:
         """Return the evaluation under these conditions, None where there is none.
 
@@ -199,7 +219,7 @@ class Result:
         """
         precision = precision or (self.environment.precision if self.environment else None)
         data = next((found.data for found in self.evaluations if found.split == split), None)
-        asked = (split, merged, dropped_layers, precision, data)
+        asked = (split, merged, dropped_layers, kept_adapters, precision, data)
         return next((found for found in self.evaluations if found.conditions == asked), None)
 
     @property

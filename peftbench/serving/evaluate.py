@@ -1,8 +1,9 @@
-"""Score a finished run again: on any split, merged or not, with layers left out, with its latency."""
+"""Score a finished run again: on any split, merged or not, with layers or adapters left out, with its latency."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -14,14 +15,15 @@ from peftbench.config.task import fill_task
 from peftbench.config.values import typed
 from peftbench.errors import PeftbenchError, TakenOverError, UserError
 from peftbench.measuring.latency import measure_latency
+from peftbench.methods.parts import PartsMethod
 from peftbench.runs.adapter import Description
 from peftbench.runs.lock import RunLock
 from peftbench.runs.predictions import Predictions
 from peftbench.runs.record import Record
 from peftbench.runs.result import Evaluation
-from peftbench.serving.drop import check_drop, dropped_counts
-from peftbench.serving.load import check_mergeable, describe_run, inference, load_run_model
-from peftbench.tasks.base import Task
+from peftbench.serving.leave_out import check_drop, check_keep, dropped_counts, kept_counts
+from peftbench.serving.load import RunModel, check_mergeable, describe_run, inference, load_run_model
+from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.kinds import load_task
 from peftbench.terminal import error_console, print_error
 from peftbench.training.devices import resolve_precision, use_device
@@ -41,6 +43,7 @@ class ScoredRun:
     precision: str
     device: str
     dropped_layers: int
+    kept_adapters: int | None
     latency: dict[str, Any] | None
     observed: dict[str, Any] | None
 
@@ -57,8 +60,9 @@ def score_run(
     labels_needed: bool,
     working: Callable[[str], AbstractContextManager[Any]],
     drop: str | None = None,
+    keep: str | None = None,
 ) -> list[ScoredRun]:
-    """Score a finished run on a split of its task: once, or once for each number of layers that `drop` says.
+    """Score a finished run on a split of its task: once, or once for each number that `drop` or `keep` says.
 
     Args:
         record: of the run. split: any that the task has.
@@ -66,7 +70,9 @@ def score_run(
         batch_size: rows in one pass, None: the run's own. merged: fold the method into the backbone first.
         latency: measure it as well. labels_needed: hidden ones are an error.
         working: shows what is under way.
-        drop: how many of the lowest layers go without the method, see `serving.drop`; None: none do.
+        drop: how many of the lowest layers go without the method, see `serving.leave_out`; None: none do.
+        keep: how many adapters of a fusion are kept at each place, those that weigh most on the training split; None:
+            all are.
 
     Raises UserError where the run, its model, the split or its labels cannot be had, or its method cannot be scored so.
     """
@@ -74,6 +80,8 @@ def score_run(
     description = describe_run(record)
     if drop is not None:
         check_drop(drop, description.method["name"], merged)
+    if keep is not None:
+        check_keep(keep, description.method["name"], drop)
     if merged:
         check_mergeable(description.method["name"])
     config = record.config()
@@ -82,10 +90,7 @@ def score_run(
         torch.set_num_threads(threads)
     trainer = fill(TrainerConfig, config.get("trainer"), "trainer")
     measure = fill(MeasureConfig, config["measure"], "measure")
-    task = read_task(description, split, task_dir)
-    origin = record.read().origin
-    if origin and origin.splits.get(split, task.checksums[split]) != task.checksums[split]:
-        error_console.print(f"warning: {task.source} holds another {split} split than when this run was trained")
+    task = _same_task(record, description, split, task_dir)
     if task.splits[split].labels is None and labels_needed:
         raise UserError(
             f"the labels of {task.name}'s {split} split are hidden: there is nothing to score;"
@@ -93,24 +98,54 @@ def score_run(
         )
     with working("loading the model"):
         model = load_run_model(record, place)
-        data = task.encode_split(split, model.backbone.sites.tokenizer, patch_size(model.backbone.sites.base))
+        sites = model.backbone.sites
+        data = task.encode_split(split, sites.tokenizer, patch_size(sites.base))
     precision = resolve_precision(trainer.precision, place)
-    layers = model.method.droppable_layers(model.backbone.sites)
+    rows = batch_size or trainer.eval_batch_size
+    dropping = [0] if drop is None else dropped_counts(drop, model.method.droppable_layers(sites))
+    keeping: list[int | None] = [None]
+    weights: dict[str, Any] = {}
+    if keep is not None:
+        keeping = [*kept_counts(keep, len(description.method["runs"]))]
+        training = _same_task(record, description, "train", task_dir)
+        examples = training.encode_split("train", sites.tokenizer, patch_size(sites.base))
+        with working(f"weighing the adapters on {len(examples):,} training examples"):
+            weights = _answers(model, examples, rows, precision, merged, place)[1] or {}
     scored = []
-    for dropped in [0] if drop is None else dropped_counts(drop, layers):
-        without = f", {dropped} layers without the method" if dropped else ""
+    for dropped, kept in product(dropping, keeping):
+        reduced = f", {dropped} layers without the method" if dropped else ""
         model.method.drop(range(dropped))
-        scoring = working(f"scoring {len(data):,} examples{without}")
-        with scoring, inference(model, precision, merged), model.method.observed() as observation:
-            logits = logits_of(model.backbone.model, data, batch_size or trainer.eval_batch_size, precision, place)
+        if isinstance(model.method, PartsMethod) and kept:
+            reduced = f", adapters kept: {kept}"
+            model.method.prune(kept, weights)
+        with working(f"scoring {len(data):,} examples{reduced}"):
+            logits, observed = _answers(model, data, rows, precision, merged, place)
         figures = None
         if latency:
-            with working(f"measuring the latency{without}"):
+            with working(f"measuring the latency{reduced}"):
                 figures = measure_latency(
                     model.method, model.backbone, measure, precision, data.timed_sizes(measure.lengths)
                 )
-        scored.append(_scored(task, split, logits, precision, merged, dropped, figures, place, observation()))
+        scored.append(_scored(task, split, logits, precision, merged, dropped, kept, figures, place, observed))
     return scored
+
+
+def _same_task(record: Record, description: Description, split: str, task_dir: str | None) -> Task:
+    """Read one split of a run's task; say so where it is not the one that the run was made from."""
+    task = read_task(description, split, task_dir)
+    origin = record.read().origin
+    if origin and origin.splits.get(split, task.checksums[split]) != task.checksums[split]:
+        error_console.print(f"warning: {task.source} holds another {split} split than when this run was trained")
+    return task
+
+
+def _answers(
+    model: RunModel, data: Examples, rows: int, precision: str, merged: bool, device: torch.device
+) -> tuple[torch.Tensor, dict[str, Any] | None]:
+    """Return the logits, and what the method says of the examples."""
+    with inference(model, precision, merged), model.method.observed() as observation:
+        logits = logits_of(model.backbone.model, data, rows, precision, device)
+    return logits, observation()
 
 
 def _scored(
@@ -120,6 +155,7 @@ def _scored(
     precision: str,
     merged: bool,
     dropped: int,
+    kept: int | None,
     latency: dict[str, Any] | None,
     device: torch.device,
     observed: dict[str, Any] | None,
@@ -137,8 +173,9 @@ def _scored(
             merged,
             dropped,
             by_class=task.objective.by_class(predicted, labels),
-            latency=latency if dropped else None,
+            latency=latency if dropped or kept else None,
             observed=observed,
+            kept_adapters=kept,
         )
     return ScoredRun(
         evaluation=evaluation,
@@ -147,6 +184,7 @@ def _scored(
         precision=precision,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         dropped_layers=dropped,
+        kept_adapters=kept,
         latency=latency,
         observed=observed,
     )

@@ -1,6 +1,7 @@
 """Score, behind all training, what the rows of a table show of their runs and no training left: merged, dropped."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import nullcontext
 
 from peftbench.errors import PeftbenchError
@@ -24,11 +25,17 @@ def evaluate_rows(request: TableRequest) -> int:
         console.print(f"not evaluated: {labels}; hydra/launcher=basic evaluates them on this machine")
         return 0
     code, said = 0, set()
-    for (record, split, merged), runs in _together(lacking).items():
-        counts = sorted({run.planned.evaluation.dropped_layers for run in runs})
-        drop = ",".join(map(str, counts))
-        dropped = "" if counts == [0] else f", {drop} layers dropped"
-        console.print(f"scoring {record.folder.name} on {split}{', merged' if merged else ''}{dropped}")
+    for (record, split, merged, pruned), runs in _together(lacking).items():
+        drop = keep = None
+        if pruned:
+            keep = _counts(run.planned.evaluation.kept_adapters or 0 for run in runs)
+            left_out = f", {keep} adapters kept"
+        elif any(run.planned.evaluation.dropped_layers for run in runs):
+            drop = _counts(run.planned.evaluation.dropped_layers for run in runs)
+            left_out = f", {drop} layers dropped"
+        else:
+            left_out = ""
+        console.print(f"scoring {record.folder.name} on {split}{', merged' if merged else ''}{left_out}")
         config = runs[0].planned.config
         try:
             scored_runs = score_run(
@@ -41,7 +48,8 @@ def evaluate_rows(request: TableRequest) -> int:
                 latency=False,
                 labels_needed=True,
                 working=lambda text: nullcontext(),
-                drop=None if counts == [0] else drop,
+                drop=drop,
+                keep=keep,
             )
             for scored in scored_runs:
                 store_scores(record, scored)
@@ -53,9 +61,15 @@ def evaluate_rows(request: TableRequest) -> int:
     return code
 
 
-def _together(lacking: list[Found]) -> dict[tuple[Record, str, bool], list[Found]]:
-    """Return the runs by what one loaded model can score."""
-    together: dict[tuple[Record, str, bool], list[Found]] = defaultdict(list)
+def _counts(counts: Iterable[int]) -> str:
+    """Return the numbers as `serving.leave_out` reads them."""
+    return ",".join(map(str, sorted(set(counts))))
+
+
+def _together(lacking: list[Found]) -> dict[tuple[Record, str, bool, bool], list[Found]]:
+    """Return the runs by record, split, whether merged and whether pruned: what one loaded model can score."""
+    together: dict[tuple[Record, str, bool, bool], list[Found]] = defaultdict(list)
     for run in lacking:
-        together[run.record, run.planned.evaluation.split, run.planned.evaluation.merged].append(run)
+        shown = run.planned.evaluation
+        together[run.record, shown.split, shown.merged, shown.kept_adapters is not None].append(run)
     return together

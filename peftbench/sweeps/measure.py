@@ -8,6 +8,7 @@ from pathlib import Path
 from peftbench.errors import PeftbenchError
 from peftbench.loggers.wandb_run import log_measured
 from peftbench.runs.lock import Locked, RunLock
+from peftbench.runs.result import Evaluation
 from peftbench.sweeps.request import TableRequest, last_value, launcher_name
 from peftbench.tables.collect import Found, PlannedRun, collect
 from peftbench.tables.columns import MEASURED
@@ -21,7 +22,7 @@ def measure_rows(request: TableRequest) -> int:
 
     Returns 0, or the exit code of the first error.
     """
-    from peftbench.runs.measured import measure_dropped, measure_finished
+    from peftbench.runs.measured import measure_finished, measure_reduced
 
     lacking = _lacking(request)
     if not lacking:
@@ -35,9 +36,10 @@ def measure_rows(request: TableRequest) -> int:
         for label, run, sections in _lacking(request):  # another sweep may have measured some meanwhile
             console.print(f"measuring {label}: {', '.join(sorted(sections)).replace('_', ' ')}")
             try:
-                if dropped := _dropped(run, sections):
-                    measure_dropped(run.record, dropped)
-                if others := sections - ({"latency"} if dropped else set()):
+                reduced = _reduced(run) if "latency" in sections else None
+                if reduced:
+                    measure_reduced(run.record, reduced)
+                if others := sections - ({"latency"} if reduced else set()):
                     measure_finished(run.record, others, log_measured)
             except PeftbenchError as error:
                 print_error(error)
@@ -72,17 +74,18 @@ def _lacking(request: TableRequest) -> list[tuple[str, Found, set[str]]]:
     return [row for row in lacking if row[2]]
 
 
-def _dropped(run: Found, sections: set[str]) -> int:
-    """Return with how many layers left out a run's latency is to be measured; 0: as it was trained, or not at all."""
-    return run.planned.evaluation.dropped_layers if "latency" in sections else 0
+def _reduced(run: Found) -> Evaluation | None:
+    """Return the evaluation that a row shows of a run where something is left out of the method in it."""
+    assert run.result is not None
+    shown = run.planned.evaluation.of(run.result)
+    return shown if shown and shown.left_out else None
 
 
 def _has(run: Found, section: str) -> bool:
     """Tell whether a run's record has the figures that its row shows of a section."""
     assert run.result is not None
-    shown = run.planned.evaluation.of(run.result)
-    if section == "latency" and shown and shown.dropped_layers:
-        return shown.latency is not None
+    if section == "latency" and (reduced := _reduced(run)):
+        return reduced.latency is not None
     return bool(run.result.section(section))
 
 

@@ -16,6 +16,7 @@ from peftbench.config.groups import read_group
 from peftbench.config.hydra_session import SWEEP_NAME
 from peftbench.config.schema import RunConfig, resolve
 from peftbench.errors import UserError, nearest
+from peftbench.methods.parts import PartsConfig
 from peftbench.runs.settle import possible_folders
 from peftbench.tables.collect import PlannedRun
 from peftbench.tables.spec import RowSpec, TableSpec, read_spec
@@ -112,6 +113,8 @@ def _plan(
             _check_mergeable(row.label, configs[-1].method_name)
         if shown.dropped_layers:
             _check_droppable(row.label, configs[-1].method_name)
+        if shown.kept_adapters and not isinstance(configs[-1].method, PartsConfig):
+            raise UserError(f"row {row.label!r}: evaluation.kept_adapters, but {configs[-1].method_name} is no fusion")
     return configs, planned
 
 
@@ -158,7 +161,7 @@ def _check_mergeable(label: str, method: str) -> None:
 
 
 def _check_droppable(label: str, method: str) -> None:
-    from peftbench.serving.drop import droppable_methods
+    from peftbench.serving.leave_out import droppable_methods
 
     if method not in droppable_methods():
         raise UserError(f"row {label!r}: evaluation.dropped_layers, but {method} has no layers to leave out")

@@ -127,7 +127,9 @@ def _look_up(planned: PlannedRun, use_stale: bool, mistake: str | None) -> Found
 def _how_to_evaluate(evaluation: EvaluationSpec, record: Record) -> str:
     words = ["peftbench", "evaluate", str(record.folder), "--split", evaluation.split]
     words += ["--merged"] if evaluation.merged else []
-    return shlex.join([*words, *(["--drop", str(evaluation.dropped_layers)] if evaluation.dropped_layers else [])])
+    words += ["--drop", str(evaluation.dropped_layers)] if evaluation.dropped_layers else []
+    words += ["--keep-adapters", str(evaluation.kept_adapters)] if evaluation.kept_adapters else []
+    return shlex.join(words)
 
 
 def _is_number(score: float | None) -> bool:

@@ -104,11 +104,11 @@ def measured(
 ) -> tuple[float, float, float] | None:
     """Return (figure, low, high) of a column in `MEASURED`; None where this run was not measured.
 
-    `shown` is the evaluation that the row shows: with layers left out it has a latency of its own.
+    `shown` is the evaluation that the row shows: with something left out it has a latency of its own.
     `full_ms` is the time of a step of full fine-tuning that holds for all rows: each row measures its own ratio to
     it, but at another time, when the machine may have been slower.
     """
-    of_evaluation = MEASURED[key] == "latency" and shown is not None and shown.dropped_layers
+    of_evaluation = MEASURED[key] == "latency" and shown is not None and bool(shown.left_out)
     section = shown.latency if shown and of_evaluation else result.section(MEASURED[key]).result
     if not section or not result.time:
         return None

@@ -20,15 +20,17 @@ class EvaluationSpec:
     split: str = "validation"
     merged: bool = False
     dropped_layers: int = 0
+    kept_adapters: int | None = None
 
     def of(self, result: Result) -> Evaluation | None:
         """Return a run's evaluation of this kind, None where it has none."""
-        return result.evaluation(self.split, self.merged, self.dropped_layers)
+        return result.evaluation(self.split, self.merged, self.dropped_layers, self.kept_adapters)
 
     def __str__(self) -> str:
         layers = "layer" if self.dropped_layers == 1 else "layers"
         dropped = f", {self.dropped_layers} {layers} dropped" if self.dropped_layers else ""
-        return f"{self.split}{', merged' if self.merged else ''}{dropped}"
+        kept = f", {self.kept_adapters} adapter{'s'[: self.kept_adapters != 1]} kept" if self.kept_adapters else ""
+        return f"{self.split}{', merged' if self.merged else ''}{dropped}{kept}"
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,11 @@ def _evaluation(raw: Any, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: evaluation.dropped_layers={dropped} must be a number of layers, 0 or more")
     if dropped and raw.get("merged"):
         raise UserError(f"{where}: evaluation: what is merged acts in every layer: leave out merged or dropped_layers")
+    kept = raw.get("kept_adapters")
+    if kept is not None and (type(kept) is not int or kept < 1):
+        raise UserError(f"{where}: evaluation.kept_adapters={kept} must be a number of adapters, 1 or more")
+    if kept and (dropped or raw.get("merged")):
+        raise UserError(f"{where}: evaluation: kept_adapters stands alone: leave out merged and dropped_layers")
     return dict(raw)
 
 

@@ -227,3 +227,34 @@ def test_layers_are_dropped_as_those_of_its_adapters():
     assert torch.equal(found[1], bare[1]) and not torch.equal(found[1], before[1])
     assert not torch.equal(found[2], bare[2])
     assert told()["places"] == ["layer 1"] and len(told()["weights"]) == 1
+
+
+def test_pruned_to_the_most_used_it_is_a_fusion_of_those_alone():
+    model = tiny_model("bert")
+    sites = find_sites(model)
+    method = build(fusion_of("a", "b", "c"), sites)
+    with torch.no_grad():
+        for tensor in (*method.parameters(), *method.buffers()):
+            tensor.add_(torch.randn_like(tensor) * 0.3)
+    observed = {"weights": [[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]]}
+    pair = build(fusion_of("first", "second"), sites)
+    for block, whole, kept in zip(
+        pair.adapters.bottlenecks, method.adapters.bottlenecks, ([1, 2], [0, 2]), strict=True
+    ):
+        block.load_state_dict(
+            {name: t[kept] if name.startswith(("down", "up")) else t for name, t in whole.state_dict().items()}
+        )
+    with torch.no_grad(), method.on(sites), method.observed() as told:
+        whole = model(**tiny_batch()).logits
+        method.prune(2, observed)
+        pruned = model(**tiny_batch()).logits
+        method.prune(None, observed)
+        assert torch.equal(model(**tiny_batch()).logits, whole)
+        method.prune(2, observed)
+    with torch.no_grad(), pair.on(sites):
+        torch.testing.assert_close(model(**tiny_batch()).logits, pruned, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(pruned, whole)
+    with torch.no_grad(), method.on(sites), method.observed() as told:
+        model(**tiny_batch())
+    (first, second) = told()["weights"]
+    assert first[0] == 0 and second[1] == 0 and sum(first) == pytest.approx(1)

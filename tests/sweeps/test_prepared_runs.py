@@ -1,5 +1,7 @@
 """Rows that name the runs of prepared rows: `run(LABEL)`, each with those of its own seed."""
 
+import json
+
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
@@ -81,3 +83,23 @@ def test_a_fusion_is_planned_before_its_parts_are_there(fusion_sweep):
     ids = {run.label: run.folder.name for run in request.planned if run.seed == 1}
     assert of_seed_1.config["method"]["runs"] == {"own": ids["its own"], "third": ids["third"]}
     assert f"own: {fusion_sweep.outputs}" in of_seed_1.command, "a line that can be typed"
+
+
+def test_a_row_of_a_pruned_fusion_is_scored_and_measured_without_training(fusion_sweep, capsys):
+    spec = yaml.safe_load(fusion_sweep.spec.read_text())
+    fused = spec["rows"][1]
+    spec["columns"] = ["accuracy", "latency"]
+    spec["rows"].append({**fused, "label": "pruned", "evaluation": {"kept_adapters": 1}})
+    fusion_sweep.spec.write_text(yaml.safe_dump(spec))
+    assert fusion_sweep("seeds=1") == 0
+    assert "on validation, 1 adapters kept" in capsys.readouterr().out
+    (run,) = fusions(fusion_sweep).values()
+    shown = run.result.evaluation(kept_adapters=1)
+    assert all(sorted(weights) == [0, 1] for weights in shown.observed["weights"]) and shown.latency
+    table = json.loads((fusion_sweep.outputs / "tiny" / "tables" / "tiny" / "table.json").read_text())
+    whole, pruned = (row["cells"]["latency"]["value"] for row in table["rows"][1:])
+    assert pruned == shown.latency["settings"][0]["ratio"] != whole
+    spec["rows"][0]["evaluation"] = {"kept_adapters": 1}
+    fusion_sweep.spec.write_text(yaml.safe_dump(spec))
+    with pytest.raises(UserError, match="row 'single': evaluation.kept_adapters, but pfeiffer is no fusion"):
+        read_request(fusion_sweep.line()[1:])
