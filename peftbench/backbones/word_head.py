@@ -103,6 +103,8 @@ def _word_ids(words: Sequence[str], tokenizer: TemplateTokenizer, spaced: bool) 
             )
         if found[0] == tokenizer.unk_token_id:
             raise UserError(f"method.words: {word!r} is unknown to this model: choose another word")
+        if found[0] in tokenizer.all_special_ids:
+            raise UserError(f"method.words: {word!r} is a special token of this model and no word: choose another")
         ids += found
     if len(set(ids)) < len(ids):
         raise UserError(f"method.words: two of {', '.join(words)} are the same to this model: choose others")

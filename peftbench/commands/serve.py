@@ -64,9 +64,7 @@ def main(argv: list[str]) -> int:
     """
     arguments = build_parser().parse_args(argv)
     try:
-        import uvicorn
-
-        from peftbench.serving.server import Limits, make_app
+        from peftbench.serving.server import Limits, make_server
     except ModuleNotFoundError as error:
         raise UserError(f"serve needs {error.name}: pip install 'peftbench[serve]'") from None
     from peftbench.interruption import interrupt_on_sigterm
@@ -88,7 +86,7 @@ def main(argv: list[str]) -> int:
             )
             tasks.ways()  # what a method cannot do shows now
         limits = Limits(arguments.max_rows, arguments.max_characters, arguments.max_queue)
-        server = uvicorn.Server(uvicorn.Config(make_app(tasks, limits), log_level="warning"))
+        server = make_server(tasks, limits)
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         error_console.print(f"serving {', '.join(tasks.tasks)} on http://{shown}:{port}, Ctrl-C ends it")

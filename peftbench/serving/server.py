@@ -5,8 +5,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -15,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from peftbench.errors import UserError
 from peftbench.serving.gathering import Gathering, QueueFullError
+from peftbench.serving.http_protocol import HttpProtocol
 from peftbench.serving.multitask import MultiTask
 from peftbench.serving.predictor import Answer
 
@@ -28,7 +31,8 @@ class Limits:
 
     Attributes:
         rows: of one request. characters: of all its texts together. queue: rows that may wait.
-        seconds: for a client to send its request, so that none that stalls keeps the server from ending.
+        seconds: for a client to send its request, or to take more of its answer, so that none that stalls keeps the
+            server from ending.
     """
 
     rows: int
@@ -73,6 +77,12 @@ class _Metrics:
         )
         gauge = Gauge("peftbench_queue_rows", "Rows that wait.", registry=self.registry)
         gauge.set_function(waiting)
+
+
+def make_server(tasks: MultiTask, limits: Limits) -> uvicorn.Server:
+    """Return the server of `make_app`'s application; whoever runs it gives it its sockets."""
+    protocol: Any = partial(HttpProtocol, seconds=limits.seconds)
+    return uvicorn.Server(uvicorn.Config(make_app(tasks, limits), http=protocol, log_level="warning"))
 
 
 def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:

@@ -1,5 +1,7 @@
 """The HTTP server: answers of the runs under load, limits with one JSON error each, an end that loses nothing."""
 
+import json
+import re
 import signal
 import socket
 import sys
@@ -32,18 +34,19 @@ TEXTS = ["the film was good", "a dull and bad plot", "the plot is fine but dull"
 @contextmanager
 def served(tasks: MultiTask, **limits: float) -> Iterator[str]:
     """A server in a thread; yields its address."""
-    from peftbench.serving.server import Limits, make_app
+    from peftbench.serving.server import Limits, make_server
 
-    app = make_app(tasks, Limits(**{"rows": 8, "characters": 200, "queue": 1000, **limits}))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server = make_server(tasks, Limits(**{"rows": 8, "characters": 200, "queue": 1000, **limits}))
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that an unread answer is soon noticed
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join()
+            thread.join(60)
+            assert not thread.is_alive(), "the server ends"
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +158,37 @@ def test_a_client_that_stalls_is_refused_and_the_server_can_end(tasks: MultiTask
     assert b"the request did not come whole within 0.2 s" in told
 
 
+def test_a_client_that_does_not_read_its_answer_is_dropped_and_the_server_can_end(tasks: MultiTask) -> None:
+    rows = [{"task": "lora", "text": ""}] * 20_000
+    body = json.dumps({"rows": rows}).encode()
+    with served(tasks, seconds=0.2, rows=len(rows), characters=10) as address:
+        host, port = address.removeprefix("http://").split(":")
+        client = socket.create_connection((host, int(port)), timeout=60)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        while come(httpx.get(f"{address}/metrics").text) < 1:
+            time.sleep(0.01)
+    with client:  # which the server has not waited for
+        head, _, answer = client.makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert len(answer) < int(re.search(rb"content-length: ([0-9]+)", head)[1])
+
+
+def test_what_is_no_http_is_refused_in_json(address: str) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    for sent in (
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        b"GET /" + b"a" * 100_000,
+    ):
+        with socket.create_connection((host, int(port)), timeout=60) as client:
+            client.sendall(sent)
+            head, _, answer = client.makefile("rb").read().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400") and b"content-type: application/json" in head
+        assert json.loads(answer) == {"error": "Invalid HTTP request received."}
+    assert httpx.get(f"{address}/health").status_code == 200
+
+
 def test_other_paths_and_verbs(address: str) -> None:
     for answer, status in ((httpx.get(f"{address}/predict"), 405), (httpx.get(f"{address}/nothing"), 404)):
         assert answer.status_code == status
@@ -263,5 +297,6 @@ def test_what_cannot_be_served(task_runs: dict[str, Record], monkeypatch: pytest
                 serve.main(argv)
             assert said in str(raised.value)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "peftbench.serving.server", raising=False)
     with pytest.raises(UserError, match=r"pip install 'peftbench\[serve\]'"):
         serve.main([lora])
