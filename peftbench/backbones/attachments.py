@@ -133,8 +133,17 @@ class Attachments:
                 del self._originals[module]
 
     def _check_order(self) -> None:
-        """Refuse maps on which a folded entry acts before what its hooks would act behind, or the other way."""
+        """Refuse maps on which a folded entry acts before what its hooks would act behind, or the other way.
+
+        And maps that an entry computes anew, so that what earlier ones have made of their output is lost.
+        """
         for index, entry in enumerate(self._list):
+            for site in _anew(entry):
+                if any(_makes_output(other, site) for other in self._list[:index]):
+                    raise UserError(
+                        f"dora=true computes {site.name} anew and would lose what another method adds to it: attach it"
+                        " before the other, or merge that one first"
+                    )
             for site in entry.folding.sites:
                 if any(_before(other, site) for other in self._list[:index]) or (
                     site.entry
@@ -163,6 +172,16 @@ def _hooked(entry: Attachment, site: Site) -> list[Site]:
     """Return the sites of an entry's hooks on a site's map."""
     sites = [handle.site for handle in entry.handles if isinstance(handle, SiteHandle)]
     return [at for at in sites if at.same_map(site)]
+
+
+def _anew(entry: Attachment) -> list[Site]:
+    """Return the sites of an entry's hooks that compute a map's output anew."""
+    return [handle.site for handle in entry.handles if isinstance(handle, SiteHandle) and handle.anew]
+
+
+def _makes_output(entry: Attachment, site: Site) -> bool:
+    """Tell whether an entry's hooks act on a map's output, in rows of the batch that a site is of too."""
+    return any(not at.entry and (at.rows is None or site.rows is None) for at in _hooked(entry, site))
 
 
 def _inside(entry: Attachment, site: Site) -> bool:

@@ -86,13 +86,16 @@ class Site:
             return SiteHandle(self, self.module.register_forward_pre_hook(enter))
         return SiteHandle(self, self.module.register_forward_hook(lambda _, args, out: self._with(args, out, function)))
 
-    def replace_output(self, function: Callable[[Any, torch.Tensor], torch.Tensor]) -> "SiteHandle":
-        """Replace the site's output by `function(the module's input, output)` until the handle is removed."""
+    def replace_output(self, function: Callable[[Any, torch.Tensor], torch.Tensor], anew: bool = False) -> "SiteHandle":
+        """Replace the site's output by `function(the module's input, output)` until the handle is removed.
+
+        `anew`: it computes the output from the map's weight, whatever others have made of it.
+        """
 
         def leave(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
             return self._with(args, output, function, args[0])
 
-        return SiteHandle(self, self.module.register_forward_hook(leave))
+        return SiteHandle(self, self.module.register_forward_hook(leave), anew=anew)
 
     def take_over(self, forward: Callable[..., Any]) -> "SiteHandle":
         """Let `forward` compute in the module's place, inside all hooks on it, until the handle is removed.
@@ -149,11 +152,15 @@ class _TakenOver:
 
 @dataclass(frozen=True, eq=False)
 class SiteHandle:
-    """Takes back what acts on a site; `inside`: within all hooks on it, whichever came first."""
+    """Takes back what acts on a site.
+
+    `inside`: within all hooks on it, whichever came first. `anew`: see `Site.replace_output`.
+    """
 
     site: Site
     handle: _Removable
     inside: bool = False
+    anew: bool = False
 
     def remove(self) -> None:
         """Undo the attachment."""

@@ -33,8 +33,8 @@ class LoraConfig:
         dropout: on the update's input, while training.
         targets: linear sites: query, key, value, output (attention), up, down (FFN), or `all`.
         rslora: scale by alpha / √rank instead (Kalajdzievski 2023).
-        dora: learn each output row's magnitude apart from its direction (Liu et al. 2024); attach it before other
-            methods that act on the same maps, whose output it computes anew.
+        dora: learn each output row's magnitude apart from its direction (Liu et al. 2024). It computes its maps' output
+            anew: behind methods that act on the same maps it is refused, unless they are merged.
     """
 
     rank: int = 8
@@ -140,7 +140,7 @@ class Lora(Method, name="lora"):
                     x = F.dropout(x, self.config.dropout, site.module.training)
                 return lora(output, x, update.a, update.b, self.config.scale)
 
-            yield site.replace_output(apply)
+            yield site.replace_output(apply, anew=self.config.dora)
 
     def fold(self, sites: Sites) -> Iterable[tuple[Site, Fold]]:
         """Add each update to its linear map's weight."""

@@ -100,11 +100,32 @@ def test_merged_methods_leave_in_any_order(order):
         method.merge()
     for step in order:
         action, which = step.split()
-        if step == "unmerge 0" and methods[0].merged and methods[1].merged:
-            with pytest.raises(UserError, match="would act in another order"):
+        if step == "unmerge 0" and methods[0].merged and methods[1].attached:
+            with pytest.raises(UserError, match="in another order" if methods[1].merged else "would lose what another"):
                 methods[0].unmerge()
         else:
             getattr(methods[int(which)], action)()
+    backbone.check_as_before()
+
+
+def test_dora_behind_an_update_is_right_or_refused():
+    """It computes its maps anew: what is added to their output before it would be lost, what is merged is not."""
+    backbone = Backbone()
+    update, dora = backbone.shaken(LoraConfig(rank=2)), backbone.shaken(LoraConfig(rank=2, dora=True))
+    elsewhere = backbone.shaken(LoraConfig(rank=2, targets=["output"]))
+    with update.on(backbone.sites), elsewhere.on(backbone.sites):
+        alone = backbone.logits()
+        with pytest.raises(UserError, match="dora=true computes attention.query anew and would lose") as error:
+            dora.attach(backbone.sites)
+        assert "\n" not in str(error.value)
+        assert torch.equal(backbone.logits(), alone) and not dora.attached
+        update.merge()
+        with dora.on(backbone.sites):
+            behind = backbone.logits()
+            dora.merge()
+            torch.testing.assert_close(backbone.logits(), behind, rtol=1e-3, atol=1e-4)
+    with elsewhere.on(backbone.sites), dora.on(backbone.sites), update.on(backbone.sites):
+        backbone.logits()  # in this order nothing is lost
     backbone.check_as_before()
 
 
