@@ -77,6 +77,18 @@ def test_a_folder_of_the_source_archive_itself(folder):
     assert files_of(unpacked) == ["data.tar.gz"]
 
 
+def test_assets_in_one_archive_are_fetched_once(folder, capsys, tmp_path):
+    first = rated_texts(folder)
+    path = assets.fetch(first)
+    pinned = hashlib.sha256((path / "a.txt").read_bytes()).hexdigest()
+    (folder / NAME).unlink()
+    capsys.readouterr()
+    assert assets.fetch(rated_texts(tmp_path, files={"a.txt": pinned}, packages=first.packages)) == path
+    assert "fetching" not in capsys.readouterr().err
+    with pytest.raises(UserError, match="wrong checksum of a.txt"):
+        assets.fetch(rated_texts(tmp_path, files={"a.txt": "0" * 64}, packages=first.packages))
+
+
 @pytest.fixture
 def index(tmp_path):
     """The address of a package index over HTTP, and its folder."""
