@@ -26,6 +26,7 @@ _READING = (
 def to_terminal(advice: Sequence[Advice], limits: Limits) -> RenderableType:
     """Return what rich prints."""
     parts: list[RenderableType] = []
+    said = set[str]()  # notes of one comparison stand under its first question
     if asked := sentences.limits_asked(limits):
         parts += [Text(f"limits: {asked}"), ""]
     for one in advice:
@@ -45,7 +46,8 @@ def to_terminal(advice: Sequence[Advice], limits: Limits) -> RenderableType:
             )
             for found in one.verdicts
         ]
-        parts += [*(Text(note, "dim") for note in one.notes), ""]
+        parts += [*(Text(note, "dim") for note in one.notes if note not in said), ""]
+        said |= set(one.notes)
     return Group(*parts, *(Text(line, "dim") for line in (*_READING, NO_DECISION_TABLES)))
 
 

@@ -117,12 +117,13 @@ def test_spearman_agrees_with_scipy():
 @pytest.mark.parametrize("classes", [2, 4])
 def test_each_draw_scores_as_the_metric_does_on_the_repeated_examples(metric, classes):
     generator = np.random.default_rng(7)
-    labels, predictions = generator.integers(0, classes, (2, 40))
+    labels, *predictions = generator.integers(0, classes, (20, 40))  # of more seeds than are counted at once
     counts = generator.multinomial(40, np.full(40, 1 / 40), size=5).astype(float)
-    scores = bootstrap._scorer(metric, classes)(labels, predictions, counts)
-    for drawn, found in zip(counts.astype(int), scores, strict=True):
-        repeated = score([metric], np.repeat(predictions, drawn), np.repeat(labels, drawn), classes)
-        assert found == pytest.approx(repeated[metric])
+    scores = bootstrap._scorer(metric, classes)(labels, np.array(predictions), counts)
+    for drawn, of_seeds in zip(counts.astype(int), scores, strict=True):
+        for of_seed, found in zip(predictions, of_seeds, strict=True):
+            repeated = score([metric], np.repeat(of_seed, drawn), np.repeat(labels, drawn), classes)
+            assert found == pytest.approx(repeated[metric])
 
 
 def test_pairing_narrows_the_interval(data):
