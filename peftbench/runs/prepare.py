@@ -97,6 +97,11 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
     concerns = check_method(method, backbone, config.task.longest)
     _check_trainer(config, backbone.sites, method)
     splits, warnings = _encoded(task, backbone, weights, config.task)
+    if config.trainer.cache_frozen and splits["train"].augmented(0, 0) is not splits["train"]:
+        raise UserError(
+            "trainer.cache_frozen=true keeps what the frozen layers give, and task.augment changes the images in every"
+            " epoch: leave one of them out, such as with task.augment=[]"
+        )
     return Prepared(
         device=device,
         task=task,

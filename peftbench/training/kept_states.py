@@ -20,6 +20,9 @@ class WithStates(Examples):
         """`states`: (positions, d); those of example i are offsets[i] to offsets[i + 1]."""
         self.data, self.column, self.states, self.offsets = data, column, states, offsets
         self.labels = data.labels
+        lengths = np.diff(offsets)
+        # all have as many: one position that is read, or those that the model makes of an image
+        self.same = int(lengths[0]) if (lengths == lengths[0]).all() else None
 
     @property
     def sizes(self) -> np.ndarray:
@@ -27,11 +30,10 @@ class WithStates(Examples):
         return self.data.sizes
 
     def batch(self, indices: Sequence[int], multiple: int = 1) -> Batch:
-        """Return these examples with their states, as many positions as the other columns have, zero where padded."""
+        """Return these examples with their states, as many positions as the longest has, zero where padded."""
         batch = self.data.batch(indices, multiple)
         starts, ends = self.offsets[list(indices)], self.offsets[[i + 1 for i in indices]]
-        whole = len(self.states) > len(self.data)
-        longest = max(column.shape[1] for column in batch.values() if column.dim() > 1) if whole else 1
+        longest = self.same or max(column.shape[1] for column in batch.values() if column.dim() > 1)
         states = torch.zeros(len(indices), longest, self.states.shape[1], dtype=self.states.dtype)
         for row, start, end in zip(states, starts.tolist(), ends.tolist(), strict=True):
             row[: end - start] = self.states[start:end]
@@ -63,7 +65,7 @@ def with_states(
     Args:
         data: the split. column: what the batches call the states.
         compute: called with a batch without labels, gives (batch, positions, d): as many positions as the longest
-            example has, or one.
+            example has, or, where all are alike, any number.
         batch_size, device, multiple: of these batches, see `batches_of`.
 
     Raises UserError where the states do not fit on the disk of temporary files, KeyboardInterrupt between two batches
@@ -77,7 +79,8 @@ def with_states(
             batch.pop("labels", None)
             computed = compute(batch).cpu()
             if not len(offsets):
-                sizes = data.sizes if computed.shape[1] > 1 else np.ones(len(data), np.int64)
+                alike = computed.shape[1] == 1 or (data.sizes == data.sizes[0]).all()
+                sizes = np.full(len(data), computed.shape[1]) if alike else data.sizes
                 offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
                 states = _on_disk(int(offsets[-1]), computed.shape[2], computed.dtype)
             for index, row in zip(indices, computed, strict=True):

@@ -72,6 +72,18 @@ def test_it_learns_and_its_record_says_from_what(run):
     assert result.parameters.method == 2 * 4 * 16 * 8
 
 
+def test_kept_states_give_the_same_training(command):
+    line = command("method=head", "task.augment=[]", "experiment=kept")
+    for kept in ("false", "true"):
+        assert main([*line, f"trainer.cache_frozen={kept}", "force=true"]) == 0
+        (folder,) = command.outputs.glob("kept/head-*")
+        rows = [json.loads(row) for row in (folder / "history.jsonl").read_text().splitlines()]
+        losses = [row["loss"] for row in rows if "validation" in row]
+        if kept == "false":
+            before = losses
+    assert losses == pytest.approx(before, rel=1e-5) and len(losses) == 3
+
+
 def test_scored_again_it_is_the_same(run, capsys):
     assert main(["evaluate", str(run.folder), "--split", "validation", "--merged"]) == 0
     assert "100.0 %" in capsys.readouterr().out
@@ -107,6 +119,7 @@ def test_any_size_of_image_that_the_patch_divides(command, model):
         (["task=mrpc"], "task=mrpc has texts, and model=local reads images"),
         (["task.max_length=16"], "max_length"),
         (["task.dir=/nowhere"], "no such task folder: /nowhere"),
+        (["method=head", "trainer.cache_frozen=true"], "task.augment changes the images in every epoch"),
     ],
 )
 def test_a_mistake_is_one_line(command, capsys, overrides, said, data_dir, monkeypatch):

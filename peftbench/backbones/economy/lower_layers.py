@@ -65,9 +65,12 @@ def check_lower_layers(sites: Sites, count: int) -> None:
                 " model.dropout=0"
             )
         sites.model.eval()
-        alone = states_behind(sites, count, second_row_alone(batch))[0]
-        together = states_behind(sites, count, batch)[1, : len(alone)]
-        if IDS in batch and (first.shape[:2] != batch[IDS].shape or alone.shape != together.shape):
+        by_itself = second_row_alone(batch)
+        alone = states_behind(sites, count, by_itself)[0]
+        together = states_behind(sites, count, batch)[1]
+        if IDS in batch:  # behind its tokens the row is padded
+            together = together[: by_itself[IDS].shape[1]]
+        if (IDS in batch and first.shape[:2] != batch[IDS].shape) or alone.shape != together.shape:
             raise UserError(f"{_SETTING} does not fit {architecture}, whose layers have other positions than the batch")
         if (together - alone).abs().max() > _TOLERANCE * together.abs().max():
             raise UserError(f"{_SETTING}: padding changes what the layers of {architecture} give: leave it out")

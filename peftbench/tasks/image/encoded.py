@@ -67,7 +67,7 @@ class EncodedImages(Examples):
 
     def augmented(self, seed: int, epoch: int) -> "EncodedImages":
         """Return the images as an epoch of training sees them."""
-        return replace(self, epoch=(seed, epoch))
+        return replace(self, epoch=(seed, epoch)) if self.augment else self
 
     def timed_sizes(self, lengths: Sequence[int]) -> list[int | tuple[int, int]]:
         """Return the one size that the images have."""
