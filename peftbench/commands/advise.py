@@ -51,8 +51,8 @@ def main(argv: list[str]) -> int:
     arguments = build_parser().parse_args(argv)
     limits = Limits(
         memory=None if arguments.memory is None else _mebibytes(arguments.memory),
-        latency=_positive("--latency", arguments.latency, "a ratio to the bare backbone's, such as 1.05"),
-        share=_positive("--share", arguments.share, "percent of the backbone's parameters, such as 1"),
+        latency=_number("--latency", arguments.latency, "a ratio to the bare backbone's, such as 1.05"),
+        share=_number("--share", arguments.share, "percent of the backbone's parameters, such as 1"),
         tasks=_count("--tasks", arguments.tasks) or 1,
     )
     asked = Asked(limits, arguments.task_type, _count("--size", arguments.size))
@@ -76,14 +76,14 @@ def _mebibytes(text: str) -> float:
     return float(found[1]) * _UNITS[found[2].upper()]
 
 
-def _positive(option: str, text: str | None, meaning: str) -> float | None:
+def _number(option: str, text: str | None, meaning: str) -> float | None:
     if text is None:
         return None
     try:
         value = float(text.removesuffix("%"))
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value > 0):
+    if not (math.isfinite(value) and value >= 0):
         raise UserError(f"{option} {text} must be {meaning}")
     return value
 

@@ -155,6 +155,7 @@ def test_the_terminal_shows_figures_answer_and_command(outputs, capsys):
         (["--tasks", "1.5"], "--tasks 1.5 must be a whole number"),
         (["--latency", "fast"], "--latency fast must be a ratio"),
         (["--share", "inf"], "--share inf must be percent"),
+        (["--share", "-1"], "--share -1 must be percent"),
         (["--shares", "1"], "has no option --shares"),
         (["lora"], "too many arguments: 'lora'"),
     ],
