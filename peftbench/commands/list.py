@@ -52,7 +52,7 @@ def _model(config: Config) -> dict[str, str]:
 
 def _task(config: Config) -> dict[str, str]:
     return {
-        "text": ", ".join(config.get("text", [])),  # a task of images has none
+        "input": ", ".join(config.get("text", ["image"])),
         "metrics": ", ".join(config["metrics"]),
         "from": "package index" if config.get("packages") else _SOURCES[config["source"]],
     }
