@@ -26,7 +26,7 @@ def plant(
     share: float = 0.01,
     latency: float | None = None,
     merged: float | None = None,
-    examples: int = 600,
+    examples: int = 300,
     training_rows: int = 3668,
     trainer: dict[str, Any] | None = None,
     splits: Sequence[str] = ("validation",),

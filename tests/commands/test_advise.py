@@ -1,6 +1,7 @@
 """`peftbench advise` as it is typed, over records of planted truth and over what is shipped."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,10 +15,10 @@ GOOD, AS_GOOD, BAD = (0.85, 0.855, 0.848, 0.852), (0.848, 0.857, 0.85, 0.845), (
 FULL, ADAPTER, LORA = {"name": "full"}, {"name": "adapter", "bottleneck": 64}, {"name": "lora", "rank": 8}
 
 
-@pytest.fixture
-def outputs(tmp_path):
-    """Full fine-tuning and LoRA of equal truth, an adapter that is worse."""
-    folder = tmp_path / "outputs"
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """Full fine-tuning and LoRA of equal truth, an adapter that is worse; tests that add runs take a copy."""
+    folder = tmp_path_factory.mktemp("outputs")
     plant(folder, FULL, GOOD, share=1.0, latency=1.0)
     plant(folder, LORA, AS_GOOD, share=0.003, latency=1.05, merged=1.0)
     plant(folder, ADAPTER, BAD, share=0.027, latency=1.09)
@@ -25,7 +26,7 @@ def outputs(tmp_path):
 
 
 @pytest.fixture
-def ask(capsys, tmp_path):
+def ask(capsys):
     """A function that returns the questions of the JSON."""
 
     def ask(outputs, *options):
@@ -45,9 +46,9 @@ def test_the_highest_its_tie_and_what_is_lower(outputs, ask):
     assert method["command"] == "peftbench train method=full task=mrpc"
     assert method["command_of_cheapest_tie"] == "peftbench train method=lora method.rank=8 task=mrpc"
     evidence = method["evidence"]
-    assert (evidence["kind"], evidence["examples"], evidence["seeds"]) == ("own records", 600, 4)
+    assert (evidence["kind"], evidence["examples"], evidence["seeds"]) == ("own records", 300, 4)
     assert (
-        " %, 4 seeds, n = 600." in method["sentence"]
+        " %, 4 seeds, n = 300." in method["sentence"]
         and "The cheapest tied with it is lora r = 8" in method["sentence"]
     )
 
@@ -90,14 +91,16 @@ def test_the_lab_agrees_with_a_planted_truth_or_cannot_be_told(tmp_path, ask):
     assert [one["verdict"] for one in ask(tmp_path)[1]["verdicts"]] == ["cannot be told"]
 
 
-def test_the_lab_is_contradicted_on_a_limit(outputs, ask):
+def test_the_lab_is_contradicted_on_a_limit(outputs, tmp_path, ask):
+    outputs = shutil.copytree(outputs, tmp_path / "more")
     plant(outputs, {"name": "prefix", "length": 20}, BAD, share=0.004, latency=1.05)
     method, *_ = ask(outputs, "--latency", "1.02")
     texts = [one["text"] for one in method["verdicts"] if one["verdict"] == "does not hold"]
     assert texts == ["prefix 20: latency 1.050 (1.040 … 1.060) × bare, over 1.02 here, within it there"]
 
 
-def test_the_nearest_size_is_taken_and_its_distance_said(outputs, ask):
+def test_the_nearest_size_is_taken_and_its_distance_said(outputs, tmp_path, ask):
+    outputs = shutil.copytree(outputs, tmp_path / "more")
     for method in (LORA, {"name": "bitfit"}):
         plant(outputs, method, GOOD, task="cola", training_rows=8551)
     assert ask(outputs, "--size", "5000")[0]["evidence"]["task"] == "mrpc"
@@ -133,7 +136,7 @@ def test_the_terminal_shows_figures_answer_and_command(outputs, capsys):
     lines = shown.splitlines()
     assert lines[0] == "limits: latency ≤ 1.08 × bare"
     (line,) = [line for line in lines if line.startswith("Answer: full, highest accuracy within the limits: 85.1 (")]
-    assert " %, 4 seeds, n = 600. The cheapest tied with it is lora r = 8: −0.1 (" in line
+    assert " %, 4 seeds, n = 300. The cheapest tied with it is lora r = 8: −0.2 (" in line
     assert "  peftbench train method=full task=mrpc" in lines
     (adapter,) = [line for line in lines if line.startswith("adapter m = 64 ") and line.rstrip().endswith("latency")]
     assert "70.0 (6" in adapter
