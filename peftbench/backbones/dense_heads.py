@@ -16,7 +16,8 @@ from peftbench.backbones.sites import Sites
 
 # beside the heat maps of detection: width, height, offset in x and in y
 _BOX_CHANNELS = 4
-_HIDDEN = 128
+# features inside the heads
+_HIDDEN, _POINTS_HIDDEN = 128, 64
 _RARE = -2.19  # logit of 0.1, where heat maps start: nearly all cells are background
 
 
@@ -91,10 +92,10 @@ class CenterPoints(nn.Module):
         super().__init__()
         self.brought = brought
         self.pyramid = ResizedPyramid(width) if brought else PlainPyramid(width)
-        self.lateral = nn.ModuleList(nn.Conv2d(each, _HIDDEN, 1) for each in self.pyramid.widths)
-        self.smooth = _convolution(_HIDDEN)
-        self.heat = nn.Sequential(_convolution(_HIDDEN), nn.Conv2d(_HIDDEN, classes, 1))
-        self.boxes = nn.Sequential(_convolution(_HIDDEN), nn.Conv2d(_HIDDEN, _BOX_CHANNELS, 1))
+        self.lateral = nn.ModuleList(nn.Conv2d(each, _POINTS_HIDDEN, 1) for each in self.pyramid.widths)
+        self.smooth = _convolution(_POINTS_HIDDEN)
+        self.heat = nn.Sequential(_convolution(_POINTS_HIDDEN), nn.Conv2d(_POINTS_HIDDEN, classes, 1))
+        self.boxes = nn.Sequential(_convolution(_POINTS_HIDDEN), nn.Conv2d(_POINTS_HIDDEN, _BOX_CHANNELS, 1))
         nn.init.constant_(self.heat[-1].bias, _RARE)  # type: ignore[arg-type]
 
     def forward(self, states: torch.Tensor, grid: Grid, maps: Sequence[torch.Tensor] | None) -> torch.Tensor:
@@ -148,13 +149,13 @@ def add_dense_head(
     Args:
         backbone: of images. kind: out of `DENSE_HEADS`. classes: of pixels or of objects.
         layers: of how many, evenly spaced and the last among them, the head reads the outputs.
-        brought: whether the method makes the pyramid, d features a map.
+        brought: whether the method makes the pyramid, d features a map; no layer but the last is read then.
 
     Its start is drawn from torch's generator.
     """
     depth = len(backbone.sites.layers)
-    numbers = sorted({-(-depth * (i + 1) // layers) - 1 for i in range(layers)})
-    width = backbone.sites.hidden * (1 if brought else len(numbers))
+    numbers = [depth - 1] if brought else sorted({-(-depth * (i + 1) // layers) - 1 for i in range(layers)})
+    width = backbone.sites.hidden * len(numbers)
     return put_on_maps(backbone, lambda: DENSE_HEADS[kind](width, classes, brought), numbers)
 
 

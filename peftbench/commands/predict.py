@@ -15,7 +15,7 @@ from peftbench.commands.run_options import (
     chosen_run,
     working,
 )
-from peftbench.config.task import TextTaskConfig, fill_task
+from peftbench.config.task import DenseTaskConfig, TextTaskConfig, fill_task
 from peftbench.errors import UserError
 from peftbench.serving.image_inputs import read_images
 from peftbench.serving.inputs import Row, read_input
@@ -60,8 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         type=Path,
-        metavar="FILE.csv",
-        help="write a CSV instead: every row and column of the input, then prediction and probabilities",
+        metavar="FILE.csv|FOLDER",
+        help="write a CSV instead: every row and column of the input, then prediction and probabilities; of a run that"
+        " finds masks or boxes, the folder of what it finds (default: predictions)",
     )
     return parser
 
@@ -73,7 +74,8 @@ def main(argv: list[str]) -> int:
     or too few for the task, or not UTF-8.
     """
     arguments = build_parser().parse_intermixed_args(argv)
-    _check_output(arguments)
+    if arguments.output is not None and arguments.output.suffix:  # else it may be a folder
+        _check_output(arguments)
     if arguments.runs:
         from peftbench.commands.predict_tasks import predict_tasks
 
@@ -93,6 +95,11 @@ def main(argv: list[str]) -> int:
         check_mergeable(description.method["name"])
     choose_device(arguments.device)  # a mistake shows before anything is read
     task = fill_task(description.task)
+    dense = isinstance(task, DenseTaskConfig)
+    if dense:
+        _check_folder(arguments.output)
+    else:
+        _check_output(arguments)
     if isinstance(task, TextTaskConfig):
         header, rows = read_input(arguments.texts, arguments.file, task.text)
     else:
@@ -100,6 +107,10 @@ def main(argv: list[str]) -> int:
     rows = through_first_text(rows)
     with working("loading the model"):
         predictor = load_predictor(record, "", arguments.device, arguments.merged, arguments.batch_size)
+    if dense:
+        from peftbench.commands.predict_pictures import predict_pictures
+
+        return predict_pictures(arguments, predictor, rows, task.kind)
     blank: list[int] = []
     size = 1 if _is_typed(arguments) else predictor.batch_size
     batches = answered(lambda batch: predictor.predict([row.texts for row in batch]), rows, size, blank)
@@ -139,6 +150,11 @@ def _check_output(arguments: argparse.Namespace) -> None:
         raise UserError(f"--output {arguments.output}: there is no folder {arguments.output.parent}")
     if arguments.file is not None and arguments.output.resolve() == arguments.file.expanduser().resolve():
         raise UserError(f"--output {arguments.output}: this is the file that is read; write another")
+
+
+def _check_folder(output: Path | None) -> None:
+    if output is not None and (output.suffix or output.is_file()):
+        raise UserError(f"--output {output}: masks and boxes are several files; name a folder")
 
 
 def _is_typed(arguments: argparse.Namespace) -> bool:

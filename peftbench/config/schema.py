@@ -158,6 +158,7 @@ def resolve(composed: DictConfig | Mapping[str, Any]) -> RunConfig:
     }
     method = groups["method"]
     method.pop("recipe", None)
+    groups["task"].pop("recipe", None)
     name = str(method.pop("name", None))
     return RunConfig(
         method_name=name,

@@ -224,17 +224,14 @@ def _save(trained: Trained, prepared: "Prepared", config: RunConfig, record: Rec
     """Write predictions and adapter; return the fields of the result."""
     from peftbench.runs.adapter import save_adapter
     from peftbench.runs.origin import environment
+    from peftbench.runs.pictures import write_pictures
 
     task, plain = prepared.task, config.plain()
-    record.write_predictions({name: scored.predictions for name, scored in trained.scored.items()}, task.labels)
-    save_adapter(
-        record.adapter_dir,
-        prepared.method,
-        prepared.backbone,
-        plain["model"],
-        plain["task"] | task.derived,
-        list(task.labels),
-    )
+    answers = {name: scored.predictions for name, scored in trained.scored.items()}
+    record.write_predictions(answers, task.labels)
+    write_pictures(record.folder, task, answers)
+    of_task = plain["task"] | task.derived
+    save_adapter(record.adapter_dir, prepared.method, prepared.backbone, plain["model"], of_task, list(task.labels))
     # where nothing trains, what is reported is all there is
     best = trained.fitted.best or {"epoch": 0, "validation": trained.scored["validation"][0]}
     return {

@@ -16,6 +16,7 @@ from peftbench.files import atomic_write, check_regular, make_folder, parse_json
 from peftbench.runs.digests import digests, first_damaged
 from peftbench.runs.history import read_history
 from peftbench.runs.identity import file_name, fingerprint, run_id
+from peftbench.runs.pictures import FOLDER as PICTURES
 from peftbench.runs.predictions import Predictions, read_predictions, write_predictions
 from peftbench.runs.result import SCHEMA_VERSION, Evaluation, Result, Status, read_as
 from peftbench.runs.version1 import upgraded
@@ -80,8 +81,10 @@ class Record:
         remove(record.checkpoint_path)
         record._write_config(config)
         record._write(_begin(config, overrides, digests(folder, [record.config_path.name])))
-        for path in (record.history_path, record.predictions_path, record.adapter_dir, folder / "evaluations"):
+        for path in (record.history_path, record.predictions_path, record.adapter_dir):
             remove(path)
+        for name in ("evaluations", PICTURES):
+            remove(folder / name)
         remove_temporaries(folder)
         return record
 
@@ -195,7 +198,8 @@ class Record:
     def finish(self, status: Status = Status.FINISHED, **fields: Any) -> None:
         """Close the run as finished, with the time, what is given and the digests of its files, in one write."""
         names = [self.config_path.name, self.history_path.name, self.predictions_path.name]
-        names += sorted(f"adapter/{path.name}" for path in self.adapter_dir.glob("*"))
+        for within in (self.adapter_dir, self.folder / PICTURES):
+            names += sorted(f"{within.name}/{path.name}" for path in within.glob("*"))
         files = digests(self.folder, names)
         self.update(**fields, status=status, error=None, finished=_now(), files=files)
 

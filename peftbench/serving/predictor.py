@@ -11,6 +11,7 @@ import torch
 
 from peftbench.backbones.economy.attach import attached, cheap_kernels
 from peftbench.backbones.economy.first_row import reads_first_row
+from peftbench.backbones.inputs import patch_size
 from peftbench.config.fill import fill
 from peftbench.config.schema import TrainerConfig
 from peftbench.config.task import fill_task
@@ -28,11 +29,12 @@ class Answer(NamedTuple):
     """What the model says of one example.
 
     Attributes:
-        prediction: the class's name, or the score of a regression; None for an example without text.
-        probabilities: of each class, by name; empty for a regression.
+        prediction: the class's name, or the score of a regression; None for an example without text. Of a picture, its
+            mask, (height, width) of class numbers, or its boxes (`tasks.detection.read.Box`), the surest first.
+        probabilities: of each class, by name; empty for a regression, masks and boxes.
     """
 
-    prediction: str | float | None
+    prediction: Any
     probabilities: dict[str, float]
 
 
@@ -85,11 +87,14 @@ class Predictor:
 
     def _answer(self, split: Any) -> list[Answer]:
         backbone = self._model.backbone
-        data = self._task.encode(split, backbone.sites.tokenizer)
+        data = self._task.encode(split, backbone.sites.tokenizer, patch_size(backbone.sites.base))
         device = backbone.sites.device
         with cheap_kernels(device):
             logits = logits_of(backbone.model, data, self.batch_size, self._precision, device)
-        return read_answers(self._task, logits)
+        if self._task.objective.form == "one":
+            return read_answers(self._task, logits)
+        found, _ = self._task.objective.read_out(logits)
+        return [Answer(answer, {}) for answer in self._task.fitted(split, found)]
 
 
 def read_answers(task: Task, logits: torch.Tensor) -> list[Answer]:

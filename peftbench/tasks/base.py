@@ -164,6 +164,17 @@ class Task(ABC):
         """Settings of the task that its data have said, for a model that meets other data later."""
         return {}
 
+    def fitted(self, split: Any, answers: np.ndarray) -> list[Any]:
+        """Return what was answered, example by example, in the terms of what was given."""
+        return list(answers)
+
+    def drawn(self, split: Any, index: int, answer: Any) -> tuple[Any, Any] | None:
+        """Return example `index` of a split as two of PIL's images, with what is true and with the model's answer.
+
+        None where examples are no pictures.
+        """
+        return None
+
     @abstractmethod
     def read_examples(self, given: Any) -> Given:
         """Return examples to be answered, as a user gives them; raises UserError where they are something else."""

@@ -12,7 +12,8 @@ from PIL import Image
 from peftbench.cli import main
 from peftbench.runs.record import Record
 from peftbench.tasks.detection.average_precision import average_precision, detection_score, match
-from peftbench.tasks.segmentation.confusion import segmentation_score
+from peftbench.tasks.detection.coco import read_annotations
+from peftbench.tasks.segmentation.confusion import pixel_confusions, segmentation_score
 
 pytest.importorskip("pycocotools", reason="the vision extra is not installed")
 
@@ -64,10 +65,52 @@ def test_a_run_is_trained_recorded_and_scored_again_the_same(kind, data, model, 
         else:
             again = detection_score("ap", average_precision(match(answers.labels, answers.predictions, 2)))[0]
         assert again == pytest.approx(evaluation.metrics[primary], abs=1e-9)
+    pictures = sorted((record.folder / "pictures").iterdir())
+    assert [path.name for path in pictures[:2]] == ["0-prediction.jpg", "0-truth.jpg"] and len(pictures) == 8
+    assert all(f"pictures/{path.name}" in result.files for path in pictures)
     assert main(["evaluate", str(record.folder), "--split", "test", "--json"]) == 0
     scored = json.loads(capsys.readouterr().out)
     first = result.evaluation("test").metrics
     assert scored["metrics"] == pytest.approx(first, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", WRITE)
+def test_pictures_of_ones_own_get_masks_or_boxes(kind, data, model, tmp_path, capsys):
+    line = arguments(kind, data[kind], model, tmp_path / "out", "method=head", "trainer.epochs=6")
+    assert main(["train", *line]) == 0
+    record = only_record(tmp_path / "out")
+    own = data[kind] / "test" / "images"
+    wide = tmp_path / "wide.png"
+    Image.open(own / "00.png").resize((160, 40)).save(wide)  # of another shape: padded, and told in its own pixels
+    capsys.readouterr()
+    found = tmp_path / "found"
+    assert main(["predict", str(record.folder), str(own), str(wide), "--output", str(found), "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 5 == len(list((found / "overlays").iterdir()))
+    assert all(Image.open(entry["overlay"]).size == Image.open(entry["image"]).size for entry in lines)
+    scores = record.read().evaluation("test").metrics
+    if kind == "segmentation":
+        assert all(Image.open(entry["mask"]).size == Image.open(entry["image"]).size for entry in lines)
+        masks = [np.asarray(Image.open(found / "masks" / f"0{n}.png")) for n in range(4)]
+        truth = [np.asarray(Image.open(data[kind] / "test" / "masks" / f"0{n}.png")) for n in range(4)]
+        again = segmentation_score("miou", pixel_confusions(np.stack(masks), np.stack(truth), 3).sum(0))
+        assert again == pytest.approx(scores["miou"], abs=1e-6)
+    else:
+        content = json.loads((found / "boxes.json").read_text())
+        assert [image["file_name"] for image in content["images"]] == [*(f"0{n}.png" for n in range(4)), "wide.png"]
+        for entry in content["annotations"]:
+            image = content["images"][entry["image_id"] - 1]
+            x, y, width, height = entry["bbox"]
+            assert (
+                x >= -0.01
+                and y >= -0.01
+                and x + width <= image["width"] + 0.02
+                and y + height <= image["height"] + 0.02
+            )
+        read = read_annotations(found / "boxes.json", ["square", "bar"])  # as any other file of boxes
+        assert sum(len(picture.boxes) for picture in read) == len(content["annotations"]) > 0
+    assert main(["predict", str(record.folder), str(own), "--output", "found.csv"]) == 2
+    assert "name a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", WRITE)

@@ -1,14 +1,14 @@
-"""Boxes as COCO's JSON holds them: read and checked, and detections written."""
+"""Boxes as COCO's JSON holds them: read and checked, and detections in the same form."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from peftbench.errors import UserError
-from peftbench.files import parse_json, write_json
+from peftbench.files import parse_json
 
 _EDGE = 1.0  # pixels that a box may stand out of its picture by, as rounding makes them
 
@@ -110,28 +110,34 @@ def _in_shares(box: list[float], width: int, height: int, shown: str) -> list[fl
     return [(left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height]
 
 
-def coco_boxes(detections: np.ndarray, width: int, height: int, image: Any) -> list[dict[str, Any]]:
-    """Return detections of one picture as COCO's results hold them, categories from 1 on.
+def coco_content(
+    pictures: Sequence[Annotated], classes: Sequence[str], found: Sequence[Sequence[Any]]
+) -> dict[str, Any]:
+    """Return detections as a COCO file holds them, each annotation with its score.
 
     Args:
-        detections: (detections, 6): class, score, x and y of the centre, width, height in shares of the picture.
+        pictures: what was looked at, with its size; ids are from 1 on, those of categories too.
+        classes: names by number. found: of each picture, the boxes (`read.Box`), in pixels.
     """
-    return [
-        {
-            "image_id": image,
-            "category_id": int(kind) + 1,
-            "bbox": [
-                round((x - wide / 2) * width, 2),
-                round((y - high / 2) * height, 2),
-                round(wide * width, 2),
-                round(high * height, 2),
-            ],
-            "score": round(score, 5),
-        }
-        for kind, score, x, y, wide, high in detections.tolist()
+    number = {name: index + 1 for index, name in enumerate(classes)}
+    images = [
+        {"id": index + 1, "file_name": picture.file, "width": picture.width, "height": picture.height}
+        for index, picture in enumerate(pictures)
     ]
-
-
-def write_results(path: Path, found: Iterable[dict[str, Any]]) -> None:
-    """Write detections as a COCO file of results."""
-    write_json(path, list(found))
+    annotations = [
+        {
+            "id": 0,
+            "image_id": index + 1,
+            "category_id": number[box.label],
+            "bbox": [round(side, 2) for side in (box.x, box.y, box.width, box.height)],
+            "area": round(box.width * box.height, 2),
+            "iscrowd": 0,
+            "score": round(box.score, 5),
+        }
+        for index, boxes in enumerate(found)
+        for box in boxes
+    ]
+    for index, annotation in enumerate(annotations):
+        annotation["id"] = index + 1
+    categories = [{"id": number, "name": name} for name, number in number.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}

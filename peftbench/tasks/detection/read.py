@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,14 +13,27 @@ from peftbench.tasks.detection.average_precision import check_metrics
 from peftbench.tasks.detection.coco import Annotated, read_annotations, read_categories
 from peftbench.tasks.detection.objective import Detection
 from peftbench.tasks.image.augment import View, view_boxes
-from peftbench.tasks.image.dense import DenseSplit, DenseTask, Size, common_size, picture_size, shape_in
+from peftbench.tasks.image.dense import DenseSplit, DenseTask, Size, common_size, picture_size, shape_in, split_of_files
 from peftbench.tasks.image.folders import open_folder, read_splits
+from peftbench.tasks.image.overlay import with_boxes
 
 if TYPE_CHECKING:
     from peftbench.config.task import DenseTaskConfig
 
 _LAYOUT = "SPLIT/images/* and SPLIT/annotations.json in COCO's form"
 _ANNOTATIONS = "annotations.json"
+SURE = 0.3  # the least score of a detection that is drawn
+
+
+class Box(NamedTuple):
+    """A box around an object: its class, how sure it is, its left and upper edge, width and height in pixels."""
+
+    label: str
+    score: float
+    x: float
+    y: float
+    width: float
+    height: float
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,24 @@ class DetectionTask(DenseTask):
         boxes, seen = view_boxes(label[:, 1:5], view)
         kind = torch.where(seen, label[:, 0], -1.0)
         return torch.cat([kind[:, None], boxes, label[:, 5:]], -1)
+
+    def fitted(self, split: DenseSplit, answers: np.ndarray) -> list[Any]:
+        """Return the boxes of each picture, the surest first, in its pixels."""
+        return [
+            [
+                Box(self.labels[int(kind)], score, (x - wide / 2), (y - high / 2), wide, high)
+                for kind, score, x, y, wide, high in _in_pixels(found, split.given_size(index), self.size)
+            ]
+            for index, found in enumerate(answers)
+        ]
+
+    def drawn(self, split: DenseSplit, index: int, answer: np.ndarray) -> tuple[Any, Any]:
+        """Return a picture with its boxes and with those that were answered, (detections, 6), the surer ones."""
+        assert split.labels is not None
+        picture, truth = split.open(index), split.labels[index]
+        sure = answer[answer[:, 1] >= SURE]
+        boxes = with_boxes(picture, sure[:, [0, 2, 3, 4, 5]], self.labels, sure[:, 1].tolist())
+        return with_boxes(picture, truth[truth[:, 0] >= 0][:, :5], self.labels), boxes
 
 
 def load_task(config: "DenseTaskConfig", splits: Sequence[str] | None = None) -> DetectionTask:
@@ -65,6 +96,19 @@ def _task(
     return DetectionTask(config.name, Detection(labels), labels, metrics, splits, source, ("image",), size, augment)
 
 
+def _in_pixels(found: np.ndarray, given: Size, size: Size) -> list[list[float]]:
+    """Return detections of a picture, from shares of its padded form to pixels of its own; cut to it."""
+    height, width = given
+    high, wide = shape_in(size, height, width)
+    found = found[found[:, 1] > 0].astype(float)
+    low = np.minimum((found[:, 2:4] - found[:, 4:] / 2) / [wide, high], 1)
+    edge = np.minimum((found[:, 2:4] + found[:, 4:] / 2) / [wide, high], 1)
+    inside = (edge > low).all(1)
+    boxes = np.concatenate([(low + edge) / 2, edge - low], 1) * [width, height, width, height]
+    kept: list[list[float]] = np.concatenate([found[:, :2], boxes], 1)[inside].tolist()
+    return kept
+
+
 def _split(place: Path, size: Size, classes: Sequence[str]) -> DenseSplit:
     pictures = read_annotations(place / _ANNOTATIONS, classes)
     if not pictures:
@@ -79,7 +123,7 @@ def _split(place: Path, size: Size, classes: Sequence[str]) -> DenseSplit:
         label[: len(boxes)] = boxes
     if not (labels[..., 0] >= 0).any():
         raise UserError(f"{place / _ANNOTATIONS} has no box at all")
-    return DenseSplit(files, size, labels)
+    return split_of_files(files, size, labels)
 
 
 def _file(place: Path, picture: Annotated) -> Path:

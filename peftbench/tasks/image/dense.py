@@ -1,6 +1,5 @@
 """What segmentation and detection share: pictures brought to one size together with what is told at every place."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +14,9 @@ from peftbench.errors import UserError
 from peftbench.tasks.base import Batch, Given, Task
 from peftbench.tasks.image.augment import View
 from peftbench.tasks.image.encoded import EncodedImages, encode_images
-from peftbench.tasks.image.files import open_image
 from peftbench.tasks.image.given import check_reads_images, read_given
 from peftbench.tasks.image.preprocessing import preprocessing_of
+from peftbench.tasks.image.task import ImageSplit
 
 Size = tuple[int, int]  # height, width
 
@@ -32,40 +31,42 @@ class DenseSplit:
     """Pictures, and what is told at every place of them.
 
     Attributes:
-        files: the pictures'. size: (height, width) that all are brought to.
+        pictures: as they were given. size: (height, width) that all are brought to.
         labels: (examples, …), as the task's objective takes them; None where they are hidden.
     """
 
-    files: Sequence[Path]
+    pictures: ImageSplit
     size: Size
     labels: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.pictures)
 
     def open(self, index: int) -> Any:
         """Return a picture as PIL's, RGB, padded to the shape of `size`. Raises UserError where it cannot be read."""
-        return padded(open_image(self.files[index], str(self.files[index])), self.size)
+        return padded(self.pictures.open(index), self.size)
+
+    def given_size(self, index: int) -> Size:
+        """Return height and width of a picture as it was given."""
+        image = self.pictures.open(index)
+        return image.height, image.width
 
     def subset(self, rows: Sequence[int]) -> "DenseSplit":
         """Return these pictures alone, in this order."""
         labels = None if self.labels is None else self.labels[list(rows)]
-        return replace(self, files=[self.files[row] for row in rows], labels=labels)
-
-    def digests(self) -> Iterator[str]:
-        """Yield the SHA-256 of each picture's file."""
-        for path in self.files:
-            try:
-                yield hashlib.sha256(path.read_bytes()).hexdigest()
-            except OSError as error:
-                raise UserError(f"cannot read {path}: {error.strerror}") from error
+        return replace(self, pictures=self.pictures.subset(rows), labels=labels)
 
     def content(self, name: str) -> Iterator[bytes]:
         """Yield the split's name, the digest of each picture, and the labels."""
         yield f"{name} {self.size}".encode()
-        for digest in self.digests():
+        for digest in self.pictures.digests():
             yield digest.encode()
         yield b"" if self.labels is None else np.ascontiguousarray(self.labels).tobytes()
+
+
+def split_of_files(files: Sequence[Path], size: Size, labels: np.ndarray) -> DenseSplit:
+    """Return a split of pictures in files."""
+    return DenseSplit(ImageSplit(files, list(map(str, files))), size, labels)
 
 
 def shape_in(size: Size, height: int, width: int) -> tuple[float, float]:
@@ -151,12 +152,9 @@ class DenseTask(Task):
         return {"image_size": list(self.size)}
 
     def read_examples(self, given: Any) -> Given:
-        """Return pictures, which must be files: what is answered is written under their names."""
+        """Return pictures: files by their path (none where that is empty), what is in them (bytes), or PIL's."""
         found = read_given(given)
-        files = [image for image in found.images if isinstance(image, Path)]
-        if len(files) < len(found.images):
-            raise UserError(f"task {self.name} answers image files alone: give their paths")
-        return Given(DenseSplit(files, self.size), found.filled, found.count)
+        return Given(DenseSplit(ImageSplit(found.images, found.names), self.size), found.filled, found.count)
 
     def check_model(self, sites: Sites, model: str) -> None:
         """Raise UserError where the backbone reads no images."""
@@ -168,9 +166,9 @@ class DenseTask(Task):
 
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the pictures."""
-        train = set(self.splits["train"].digests()) if "train" in self.splits else set()
+        train = set(self.splits["train"].pictures.digests()) if "train" in self.splits else set()
         counts = {
-            name: sum(digest in train for digest in split.digests())
+            name: sum(digest in train for digest in split.pictures.digests())
             for name, split in self.splits.items()
             if name != "train" and train
         }

@@ -11,9 +11,10 @@ import torch
 from peftbench.errors import UserError
 from peftbench.files import parse_json
 from peftbench.tasks.image.augment import View, view_mask
-from peftbench.tasks.image.dense import DenseSplit, DenseTask, Size, common_size, picture_size, shape_in
+from peftbench.tasks.image.dense import DenseSplit, DenseTask, Size, common_size, picture_size, shape_in, split_of_files
 from peftbench.tasks.image.files import images_in
 from peftbench.tasks.image.folders import Folder, open_folder, read_splits
+from peftbench.tasks.image.overlay import with_mask
 from peftbench.tasks.segmentation.confusion import VOID, check_metrics
 from peftbench.tasks.segmentation.masks import read_mask
 from peftbench.tasks.segmentation.objective import Segmentation
@@ -32,6 +33,24 @@ class SegmentationTask(DenseTask):
     def seen(self, label: torch.Tensor, view: View) -> torch.Tensor:
         """Return a mask as it is in a view of the picture."""
         return view_mask(label, view)
+
+    def fitted(self, split: DenseSplit, answers: np.ndarray) -> list[Any]:
+        """Return a mask, (height, width) of the picture that was given, for each."""
+        masks = []
+        for index, mask in enumerate(answers):
+            height, width = split.given_size(index)
+            high, wide = shape_in(self.size, height, width)
+            rows = ((np.arange(height) + 0.5) / height * high * self.size[0]).astype(int)
+            columns = ((np.arange(width) + 0.5) / width * wide * self.size[1]).astype(int)
+            masks.append(mask[rows.clip(max=self.size[0] - 1)][:, columns.clip(max=self.size[1] - 1)])
+        return masks
+
+    def drawn(self, split: DenseSplit, index: int, answer: np.ndarray) -> tuple[Any, Any]:
+        """Return a picture under its mask and under the mask that was answered, both (rows, columns)."""
+        assert split.labels is not None
+        picture = split.open(index).resize(self.size[::-1])
+        truth, answered = (with_mask(picture, mask, self.labels) for mask in (split.labels[index], answer))
+        return truth, answered
 
 
 def load_task(config: "DenseTaskConfig", splits: Sequence[str] | None = None) -> SegmentationTask:
@@ -102,7 +121,7 @@ def _split(place: Path, size: Size, classes: int) -> DenseSplit:
         mask[:] = _fitted(read_mask(path, (height, width), classes), size)
     if (masks == VOID).all():
         raise UserError(f"{place / 'masks'}: no pixel has a class, all are {VOID}")
-    return DenseSplit(pictures, size, masks)
+    return split_of_files(pictures, size, masks)
 
 
 def _fitted(mask: np.ndarray, size: Size) -> np.ndarray:

@@ -1,0 +1,83 @@
+"""What a run found in pictures, as files: masks or boxes, and pictures with these drawn over them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from peftbench.files import atomic_write, make_folder, write_json
+from peftbench.tasks.detection.coco import Annotated, coco_content
+from peftbench.tasks.detection.read import SURE, Box
+from peftbench.tasks.image.files import open_image
+from peftbench.tasks.image.overlay import with_boxes, with_mask
+from peftbench.tasks.segmentation.masks import write_mask
+
+BOXES = "boxes.json"
+
+
+class Written(NamedTuple):
+    """A picture, what is in it (share of its pixels, or number of boxes, by class) and the files that were written."""
+
+    picture: str
+    found: dict[str, float]
+    files: dict[str, str]
+
+
+def write_masks(folder: Path, answers: Iterable[tuple[str, np.ndarray]], classes: Sequence[str]) -> Iterator[Written]:
+    """Write `masks/NAME.png` and `overlays/NAME.jpg` for each picture, as they come."""
+    names = _Names()
+    for folder_name in ("masks", "overlays"):
+        make_folder(folder / folder_name)
+    for picture, mask in answers:
+        name = names.of(picture)
+        files = {"mask": folder / "masks" / f"{name}.png", "overlay": folder / "overlays" / f"{name}.jpg"}
+        write_mask(files["mask"], mask)
+        _write_picture(files["overlay"], with_mask(open_image(Path(picture), picture), mask, classes))
+        shares = np.bincount(mask.ravel(), minlength=len(classes)) / mask.size
+        found = {label: float(share) for label, share in zip(classes, shares, strict=True) if share}
+        yield Written(picture, found, {kind: str(path) for kind, path in files.items()})
+
+
+def write_boxes(folder: Path, answers: Iterable[tuple[str, list[Box]]], classes: Sequence[str]) -> Iterator[Written]:
+    """Write `overlays/NAME.jpg` with the surer boxes for each picture, as they come, and boxes.json behind the last."""
+    names = _Names()
+    make_folder(folder / "overlays")
+    pictures, found = [], []
+    for picture, boxes in answers:
+        image = open_image(Path(picture), picture)
+        sure = [box for box in boxes if box.score >= SURE]
+        path = folder / "overlays" / f"{names.of(picture)}.jpg"
+        _write_picture(path, with_boxes(image, _shares(sure, image, classes), classes, [box.score for box in sure]))
+        pictures.append(Annotated(Path(picture).name, image.width, image.height, np.zeros((0, 6))))
+        found.append(boxes)
+        counts = {label: float(sum(box.label == label for box in sure)) for label in classes}
+        yield Written(picture, {label: count for label, count in counts.items() if count}, {"overlay": str(path)})
+    write_json(folder / BOXES, coco_content(pictures, classes, found))
+
+
+def _shares(boxes: Sequence[Box], image: Any, classes: Sequence[str]) -> np.ndarray:
+    """Return boxes as `with_boxes` takes them."""
+    number = {name: index for index, name in enumerate(classes)}
+    rows = [[number[b.label], b.x + b.width / 2, b.y + b.height / 2, b.width, b.height] for b in boxes]
+    return np.array(rows).reshape(-1, 5) / [1, image.width, image.height, image.width, image.height]
+
+
+def _write_picture(path: Path, image: Any) -> None:
+    with atomic_write(path, binary=True) as file:
+        image.save(file, "JPEG", quality=90)
+
+
+class _Names:
+    """Names of files for pictures, each its own: pictures of several folders may have the same."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, picture: str) -> str:
+        stem, number = Path(picture).stem, 2
+        name = stem
+        while name in self._taken:
+            name, number = f"{stem}_{number}", number + 1
+        self._taken.add(name)
+        return name
