@@ -35,6 +35,7 @@ IMPORTED = (
 )
 # read when Python starts, or by what the server has imported
 READ_AT_START = ("PYTHON", "OMP_", "OPENBLAS_", "MKL_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH")
+HEEDED = ("PYTHONPATH", "PYTHONSAFEPATH", "TORCHELASTIC_RUN_ID")
 NUMBER = struct.Struct("q")
 
 
@@ -49,7 +50,7 @@ class Popen(subprocess.Popen):
     ) -> None:  # fmt: skip
         environment = dict(os.environ if env is None else env)
         for name, _ in environment.items() ^ os.environ.items():
-            if name.startswith(READ_AT_START) and name not in ("PYTHONPATH", "TORCHELASTIC_RUN_ID"):
+            if name.startswith(READ_AT_START) and name not in HEEDED:
                 raise ValueError(f"{name} is read before a forked process begins: use subprocess")
         request = {
             "argv": [os.fspath(word) for word in args],
@@ -160,7 +161,8 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
     os.environ.update(request["env"])
     kind, *rest = request["argv"]
     first = {"-m": request["cwd"], "-c": ""}.get(kind, str(Path(kind).parent))
-    sys.path[:1] = [first, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.path[:1] = [] if os.environ.get("PYTHONSAFEPATH") else [first]
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     if kind == "-m":
         sys.argv = rest
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)

@@ -5,8 +5,11 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
+from types import SimpleNamespace
 
+import forked
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -20,6 +23,18 @@ from peftbench.serving.load import load_run_model
 def exported(record, folder):
     assert export.main([str(record.folder), "--output", str(folder)]) == 0
     return AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def read_in_a_fork(monkeypatch):
+    """Have what was exported loaded by a forked process; where another Python than this one is asked for, by that."""
+
+    def run(line, env, **options):
+        if line[0] != sys.executable:
+            return subprocess.run(line, env=env, **options)
+        return forked.run(line[1:], env={name: env[name] for name in env if name != "HF_HUB_OFFLINE"}, **options)
+
+    monkeypatch.setattr("peftbench.serving.export.subprocess", SimpleNamespace(run=run))
 
 
 def test_plain_transformers_answers_as_the_run(tiny_run, tmp_path, capsys):
@@ -36,7 +51,7 @@ def test_plain_transformers_answers_as_the_run(tiny_run, tmp_path, capsys):
     assert f"| validation | 21 | accuracy | {accuracy:.1f} % |" in card and "targets=[query,value]" in card
 
 
-def test_a_regression_that_trained_all_weights(train_tiny, tmp_path, capsys):
+def test_a_regression_that_trained_all_weights(read_in_a_fork, train_tiny, tmp_path, capsys):
     record = train_tiny("scores", "method=full")
     model, _ = exported(record, tmp_path / "made")
     assert model.config.problem_type == "regression" and model.config.num_labels == 1
@@ -62,7 +77,7 @@ def test_nothing_is_written_over(tiny_run, tmp_path):
     assert file.read_text() == "mine"
 
 
-def test_hugging_face_peft_answers_as_the_run(tiny_run, tmp_path, capsys):
+def test_hugging_face_peft_answers_as_the_run(read_in_a_fork, tiny_run, tmp_path, capsys):
     pytest.importorskip("peft", reason="needs the extra peft")
     assert export.main([str(tiny_run.folder), "--to", "peft", "--output", str(tmp_path / "made")]) == 0
     assert "Loaded by peft " in (out := capsys.readouterr().out) and "21 predictions equal" in out
@@ -107,7 +122,7 @@ def test_what_a_library_cannot_express_is_refused(request, train_tiny, tmp_path,
     assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
 
 
-def test_a_library_that_is_not_there(tiny_run, tmp_path, monkeypatch):
+def test_a_library_that_is_not_there(read_in_a_fork, tiny_run, tmp_path, monkeypatch):
     from peftbench.serving import targets
 
     monkeypatch.setattr(targets, "find_spec", lambda name: None)
@@ -141,7 +156,7 @@ def test_an_unfinished_run_is_refused(tiny_run, tmp_path):
         (lambda path: path.with_name("config.json").write_text(json.dumps({})), "cannot load what was exported"),
     ],
 )
-def test_a_folder_that_does_not_load_gets_no_name(tiny_run, tmp_path, monkeypatch, damage, message):
+def test_a_folder_that_does_not_load_gets_no_name(read_in_a_fork, tiny_run, tmp_path, monkeypatch, damage, message):
     from peftbench.serving import export as library
 
     written = library._write
@@ -151,7 +166,7 @@ def test_a_folder_that_does_not_load_gets_no_name(tiny_run, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_that_answers_otherwise_gets_no_name(tiny_run, tmp_path, monkeypatch):
+def test_a_model_that_answers_otherwise_gets_no_name(read_in_a_fork, tiny_run, tmp_path, monkeypatch):
     from peftbench.serving import export as library
 
     def reloaded(*given, before=library._reloaded):
