@@ -191,6 +191,12 @@ def _train(
     reset_peak(device)
     trainer = config.trainer
     attached = attached_for_training(prepared, trainer)
+    validated: list[Scored] = []
+
+    def evaluate() -> dict[str, float]:
+        validated[:] = [_score(prepared, config, splits["validation"])]
+        return validated[0].metrics
+
     with Terminal(config, task.metrics, len(task.labels)) as terminal, attached as splits:
         try:
             fitted = fit(
@@ -198,7 +204,7 @@ def _train(
                 trained=prepared.trained,
                 data=splits["train"],
                 loss=task.objective.loss,
-                evaluate=lambda: _score(prepared, config, splits["validation"]).metrics,
+                evaluate=evaluate,
                 primary=task.metrics[0],
                 config=trainer,
                 seed=config.seed,
@@ -213,7 +219,11 @@ def _train(
         finally:
             with suppress(UserError):  # a full disk, which the run fails for anyway
                 history.write()
-        scored = {name: _score(prepared, config, splits[name]) for name in _reported(prepared)}
+        scored = {
+            # the last epoch's values are those that have just been scored
+            name: validated[0] if name == "validation" and validated else _score(prepared, config, splits[name])
+            for name in _reported(prepared)
+        }
         peaks = peak_memory(device)
     # what earlier runs of the process have left in the host's memory is no part of this one's
     memory = Memory(peaks["device_peak"], peaks["host_peak"] if first_of_process else None)

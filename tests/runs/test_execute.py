@@ -1,6 +1,7 @@
 """From a config to a measured record: what an error while measuring costs, and which runs are the same."""
 
 import shutil
+from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +126,22 @@ def test_the_id_covers_the_precision_as_resolved(line: list[str], monkeypatch) -
     for faster, expected in ((True, [*bf16, *fp32]), (False, [*fp32, *bf16])):
         monkeypatch.setattr(devices, "cpu_is_faster_in_bf16", lambda faster=faster: faster)
         assert folders("trainer.precision=auto") == expected
+
+
+def test_what_the_last_epoch_has_scored_is_not_scored_again(line: list[str], monkeypatch) -> None:
+    from peftbench.training import inference
+
+    scored = []
+
+    def logits_of(model: object, data: Sized, *more: object, before=inference.logits_of) -> object:
+        scored.append(len(data))
+        return before(model, data, *more)
+
+    monkeypatch.setattr(inference, "logits_of", logits_of)
+    record = train(line)
+    assert scored == [21, 21, 9], "validation behind both epochs, test at the end"
+    last = [row["validation"] for row in record.history() if "validation" in row][-1]
+    assert record.read().metrics["validation"] == last
 
 
 def test_the_record_says_where_and_in_what_it_was_trained(line: list[str]) -> None:
