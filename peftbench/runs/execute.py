@@ -14,28 +14,19 @@ from peftbench.files import remove
 from peftbench.runs.failure import failure_recorded
 from peftbench.runs.identity import run_id
 from peftbench.runs.lock import RunLock
-from peftbench.runs.predictions import Predictions
 from peftbench.runs.progress import RecordHistory, Terminal
 from peftbench.runs.record import Record
 from peftbench.runs.report import report_data, report_finished, report_result
 from peftbench.runs.result import Evaluation, Memory, Origin, Parameters, Result, Status, Times
+from peftbench.runs.scoring import Scored, reported_splits, score_split
 from peftbench.terminal import console
 
 if TYPE_CHECKING:
     from peftbench.runs.prepare import Prepared
-    from peftbench.tasks.base import Examples
     from peftbench.training.loop import Fitted
 
 # given config and record, a context that yields what else follows the run: observers with an `on_result`
 Mirrors = Callable[[RunConfig, Record], AbstractContextManager[list[Any]]]
-
-
-class Scored(NamedTuple):
-    """Metrics and predictions on a split, and what the method said of it."""
-
-    metrics: dict[str, float]
-    predictions: Predictions
-    observed: dict[str, Any] | None
 
 
 class Trained(NamedTuple):
@@ -194,7 +185,7 @@ def _train(
     validated: list[Scored] = []
 
     def evaluate() -> dict[str, float]:
-        validated[:] = [_score(prepared, config, splits["validation"])]
+        validated[:] = [score_split(prepared, config, splits["validation"])]
         return validated[0].metrics
 
     with Terminal(config, task.metrics, len(task.labels)) as terminal, attached as splits:
@@ -221,8 +212,8 @@ def _train(
                 history.write()
         scored = {
             # the last epoch's values are those that have just been scored
-            name: validated[0] if name == "validation" and validated else _score(prepared, config, splits[name])
-            for name in _reported(prepared)
+            name: validated[0] if name == "validation" and validated else score_split(prepared, config, splits[name])
+            for name in reported_splits(prepared)
         }
         peaks = peak_memory(device)
     # what earlier runs of the process have left in the host's memory is no part of this one's
@@ -283,23 +274,3 @@ def _times(fitted: "Fitted", total: float, first_of_process: bool) -> Times:
 def _since_start(moment: float | None) -> float | None:
     """Return the seconds from the start of this process to `moment` (of `time.time`)."""
     return None if moment is None else moment - cli.STARTED
-
-
-def _reported(prepared: "Prepared") -> list[str]:
-    """Splits that are scored at the end: validation, and test where its labels are public."""
-    return [
-        name for name in ("validation", "test") if name in prepared.splits and prepared.splits[name].labels is not None
-    ]
-
-
-def _score(prepared: "Prepared", config: RunConfig, data: "Examples") -> Scored:
-    from peftbench.training.inference import logits_of
-
-    task = prepared.task
-    assert data.labels is not None
-    trainer = config.trainer
-    with prepared.method.observed() as observation:
-        logits = logits_of(prepared.backbone.model, data, trainer.eval_batch_size, trainer.precision, prepared.device)
-    metrics = task.objective.score(task.metrics, logits, data.labels)
-    answers = Predictions(data.labels, *task.objective.read_out(logits), form=task.objective.form)
-    return Scored(metrics, answers, observation())
