@@ -59,7 +59,7 @@ def advise(asked: Asked, output_dir: Path) -> list[Advice]:
     measured = [*own, *measured]
     fitting = [one for one in measured if asked.task_type in (None, one.task_type) and len(one.methods) > 1]
     if not fitting:
-        raise UserError(_no_evidence(asked, output_dir, measured))
+        raise UserError(_no_evidence(asked, notes or [f"no such runs under {output_dir}"], measured))
     nearest = min(fitting, key=lambda one: (one.kind != OWN, _distance(one, asked)))
     found = answer(nearest, asked.limits)
     if found.best is None:
@@ -83,18 +83,17 @@ def _own(asked: Asked, output_dir: Path) -> tuple[list[Comparison], list[str]]:
             choosing = "your records hold more, which --task-type and --size choose"
             return found, [f"{choosing}: {', '.join(more)}"] if more else []
     lacks = "; ".join(one.lack for one in fitting)
-    said = f"your own records under {output_dir} compare no methods ({lacks}): what is shipped is used"
-    return found, [said] if fitting else []
+    return found, [f"your own records under {output_dir} compare no methods: {lacks}"] if fitting else []
 
 
-def _no_evidence(asked: Asked, output_dir: Path, measured: Sequence[Comparison]) -> str:
+def _no_evidence(asked: Asked, reasons: Sequence[str], measured: Sequence[Comparison]) -> str:
     """Say that nothing was measured on a kind of task, and what would be."""
     tasks = [config["name"] for config in read_group("task") if task_type(config) == asked.task_type]
     types = ", ".join(sorted({one.task_type for one in measured}))
     return (
-        f"nothing was measured on tasks of type {asked.task_type}: no two methods under {output_dir}, and what is"
-        f" shipped is of type {types}. Train some, e.g. peftbench train -m method=head,lora seed=0,1,2"
-        f" task={tasks[0]}, or leave --task-type out"
+        f"nothing was measured on tasks of type {asked.task_type}: {'; '.join(reasons)}, and what is shipped is of type"
+        f" {types}. Train some, e.g. peftbench train -m method=head,lora seed=0,1,2 task={tasks[0]}, or leave"
+        " --task-type out"
     )
 
 

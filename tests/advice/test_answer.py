@@ -5,6 +5,7 @@ import pytest
 from peftbench.advice.answer import answer
 from peftbench.advice.comparison import OWN, Candidate, Comparison, task_type
 from peftbench.advice.limits import Limits, figures
+from peftbench.advice.sentences import conclusion
 from peftbench.tables.table import Cell, Pair
 
 BACKBONE = 2**20  # parameters, so that the weights of the backbone are 4 MiB
@@ -69,6 +70,7 @@ def test_what_lacks_a_limited_figure_is_no_answer_where_others_have_it():
     assert said.lacking == {"head": ["memory"]} and said.best is FULL
     nobody = answer(compare(HEAD), Limits(memory=1000))
     assert nobody.unchecked == ["memory"] and nobody.best is HEAD
+    assert conclusion(nobody).endswith("Not held to a limit, for it was not measured: training memory.")
 
 
 def test_an_interval_that_reaches_over_the_limit_is_named():

@@ -9,6 +9,7 @@ import pytest
 from planted import plant
 from records import age
 
+from peftbench.advice.shipped import read_shipped
 from peftbench.cli import main
 
 GOOD, AS_GOOD, BAD = (0.85, 0.855, 0.848, 0.852), (0.848, 0.857, 0.85, 0.845), (0.7, 0.71, 0.69, 0.7)
@@ -124,10 +125,17 @@ def test_without_own_runs_to_compare_the_shipped_tables_answer(tmp_path, ask):
     assert "8 runs of other code" in method["notes"][0]
 
 
-def test_a_limit_that_nothing_can_be_held_to_is_said(tmp_path, ask):
-    method, *_ = ask(tmp_path, "--memory", "2G", "--task-type", "pair")
-    assert method["unchecked"] == ["memory"]
-    assert method["sentence"].endswith("Not held to a limit, for it was not measured: training memory.")
+def test_without_any_figures_of_the_kind_it_says_why_and_what_to_train(tmp_path, monkeypatch, capsys):
+    pairs = [one for one in read_shipped() if one.task_type == "pair"]
+    monkeypatch.setattr("peftbench.advice.advise.read_shipped", lambda: pairs)
+    assert main(["advise", "--task-type", "images", "--output-dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"nothing was measured on tasks of type images: no such runs under {tmp_path}" in error
+    assert "seed=0,1,2 task=cifar10" in error and len(error.splitlines()) == 1
+    for record in plant(tmp_path, LORA, GOOD, task="cola") + plant(tmp_path, FULL, GOOD, task="cola"):
+        age(record)
+    assert main(["advise", "--task-type", "classification", "--output-dir", str(tmp_path)]) == 2
+    assert "cola from minilm: 8 runs of other code, which force=true trains again" in capsys.readouterr().err
 
 
 def test_the_terminal_shows_figures_answer_and_command(outputs, capsys):
@@ -148,7 +156,6 @@ def test_the_terminal_shows_figures_answer_and_command(outputs, capsys):
     [
         (["--latency", "0.5"], "no method keeps to latency at most 0.5, lowest 1.000"),
         (["--memory", "1M"], "no method keeps to training memory at most 1, lowest 1,024 MiB"),
-        (["--task-type", "regression"], "nothing was measured on tasks of type regression"),
         (["--task-type", "verse"], "invalid choice: 'verse'"),
         (["--memory", "2"], "--memory 2 must be a size with its unit, such as 2G or 900M"),
         (["--memory", "-2G"], "--memory"),
