@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftbench.config.schema import RunConfig
 from peftbench.errors import UserError
@@ -26,11 +26,21 @@ def check_data(record: Record, task: "Task") -> None:
 
 def check_parts(record: Record, config: RunConfig) -> None:
     """Raise UserError where a run that the record's was made of has been trained again since."""
-    if changed := retrained_parts(record.read(), getattr(config.method, "adapters", {})):
+    if changed := retrained_parts(record.read(), part_folders(config.plain()["method"])):
         raise UserError(
             f"{record.folder} was made before its adapter {changed[0]} was trained again: train it again too, with"
             " force=true, or set another experiment=…"
         )
+
+
+def part_folders(method: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return where the runs lie that a method is made of, by their names; none for a method that is made of none.
+
+    Args:
+        method: its settings as a record has them: `runs` are the ids of those, see `methods.parts.PartsConfig`.
+    """
+    folders = method.get("adapters") if method.get("runs") else None
+    return folders if isinstance(folders, Mapping) else {}
 
 
 def retrained_parts(result: Result, folders: Mapping[str, str]) -> list[str]:

@@ -13,7 +13,7 @@ from peftbench.runs.find import Run, find_runs, inspect_run
 from peftbench.runs.origin import is_current
 from peftbench.runs.record import Record
 from peftbench.runs.result import Result, Status
-from peftbench.runs.sources import retrained_parts
+from peftbench.runs.sources import part_folders, retrained_parts
 from peftbench.tables.spec import EvaluationSpec
 
 NOT_EVALUATED = "not evaluated"
@@ -115,7 +115,7 @@ def _look_up(planned: PlannedRun, use_stale: bool, mistake: str | None) -> Found
     ):
         return Found(planned, Status.FAILED, f"its score on {planned.evaluation} is no number", result, False)
     if current:
-        if changed := retrained_parts(result, planned.config["method"].get("adapters") or {}):
+        if changed := retrained_parts(result, part_folders(planned.config["method"])):
             return Found(planned, STALE, f"{RETRAINED}: {', '.join(changed)}", result, use_stale)
         return Found(planned, run.status, None, result, True)
     commit = result.environment.git_commit if result.environment else None
