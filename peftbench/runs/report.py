@@ -1,5 +1,6 @@
 """What is said of a run when it starts and when it is done."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 SHOWN_SPLIT = "validation"
 MOST_CLASSES_SHOWN = 6  # in a confusion matrix
 MOST_CLASSES_LISTED = 30
+DATA_IS_DESCRIBED = "PEFTBENCH_DATA_IS_DESCRIBED"  # a variable of the environment
 _reported: set[str] = set()  # checksums of the data that this process has described
 
 
@@ -26,8 +28,11 @@ def report_job(number: int, overrides: list[str], total: int | None, seconds_lef
 
 
 def report_data(task: "Task", warnings: list[str]) -> None:
-    """Say how many examples there are of what, and what the user should know of them; once a process."""
-    if task.checksum in _reported:
+    """Say how many examples there are of what, and what the user should know of them; once a process.
+
+    Not where the environment says that another of the same sweep's does.
+    """
+    if task.checksum in _reported or os.environ.get(DATA_IS_DESCRIBED):
         return
     _reported.add(task.checksum)
     width = max(map(len, task.splits))

@@ -12,7 +12,7 @@ from peftbench.errors import LostRunError, PeftbenchError, without_traceback
 from peftbench.interruption import deferred_interrupts
 from peftbench.loggers.wandb_run import wandb_run
 from peftbench.runs.execute import execute_run
-from peftbench.runs.report import report_job
+from peftbench.runs.report import DATA_IS_DESCRIBED, report_job
 from peftbench.runs.workers import execute_or_help, leads
 from peftbench.sweeps.run_process import run_in_process
 from peftbench.terminal import console, print_error
@@ -71,7 +71,12 @@ def _execute(config: RunConfig, overrides: list[str], only_stale: bool) -> None:
 
 
 def _execute_separately(config: RunConfig, overrides: list[str], only_stale: bool) -> None:
-    run_in_process(_execute, config, overrides, only_stale)
+    run_in_process(_execute_told, os.environ.get(DATA_IS_DESCRIBED, ""), config, overrides, only_stale)
+
+
+def _execute_told(data_is_described: str, config: RunConfig, overrides: list[str], only_stale: bool) -> None:
+    os.environ[DATA_IS_DESCRIBED] = data_is_described  # which a process of its own does not get from the job's
+    _execute(config, overrides, only_stale)
 
 
 def _announce(composed: DictConfig) -> tuple[int, list[str]]:
@@ -92,6 +97,11 @@ def job_settings(total: int, one_by_one: bool) -> list[str]:
     """Return overrides for Hydra by which each of `total` jobs that start now knows how far they are."""
     settings = [f"+hydra.job.env_set.{_TOTAL}='{total}'"]
     return [*settings, f"+hydra.job.env_set.{_STARTED}='{time.time():.0f}'"] if one_by_one else settings
+
+
+def data_is_described() -> str:
+    """Return the override for Hydra by which a job leaves what is known of its data to another of the sweep."""
+    return f"+hydra.job.env_set.{DATA_IS_DESCRIBED}='1'"
 
 
 def _progress(number: int) -> tuple[int | None, float | None]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from peftbench.config.asset import ModelConfig
 from peftbench.config.fill import fill
@@ -11,7 +12,7 @@ from peftbench.errors import LostRunError, PeftbenchError, TakenOverError, UserE
 from peftbench.runs.lock import Locked
 from peftbench.runs.result import Status
 from peftbench.sweeps import run_process
-from peftbench.sweeps.job import job_settings, separate_sweep_job, sweep_job
+from peftbench.sweeps.job import data_is_described, job_settings, separate_sweep_job, sweep_job
 from peftbench.sweeps.launch import launcher, runs_at_once
 from peftbench.sweeps.request import key_of, launcher_name
 from peftbench.tables.collect import MISSING, NOT_EVALUATED, STALE, Found, PlannedRun, collect
@@ -44,6 +45,7 @@ def train_missing(
     separate = run_process.AVAILABLE and launcher_name(hydra) in ("basic", "joblib")
     job = separate_sweep_job if separate else sweep_job
     tried: set[Path] = set()
+    described: list[Any] = []
     waited = False
     while True:
         found = {run.planned.folder: run for run in collect(planned)}.values()
@@ -65,7 +67,12 @@ def train_missing(
             errors: list[PeftbenchError | None] = [None] * len(part)
             try:
                 with launcher(job, [*hydra, *_place(todo[0]), *job_settings(len(part), at_once == 1)]) as launch:
-                    errors = launch([[*run.planned.overrides, *_forced(run), *more(run)] for run in part])
+                    errors = launch(
+                        [
+                            [*run.planned.overrides, *_forced(run), *more(run), *_described(run, described)]
+                            for run in part
+                        ]
+                    )
             except LostRunError as error:  # which of them, their records will tell
                 print_error(error)
             now = collect([run.planned for run in part])
@@ -111,6 +118,15 @@ def _fetch(todo: Sequence[Found]) -> None:
 def _place(run: Found) -> list[str]:
     """Return the override that says where records lie: the launcher keeps its scripts and logs there too."""
     return [line for line in run.planned.overrides if key_of(line) == "output_dir"]
+
+
+def _described(run: Found, described: list[Any]) -> list[str]:
+    """Return the override of a job whose data another job describes; `described` gets the data of the others."""
+    data = run.planned.config["model"], run.planned.config["task"]
+    if data in described:
+        return [data_is_described()]
+    described.append(data)
+    return []
 
 
 def _is_lacking(run: Found, stale: str) -> bool:

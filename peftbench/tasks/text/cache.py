@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from peftbench.tasks.text.batching import EncodedTexts
 
 # fewer rows are tokenized about as fast as a file is found
 LEAST_ROWS = 2000
+MOST_BYTES = 4 * 2**30  # of all files together
 _FORMAT = 1  # to be raised where tokens are laid out otherwise
 _OFFSETS = "offsets"
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -40,12 +42,38 @@ def cached(
         return encode()
     path = cache_folder() / "tokenized" / f"{key}.safetensors"
     found = _read(path, key, labels)
-    if found is None:
-        encoded = encode()
-        with contextlib.suppress(OSError, UserError):  # a cache that cannot be written costs time, nothing else
-            _write(path, key, encoded)
-        found = _read(path, key, labels) or encoded
-    return found
+    if found is not None:
+        with contextlib.suppress(OSError):  # another's, or on a disk that is only read
+            os.utime(path)  # its time is when it was used last
+        return found
+    encoded = encode()
+    with contextlib.suppress(OSError, UserError):  # a cache that cannot be written costs time, nothing else
+        _write(path, key, encoded)
+        _prune(path.parent)
+    return _read(path, key, labels) or encoded
+
+
+def _prune(folder: Path) -> None:
+    """Remove the files that were not used for longest until the others take `MOST_BYTES` at most.
+
+    A process that has mapped one of them keeps it.
+    """
+    files = sorted(
+        ((status.st_mtime_ns, status.st_size, path) for path in folder.iterdir() if (status := _status(path))),
+        reverse=True,
+    )
+    kept = 0
+    for _, size, path in files:
+        kept += size
+        if kept > MOST_BYTES:
+            path.unlink(missing_ok=True)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:  # another process prunes too
+        return None
 
 
 def _key(checksum: str, tokenizer: Any, max_length: int) -> str | None:

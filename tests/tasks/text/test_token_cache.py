@@ -1,6 +1,8 @@
 """The cache of tokenized splits: found again, the same, and never trusted when damaged or foreign."""
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -78,6 +80,25 @@ def test_other_texts_lengths_and_tokenizers_have_files_of_their_own(folder, toke
 def test_few_rows_are_not_kept(folder, tokenizer):
     encoded(task(rows=ROWS - 1), tokenizer)
     assert not folder.exists()
+
+
+def test_what_was_not_used_for_longest_is_removed_where_there_is_too_much(folder, tokenizer, monkeypatch):
+    made = {}
+    for age, word in enumerate(("good", "bad", "fine"), start=-3):
+        encoded(task(word=word), tokenizer)
+        (path,) = set(folder.iterdir()) - set(made.values())
+        os.utime(path, (time.time() + 100 * age,) * 2)
+        made[word] = path
+    encoded(task(word="good"), tokenizer)  # used again
+    monkeypatch.setattr(cache, "MOST_BYTES", sum(path.stat().st_size for path in made.values()))
+    encoded(task(word="dull"), tokenizer)
+    assert not made["bad"].exists() and made["good"].exists() and made["fine"].exists()
+    assert len(list(folder.iterdir())) == 3
+    monkeypatch.setattr(cache, "MOST_BYTES", 1)
+    assert_same(
+        encoded(task(word="plot"), tokenizer), task(word="plot").encode(task(word="plot").splits["train"], tokenizer)
+    )
+    assert not list(folder.iterdir())
 
 
 def flip_a_bit(data: bytes) -> bytes:
