@@ -86,6 +86,28 @@ def layer_numbers(config: BottleneckConfig, sites: Sites) -> list[int]:
     return sorted({number for part in ranges for number in part})
 
 
+def canonical_layers(layers: str | list[str], count: int) -> str | list[str]:
+    """Return one spelling for all ways to name the same of `count` layers: 3- for 3-5 of six, all for 0-.
+
+    Thirds by their names stay as they are, and so does what names layers that are not there.
+    """
+    parts = _parts(layers)
+    if layers == "all" or not set(THIRDS).isdisjoint(parts):
+        return layers
+    ranges = [_numbers(part, count) for part in parts]
+    if any(part[-1] >= count for part in ranges):
+        return layers
+    numbers = sorted({number for part in ranges for number in part})
+    if len(numbers) == count:
+        return "all"
+    starts = [number for number in numbers if number - 1 not in numbers]
+    ends = [number for number in numbers if number + 1 not in numbers]
+    found = [str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True)]
+    if ends[-1] == count - 1 and (len(found) == 1 or starts[-1] < ends[-1]):
+        found[-1] = f"{starts[-1]}-"
+    return found if len(found) > 1 else found[0]
+
+
 def places(config: BottleneckConfig, sites: Sites, name: str) -> list[Site]:
     """Return the sites of a name in the layers that carry an adapter; the one of the whole model as it is."""
     found = sites.at(name)

@@ -30,6 +30,7 @@ from peftbench.runs.heads import put_head
 from peftbench.runs.origin import code_digest
 from peftbench.runs.parts import LoadedPart, load_parts
 from peftbench.runs.result import Origin, Part
+from peftbench.runs.settle import check_layer_count
 from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.kinds import load_task, reader_of
 from peftbench.training.devices import use_device
@@ -91,6 +92,7 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
     loaded = _backbone(folder, weights, config.model.dropout, kind.masked_lm)
     task.check_model(loaded.sites, config.model.name)
     backbone = put_head(kind, config.method, loaded, task.labels, config.task)
+    check_layer_count(config, len(backbone.sites.layers))
     parts = load_parts(config, weights) if with_parts else {}
     method = build(config.method, backbone.sites, {name: part.tensors for name, part in parts.items()} or None)
     check_length(config, backbone.sites.positions, method.extra_tokens)

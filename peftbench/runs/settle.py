@@ -11,10 +11,12 @@ from peftbench.assets.weights import model_files
 from peftbench.config.asset import ModelConfig
 from peftbench.config.schema import RunConfig, TrainerConfig
 from peftbench.errors import UserError
+from peftbench.files import parse_json
 from peftbench.runs.identity import run_id
 
 PRECISIONS = ("fp32", "bf16")
-
+# what the number of layers is called, by family
+_LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers")
 
 Planned = Mapping[Path, Mapping[str, Any]]
 
@@ -23,14 +25,15 @@ def settled(config: RunConfig, planned: Planned | None = None) -> RunConfig:
     """Return the config with all that decides the run's result, which is what its id is made of.
 
     `trainer.precision=auto` becomes fp32 or bf16; a model in a folder is known by the SHA-256 of its files; a method
-    made of runs by their ids. `planned` are configs of runs, by their folders, that will be there.
+    made of runs by their ids; `method.layers` gets one spelling where the model's number of layers is known. `planned`
+    are configs of runs, by their folders, that will be there.
     Raises UserError where there is no such folder, where it holds other files than a config from a record says, or
     where a run cannot be had or used.
     """
     from peftbench.runs.parts import with_parts
 
     config = replace(config, trainer=_with_precision(config), model=_with_files(config.model))
-    return with_parts(config, planned or {})
+    return with_parts(_with_layers(config), planned or {})
 
 
 def possible_folders(config: RunConfig, planned: Planned | None = None) -> tuple[RunConfig, list[Path]]:
@@ -56,6 +59,37 @@ def _with_precision(config: RunConfig) -> TrainerConfig:
 
     precision = resolve_precision(config.trainer.precision, choose_device(config.device))
     return replace(config.trainer, precision=precision)
+
+
+def _with_layers(config: RunConfig) -> RunConfig:
+    from peftbench.methods.bottleneck import BottleneckConfig, canonical_layers
+
+    count = layer_count(config.model)
+    if count is None or not isinstance(config.method, BottleneckConfig):
+        return config
+    return replace(config, method=replace(config.method, layers=canonical_layers(config.method.layers, count)))
+
+
+def layer_count(model: ModelConfig) -> int | None:
+    """Return how many layers a model has by its config, or that of its folder; None where neither tells."""
+    numbers: Any = model.architecture
+    if model.source == "local":
+        try:
+            numbers = parse_json((fetch(model) / "config.json").read_bytes())
+        except (OSError, ValueError):  # which loading it says better
+            return None
+    counts = [numbers[key] for key in _LAYER_COUNTS if isinstance(numbers, Mapping) and key in numbers]
+    return counts[0] if counts and type(counts[0]) is int and counts[0] > 0 else None
+
+
+def check_layer_count(config: RunConfig, found: int) -> None:
+    """Raise UserError where a model has another number of layers than its config said when `method.layers` was read."""
+    from peftbench.methods.bottleneck import BottleneckConfig
+
+    count = layer_count(config.model)
+    if isinstance(config.method, BottleneckConfig) and count not in (None, found):
+        where = "its config.json" if config.model.source == "local" else "model.architecture"
+        raise UserError(f"{config.model.name} has {found} layers, and {where} says {count}: correct it there")
 
 
 def _with_files(model: ModelConfig) -> ModelConfig:

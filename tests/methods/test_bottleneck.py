@@ -7,7 +7,7 @@ from tiny import tiny_batch, tiny_model
 from peftbench.errors import UserError
 from peftbench.methods import METHODS, build, find_sites
 from peftbench.methods.adapter import AdapterConfig
-from peftbench.methods.bottleneck import BottleneckConfig
+from peftbench.methods.bottleneck import BottleneckConfig, canonical_layers
 from peftbench.runs.identity import fingerprint
 
 CLASSES = {name: cls for name, cls in METHODS.items() if issubclass(cls.config_class, BottleneckConfig)}
@@ -116,3 +116,19 @@ def test_layers_change_what_the_model_says():
         hidden = model(**tiny_batch(), output_hidden_states=True)
     assert not torch.equal(hidden.logits, before)
     assert torch.equal(hidden.hidden_states[1], model(**tiny_batch(), output_hidden_states=True).hidden_states[1])
+
+
+@pytest.mark.parametrize(
+    ("layers", "one"),
+    [
+        ("3-5", "3-"), ("3-", "3-"), ("03-05", "3-"), (["3", "4", "5"], "3-"), (["3-4", "4-"], "3-"),
+        ("0-", "all"), ("0-5", "all"), (["3-", "0-2"], "all"), ("all", "all"),
+        ("5", "5-"), ("5-5", "5-"), ("2-2", "2"), (["1-2"], "1-2"), (["1", "0"], "0-1"),
+        (["5", "0-2"], ["0-2", "5"]), (["4-5", "0"], ["0", "4-"]),
+        ("late", "late"), (["late", "early"], ["late", "early"]),
+        ("3-6", "3-6"), ("9", "9"), ("0-99999999999999", "0-99999999999999"),
+    ],
+)  # fmt: skip
+def test_equal_layers_have_one_spelling(layers, one):
+    assert canonical_layers(layers, 6) == one
+    assert canonical_layers(one, 6) == one

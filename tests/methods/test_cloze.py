@@ -137,7 +137,7 @@ def test_tokens_kept_on_disk_are_the_template_s_own(masked_lm_dir, monkeypatch, 
     monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr("peftbench.tasks.text.task.LEAST_ROWS", 1)
     split = TextSplit(TEXTS, [0, 1, 1])
-    task = TextTask("made", Classification(LABELS), LABELS, ("accuracy",), {"train": split}, "here", 32)
+    task = TextTask("made", Classification(LABELS), LABELS, ("accuracy",), {"train": split}, "here", ("text",), 32)
     folder = masked_lm_dir("bert")
     found = []
     for template in ("{text} {mask}", "{mask} {text}", "{text} {mask}"):

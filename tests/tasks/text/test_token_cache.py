@@ -32,7 +32,7 @@ def tokenizer(tiny_model_dir):
 def task(rows=ROWS, word="good", max_length=12):
     texts = [(f"the film was {'and ' * (row % 9)}{word}", "a plot") for row in range(rows)]
     split = TextSplit(texts, [row % 2 for row in range(rows)])
-    return TextTask("opinions", None, ("bad", "good"), ("accuracy",), {"train": split}, "nowhere", max_length)
+    return TextTask("opinions", None, ("bad", "good"), ("accuracy",), {"train": split}, "here", ("a", "b"), max_length)
 
 
 def encoded(task, tokenizer):
