@@ -95,7 +95,7 @@ def peer_of(config: "RunConfig", prepared: "Prepared", padding: str) -> Peer:
         lora=lora_settings(config.method, prepared.backbone.sites) if config.method_name == "lora" else None,
         trained=prepared.parameters["method"] + prepared.parameters["head"],
         dropout=config.model.dropout,
-        max_length=config.task.max_length,
+        max_length=config.task.longest or 0,
         padding=padding,
         seed=config.seed,
         cpu=prepared.device.type == "cpu",
@@ -150,7 +150,7 @@ def peer_trainer(peer: Peer, rows: datasets.Dataset) -> Trainer:
     data = tokenized(rows, tokenizer, peer)
     trainer = Trainer(
         model=model,
-        args=_arguments(peer),
+        args=arguments_of(peer),
         train_dataset=data,
         processing_class=tokenizer,
         data_collator=transformers.default_data_collator if peer.padding == "max_length" else None,
@@ -269,7 +269,8 @@ def show(title: str, note: str, header: list[str], rows: list[list[str]]) -> str
     return "\n".join([f"### {title}", "", *(f"| {' | '.join(line)} |" for line in lines), "", note, ""])
 
 
-def _arguments(peer: Peer) -> TrainingArguments:
+def arguments_of(peer: Peer) -> TrainingArguments:
+    """Return the Trainer's settings that train as peftbench does."""
     trainer = peer.trainer
     sampling = PADDINGS[peer.padding][1] if peer.padding in PADDINGS else "sequential"
     return TrainingArguments(

