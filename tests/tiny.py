@@ -95,12 +95,12 @@ EVERY_ARCHITECTURE = [*ARCHITECTURES, *IMAGE_ARCHITECTURES]
 
 
 def method_configs() -> dict[str, Any]:
-    """Each method that answers through transformers' classifier, with its defaults.
+    """Each method for texts that answers through transformers' classifier, with its defaults.
 
     One that is made of runs has two of them; peft, which knows few models, is on all maps.
     """
-    others = {n for n, cls in METHODS.items() if cls.masked_lm or cls.makes_pyramid}
-    configs = {n: cls.config_class() for n, cls in METHODS.items() if n not in {*others, "peft"}}
+    names = [n for n, cls in METHODS.items() if "texts" in cls.examples and not cls.masked_lm and n != "peft"]
+    configs = {name: METHODS[name].config_class() for name in names}
     for name, config in configs.items():
         if isinstance(config, PartsConfig):
             configs[name] = replace(config, runs={"a": "a", "b": "b"})

@@ -67,6 +67,11 @@ class Attachments:
         made = (entry.pyramid() for entry in self._list)
         return next((maps for maps in made if maps is not None), None)
 
+    @property
+    def handles(self) -> list[Handle]:
+        """The hooks that all of it acts through now, in their order."""
+        return [handle for attachment in self._list for handle in attachment.handles]
+
     def add(self, attachment: Attachment) -> None:
         """Attach behind all others; where that fails half way, nothing stays attached.
 

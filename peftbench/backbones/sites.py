@@ -19,7 +19,7 @@ from peftbench.backbones.rows import Rows
 from peftbench.backbones.site import Site, Span
 from peftbench.errors import UserError, nearest
 
-WHOLE_SITES = ("embeddings", "final")
+WHOLE_SITES = ("patches", "embeddings", "final.norm", "final")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Sites:
     rows: Rows | None = None
 
     def at(self, name: str) -> list[Site]:
-        """Return the sites of a name, one a layer in order (`embeddings` and `final`: one in all).
+        """Return the sites of a name, one a layer in order; one in all of those of `WHOLE_SITES`.
 
         Raises UserError for a name that is no site of this model.
         """
@@ -67,6 +67,8 @@ class Sites:
             return [Site(self.base.get_submodule(self.layout.encoder), entry=True, name=name)]
         if name == "final" and self.head_modules:
             return [Site(self.head_modules[0], entry=True, name=name)]
+        if name in self._outside:
+            return [Site(self.base.get_submodule(self._outside[name]), name=name)]
         if name not in self.layout.sites:
             raise UserError(f"no site {name!r} in this {self.layout.name} model. {nearest(name, self.names)}")
         return [site_of(layer, self.layout, name, number) for number, layer in enumerate(self.layers)]
@@ -91,7 +93,14 @@ class Sites:
     @property
     def names(self) -> list[str]:
         """Names of all sites of this model."""
-        return [*self.layout.sites, "embeddings", *(["final"] if self.head_modules else [])]
+        return [*self.layout.sites, *self._outside, "embeddings", *(["final"] if self.head_modules else [])]
+
+    @property
+    def _outside(self) -> dict[str, str]:
+        """Paths in the encoder of the sites outside of the layers."""
+        norms = (path for path in self.layout.final_norms if hasattr(submodule(self.base, path), "weight"))
+        found = {"patches": self.layout.patches, "final.norm": next(norms, "")}
+        return {name: path for name, path in found.items() if path}
 
     @property
     def attachments(self) -> Attachments:

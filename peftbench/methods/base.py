@@ -42,6 +42,8 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     config_class: ClassVar[type]
     mergeable: ClassVar[bool] = False
+    # what the examples may be that it makes sense for
+    examples: ClassVar[tuple[str, ...]] = ("texts", "images")
     # whether the backbone answers through the masked-language-model head of its pretraining
     masked_lm: ClassVar[bool] = False
     # whether dense heads read the maps of `pyramid`
@@ -56,6 +58,12 @@ class Method(nn.Module, ABC):
 
     def __init__(self, config: Any, sites: Sites) -> None:
         super().__init__()
+        given = "texts" if sites.image is None else "images"
+        if given not in self.examples:
+            raise UserError(
+                f"method={self.name} is for {self.examples[0]}, and {type(sites.base).__name__} reads {given}:"
+                " choose another method or model"
+            )
         self.config = config
         self.replaced = nn.ParameterDict()
         self._attached: list[tuple[Sites, Attachment]] = []  # a list keeps nn.Module from taking the backbone in

@@ -67,6 +67,7 @@ class Cloze(Method, name="cloze"):
     config_class = ClozeConfig
     config: ClozeConfig
     masked_lm = True
+    examples = ("texts",)
     prior: torch.Tensor
 
     def __init__(self, config: ClozeConfig, sites: Sites) -> None:

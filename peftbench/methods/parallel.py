@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from peftbench.backbones.attachments import Handle
+from peftbench.backbones.site import Span
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.methods.bottleneck import (
@@ -77,10 +78,19 @@ class Parallel(BottleneckMethod, name="parallel"):
 
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Add each adapter's output to that of the feed-forward part whose input it reads."""
-        numbers, spans = layer_numbers(self.config, sites), sites.spans("ffn")
+        numbers, spans = layer_numbers(self.config, sites), self.spans(sites)
         scales = self.scales if self.config.learn_scale else [self.config.scale] * len(numbers)
         for number, block, scale in zip(numbers, self.bottlenecks, scales, strict=True):
-            yield from spans[number].replace(partial(parallel_adapter, update=block, scale=scale))
+            update = self.update(block, spans[number])  # type: ignore[arg-type]
+            yield from spans[number].replace(partial(parallel_adapter, update=update, scale=scale))
+
+    def spans(self, sites: Sites) -> list[Span]:
+        """Return of each layer what the adapter reads, and the output that it is added to."""
+        return sites.spans("ffn")
+
+    def update(self, block: Bottleneck, span: Span) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return what a layer's bottleneck makes of what it reads."""
+        return block
 
     @staticmethod
     def count(config: ParallelConfig, sites: Sites) -> int:

@@ -49,12 +49,11 @@ class Prompt(Method, name="prompt"):
     """The prompt's vectors, (length, entry_width)."""
 
     config_class = PromptConfig
+    examples = ("texts",)
     config: PromptConfig
 
     def __init__(self, config: PromptConfig, sites: Sites) -> None:
         super().__init__(config, sites)
-        if sites.image is not None:
-            raise UserError("method=prompt puts vectors among embedded words: for images take method=vpt")
         if config.length >= sites.positions:
             raise UserError(
                 f"method.length={config.length} leaves no room for text: the model takes {sites.positions} tokens"

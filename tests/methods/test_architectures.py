@@ -1,5 +1,7 @@
 """Every method on every architecture: acts, trains, detaches without a trace, counts what it says."""
 
+from itertools import product
+
 import pytest
 import torch
 from tiny import (
@@ -16,17 +18,22 @@ from peftbench.errors import UserError
 from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import POSITIONS, AdapterConfig
 from peftbench.methods.compacter import CompacterConfig
+from peftbench.methods.convpass import ConvpassConfig
+from peftbench.methods.fact import FactConfig
 from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.mam import MamConfig
 from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
+from peftbench.methods.ssf import SsfConfig
+from peftbench.methods.vpt import VptConfig
 
 CONFIGS = method_configs() | {
     **{f"adapter-{position}": AdapterConfig(bottleneck=4, position=position) for position in POSITIONS},
     "adapter-alone": AdapterConfig(bottleneck=4, train_layer_norm=False),
     "compacter++": CompacterConfig(bottleneck=8, rank=2, position="ffn", train_layer_norm=False),
+    "fact-tk": FactConfig(rank=4, form="tk"),
     "ia3-all": Ia3Config(targets=["all"]),
     "lora-all": LoraConfig(rank=2, targets=["all"]),
     "dora": LoraConfig(rank=2, targets=["all"], dora=True),
@@ -40,6 +47,14 @@ CONFIGS = method_configs() | {
 }
 
 
+IMAGE_CONFIGS = {name: config for name, config in CONFIGS.items() if not name.startswith("prompt")} | {
+    "vpt": VptConfig(length=3),
+    "vpt-shallow": VptConfig(length=3, deep=False),
+    "vpt-projection": VptConfig(length=3, projection=5),
+    "convpass": ConvpassConfig(),
+}
+
+
 def _shake(method):
     with torch.no_grad():
         for parameter in method.parameters():
@@ -50,9 +65,12 @@ def _snapshot(model):
     return {name: p.clone() for name, p in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("architecture", EVERY_ARCHITECTURE)
+CASES = [*product(ARCHITECTURES, CONFIGS), *product(IMAGE_ARCHITECTURES, IMAGE_CONFIGS)]
+
+
+@pytest.mark.parametrize(("architecture", "name"), CASES)
 def test_method_on_architecture(architecture, name):
+    config = (CONFIGS if architecture in ARCHITECTURES else IMAGE_CONFIGS)[name]
     model = tiny_model(architecture)
     sites = find_sites(model)
     inputs = tiny_inputs(architecture)
@@ -60,16 +78,11 @@ def test_method_on_architecture(architecture, name):
     implementation = model.config._attn_implementation
     if (architecture, name) == ("modernbert", "bitfit"):
         with pytest.raises(UserError, match="has no biases"):
-            build(CONFIGS[name], sites)
+            build(config, sites)
         return
 
-    if architecture in IMAGE_ARCHITECTURES and name.startswith("prompt"):
-        with pytest.raises(UserError, match="for images take method=vpt"):
-            build(CONFIGS[name], sites)
-        return
-
-    method = build(CONFIGS[name], sites)
-    assert sum(p.numel() for p in method.parameters()) == method.count(CONFIGS[name], sites)
+    method = build(config, sites)
+    assert sum(p.numel() for p in method.parameters()) == method.count(config, sites)
     _shake(method)
     method.attach(sites)
     logits = model(**inputs).logits
@@ -108,14 +121,23 @@ def test_padding_does_not_change_a_row(architecture):
         torch.testing.assert_close(alone[0], together[1], rtol=1e-4, atol=1e-5)
 
 
+MERGEABLE = {
+    "lora": LoraConfig(rank=3, targets=["all"]),
+    "dora": LoraConfig(rank=3, targets=["all"], dora=True),
+    "ssf": SsfConfig(),
+    "fact": FactConfig(rank=4),
+    "fact-tk": FactConfig(rank=4, form="tk"),
+}
+
+
 @pytest.mark.parametrize("architecture", EVERY_ARCHITECTURE)
-@pytest.mark.parametrize("dora", [False, True])
-def test_merge_and_unmerge(architecture, dora):
+@pytest.mark.parametrize("name", MERGEABLE)
+def test_merge_and_unmerge(architecture, name):
     model = tiny_model(architecture)
     sites = find_sites(model)
     inputs = tiny_inputs(architecture)
     before = _snapshot(model)
-    method = build(LoraConfig(rank=3, targets=["all"], dora=dora), sites)
+    method = build(MERGEABLE[name], sites)
     _shake(method)
     with method.on(sites), torch.no_grad():
         apart = model(**inputs).logits

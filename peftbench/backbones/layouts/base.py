@@ -34,6 +34,9 @@ class Layout:
         rows_prepended: whether self-attention without an interface takes a prefix as more rows of its input.
         special_tokens: of a model of images, the parameters of `embeddings` that stand before the patches, in order,
             those of them that a model has; None for a model of text.
+        patches: the convolution that makes tokens of an image's patches.
+        final_norms: the norm behind the last layer that a head reads through, the first of these that a model has.
+        position_biases: names of modules that give a bias to attention, (1, heads, tokens, tokens).
         inside: of transformers' classifier, the encoder, where the class does not say it.
     """
 
@@ -47,6 +50,9 @@ class Layout:
     rows_prepended: bool = False
     embeddings: str = "embeddings"
     special_tokens: tuple[str, ...] | None = None
+    patches: str = ""
+    final_norms: tuple[str, ...] = ()
+    position_biases: tuple[str, ...] = ()
     inside: str = ""
 
     def place(self, site: str) -> Part:

@@ -1,4 +1,7 @@
-"""CLIP's vision tower: a norm stands before the first layer, sub-layers end with their last map."""
+"""CLIP's vision tower: a norm stands before the first layer, sub-layers end with their last map.
+
+Transformers' classifier reads the mean of the patches in front of the last norm, which is no site therefore.
+"""
 
 from peftbench.backbones.layouts.base import Layout
 
@@ -10,6 +13,7 @@ LAYOUT = Layout(
     pre_norm=True,
     embeddings="pre_layrnorm",  # so spelled
     special_tokens=("class_embedding",),
+    patches="embeddings.patch_embedding",
     sites={
         "attention.query": "self_attn.q_proj",
         "attention.key": "self_attn.k_proj",

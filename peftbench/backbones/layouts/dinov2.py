@@ -12,5 +12,7 @@ LAYOUT = Layout(
     self_attention="attention",
     pre_norm=True,
     special_tokens=("cls_token", "register_tokens"),
+    patches="embeddings.patch_embeddings.projection",
+    final_norms=("layernorm",),
     sites={**PROJECTIONS, **LAYER_SCALED, "ffn.up": "mlp.fc1", "ffn.down": "mlp.fc2"},
 )

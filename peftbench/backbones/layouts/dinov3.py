@@ -8,4 +8,11 @@ from dataclasses import replace
 from peftbench.backbones.layouts.base import GATED
 from peftbench.backbones.layouts.dinov2 import LAYOUT as DINOV2
 
-LAYOUT = replace(DINOV2, name="dinov3", layers="model.layer", sites=DINOV2.sites | GATED)
+LAYOUT = replace(
+    DINOV2,
+    name="dinov3",
+    layers="model.layer",
+    patches="embeddings.patch_embeddings",
+    final_norms=("norm",),
+    sites=DINOV2.sites | GATED,
+)

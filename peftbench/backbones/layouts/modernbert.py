@@ -10,6 +10,7 @@ LAYOUT = Layout(
     layers="layers",
     self_attention="attn",
     pre_norm=True,
+    final_norms=("final_norm",),
     sites={
         "attention.query": Part("attn.Wqkv", 0, 3),
         "attention.key": Part("attn.Wqkv", 1, 3),

@@ -13,6 +13,9 @@ LAYOUT = Layout(
     self_attention="attention",
     pre_norm=True,
     special_tokens=("cls_token", "distillation_token"),
+    patches="embeddings.patch_embeddings.projection",
+    final_norms=("layernorm", "pooler.layernorm"),  # BEiT norms the mean of the patches
+    position_biases=("shared_position_bias", "relative_position_bias"),
     sites={
         **PROJECTIONS,
         "attention.norm": "layernorm_before",

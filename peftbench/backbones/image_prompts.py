@@ -1,0 +1,70 @@
+"""More tokens among those of an image, between its special tokens and its patches."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftbench.backbones.attachments import Handle
+from peftbench.backbones.entry import insert_rows, leave_out_behind_attention
+from peftbench.backbones.site import Site, SiteHandle
+from peftbench.backbones.sites import Sites
+from peftbench.errors import UserError
+
+_NAME = "prompts"
+
+# of a layer and for so many images: (images, length, d)
+Prompts = Callable[[int, int], torch.Tensor]
+
+
+def insert_before_patches(sites: Sites, prompts: Prompts, length: int) -> Iterator[Handle]:
+    """Put the prompts of layer 0 before the patches that enter it.
+
+    A bias that attention gets for the patches' positions is 0 from and to them. A head never sees them: they are left
+    out behind the last layer, so that a mean of patches is one of patches. An encoder without a head returns them.
+
+    Raises UserError where another method has put tokens of its own there, or for some rows of a batch alone.
+    """
+    assert sites.image is not None
+    at = sites.image.special
+    if sites.rows is not None:
+        raise UserError("prompts among an image's patches are for all images of a batch, not for some")
+    if any(isinstance(handle, SiteHandle) and handle.site.name == _NAME for handle in sites.attachments.handles):
+        raise UserError("there are prompts among this backbone's patches already: detach that method first")
+    entry = replace(sites.at("embeddings")[0], name=_NAME)
+    yield entry.replace(lambda x: insert_rows(x, prompts(0, len(x)), at))
+    for name, module in sites.base.named_modules():
+        if name.rpartition(".")[2] in sites.layout.position_biases:
+            yield module.register_forward_pre_hook(partial(_ask_for_fewer, length), with_kwargs=True)
+            yield module.register_forward_hook(partial(_widen, length, at))
+    if sites.head_modules:
+        yield leave_out_behind_attention(sites, length, at)
+
+
+def replace_prompts(sites: Sites, prompts: Prompts, length: int) -> Iterator[Handle]:
+    """Let each later layer's prompts take the place of what became of those before."""
+    assert sites.image is not None
+    at = sites.image.special
+    for number, layer in list(enumerate(sites.layers))[1:]:
+
+        def put(x: torch.Tensor, number: int = number) -> torch.Tensor:
+            return torch.cat([x[:, :at], prompts(number, len(x)).to(x.dtype), x[:, at + length :]], dim=1)
+
+        yield Site(layer, entry=True, name="layer", layer=number).replace(put)
+
+
+def _ask_for_fewer(length: int, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Let a bias be made for the image's own tokens."""
+    if kwargs.get("dim_size") is not None:
+        kwargs = kwargs | {"dim_size": kwargs["dim_size"] - length}
+    return args, kwargs
+
+
+def _widen(length: int, at: int, module: nn.Module, args: tuple, bias: torch.Tensor) -> torch.Tensor:
+    """Return a bias, (1, heads, tokens, tokens), with zeros for `length` tokens from index `at` on."""
+    columns = torch.cat([bias[..., :at], bias.new_zeros(*bias.shape[:-1], length), bias[..., at:]], dim=-1)
+    rows = bias.new_zeros(*bias.shape[:-2], length, columns.shape[-1])
+    return torch.cat([columns[..., :at, :], rows, columns[..., at:, :]], dim=-2)
