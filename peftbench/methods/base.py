@@ -24,6 +24,7 @@ from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.methods.folding import Fold, folding
+from peftbench.methods.keys import escape, unescape
 
 METHODS: dict[str, type["Method"]] = {}
 
@@ -279,16 +280,6 @@ class Method(nn.Module, ABC):
     def _put_clones(self, layer: int | None, clones: Parameters, before: Parameters) -> Parameters:
         is_bare = bool(self.bare) if layer is None else layer in self.bare
         return {} if is_bare else clones
-
-
-def escape(name: str) -> str:
-    """Return a dotted name as a key of torch's dictionaries, which take no dot."""
-    return name.replace(".", "/")
-
-
-def unescape(key: str) -> str:
-    """Return the dotted name that `escape` made a key of."""
-    return key.replace("/", ".")
 
 
 def check_at_least(name: str, value: float, least: float) -> None:

@@ -17,8 +17,9 @@ from peftbench.backbones.attachments import Handle
 from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
-from peftbench.methods.base import Method, escape, unescape
+from peftbench.methods.base import Method
 from peftbench.methods.folding import Fold
+from peftbench.methods.keys import escape, unescape
 from peftbench.methods.peft_layers import inject, keep_all_tensors, merged, point, tuner_settings
 
 

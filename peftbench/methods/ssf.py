@@ -18,6 +18,7 @@ from peftbench.backbones.site import Site
 from peftbench.backbones.sites import LINEAR_SITES, NORM_SITES, Sites
 from peftbench.methods.base import Method, check_at_least
 from peftbench.methods.folding import Fold
+from peftbench.methods.keys import escape
 
 PLACES = ("patches", *NORM_SITES, *LINEAR_SITES, "final.norm")
 
@@ -57,8 +58,8 @@ class Ssf(Method, name="ssf"):
         self.scales, self.shifts = nn.ModuleDict(), nn.ModuleDict()
         for name, places in _places(sites):
             widths = [_width(site) for site in places]
-            self.scales[_key(name)] = _drawn(widths, 1, config.init_std)
-            self.shifts[_key(name)] = _drawn(widths, 0, config.init_std)
+            self.scales[escape(name)] = _drawn(widths, 1, config.init_std)
+            self.shifts[escape(name)] = _drawn(widths, 0, config.init_std)
 
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Scale and shift each place's output."""
@@ -73,7 +74,7 @@ class Ssf(Method, name="ssf"):
 
     def _places(self, sites: Sites) -> Iterator[tuple[Site, nn.Parameter, nn.Parameter]]:
         for name, places in _places(sites):
-            yield from zip(places, self.scales[_key(name)], self.shifts[_key(name)], strict=True)  # type: ignore
+            yield from zip(places, self.scales[escape(name)], self.shifts[escape(name)], strict=True)  # type: ignore
 
     @staticmethod
     def count(config: SsfConfig, sites: Sites) -> int:
@@ -94,11 +95,6 @@ def _drawn(widths: list[int], mean: float, std: float) -> nn.ParameterList:
 
 def _width(site: Site) -> int:
     return site.out_features if site.name in LINEAR_SITES else len(site.module.weight)  # type: ignore[arg-type]
-
-
-def _key(name: str) -> str:
-    """Return a site's name as a key of torch's dictionaries, which take no dot."""
-    return name.replace(".", "_")
 
 
 def _fold(

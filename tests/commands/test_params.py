@@ -84,7 +84,8 @@ def test_prompts_need_no_weights_or_tokenizer(capsys, start):
     ["bert_large", "roberta_base", "distilbert_base", "electra_small", "mpnet_base", "deberta_v3_base"],
 )
 def test_every_method_on_every_kind_of_model(capsys, model):
-    methods = [name for name in METHODS if name != "peft"]  # it knows few models by itself
+    # peft knows few models by itself
+    methods = [name for name, cls in METHODS.items() if name != "peft" and "texts" in cls.examples]
     found = rows(capsys, f"model={model}", f"method={','.join(methods)}")
     assert len(found) == len(methods)
     for row in found:

@@ -10,7 +10,8 @@ from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bottleneck import BottleneckConfig, canonical_layers
 from peftbench.runs.identity import fingerprint
 
-CLASSES = {name: cls for name, cls in METHODS.items() if issubclass(cls.config_class, BottleneckConfig)}
+FOR_TEXTS = {name: cls for name, cls in METHODS.items() if "texts" in cls.examples}
+CLASSES = {name: cls for name, cls in FOR_TEXTS.items() if issubclass(cls.config_class, BottleneckConfig)}
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -18,7 +18,8 @@ from peftbench.methods.lora import LoraConfig
 from peftbench.methods.mam import MamConfig
 from peftbench.methods.pfeiffer import PfeifferConfig
 
-CLASSES = {name: cls for name, cls in METHODS.items() if issubclass(cls, BottleneckMethod)}
+FOR_TEXTS = {name: cls for name, cls in METHODS.items() if "texts" in cls.examples}
+CLASSES = {name: cls for name, cls in FOR_TEXTS.items() if issubclass(cls, BottleneckMethod)}
 
 
 def shaken(config, sites):

@@ -238,14 +238,14 @@ def test_vpt_deep_with_a_projection(golden):
 
 
 SSF_PLACES = {
-    "attention_norm": "blocks.{layer}.ssf_{kind}_1",
-    "attention_query": "blocks.{layer}.attn.ssf_{kind}_1",
-    "attention_key": "blocks.{layer}.attn.ssf_{kind}_1",
-    "attention_value": "blocks.{layer}.attn.ssf_{kind}_1",
-    "attention_output": "blocks.{layer}.attn.ssf_{kind}_2",
-    "ffn_norm": "blocks.{layer}.ssf_{kind}_2",
-    "ffn_up": "blocks.{layer}.mlp.ssf_{kind}_1",
-    "ffn_down": "blocks.{layer}.mlp.ssf_{kind}_2",
+    "attention/norm": "blocks.{layer}.ssf_{kind}_1",
+    "attention/query": "blocks.{layer}.attn.ssf_{kind}_1",
+    "attention/key": "blocks.{layer}.attn.ssf_{kind}_1",
+    "attention/value": "blocks.{layer}.attn.ssf_{kind}_1",
+    "attention/output": "blocks.{layer}.attn.ssf_{kind}_2",
+    "ffn/norm": "blocks.{layer}.ssf_{kind}_2",
+    "ffn/up": "blocks.{layer}.mlp.ssf_{kind}_1",
+    "ffn/down": "blocks.{layer}.mlp.ssf_{kind}_2",
 }
 FUSED = ("query", "key", "value")
 
@@ -258,10 +258,10 @@ def test_ssf(golden):
         for layer in LAYERS
     }
     for kind in ("scale", "shift"):
-        names |= {f"{kind}s.patches.0": f"patch_embed.ssf_{kind}_1", f"{kind}s.final_norm.0": f"ssf_{kind}_1"}
+        names |= {f"{kind}s.patches.0": f"patch_embed.ssf_{kind}_1", f"{kind}s.final/norm.0": f"ssf_{kind}_1"}
 
     def reshape(ours, theirs):  # the peer's query, key and value are one map
-        parts = [index for index, short in enumerate(FUSED) if f"attention_{short}" in ours]
+        parts = [index for index, short in enumerate(FUSED) if f"attention/{short}" in ours]
         return theirs.view(3, 32)[parts[0]] if parts else theirs
 
     g = golden("vit_ssf")
