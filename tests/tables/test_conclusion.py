@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from peftbench.runs.predictions import Predictions
 from peftbench.tables.columns import COLUMNS
 from peftbench.tables.conclusion import conclude
 from peftbench.tables.pairs import compare_pairs
@@ -12,22 +13,18 @@ from peftbench.tables.table import Cell, Row
 EXAMPLES = 400
 
 
-class Made(RowScores):
-    """Runs of the accuracies given, which err on the same examples as far as they can."""
-
-    def __init__(self, accuracies):
-        self.seeds, self.classes, self._draws = list(range(len(accuracies))), 2, {}
-        self.labels = np.arange(EXAMPLES) % 2
-        order = np.random.default_rng(0).permutation(EXAMPLES)
-        wrong = [order[: round((1 - accuracy) * EXAMPLES)] for accuracy in accuracies]
-        self.predictions = np.array(
-            [np.where(np.isin(np.arange(EXAMPLES), w), 1 - self.labels, self.labels) for w in wrong]
-        )
+def made(accuracies):
+    """Return runs of the accuracies given, which err on the same examples as far as they can."""
+    labels = np.arange(EXAMPLES) % 2
+    order = np.random.default_rng(0).permutation(EXAMPLES)
+    wrong = [np.isin(np.arange(EXAMPLES), order[: round((1 - accuracy) * EXAMPLES)]) for accuracy in accuracies]
+    said = [np.where(of_seed, 1 - labels, labels) for of_seed in wrong]
+    return RowScores({seed: Predictions(labels, answers, np.eye(2)[answers]) for seed, answers in enumerate(said)})
 
 
 def sentence(**rows):
     """`label=(trained parameters, accuracies)`; None for a row without a score."""
-    scored = {label: Made(accuracies) for label, (_, accuracies) in rows.items() if accuracies}
+    scored = {label: made(accuracies) for label, (_, accuracies) in rows.items() if accuracies}
     table = []
     for label, (trained, accuracies) in rows.items():
         cells = {"trained": Cell(trained)}
