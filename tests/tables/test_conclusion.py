@@ -19,7 +19,9 @@ def made(accuracies):
     order = np.random.default_rng(0).permutation(EXAMPLES)
     wrong = [np.isin(np.arange(EXAMPLES), order[: round((1 - accuracy) * EXAMPLES)]) for accuracy in accuracies]
     said = [np.where(of_seed, 1 - labels, labels) for of_seed in wrong]
-    return RowScores({seed: Predictions(labels, answers, np.eye(2)[answers]) for seed, answers in enumerate(said)})
+    return RowScores(
+        {seed: Predictions(labels, answers, np.eye(2)[answers].tolist()) for seed, answers in enumerate(said)}
+    )
 
 
 def sentence(**rows):
