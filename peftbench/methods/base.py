@@ -118,6 +118,10 @@ class Method(nn.Module, ABC):
         """
         yield lambda: None
 
+    def remarks(self, sites: Sites) -> list[str]:
+        """Return what the user should know of the method as it is set, a line each."""
+        return []
+
     @property
     def extra_tokens(self) -> int:
         """How many positions the method adds to each sequence."""

@@ -18,16 +18,16 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid of an image's patches, (rows, columns), both even."""
+    """The grid of an image's patches."""
 
     rows: int
     columns: int
 
     @cached_property
     def shapes(self) -> list[Shape]:
-        """The grids of the pyramid's tokens, the finest first."""
+        """The grids of the pyramid's tokens, the finest first; of an odd side the coarsest has half a cell more."""
         rows, columns = self.rows, self.columns
-        return [(2 * rows, 2 * columns), (rows, columns), (rows // 2, columns // 2)]
+        return [(2 * rows, 2 * columns), (rows, columns), ((rows + 1) // 2, (columns + 1) // 2)]
 
     @property
     def shape(self) -> Shape:

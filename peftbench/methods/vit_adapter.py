@@ -28,7 +28,7 @@ from peftbench.backbones.attachments import Handle
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.image_tokens import ImageTokens
 from peftbench.backbones.load import Backbone
-from peftbench.backbones.pyramid_classifier import add_pyramid_classifier
+from peftbench.backbones.pyramid_classifier import PyramidClassifier, add_pyramid_classifier
 from peftbench.backbones.site import Site, SiteHandle
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
@@ -206,7 +206,7 @@ class VitAdapter(Method, name="vit_adapter"):
         yield sites.base.register_forward_hook(end)
 
     def _begin(self, now: _Pass, sites: Sites, pixels: torch.Tensor) -> None:
-        now.grid = _grid(sites, pixels)
+        now.grid = Grid(*_image(sites).grid(*pixels.shape[-2:]))
         size = _PRIOR_PATCH * now.grid.rows, _PRIOR_PATCH * now.grid.columns
         if pixels.shape[-2:] != size:
             pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
@@ -240,6 +240,15 @@ class VitAdapter(Method, name="vit_adapter"):
         chosen = range(1 + LEVELS) if self.config.form == "segmentation" else [last] * (1 + LEVELS)
         states = [now.states[number].transpose(1, 2).unflatten(2, now.grid.shape) for number in chosen]
         found: list[torch.Tensor] = self.output(now.finest, as_maps(now.tokens[last + 1], now.grid), states)
+        return found
+
+    def remarks(self, sites: Sites) -> list[str]:
+        """Say what is not the authors'."""
+        found = []
+        if not self.config.train_backbone:
+            found.append("ViT-Adapter on a frozen ViT is ours: its authors train the ViT too")
+        if any(isinstance(module, PyramidClassifier) for module in sites.head_modules):
+            found.append("the classifier on ViT-Adapter's pyramid is ours: its authors classify no images")
         return found
 
     @property
@@ -278,17 +287,6 @@ def _image(sites: Sites) -> ImageTokens:
     if sites.image is None:
         raise UserError("method=vit_adapter is for images: choose a vision model, such as model=dinov2_small_focus")
     return sites.image
-
-
-def _grid(sites: Sites, pixels: torch.Tensor) -> Grid:
-    height, width = pixels.shape[-2:]
-    rows, columns = _image(sites).grid(height, width)
-    if rows % 2 or columns % 2:
-        raise UserError(
-            f"images of {height} x {width} pixels give {rows} x {columns} patches, which the pyramid's coarsest map"
-            f" halves: choose a size that is a multiple of {2 * max(_image(sites).patch)}"
-        )
-    return Grid(rows, columns)
 
 
 def _names_reached(config: VitAdapterConfig, sites: Sites) -> list[str]:

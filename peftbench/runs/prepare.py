@@ -111,7 +111,7 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
         method=method,
         first_row=reads_first_row(backbone.sites),
         splits=splits,
-        warnings=[*concerns, *warnings],
+        warnings=[*concerns, *method.remarks(backbone.sites), *warnings],
         parameters=count_parameters(method, backbone),
         origin=origin_of(task, config.task.kind, backbone, method, weights, parts),
     )

@@ -213,10 +213,14 @@ def test_models_that_do_not_fit(architecture, config, message):
             make(config, sites)
 
 
-def test_an_odd_grid_is_refused_in_one_line():
-    model, sites, method = _on("dinov2", FROZEN)
-    with method.on(sites), pytest.raises(UserError, match="40 x 32 pixels give 5 x 4 patches.* a multiple of 16"):
-        model(pixel_values=torch.randn(1, 3, 40, 32))
+@pytest.mark.parametrize("form", ["detection", "segmentation"])
+def test_an_odd_grid_has_a_coarsest_map_of_half_a_cell_more(form):
+    model = tiny_model("dinov2", num_hidden_layers=4)
+    sites = find_sites(model)
+    method = build(replace(FROZEN, form=form, interactions=4), sites)
+    with method.on(sites):
+        maps = _maps(model, method, {"pixel_values": torch.randn(2, 3, 40, 24)})
+    assert [each.shape[-2:] for each in maps] == [(20, 12), (10, 6), (5, 3), (3, 2)]
 
 
 def test_tokens_that_another_method_puts_in_are_refused():
