@@ -27,10 +27,10 @@ class Written(NamedTuple):
 def write_masks(folder: Path, answers: Iterable[tuple[str, np.ndarray]], classes: Sequence[str]) -> Iterator[Written]:
     """Write `masks/NAME.png` and `overlays/NAME.jpg` for each picture, as they come."""
     names = _Names()
-    for folder_name in ("masks", "overlays"):
-        make_folder(folder / folder_name)
     for picture, mask in answers:
         name = names.of(picture)
+        for folder_name in ("masks", "overlays"):
+            make_folder(folder / folder_name)
         files = {"mask": folder / "masks" / f"{name}.png", "overlay": folder / "overlays" / f"{name}.jpg"}
         write_mask(files["mask"], mask)
         _write_picture(files["overlay"], with_mask(open_image(Path(picture), picture), mask, classes))
@@ -42,9 +42,9 @@ def write_masks(folder: Path, answers: Iterable[tuple[str, np.ndarray]], classes
 def write_boxes(folder: Path, answers: Iterable[tuple[str, list[Box]]], classes: Sequence[str]) -> Iterator[Written]:
     """Write `overlays/NAME.jpg` with the surer boxes for each picture, as they come, and boxes.json behind the last."""
     names = _Names()
-    make_folder(folder / "overlays")
     pictures, found = [], []
     for picture, boxes in answers:
+        make_folder(folder / "overlays")
         image = open_image(Path(picture), picture)
         sure = [box for box in boxes if box.score >= SURE]
         path = folder / "overlays" / f"{names.of(picture)}.jpg"

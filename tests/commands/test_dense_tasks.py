@@ -10,6 +10,7 @@ from dense_data import CLASSES, HEIGHT, WIDTH, write_detection, write_segmentati
 from PIL import Image
 
 from peftbench.cli import main
+from peftbench.errors import UserError
 from peftbench.runs.record import Record
 from peftbench.tasks.detection.average_precision import average_precision, detection_score, match
 from peftbench.tasks.detection.coco import read_annotations
@@ -244,3 +245,29 @@ def test_a_mistake_in_the_config_is_one_line(overrides, said, data, model, tmp_p
     assert main(["train", *arguments("segmentation", data["segmentation"], model, tmp_path, *overrides)]) == 2
     printed = capsys.readouterr().err.strip().splitlines()
     assert len(printed) == 1 and said in printed[0], printed
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", "no list of categories"),
+        ('{"categories": [{"id": 1}], "images": [], "annotations": []}', "a category needs an id"),
+        ('{"categories": [{"id": 1, "name": "a"}], "images": [{"id": 1}], "annotations": []}', "an image needs id"),
+        (
+            '{"categories": [{"id": 1, "name": "a"}], "annotations": [], "images": ['
+            '{"id": 1, "file_name": "a.png", "width": 2, "height": 2},'
+            ' {"id": 1, "file_name": "b.png", "width": 2, "height": 2}]}',
+            "two images have the id 1",
+        ),
+        (
+            '{"categories": [{"id": 1, "name": "a"}], "images": [{"id": 1, "file_name": "a", "width": 9, "height": 9}],'
+            ' "annotations": [{"id": 5, "image_id": [1], "category_id": 1, "bbox": [1, 1, 2, 2]}]}',
+            "annotation 5: it needs image_id",
+        ),
+    ],
+)
+def test_odd_files_of_boxes(content, said, tmp_path):
+    (tmp_path / "boxes.json").write_text(content)
+    with pytest.raises(UserError, match="boxes.json") as caught:
+        read_annotations(tmp_path / "boxes.json", ["a"])
+    assert said in str(caught.value)

@@ -32,7 +32,7 @@ def read_categories(path: Path) -> dict[int, str]:
     categories = _entries(path, _read(path), "categories")
     try:
         names = {int(entry["id"]): str(entry["name"]) for entry in sorted(categories, key=lambda entry: entry["id"])}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: a category needs an id (a number) and a name") from error
     if not names or len({*names.values()}) < len(categories):
         raise UserError(f"{path}: its categories must have different ids and names, and there must be one")
@@ -53,11 +53,13 @@ def read_annotations(path: Path, classes: Sequence[str]) -> list[Annotated]:
     number = {name: index for index, name in enumerate(classes)}
     boxes: dict[int, list[list[float]]] = {}
     pictures: dict[int, tuple[str, int, int]] = {}
-    for entry in _entries(path, content, "images"):
+    for count, entry in enumerate(_entries(path, content, "images"), start=1):
         try:
             pictures[entry["id"]] = str(entry["file_name"]), int(entry["width"]), int(entry["height"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path}: an image needs id, file_name, width and height: {str(entry)[:80]}") from error
+        if len(pictures) < count:
+            raise UserError(f"{path}: two images have the id {entry['id']}")
         if min(pictures[entry["id"]][1:]) < 1:
             raise UserError(f"{path}: image {pictures[entry['id']][0]} has no pixels by its width and height")
     for entry in _entries(path, content, "annotations"):
@@ -66,11 +68,12 @@ def read_annotations(path: Path, classes: Sequence[str]) -> list[Annotated]:
             picture, category, box = entry["image_id"], entry["category_id"], [float(side) for side in entry["bbox"]]
             if len(box) != 4:
                 raise ValueError
-        except (KeyError, TypeError, ValueError) as error:
+            known = picture in pictures, names.get(category) in number  # TypeError of what can be no id
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{shown}: it needs image_id, category_id and bbox (x, y, width, height)") from error
-        if picture not in pictures:
+        if not known[0]:
             raise UserError(f"{shown}: there is no image {picture}")
-        if names.get(category) not in number:
+        if not known[1]:
             raise UserError(f"{shown}: category {category} is not among the classes {', '.join(classes)}")
         file, width, height = pictures[picture]
         found = _in_shares(box, width, height, f"{shown} of {file}")
