@@ -8,6 +8,7 @@ from typing import Any
 
 from peftbench.config.schema import LoggerConfig, RunConfig
 from peftbench.errors import TakenOverError, UserError
+from peftbench.runs.pictures import FOLDER as PICTURES
 from peftbench.runs.record import Record
 from peftbench.runs.result import SECTIONS, Result
 from peftbench.tables.columns import MEASURED, PER_RUN, measured
@@ -16,8 +17,9 @@ from peftbench.tables.columns import MEASURED, PER_RUN, measured
 class Mirror:
     """Logs the rows of the training curve and, at the end, the record."""
 
-    def __init__(self, run: Any) -> None:
-        self._run = run
+    def __init__(self, run: Any, folder: Path) -> None:
+        """`run`: wandb's. folder: of the record."""
+        self._run, self._folder = run, folder
 
     def on_resume(self, step: int) -> None:
         """Note where an interrupted run went on."""
@@ -34,7 +36,12 @@ class Mirror:
         self._run.log({**values, "train/epoch_seconds": row["seconds"]}, step=row["step"])
 
     def on_result(self, result: Result) -> None:
-        """Make the record the run's summary, and beside it `figures/…`, which panels can plot."""
+        """Make the record the run's summary, beside it `figures/…`, which panels can plot, and log its pictures."""
+        import wandb
+
+        pictures = sorted((self._folder / PICTURES).glob("*.jpg"))
+        if pictures:
+            self._run.log({f"{PICTURES}/{path.stem}": wandb.Image(str(path)) for path in pictures})
         summary = {**result.as_dict(), "metrics": result.metrics}
         summary |= {name: result.section(name).result for name in SECTIONS}
         self._run.summary.update({**summary, **figures(result)})
@@ -98,7 +105,7 @@ def wandb_run(config: RunConfig, record: Record) -> Iterator[list[Mirror]]:
     )
     code = 1
     try:
-        yield [Mirror(run)]
+        yield [Mirror(run, record.folder)]
         code = 0
     except TakenOverError:  # its wandb run, too, is the other process' now
         code = 0

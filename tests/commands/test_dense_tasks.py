@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from dense_data import CLASSES, HEIGHT, WIDTH, write_detection, write_segmentation, write_tiny_dinov2
 from PIL import Image
+from wandb_log import read_logs
 
 from peftbench.cli import main
 from peftbench.errors import UserError
@@ -73,6 +74,16 @@ def test_a_run_is_trained_recorded_and_scored_again_the_same(kind, data, model, 
     scored = json.loads(capsys.readouterr().out)
     first = result.evaluation("test").metrics
     assert scored["metrics"] == pytest.approx(first, abs=1e-5)
+
+
+def test_wandb_gets_the_pictures(data, model, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    more = ("method=head", "trainer.max_steps=1", "logger=wandb", "logger.mode=offline")
+    assert main(["train", *arguments("segmentation", data["segmentation"], model, tmp_path, *more)]) == 0
+    (log,) = read_logs(only_record(tmp_path).folder)
+    (row,) = [row for row in log.rows if "pictures/0-truth" in row]
+    assert row["pictures/0-prediction"]["_type"] == "image-file" and row["pictures/0-prediction"]["width"] == WIDTH
 
 
 @pytest.mark.parametrize("kind", WRITE)

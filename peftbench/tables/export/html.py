@@ -9,6 +9,7 @@ from typing import Any
 from peftbench.files import plain
 from peftbench.tables.export.grid import claims, missing_runs, published, subtitle
 from peftbench.tables.export.plot_data import CEILING, COLORS, COSTS, curves, scatter
+from peftbench.tables.export.strip import strip
 from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Cell, Column, Row, Table, format_cell, format_interval, heading
 
@@ -33,6 +34,7 @@ def to_html(table: Table) -> str:
             "</div>",
             f"<p>{escape(table.conclusion)}</p>" if table.conclusion else "",
             '<div id="plots"></div>',
+            strip(table),
             _claims(table),
             _list("Published", published(table)),
             _list("Notes", [*table.reading, *table.notes]),
