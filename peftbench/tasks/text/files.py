@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peftbench.errors import UserError, nearest
+from peftbench.files import parse_json
 from peftbench.tasks.text.delimiter import find_delimiter
 
 _ROWS_NAMED = 5  # of many faulty rows
@@ -165,7 +166,7 @@ def _json_cells(path: Path, text: str, choices: Choices) -> Iterator[tuple[int, 
 def json_object(where: str, line: str) -> dict[str, Any]:
     """Parse one line of a JSONL file; UserError, which begins with `where`, for anything but an object of texts."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError as error:
         raise UserError(f"{where}: not JSON ({error}); write one JSON object a line") from None
     if not isinstance(row, dict):

@@ -133,6 +133,7 @@ def test_a_key_that_a_later_json_line_lacks(write):
         ("a.tsv", "text\tlabel\nx\ta\nno label\n", r"a\.tsv, line 3: 1 cells where the header has 2"),
         ("a.csv", 'text,label\n"never closed,a\nx,b\n', r"a\.csv, line 2: .*check the quotes"),
         ("a.jsonl", '{"text": "x", "label": 1}\n{"text"\n', r"a\.jsonl, line 2: not JSON"),
+        ("a.jsonl", "[" * 100_000, r"a\.jsonl, line 1: not JSON .it is nested too deeply"),
         ("a.jsonl", '{"text": "\\ud800", "label": 1}\n', r"a\.jsonl, line 1: .* half of a surrogate pair"),
         ("a.jsonl", "[1, 2]\n", r"a\.jsonl, line 1: not a JSON object"),
         ("a.jsonl", '{"text": null, "label": 1}\n', r"a\.jsonl, line 1, column 'text': null is neither"),
