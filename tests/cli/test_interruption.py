@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -112,3 +113,39 @@ def test_a_finished_run_is_not_trained_again_unless_forced(command, tmp_path, ca
     assert cli.main([*line, "force=true"]) == 0
     forced = _record(tmp_path)
     assert forced["started"] > first["started"] and forced["evaluations"] == first["evaluations"]
+
+
+@pytest.fixture
+def masked_lm_dir(tiny_model_dir, tmp_path):
+    """The tiny model's tokenizer and a tiny random BERT under its masked-language-model head."""
+    from tiny import ARCHITECTURES
+    from transformers import BertConfig, BertForMaskedLM
+
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "masked")
+    BertForMaskedLM(BertConfig(**ARCHITECTURES["bert"])).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["fusion", "cloze"])
+def test_killed_runs_of_what_differs_from_other_methods(method, command, tiny_method, masked_lm_dir, tmp_path, capsys):
+    """A fusion draws layers and has dropout of its own; a cloze prompt trains vectors under another head."""
+    changed = {
+        "fusion": [*tiny_method("fusion"), "method.drop=robust"],
+        "cloze": ["method=cloze", "method.template='{text} {soft:3} {mask}'", f"model.path={masked_lm_dir}"],
+    }[method]
+
+    def line(outputs: Path) -> list[str]:
+        kept = [word for word in command(outputs) if not word.startswith("method")]
+        return [*kept, *changed, "trainer.epochs=8", "trainer.lr=0.01"]
+
+    undisturbed, broken = tmp_path / "undisturbed", tmp_path / "broken"
+    assert cli.main(line(undisturbed)) == 0
+    process = _start(line(broken))
+    _wait_for_epochs(broken, 2, process)
+    process.kill()
+    process.wait()
+    assert _record(broken)["status"] == "running"
+    capsys.readouterr()
+    assert cli.main(line(broken)) == 0
+    assert "continuing behind step" in capsys.readouterr().out
+    assert _lasting(broken) == _lasting(undisturbed)
