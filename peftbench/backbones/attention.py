@@ -161,7 +161,7 @@ def _widen_layer(sites: Sites, prepended: Prepended, layer: int) -> Iterator[Rem
         if mask is not None:
             more_queries = length if mask.shape[-2] > 1 else 0
             mask = F.pad(mask, (length, 0, more_queries, 0), value=1 if mask_is_product else 0)
-            mask = prepended.hide(mask, 0 if mask_is_product else torch.finfo(torch.float32).min)
+            mask = prepended.hide(mask, 0 if mask_is_product else torch.finfo(mask.dtype).min)
         if mask_is_product:
             kwargs["relative_pos"] = None  # built anew for the wider sequence
         elif rest and rest[0] is not None:

@@ -125,6 +125,18 @@ def test_bf16() -> None:
         torch.testing.assert_close(found[rows], alone[rows], rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("architecture", ["bert", "mpnet", "deberta-v2"])  # by the interface, and by layers
+def test_a_prefix_in_some_rows_in_bf16(architecture: str) -> None:
+    backbone = headed(tiny_model(architecture))
+    mixing, batch = mixer(backbone, "bf16"), batch_of(4)
+    prototype = build(CONFIGS["prefix-short"], backbone.sites)
+    prefix = stacked(prototype, [shaken(prototype, 0)])
+    found = mixing.logits(batch, [(prefix, Rows(4, 0, 2))], [])
+    alone = mixing.logits(batch, [(prefix, Rows(4, 0, 4))], [])
+    torch.testing.assert_close(found[:2], alone[:2], rtol=0.05, atol=0.05)
+    torch.testing.assert_close(found[2:], mixing.logits(batch, [], [])[2:], rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_equal_rows_pass_the_layers_once_that_nothing_acts_in(architecture: str) -> None:
     backbone = headed(tiny_model(architecture, **FOUR_LAYERS.get(architecture, {"num_hidden_layers": 4})))

@@ -51,6 +51,9 @@ def linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None 
     if input.dtype != torch.float32 or not input.numel() or torch.is_autocast_enabled("cpu"):
         # rows that lie apart would go through a batched product, with a copy of the weight for each
         return F.linear(input.contiguous(), weight, bias)
+    # oneDNN reads past the end of tensors that do not fit each other, where torch raises an error
+    if weight.dim() != 2 or input.shape[-1] != weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
+        return F.linear(input, weight, bias)
     return _Linear.apply(input, weight, bias)
 
 

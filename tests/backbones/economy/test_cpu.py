@@ -59,6 +59,15 @@ def test_linear_and_its_gradients_are_torch_s(shape, bias):
         torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("weight", "bias"), [((2, 20, 12), None), ((20, 11), None), ((20, 12), (19,)), ((240,), (20,))]
+)
+def test_what_does_not_fit_is_an_error(weight, bias):
+    """OneDNN would read past the end."""
+    with pytest.raises(RuntimeError):
+        linear(torch.randn(3, 5, 12), torch.randn(*weight), None if bias is None else torch.randn(*bias))
+
+
 def test_linear_gives_only_the_gradients_that_are_asked_for():
     x, weight, bias = torch.randn(4, 6, requires_grad=True), torch.randn(3, 6), torch.randn(3)
     linear(x, weight, bias).sum().backward()
