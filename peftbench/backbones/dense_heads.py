@@ -62,14 +62,14 @@ class LinearPyramid(nn.Module):
 class UperNet(nn.Module):
     """Transformers' UperNet head on a pyramid (Xiao et al. 2018)."""
 
-    def __init__(self, width: int, classes: int, brought: bool) -> None:
-        """`brought`: the method makes the pyramid, `width` features a map."""
+    def __init__(self, width: int, joined: int, classes: int, brought: bool) -> None:
+        """`joined`: of how many layers the states are, `width` each. brought: the method makes the pyramid."""
         from transformers import UperNetConfig
         from transformers.models.upernet.modeling_upernet import UperNetHead
 
         super().__init__()
         self.brought = brought
-        self.pyramid = ResizedPyramid(width) if brought else PlainPyramid(width)
+        self.pyramid = ResizedPyramid(width) if brought else PlainPyramid(width, joined)
         self.decoder = UperNetHead(UperNetConfig(hidden_size=_HIDDEN, num_labels=classes), list(self.pyramid.widths))
 
     def forward(self, states: torch.Tensor, grid: Grid, maps: Sequence[torch.Tensor] | None) -> torch.Tensor:
@@ -87,11 +87,11 @@ class CenterPoints(nn.Module):
     Zhou, Wang & Krähenbühl, Objects as Points (2019).
     """
 
-    def __init__(self, width: int, classes: int, brought: bool) -> None:
-        """`brought`: the method makes the pyramid, `width` features a map."""
+    def __init__(self, width: int, joined: int, classes: int, brought: bool) -> None:
+        """`joined`: of how many layers the states are, `width` each. brought: the method makes the pyramid."""
         super().__init__()
         self.brought = brought
-        self.pyramid = ResizedPyramid(width) if brought else PlainPyramid(width)
+        self.pyramid = ResizedPyramid(width) if brought else PlainPyramid(width, joined)
         self.lateral = nn.ModuleList(nn.Conv2d(each, _POINTS_HIDDEN, 1) for each in self.pyramid.widths)
         self.smooth = _convolution(_POINTS_HIDDEN)
         self.heat = nn.Sequential(_convolution(_POINTS_HIDDEN), nn.Conv2d(_POINTS_HIDDEN, classes, 1))
@@ -134,8 +134,9 @@ class DenseModel(nn.Module):
         return SimpleNamespace(logits=self.head(states, grid, self._sites.attachments.pyramid()))
 
 
-DENSE_HEADS: dict[str, Callable[[int, int, bool], nn.Module]] = {
-    "linear": lambda width, classes, brought: (LinearPyramid if brought else LinearHead)(width, classes),
+# given features of a layer, of how many they are joined, classes, and whether the method makes the pyramid
+DENSE_HEADS: dict[str, Callable[[int, int, int, bool], nn.Module]] = {
+    "linear": lambda d, joined, classes, brought: (LinearPyramid if brought else LinearHead)(joined * d, classes),
     "upernet": UperNet,
     "center_points": CenterPoints,
 }
@@ -155,8 +156,8 @@ def add_dense_head(
     """
     depth = len(backbone.sites.layers)
     numbers = [depth - 1] if brought else sorted({-(-depth * (i + 1) // layers) - 1 for i in range(layers)})
-    width = backbone.sites.hidden * len(numbers)
-    return put_on_maps(backbone, lambda: DENSE_HEADS[kind](width, classes, brought), numbers)
+    width, joined = backbone.sites.hidden, len(numbers)
+    return put_on_maps(backbone, lambda: DENSE_HEADS[kind](width, joined, classes, brought), numbers)
 
 
 def put_on_maps(backbone: Backbone, build: Callable[[], nn.Module], layers: Sequence[int]) -> HeadedBackbone:

@@ -69,10 +69,11 @@ class PlainPyramid(nn.Module):
     Li, Mao, Girshick & He, Exploring Plain Vision Transformer Backbones for Object Detection (2022), §3.
     """
 
-    def __init__(self, width: int) -> None:
-        """`width`: features of the map."""
+    def __init__(self, width: int, joined: int = 1) -> None:
+        """`width`: features of a layer. joined: of how many the map holds them; one linear map takes these in."""
         super().__init__()
         self.widths = (width // 4, width // 2, width, width)
+        self.join = nn.Conv2d(joined * width, width, 1) if joined > 1 else nn.Identity()
         self.finest = nn.Sequential(
             nn.ConvTranspose2d(width, width // 2, 2, stride=2),
             nn.BatchNorm2d(width // 2),
@@ -82,7 +83,8 @@ class PlainPyramid(nn.Module):
         self.finer = nn.ConvTranspose2d(width, width // 2, 2, stride=2)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """(batch, width, rows, columns) → four maps, the finest first."""
+        """(batch, joined · width, rows, columns) → four maps, the finest first."""
+        x = self.join(x)
         return [self.finest(x), self.finer(x), x, F.max_pool2d(x, 2, ceil_mode=True)]
 
 

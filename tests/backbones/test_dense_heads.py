@@ -51,9 +51,9 @@ def test_several_layers_are_joined_the_lower_ones_normed():
 
 
 @pytest.mark.parametrize("kind", DENSE_HEADS)
-@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
-def test_logits_lie_on_the_grid_or_four_times_as_fine(kind, size):
-    headed = add_dense_head(backbone("dinov2"), kind, 3)
+@pytest.mark.parametrize(("size", "layers"), [((32, 32), 1), ((24, 40), 2)])
+def test_logits_lie_on_the_grid_or_four_times_as_fine(kind, size, layers):
+    headed = add_dense_head(backbone("dinov2"), kind, 3, layers)
     headed.model.eval()
     logits = headed.model(pixel_values=pixels(*size)).logits
     finer = 1 if kind == "linear" else 4
