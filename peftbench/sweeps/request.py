@@ -113,6 +113,8 @@ def _plan(
             _check_mergeable(row.label, configs[-1].method_name)
         if shown.dropped_layers:
             _check_droppable(row.label, configs[-1].method_name)
+        if shown.kept_adapters and shown.dropped_layers:
+            raise UserError(f"row {row.label!r}: evaluation: kept_adapters stands alone: leave out dropped_layers")
         if shown.kept_adapters and not isinstance(configs[-1].method, PartsConfig):
             raise UserError(f"row {row.label!r}: evaluation.kept_adapters, but {configs[-1].method_name} is no fusion")
     return configs, planned

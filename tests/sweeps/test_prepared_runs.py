@@ -99,6 +99,8 @@ def test_a_row_of_a_pruned_fusion_is_scored_and_measured_without_training(fusion
     table = json.loads((fusion_sweep.outputs / "tiny" / "tables" / "tiny" / "table.json").read_text())
     whole, pruned = (row["cells"]["latency"]["value"] for row in table["rows"][1:])
     assert pruned == shown.latency["settings"][0]["ratio"] != whole
+    with pytest.raises(UserError, match="row 'pruned': evaluation: kept_adapters stands alone"):
+        read_request(fusion_sweep.line("evaluation.dropped_layers=1")[1:])
     spec["rows"][0]["evaluation"] = {"kept_adapters": 1}
     fusion_sweep.spec.write_text(yaml.safe_dump(spec))
     with pytest.raises(UserError, match="row 'single': evaluation.kept_adapters, but pfeiffer is no fusion"):
