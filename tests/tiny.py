@@ -137,8 +137,8 @@ def tiny_inputs(architecture: str) -> dict[str, torch.Tensor]:
 
 def headed(model: PreTrainedModel, fresh: frozenset[str] = frozenset()) -> HeadedBackbone:
     """A classifier as `add_head` would have made it, its weights as they are."""
-    backbone = Backbone(model.base_model, type(model), find_sites(model.base_model, fresh=fresh))
     sites = find_sites(model, fresh=fresh)
+    backbone = Backbone(sites.base, type(model), find_sites(sites.base, fresh=fresh))
     shared = {id(p) for _, p in sites.backbone_parameters()}
     return HeadedBackbone(backbone, model, sites, {n: p for n, p in model.named_parameters() if id(p) not in shared})
 

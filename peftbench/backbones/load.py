@@ -96,6 +96,11 @@ def _auto_class(config: Any, masked_lm: bool) -> Any:
     )
 
     if masked_lm:
+        if type(config) not in AutoModelForMaskedLM._model_mapping:
+            raise UserError(
+                f"a model of type {config.model_type} has no masked-language-model head, which method=cloze answers"
+                " through: take a model of texts, such as model=bert_base, or another method"
+            )
         return AutoModelForMaskedLM
     for auto in (AutoModelForSequenceClassification, AutoModelForImageClassification):
         if type(config) in auto._model_mapping:

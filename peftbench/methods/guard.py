@@ -134,8 +134,9 @@ def _calls(method: Method) -> Iterator[Counter[SiteHandle]]:
 
             def count(module: nn.Module, args: tuple, named: dict[str, Any], handle: SiteHandle = handle) -> None:
                 # a map that is also given something else (DeBERTa's relative positions) still has the batch once,
-                # by rows or (Longformer) by positions first
-                if ROWS in next(iter((*args, *named.values()))).shape[:2]:
+                # by rows or (Longformer) by positions first; an image has channels there
+                shape = next(iter((*args, *named.values()))).shape
+                if ROWS in shape[: 1 if len(shape) == 4 else 2]:
                     calls[handle] += 1
 
             calls[handle] = 0

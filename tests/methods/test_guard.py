@@ -3,25 +3,31 @@
 import pytest
 import torch
 from foreign_tiny import RECOGNISED, recognised_model
-from tiny import ARCHITECTURES, headed, method_configs, tiny_model
+from tiny import ARCHITECTURES, IMAGE_ARCHITECTURES, headed, method_configs, tiny_model
 from transformers import AutoTokenizer
 
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.errors import UserError
-from peftbench.methods import build, find_sites
+from peftbench.methods import METHODS, Method, build, find_sites
 from peftbench.methods.adapter import AdapterConfig
+from peftbench.methods.adaptformer import AdaptformerConfig
 from peftbench.methods.bitfit import BitfitConfig
 from peftbench.methods.compacter import CompacterConfig
+from peftbench.methods.convpass import ConvpassConfig
+from peftbench.methods.fact import FactConfig
 from peftbench.methods.full import FullConfig
 from peftbench.methods.guard import check_method
 from peftbench.methods.head import HeadConfig
 from peftbench.methods.ia3 import Ia3Config
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.mam import MamConfig
+from peftbench.methods.norms import NormsConfig
 from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
+from peftbench.methods.ssf import SsfConfig
+from peftbench.methods.vpt import VptConfig
 
 CONFIGS = {
     "full": FullConfig(),
@@ -42,6 +48,10 @@ CONFIGS = {
 }
 
 
+def _class_of(config) -> type[Method]:
+    return next(cls for cls in METHODS.values() if cls.config_class is type(config))
+
+
 def refusal(config, backbone, longest=32) -> str:
     with pytest.raises(UserError) as caught:
         check_method(build(config, backbone.sites), backbone, longest)
@@ -49,16 +59,31 @@ def refusal(config, backbone, longest=32) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+BEYOND_TEXTS = [
+    AdaptformerConfig(bottleneck=4),
+    ConvpassConfig(bottleneck=4),
+    FactConfig(rank=4),
+    FactConfig(rank=4, form="tk"),
+    NormsConfig(),
+    SsfConfig(),
+    VptConfig(length=3),
+    VptConfig(length=3, deep=False, projection=5),
+]
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *IMAGE_ARCHITECTURES])
 def test_supported_architectures_pass_and_nothing_is_disturbed(architecture):
     backbone = headed(tiny_model(architecture))
     backbone.backbone.encoder.requires_grad_(False)
-    for config in CONFIGS.values():
+    kind = "texts" if architecture in ARCHITECTURES else "images"
+    for config in (*CONFIGS.values(), *BEYOND_TEXTS):
+        if kind not in _class_of(config).examples:
+            continue
         method = build(config, backbone.sites)
         before = [p.detach().clone() for p in method.parameters()]
         weights = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
         torch.manual_seed(5)
-        check_method(method, backbone, 32)
+        check_method(method, backbone, 32 if kind == "texts" else None)
         drawn = torch.rand(1)
         torch.manual_seed(5)
         assert torch.equal(torch.rand(1), drawn), "torch's random state stays"
