@@ -1,19 +1,23 @@
 """The wandb sweep file: what wandb's agent makes of it is a command line that `peftbench train` takes."""
 
 import pytest
+import yaml
 from conftest import ROOT
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 from wandb_log import read_logs
 
 from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
 
-SWEEP = load_sweep_config(str(ROOT / "scripts" / "wandb_sweep.yaml"))
+FILE = ROOT / "scripts" / "wandb_sweep.yaml"
+SWEEP = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 
 
 def command_line(sampled: dict) -> list[str]:
     """Put sampled values into the command as `Agent._command_run` of wandb does."""
-    words = create_sweep_command(list(SWEEP["command"]))
+    # seconds to import, which a worker that collects this file need not spend
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
+
+    words = create_sweep_command(list(load_sweep_config(str(FILE))["command"]))
     values = create_sweep_command_args({"args": {key: {"value": value} for key, value in sampled.items()}})
     values["env"] = ["/usr/bin/env"]
     line: list[str] = []

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 
@@ -420,7 +421,7 @@ class TestAtomicWrite:
         """
         path = tmp_path / "checkpoint.pt"
         path.write_text("old")
-        run_python(code, path)
+        forked.run(["-c", textwrap.dedent(code), path], check=True)
         assert path.read_text() == "old"
         assert list(tmp_path.iterdir()) == [path]
 

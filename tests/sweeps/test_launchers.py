@@ -140,6 +140,6 @@ def test_joblib_divides_the_cores_among_its_runs(tiny_model_dir, tiny_data_dir, 
     results = [json.loads(path.read_text()) for path in tmp_path.glob("cluster/*/result.json")]
     assert [result["status"] for result in results] == ["finished"] * 2
     assert [result["environment"]["threads"] for result in results] == [max(1, joblib.cpu_count() // 2)] * 2
-    code = cli.main([*line[3:], "task.max_length=9999"])
+    code = cli.main([*line[3:], "task.max_length=9999", "hydra.launcher.n_jobs=1"])
     captured = capsys.readouterr()
     assert code == 2 and "task.max_length=9999" in captured.out, captured.err

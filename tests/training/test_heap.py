@@ -1,9 +1,9 @@
 """Freed memory is kept: taking it again costs no page faults."""
 
 import platform
-import subprocess
-import sys
+from subprocess import PIPE
 
+import forked
 import pytest
 
 _FAULTS = """
@@ -24,8 +24,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_freed_memory_is_taken_again_without_page_faults():
     def faults(keep: str, between: str = "") -> int:
-        command = [sys.executable, "-c", _FAULTS.format(keep=keep, between=between)]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        code = _FAULTS.format(keep=keep, between=between)
+        return int(forked.run(["-c", code], stdout=PIPE, text=True, check=True).stdout)
 
     by_itself = faults("")
     assert faults("keep_freed_memory()") < by_itself / 2
