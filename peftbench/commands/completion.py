@@ -134,7 +134,8 @@ def _hydra(request: str, config: str = "train") -> str:
     """Return what Hydra's own completion prints; nothing where it cannot make sense of the line."""
     import hydra
 
-    from peftbench.config.hydra_session import CONFIG_PATH, VERSION_BASE
+    from peftbench.config.folder import CONFIG_PATH
+    from peftbench.config.hydra_session import VERSION_BASE
 
     sys.argv = ["peftbench", "-sc", request]
     complete = hydra.main(version_base=VERSION_BASE, config_path=CONFIG_PATH, config_name=config)(_nothing)

@@ -24,7 +24,8 @@ def main(argv: list[str]) -> int:
     import hydra
 
     from peftbench.commands.train_help import print_help
-    from peftbench.config.hydra_session import CONFIG_NAME, CONFIG_PATH, VERSION_BASE
+    from peftbench.config.folder import CONFIG_NAME, CONFIG_PATH
+    from peftbench.config.hydra_session import VERSION_BASE
     from peftbench.config.mistakes import translate
     from peftbench.config.quoting import quote_free_text
 

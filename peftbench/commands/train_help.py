@@ -8,7 +8,8 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.table import Table
 
 from peftbench.config.compose import compose
-from peftbench.config.hydra_session import CONFIG_NAME, hydra_ready
+from peftbench.config.folder import CONFIG_NAME
+from peftbench.config.hydra_session import hydra_ready
 from peftbench.config.meanings import read_meanings
 from peftbench.config.mistakes import translate
 from peftbench.config.schema import GROUPS

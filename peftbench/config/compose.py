@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import hydra
 from omegaconf import DictConfig
 
-from peftbench.config.hydra_session import CONFIG_NAME, combinations, hydra_ready, parse
+from peftbench.config.folder import CONFIG_NAME
+from peftbench.config.hydra_session import combinations, hydra_ready, parse
 from peftbench.config.mistakes import translate
 
 

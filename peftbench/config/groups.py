@@ -1,24 +1,33 @@
 """The options of a config group, read from their files alone."""
 
+import re
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from peftbench.config.folder import CONFIG_PATH
 
 Config = dict[str, Any]
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads a file as Hydra does, to which 1e-4 is a number, in a tenth of the time."""
+
+
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, [*"-+0123456789"])
+
+
 def read_group(group: str) -> list[Config]:
     """Return the options of a config group by name: what each file says, its first line as description."""
-    from omegaconf import OmegaConf
-
-    from peftbench.config.hydra_session import CONFIG_PATH
-
     options = []
     folder = Path(CONFIG_PATH, group)
     for path in sorted(folder.rglob("*.yaml")):
-        config = OmegaConf.to_container(OmegaConf.load(path))
+        text = path.read_text(encoding="utf-8")
+        config = yaml.load(text, _Loader)
         assert isinstance(config, dict)
-        first, _, _ = path.read_text(encoding="utf-8").partition("\n")
         name = path.relative_to(folder).with_suffix("").as_posix()
-        named = {"name": name, "description": first.removeprefix("#").strip()}
+        named = {"name": name, "description": text.partition("\n")[0].removeprefix("#").strip()}
         options.append({**named, **{str(key): value for key, value in config.items() if key != "name"}})
     return options

@@ -13,23 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 
-from peftbench.errors import UserError
+from peftbench.config.folder import CONFIG_PATH
 
-CONFIG_NAME = "train"
-SWEEP_NAME = "sweep"
 VERSION_BASE = "1.3"
-
-
-def _config_path() -> Path:
-    """Return the folder of the config groups: the installed package's, or the repository's `conf`."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / f"{CONFIG_NAME}.yaml").is_file():
-            return folder
-    raise UserError("peftbench's config files are missing: install it again")
-
-
-CONFIG_PATH = str(_config_path())
 
 
 def _prefer_own_launchers() -> None:

@@ -4,7 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-from peftbench.config.hydra_session import CONFIG_PATH
+from peftbench.config.folder import CONFIG_PATH
 
 _KEY = re.compile(r"( *)([\w.-]+):(.*)")
 _ATTRIBUTE = re.compile(r" {8}(\w+): (.*)")

@@ -10,9 +10,10 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
+from yaml import MarkedYAMLError, YAMLError
 
-from peftbench.config.hydra_session import CONFIG_NAME, combinations, hydra_ready, parse
+from peftbench.config.folder import CONFIG_NAME
+from peftbench.config.hydra_session import combinations, hydra_ready, parse
 from peftbench.errors import LostRunError, PeftbenchError, UserError, nearest
 
 

@@ -18,11 +18,11 @@ from peftbench.runs.progress import RecordHistory, Terminal
 from peftbench.runs.record import Record
 from peftbench.runs.report import report_data, report_finished, report_result
 from peftbench.runs.result import Evaluation, Memory, Origin, Parameters, Result, Status, Times
-from peftbench.runs.scoring import Scored, reported_splits, score_split
 from peftbench.terminal import console
 
 if TYPE_CHECKING:
     from peftbench.runs.prepare import Prepared
+    from peftbench.runs.scoring import Scored
     from peftbench.training.loop import Fitted
 
 # given config and record, a context that yields what else follows the run: observers with an `on_result`
@@ -33,7 +33,7 @@ class Trained(NamedTuple):
     """What training came to, and its scores by split."""
 
     fitted: "Fitted"
-    scored: dict[str, Scored]
+    scored: dict[str, "Scored"]
     memory: Memory
     time: Times
 
@@ -170,6 +170,7 @@ def _train(
     """Attach the method, train, and score every split with labels."""
     from peftbench.measuring.memory import peak_memory, reset_peak
     from peftbench.runs.attached import attached_for_training
+    from peftbench.runs.scoring import reported_splits, score_split
     from peftbench.training.loop import fit
     from peftbench.training.parallel import begin_training
 

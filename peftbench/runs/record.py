@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftbench.errors import UserError
 from peftbench.files import atomic_write, check_regular, make_folder, parse_json, plain, remove, remove_temporaries
@@ -17,9 +17,11 @@ from peftbench.runs.digests import digests, first_damaged
 from peftbench.runs.history import read_history
 from peftbench.runs.identity import file_name, fingerprint, run_id
 from peftbench.runs.pictures import FOLDER as PICTURES
-from peftbench.runs.predictions import Predictions, read_predictions, write_predictions
 from peftbench.runs.result import SCHEMA_VERSION, Evaluation, Result, Status, read_as
 from peftbench.runs.version1 import upgraded
+
+if TYPE_CHECKING:
+    from peftbench.runs.predictions import Predictions
 
 _SEAL = re.compile(rb',\n  "digest": "([0-9a-f]{64})"\n\}\n\Z')
 
@@ -161,7 +163,7 @@ class Record:
         """
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
-        from yaml import AliasEvent, YAMLError, parse  # type: ignore[import-untyped]
+        from yaml import AliasEvent, YAMLError, parse
 
         try:
             check_regular(self.config_path)
@@ -217,15 +219,19 @@ class Record:
         """Return the rows of the training curve, none where there is no file."""
         return read_history(self.history_path)
 
-    def write_predictions(self, splits: Mapping[str, Predictions], classes: Sequence[str] = ()) -> None:
+    def write_predictions(self, splits: Mapping[str, "Predictions"], classes: Sequence[str] = ()) -> None:
         """Write what the model answered at the end of training; see `runs.predictions`."""
+        from peftbench.runs.predictions import write_predictions  # with numpy, which a list of runs does without
+
         write_predictions(self.predictions_path, splits, classes)
 
-    def predictions(self, evaluation: Evaluation) -> Predictions:
+    def predictions(self, evaluation: Evaluation) -> "Predictions":
         """Return what the model answered in one of the record's evaluations.
 
         Raises UserError where the file is missing, not what was written, or has not the evaluation's rows.
         """
+        from peftbench.runs.predictions import read_predictions
+
         if evaluation.predictions is None:
             raise UserError(f"{self.folder} has no predictions of {evaluation.split}.")
         self.check([evaluation.predictions])
@@ -236,11 +242,13 @@ class Record:
             raise self._damaged(path, f"{rows} rows of {evaluation.split} instead of {evaluation.examples}")
         return found
 
-    def add_evaluation(self, evaluation: Evaluation, predictions: Predictions, classes: Sequence[str]) -> Evaluation:
+    def add_evaluation(self, evaluation: Evaluation, predictions: "Predictions", classes: Sequence[str]) -> Evaluation:
         """Store an evaluation beside the run's own and return it; one under the same conditions is replaced.
 
         Call it with the run's lock held.
         """
+        from peftbench.runs.predictions import write_predictions
+
         conditions = [evaluation.split, evaluation.precision, evaluation.data]
         conditions += ["merged"] if evaluation.merged else []
         conditions += evaluation.left_out

@@ -8,7 +8,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.text import Text
 
-from peftbench.config.hydra_session import CONFIG_NAME, CONFIG_PATH, VERSION_BASE
+from peftbench.config.folder import CONFIG_NAME, CONFIG_PATH
+from peftbench.config.hydra_session import VERSION_BASE
 from peftbench.config.mistakes import translate
 from peftbench.errors import INTERRUPTED, PeftbenchError, UserError
 from peftbench.files import make_folder

@@ -14,7 +14,8 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from peftbench.config.hydra_session import CONFIG_NAME, hydra_ready
+from peftbench.config.folder import CONFIG_NAME
+from peftbench.config.hydra_session import hydra_ready
 from peftbench.config.mistakes import error_text, translate
 from peftbench.errors import LostRunError, PeftbenchError, UserError
 

@@ -12,11 +12,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from peftbench.config.compose import compose
+from peftbench.config.folder import SWEEP_NAME
 from peftbench.config.groups import read_group
-from peftbench.config.hydra_session import SWEEP_NAME
 from peftbench.config.schema import RunConfig, resolve
 from peftbench.errors import UserError, nearest
-from peftbench.methods.parts import PartsConfig
 from peftbench.runs.settle import possible_folders
 from peftbench.tables.collect import PlannedRun
 from peftbench.tables.spec import RowSpec, TableSpec, read_spec
@@ -115,8 +114,8 @@ def _plan(
             _check_droppable(row.label, configs[-1].method_name)
         if shown.kept_adapters and shown.dropped_layers:
             raise UserError(f"row {row.label!r}: evaluation: kept_adapters stands alone: leave out dropped_layers")
-        if shown.kept_adapters and not isinstance(configs[-1].method, PartsConfig):
-            raise UserError(f"row {row.label!r}: evaluation.kept_adapters, but {configs[-1].method_name} is no fusion")
+        if shown.kept_adapters:
+            _check_fusion(row.label, configs[-1])
     return configs, planned
 
 
@@ -167,6 +166,13 @@ def _check_droppable(label: str, method: str) -> None:
 
     if method not in droppable_methods():
         raise UserError(f"row {label!r}: evaluation.dropped_layers, but {method} has no layers to leave out")
+
+
+def _check_fusion(label: str, config: RunConfig) -> None:
+    from peftbench.methods.parts import PartsConfig
+
+    if not isinstance(config.method, PartsConfig):
+        raise UserError(f"row {label!r}: evaluation.kept_adapters, but {config.method_name} is no fusion")
 
 
 def key_of(line: str) -> str:

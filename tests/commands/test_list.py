@@ -5,7 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from peftbench.commands import list as listing
-from peftbench.config.hydra_session import CONFIG_PATH
+from peftbench.config.folder import CONFIG_PATH
 from peftbench.errors import UserError
 
 

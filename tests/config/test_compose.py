@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from peftbench.config.compose import compose, expand
-from peftbench.config.hydra_session import CONFIG_PATH
+from peftbench.config.folder import CONFIG_PATH
 from peftbench.config.mistakes import UnknownKeyError, translate
 from peftbench.errors import UserError
 

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from peftbench import cli
 from peftbench.commands.sweep import _measured_at_once
-from peftbench.config.hydra_session import CONFIG_PATH
+from peftbench.config.folder import CONFIG_PATH
 from peftbench.sweeps.launch import runs_at_once
 from peftbench.sweeps.request import read_request
 
