@@ -32,7 +32,7 @@ class FactConfig:
     """Settings of FacT.
 
     Attributes:
-        rank: r.
+        rank: r, of the factors.
         form: tt (tensor-train) | tk (Tucker).
         scale: s, what every update is multiplied by; the paper chooses it for each task.
         dropout: on what V takes, while training.

@@ -45,7 +45,7 @@ MISTAKES = [
     (["task=mrcp"], "task=mrcp: there is no such task. Did you mean mrpc?"),
     (
         ["method=xyz"],
-        "method=xyz: there is no such method. Choose from: adapter, bitfit, ",
+        "method=xyz: there is no such method. Choose from: adapter, adaptformer, bitfit, ",
     ),
     (["hydra/launcher=bsic"], "hydra/launcher=bsic: there is no such hydra/launcher. Did you mean basic?"),
     (
@@ -62,7 +62,7 @@ MISTAKES = [
     (["batch_size=8"], "batch_size=8: the config has no key 'batch_size'. Did you mean trainer.batch_size?"),
     (
         ["method.rank=8"],
-        "method.rank=8: method=adapter has no key 'rank'; it belongs to method=compacter or method=lora",
+        "method.rank=8: method=adapter has no key 'rank'; it belongs to method=compacter or method=fact or method=lora",
     ),
     (
         ["method.length=8"],

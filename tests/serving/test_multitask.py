@@ -146,10 +146,10 @@ def test_a_damaged_adapter_is_named(task_runs: dict[str, Record], tmp_path: Path
 
 
 def test_many_tasks_stay_within_their_memory(task_runs: dict[str, Record]) -> None:
-    names = [f"task{number}" for number in range(1000)]
+    names = [f"task{number}" for number in range(300)]
     tasks = MultiTask(dict.fromkeys(names, task_runs["adapter"]), device="cpu", memory_mib=1, batch_size=32)
     expected = tasks.predict(["good"], names[0])[0]
-    asked_for = names[::5]
+    asked_for = names[50:250]
     answers = tasks.predict(["good"] * len(asked_for), asked_for)
     for answer in answers:
         check_same(answer, expected)
