@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from peftbench.backbones.feature_maps import as_map
 from peftbench.methods.deformable_attention import DeformableAttention, Shape, centres, count_deformable_attention
 
 LEVELS = 3
@@ -108,7 +109,8 @@ class ConvFfn(nn.Module):
 def as_maps(c: torch.Tensor, grid: Grid) -> list[torch.Tensor]:
     """Return the pyramid's tokens, (batch, tokens, width), as three maps, (batch, width, rows, columns)."""
     parts = c.split([rows * columns for rows, columns in grid.shapes], 1)
-    return [part.transpose(1, 2).unflatten(2, shape) for part, shape in zip(parts, grid.shapes, strict=True)]
+    # as views they would have strides that torch.compile cannot order while a map's sides are symbols
+    return [as_map(part, shape).contiguous() for part, shape in zip(parts, grid.shapes, strict=True)]
 
 
 def _dropped(x: torch.Tensor, probability: float) -> torch.Tensor:

@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from peftbench.backbones.attachments import Handle
+from peftbench.backbones.feature_maps import as_map
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.image_tokens import ImageTokens
 from peftbench.backbones.load import Backbone
@@ -238,7 +239,7 @@ class VitAdapter(Method, name="vit_adapter"):
         assert now.finest is not None
         last = self.config.interactions - 1
         chosen = range(1 + LEVELS) if self.config.form == "segmentation" else [last] * (1 + LEVELS)
-        states = [now.states[number].transpose(1, 2).unflatten(2, now.grid.shape) for number in chosen]
+        states = [as_map(now.states[number], now.grid.shape).contiguous() for number in chosen]
         found: list[torch.Tensor] = self.output(now.finest, as_maps(now.tokens[last + 1], now.grid), states)
         return found
 
