@@ -15,7 +15,6 @@ from peftbench.runs.adapter import read_tensors
 from peftbench.runs.find import inspect_run, load_run
 from peftbench.runs.identity import same_asset
 from peftbench.runs.record import Record
-from peftbench.runs.result import Status
 from peftbench.runs.sources import adapter_digest
 
 _LEAST = 2
@@ -119,9 +118,9 @@ def _folders(method: PartsConfig, output_dir: Path, planned: Mapping[Path, Any])
 
 
 def _config(name: str, folder: Path) -> Mapping[str, Any]:
-    """Return the config of a finished run."""
+    """Return the config of a run that has finished, or was imported."""
     run = inspect_run(Record(folder))
-    if run.status != Status.FINISHED:
+    if run.result is None or not run.result.status.is_trained:
         reason = f" ({run.error})" if run.error else ""
         raise UserError(f"method.adapters: the run {name} ({run.id}) is {run.status}{reason}: train it first")
     return run.record.config()

@@ -19,6 +19,11 @@ class Status(StrEnum):
     INTERRUPTED = "interrupted"
     IMPORTED = "imported"
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is a trained adapter, made here or elsewhere."""
+        return self in (Status.FINISHED, Status.IMPORTED)
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -8,7 +8,7 @@ from peftbench.config.schema import RunConfig
 from peftbench.errors import UserError
 from peftbench.runs.find import inspect_run
 from peftbench.runs.record import Record
-from peftbench.runs.result import Result, Status
+from peftbench.runs.result import Result
 
 if TYPE_CHECKING:
     from peftbench.tasks.base import Task
@@ -56,7 +56,7 @@ def retrained_parts(result: Result, folders: Mapping[str, str]) -> list[str]:
     return [
         name
         for name, run in found.items()
-        if run.result and run.status == Status.FINISHED and adapter_digest(run.result) != parts[name].adapter
+        if run.result and run.result.status.is_trained and adapter_digest(run.result) != parts[name].adapter
     ]
 
 

@@ -214,3 +214,20 @@ def test_the_config_says_where_it_is_from(as_peft, bring_in):
     assert record.config()["imported"]["folder"] == str(as_peft)
     assert json.loads(record.result_path.read_text())["imported"]["digest"] == record.config()["imported"]["digest"]
     assert record.read().environment.precision == "fp32"
+
+
+def test_imported_adapters_are_fused_with_trained_ones(bring_in, train_tiny, tmp_path):
+    trained, other = (
+        train_tiny("opinions", "method=pfeiffer", "method.bottleneck=4", f"seed={seed}", "trainer.epochs=1")
+        for seed in (0, 1)
+    )
+    assert export.main([str(other.folder), "--to", "adapters", "--output", str(tmp_path / "library")]) == 0
+    imported = bring_in(tmp_path / "library", "text_file")
+    parts = f"method.adapters={{own: {trained.folder}, theirs: {imported.folder}}}"
+    fusion = train_tiny("opinions", "method=fusion", parts, "trainer.epochs=1")
+    assert fusion.read().origin.parts["theirs"].run == imported.folder.name
+    stacks = load_file(fusion.adapter_dir / "adapter.safetensors")
+    own = load_file(other.adapter_dir / "adapter.safetensors")
+    for layer in range(2):
+        stack = stacks[f"method.adapters.bottlenecks.{layer}.down_weight"]
+        assert torch.equal(stack[1], own[f"method.bottlenecks.{layer}.down_weight"])
