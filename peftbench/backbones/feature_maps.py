@@ -33,8 +33,14 @@ def patch_states(sites: Sites, layers: Sequence[int], pixels: torch.Tensor) -> t
         raise UserError("maps of features are made of images: choose a vision model, such as model=dinov2_small_focus")
     grid = sites.image.grid(*pixels.shape[-2:])
     last = len(sites.layers) - 1
-    with _outputs(sites, [layer for layer in layers if layer != last]) as lower:
+    below = [layer for layer in layers if layer != last]
+    with _outputs(sites, below) as lower:
         states = sites.base(pixel_values=pixels).last_hidden_state
+    if len(lower) < len(below):
+        raise UserError(
+            "the head reads the outputs of several layers, of which trainer.cache_frozen=true keeps the last alone: set"
+            " task.head_layers=1, or leave it out"
+        )
     found = [F.layer_norm(state, state.shape[-1:]) for state in lower] + ([states] if last in layers else [])
     patches = grid[0] * grid[1]
     if states.shape[1] < patches:

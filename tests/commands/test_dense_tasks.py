@@ -250,6 +250,7 @@ def test_a_mistake_in_the_data_is_one_line_with_the_files_name(kind, how, said, 
         (["task.head=center_points"], "task.head=center_points"),
         (["task.image_size=[32]"], "must be [height,width]"),
         (["task.dir=/nowhere/at/all"], "no such task folder"),
+        (["method=head", "trainer.cache_frozen=true", "task.augment=[]"], "set task.head_layers=1"),
     ],
 )
 def test_a_mistake_in_the_config_is_one_line(overrides, said, data, model, tmp_path, capsys):
