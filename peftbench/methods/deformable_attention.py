@@ -6,7 +6,6 @@ The sampling is transformers', in plain PyTorch.
 
 import math
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 from torch import nn
@@ -25,7 +24,11 @@ class DeformableAttention(nn.Module):
             width: of all tokens. heads: their number divides ratio·width. levels: number of maps.
             points: places a head looks at in each map. ratio: of the values' width to the tokens'.
         """
+        # here, for it takes seconds to import and few methods need it
+        from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
+
         super().__init__()
+        self.sampling = MultiScaleDeformableAttention()
         self.places = (heads, levels, points)
         self.value = nn.Linear(width, int(ratio * width))
         self.offsets = nn.Linear(width, heads * levels * points * 2)
@@ -61,7 +64,7 @@ class DeformableAttention(nn.Module):
         sides = torch.tensor([(columns, rows) for rows, columns in shapes], dtype=exact, device=queries.device)
         locations = places.to(exact)[:, None, None, None] + offsets / sides[:, None]
         weights = weights.view(batch, length, heads, levels, points)
-        read = _sampling()(value, None, list(shapes), None, locations, weights, 0)
+        read = self.sampling(value, None, list(shapes), None, locations, weights, 0)
         return self.output(read.to(features.dtype))
 
 
@@ -92,11 +95,3 @@ def _directions(heads: int, levels: int, points: int) -> torch.Tensor:
     directions = directions / directions.abs().amax(-1, keepdim=True)
     steps = torch.arange(1, points + 1, dtype=torch.float32)
     return (directions[:, None, None] * steps[:, None]).expand(heads, levels, points, 2)
-
-
-@cache
-def _sampling() -> nn.Module:
-    # it takes long to import, and few methods need it
-    from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
-
-    return MultiScaleDeformableAttention()
