@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from tiny import ARCHITECTURES, tiny_batch, tiny_model
+from tiny import ARCHITECTURES, IMAGE_ARCHITECTURES, tiny_batch, tiny_inputs, tiny_model
 
 from peftbench.backbones.economy.first_row import FirstRow, reads_first_row
 from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
+from peftbench.methods.convpass import ConvpassConfig
+from peftbench.methods.fact import FactConfig
 from peftbench.methods.full import FullConfig
 from peftbench.methods.fusion import FusionConfig
 from peftbench.methods.ia3 import Ia3Config
@@ -16,6 +18,8 @@ from peftbench.methods.parallel import ParallelConfig
 from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.prefix import PrefixConfig
 from peftbench.methods.prompt import PromptConfig
+from peftbench.methods.ssf import SsfConfig
+from peftbench.methods.vpt import VptConfig
 
 CONFIGS = {
     "adapter": AdapterConfig(bottleneck=4, position="every"),
@@ -91,3 +95,35 @@ def test_a_head_that_reads_every_row_is_noticed():
     classifier.forward = lambda features, **kwargs: plain(features.mean(dim=1, keepdim=True), **kwargs)
     assert not reads_first_row(sites)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_heads_on_a_mean_of_patches_read_every_row():
+    read = {name for name in IMAGE_ARCHITECTURES if reads_first_row(find_sites(tiny_model(name)))}
+    assert read == {"vit", "deit"}
+
+
+IMAGE_CONFIGS = {
+    **{name: config for name, config in CONFIGS.items() if name != "prompt"},
+    "convpass": ConvpassConfig(bottleneck=4),
+    "fact": FactConfig(rank=4),
+    "ssf": SsfConfig(),
+    "vpt": VptConfig(length=3),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["vit", "deit"])
+def test_logits_of_images_stay(architecture):
+    model = tiny_model(architecture)
+    sites = find_sites(model)
+    for name, config in IMAGE_CONFIGS.items():
+        method = build(config, sites)
+        for parameter in method.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+        with method.on(sites):
+            whole = model(**tiny_inputs(architecture)).logits
+            first = FirstRow(sites)
+            spared = model(**tiny_inputs(architecture)).logits
+            first.remove()
+        assert method.keeps_first_row
+        torch.testing.assert_close(spared, whole, rtol=1e-3, atol=1e-4, msg=name)
