@@ -28,7 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="validation, test, train or another that the task has (default: validation)",
     )
     parser.add_argument(
-        "--task-dir", metavar="DIR", help="where train.tsv, dev.tsv and test.tsv lie now, if they have moved"
+        "--task-dir",
+        metavar="DIR",
+        help="where the task's data (train.tsv, dev.tsv, test.tsv, or folders of images) lie now, if they have moved",
     )
     add_inference_arguments(parser)
     parser.add_argument(

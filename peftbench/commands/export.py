@@ -29,7 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="to be made (default: RUN-TARGET)")
     parser.add_argument(
-        "--task-dir", metavar="DIR", help="where train.tsv, dev.tsv and test.tsv lie now, if they have moved"
+        "--task-dir",
+        metavar="DIR",
+        help="where the task's data (train.tsv, dev.tsv, test.tsv, or folders of images) lie now, if they have moved",
     )
     return parser
 

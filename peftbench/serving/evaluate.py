@@ -217,7 +217,7 @@ def read_task(description: Description, split: str, task_dir: str | None) -> Tas
     """Read one split of a run's task, with the classes as the run knew them; UserError where it cannot be had."""
     settings = {**description.task, "labels": description.labels}
     if task_dir is not None:
-        if settings["source"] == "local":
+        if settings["source"] == "local" and settings.get("kind", "text") == "text":
             raise UserError("--task-dir: this run's task is made of files of your own, not of a folder")
         settings["dir"] = task_dir
     return load_task(fill_task(settings), [split])

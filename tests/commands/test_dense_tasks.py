@@ -74,6 +74,9 @@ def test_a_run_is_trained_recorded_and_scored_again_the_same(kind, data, model, 
     scored = json.loads(capsys.readouterr().out)
     first = result.evaluation("test").metrics
     assert scored["metrics"] == pytest.approx(first, abs=1e-5)
+    elsewhere = shutil.copytree(data[kind] / "test", tmp_path / "moved" / "test").parent  # of no other split
+    assert main(["evaluate", str(record.folder), "--split", "test", "--task-dir", str(elsewhere), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == pytest.approx(first, abs=1e-5)
 
 
 def test_wandb_gets_the_pictures(data, model, tmp_path, monkeypatch):

@@ -76,9 +76,8 @@ def load_task(config: "DenseTaskConfig", splits: Sequence[str] | None = None) ->
     """
     check_metrics(config.metrics)
     folder = open_folder(config, _LAYOUT)
-    first = folder.first() / _ANNOTATIONS
-    labels = tuple(config.labels) or tuple(read_categories(first).values())
-    size = config.size or common_size([(p.height, p.width) for p in read_annotations(first, labels)])
+    labels = tuple(config.labels) or tuple(read_categories(folder.first() / _ANNOTATIONS).values())
+    size = config.size or _common_size(folder.first() / _ANNOTATIONS, labels)
     read = read_splits(folder, splits, lambda place: _split(place, size, labels))
     return _task(config, labels, read, size, folder.description)
 
@@ -87,6 +86,10 @@ def blank_task(config: "DenseTaskConfig", labels: Sequence[str]) -> DetectionTas
     """Return a task without data, for pictures that come from elsewhere; `labels` are the class names by index."""
     assert config.size is not None
     return _task(config, tuple(labels), {}, config.size, "")
+
+
+def _common_size(path: Path, labels: Sequence[str]) -> Size:
+    return common_size([(picture.height, picture.width) for picture in read_annotations(path, labels)])
 
 
 def _task(
