@@ -9,6 +9,8 @@ from torch import nn
 from peftbench.backbones.layouts import Layout
 from peftbench.errors import UserError
 
+_CHANNELS = 3  # images are RGB
+
 
 @dataclass(frozen=True)
 class ImageTokens:
@@ -43,9 +45,21 @@ class ImageTokens:
 
 
 def image_tokens(base: Any, layout: Layout) -> ImageTokens | None:
-    """Return how an encoder makes tokens of an image; None for one of text."""
+    """Return how an encoder makes tokens of an image; None for one of text.
+
+    Raises UserError for one that does not take an image as it is: it wants patches or films, or hides some.
+    """
     if layout.special_tokens is None:
         return None
+    name, cut = type(base).__name__, base.get_submodule(layout.patches)
+    if not isinstance(cut, nn.Conv2d) or cut.in_channels != _CHANNELS:
+        raise UserError(
+            f"{name} does not take RGB images as they are ({cut}): choose a model that cuts them into patches"
+        )
+    if hasattr(base.config, "mask_ratio"):
+        raise UserError(
+            f"{name} hides and shuffles patches at random in every pass: choose a model that sees all of them"
+        )
     config, embeddings = base.config, base.embeddings
     found = (getattr(embeddings, name, None) for name in layout.special_tokens)
     special = sum(1 if p.dim() == 1 else p.shape[-2] for p in found if isinstance(p, nn.Parameter))

@@ -169,8 +169,8 @@ def blank_backbone(architecture: dict[str, Any], masked_lm: bool = False) -> Bac
         config = AutoConfig.for_model(**architecture)
         with torch.device("meta"), quiet():
             model = _auto_class(config, masked_lm).from_config(config, trust_remote_code=False)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"model.architecture does not describe a model: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # transformers checks numbers in many ways
+        raise UserError(f"model.architecture does not describe a model: {_reason(error)}") from error
     return _backbone(model, set(), None, None, masked_lm)
 
 
@@ -203,11 +203,14 @@ def _backbone(model: Any, missing: set[str], dropout: float | None, processor: A
 
 
 def encoder_name(model: Any) -> str:
-    """Return the name of the encoder inside a model with a head."""
+    """Return the name of the encoder inside a model with a head; UserError where there is none."""
     name: str = model.base_model_prefix
     if hasattr(model, name):
         return name
-    return next(name for name, child in model.named_children() if hasattr(child, "base_model_prefix"))  # CLIP
+    for name, child in model.named_children():  # CLIP
+        if hasattr(child, "base_model_prefix"):
+            return name
+    raise UserError(f"unknown architecture {type(model).__name__}: it holds no encoder beside its head")
 
 
 def _take_any_size(encoder: Any) -> None:

@@ -29,10 +29,14 @@ def read_images(paths: list[str], listed: Path | None) -> Input:
 def _rows(paths: list[str]) -> Iterator[Row]:
     number = 0
     for given in paths:
-        path = Path(given).expanduser()
-        if not path.exists():
+        try:
+            path = Path(given).expanduser()
+            there = path.exists()
+            found = images_in(path) if path.is_dir() else [path]
+        except (OSError, RuntimeError) as error:  # a name too long, a folder that may not be read, an unknown ~user
+            raise UserError(f"cannot read {given}: {getattr(error, 'strerror', None) or error}") from error
+        if not there:
             raise UserError(f"no such image: {path}")
-        found = images_in(path) if path.is_dir() else [path]
         if not found:
             raise UserError(f"{path} holds no image")
         for image in found:

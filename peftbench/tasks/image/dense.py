@@ -106,7 +106,7 @@ def picture_size(path: Path) -> Size:
             return (image.width, image.height) if turned else (image.height, image.width)
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} has more pixels than are read: {str(error).splitlines()[0]}") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # Pillow raises many kinds for damaged files
         raise UserError(f"{path} is no image that can be read (or it is damaged)") from error
 
 

@@ -19,20 +19,41 @@ def open_image(source: Path | bytes, name: str) -> Any:
 
     Raises UserError for what is no image, is cut short, or is larger than `LARGEST_SIDE` on a side.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             width, height = image.size
             if max(width, height) > LARGEST_SIDE:
                 raise UserError(f"{name} is {width} × {height} pixels: at most {LARGEST_SIDE:,} on a side are read")
-            return ImageOps.exif_transpose(_eight_bits(image)).convert("RGB")
+            return upright(image, name)
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"no such image: {name}") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{name} is no image that can be read (or it is damaged)") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} is damaged or cut short: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        what = f"cannot read {name}" if error.errno else f"{name} is damaged or cut short"
+        raise UserError(f"{what}: {error.strerror or _first_line(error)}") from error
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise UserError(f"{name} is damaged or cut short: {_first_line(error)}") from error
+
+
+def upright(image: Any, name: str) -> Any:
+    """Return PIL's image as RGB, turned as its EXIF data say; UserError where its values are no colours."""
+    from PIL import ImageOps
+
+    if image.mode == "F":
+        raise UserError(f"{name} holds fractions, whose black and white are not known: save it with 8 or 16 bits")
+    image = ImageOps.exif_transpose(_eight_bits(image))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns otherwise
+    return image.convert("RGB")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _eight_bits(image: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
+from peftbench.tasks.image.files import upright
 from peftbench.tasks.image.preprocessing import Size
 
 # a file, what is in one, or an image's values (height, width) grey or (height, width, 3), uint8
@@ -32,7 +33,7 @@ def read_given(given: Any) -> GivenImages:
     """
     if isinstance(given, str | bytes | Path) or not isinstance(given, Iterable):
         raise UserError("predict takes a list of images (files, bytes or PIL's), not one: predict([…])")
-    found = [_source(one) for one in given]
+    found = [_source(one, f"image {number}") for number, one in enumerate(given)]
     for number, image in enumerate(found):
         if image is None:
             raise UserError(f"predict takes a list of images (files, bytes or PIL's), and example {number} is none")
@@ -42,14 +43,14 @@ def read_given(given: Any) -> GivenImages:
     return GivenImages(images, names, filled, len(found))
 
 
-def _source(given: Any) -> ImageSource | None:
+def _source(given: Any, name: str) -> ImageSource | None:
     if isinstance(given, list | tuple) and len(given) == 1:
         (given,) = given
     if isinstance(given, str):
         return Path(given).expanduser()
     if isinstance(given, Path | bytes):
         return given
-    return np.asarray(given.convert("RGB")) if hasattr(given, "convert") else None
+    return np.asarray(upright(given, name)) if hasattr(given, "convert") else None
 
 
 def check_reads_images(sites: Sites, task: str, model: str) -> None:

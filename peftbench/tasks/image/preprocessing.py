@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from peftbench.errors import UserError
+
 Size = tuple[int, int]  # height, width
 
 
@@ -47,21 +49,36 @@ def preprocessing_of(processor: Any, image_size: int | Sequence[int] | None) -> 
 
     Args:
         processor: of the checkpoint. image_size: side of a square, (height, width), or None for the checkpoint's own.
+
+    Raises UserError where the checkpoint's own size is needed, and it has none.
     """
     crops = bool(processor.do_center_crop)
     usual = processor.crop_size if crops else processor.size
-    side = usual.height or usual.shortest_edge
+    side = usual and (usual.height or usual.shortest_edge)
+    if not side and (crops or image_size is None):
+        raise UserError(
+            "the model's preprocessor_config.json does not say how large its images are: set task.image_size, or size"
+            " there to a height and a width"
+        )
     size = (side, usual.width or side) if image_size is None else _pair(image_size)
-    resizing: dict[str, Any] = {"size": {"height": size[0], "width": size[1]}, "do_center_crop": False}
+    resizing: dict[str, Any] = {
+        "do_resize": True,
+        "size": {"height": size[0], "width": size[1]},
+        "do_center_crop": False,
+    }
     if crops and size[0] == size[1]:
         larger = (processor.size.shortest_edge or processor.size.height) * size[0] / side
         edge = max(size[0], round(larger))
         shape = {"shortest_edge": edge} if processor.size.shortest_edge else {"height": edge, "width": edge}
-        resizing = {"size": shape, "crop_size": {"height": size[0], "width": size[1]}, "do_center_crop": True}
+        resizing |= {"size": shape, "crop_size": {"height": size[0], "width": size[1]}, "do_center_crop": True}
     unit = processor.rescale_factor if processor.do_rescale else 1.0
     mean, deviation = (0.0, 1.0)
     if processor.do_normalize:
         mean, deviation = processor.image_mean, processor.image_std
+        if not np.all(deviation):
+            raise UserError(
+                "image_std in the model's preprocessor_config.json must not be 0: no image would be a number"
+            )
     return Preprocessing(processor, size, resizing, _channels(mean) / unit, _channels(deviation) / unit)
 
 

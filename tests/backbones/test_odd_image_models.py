@@ -1,0 +1,40 @@
+"""Models of images that look like a known architecture, and are not: refused in one line."""
+
+import pytest
+from transformers import AutoConfig, AutoModel
+
+from peftbench.backbones.load import blank_backbone
+from peftbench.backbones.sites import find_sites
+from peftbench.errors import UserError
+
+_TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+_CUT = {**_TINY, "image_size": 16, "patch_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers", "said"),
+    [
+        ("vit_mae", _CUT, "ViTMAEModel hides and shuffles patches at random"),
+        ("vit", {**_CUT, "num_channels": 1}, "ViTModel does not take RGB images as they are"),
+        ("siglip2_vision_model", {**_TINY, "patch_size": 8, "num_patches": 4}, "does not take RGB images as they are"),
+        ("vivit", {**_TINY, "image_size": 16, "num_frames": 2}, "VivitModel does not take RGB images as they are"),
+    ],
+)
+def test_what_does_not_take_whole_rgb_images(kind, numbers, said):
+    with pytest.raises(UserError, match=said) as caught:
+        find_sites(AutoModel.from_config(AutoConfig.for_model(kind, **numbers)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ({"model_type": "dinov3_convnext"}, "model.architecture does not describe a model"),
+        ({"model_type": "swinv2", "mlp_ratio": "wide"}, "model.architecture does not describe a model"),
+        ({"model_type": "hgnet_v2"}, "it holds no encoder"),
+    ],
+)
+def test_numbers_of_no_encoder(numbers, said):
+    with pytest.raises(UserError, match=said) as caught:
+        blank_backbone(numbers)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,91 @@
+"""Images as cameras, scanners and broken disks leave them: read as they are meant, or refused in one line."""
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import ViTImageProcessorPil
+
+from peftbench.errors import UserError
+from peftbench.serving.image_inputs import read_images
+from peftbench.tasks.image.files import open_image
+from peftbench.tasks.image.given import read_given
+from peftbench.tasks.image.preprocessing import preprocessing_of
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
+
+
+def written(image, form, **settings):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **settings)
+    return buffer.getvalue()
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return written(Image.fromarray(PIXELS), "PNG", exif=exif)
+
+
+def sixteen_bits():
+    return written(Image.fromarray(np.linspace(0, 65535, 54).reshape(6, 9).astype(np.uint16)), "PNG")
+
+
+@pytest.mark.parametrize("content", [turned, sixteen_bits])
+def test_an_opened_image_is_seen_as_its_file_is(content):
+    data = content()
+    (image,) = read_given([Image.open(io.BytesIO(data))]).images
+    assert np.array_equal(image, np.asarray(open_image(data, "a")))
+
+
+def test_a_palette_with_transparency_raises_no_warning():
+    data = written(Image.fromarray(PIXELS).convert("P"), "PNG", transparency=bytes([0, 128, 255]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_image(data, "a").mode == "RGB"
+
+
+def test_fractions_are_refused_not_black():
+    data = written(Image.fromarray(np.full((5, 5), 0.5, np.float32)), "TIFF")
+    with pytest.raises(UserError, match=r"scan\.tif holds fractions"):
+        open_image(data, "scan.tif")
+
+
+def test_a_folder_is_no_damaged_image(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*: Is a directory"):
+        open_image(tmp_path, str(tmp_path))
+
+
+def test_whatever_pillow_raises_is_one_line(monkeypatch):
+    def failing(image):
+        raise EOFError
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", failing)
+    with pytest.raises(UserError, match=r"a\.png is damaged or cut short: EOFError"):
+        open_image(sixteen_bits(), "a.png")
+
+
+@pytest.mark.parametrize("path", ["x" * 300 + ".png", "~nobody-of-this-name/x.png"])
+def test_a_path_that_cannot_be_is_one_line(path):
+    with pytest.raises(UserError, match="cannot read"):
+        list(read_images([path], None).rows)
+
+
+def test_a_processor_that_leaves_the_size_as_it_is():
+    processor = ViTImageProcessorPil(size={"height": 16, "width": 16}, do_resize=False)
+    assert preprocessing_of(processor, None).pixels([Image.fromarray(PIXELS)]).shape == (1, 3, 16, 16)
+
+
+def test_a_processor_without_a_size_takes_the_task_s():
+    processor = ViTImageProcessorPil(size={"longest_edge": 16})
+    with pytest.raises(UserError, match=r"does not say how large its images are: set task\.image_size"):
+        preprocessing_of(processor, None)
+    assert preprocessing_of(processor, 8).size == (8, 8)
+
+
+def test_a_processor_that_divides_by_nothing():
+    processor = ViTImageProcessorPil(size={"height": 16, "width": 16}, image_std=[0.5, 0, 0.5])
+    with pytest.raises(UserError, match="image_std .* must not be 0"):
+        preprocessing_of(processor, None)
