@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,8 @@ def _class_folders(config: ImageTaskConfig, folder: Path, split: str) -> Images:
     images: list[Path] = []
     classes: list[str] = []
     for of_class in sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in of_class.name):
+            raise UserError(f"{str(of_class)!r}: a class's name must be of UTF-8 characters, in one line")
         found = images_in(of_class)
         if not found:
             raise UserError(f"{of_class} holds no image: remove the class's folder, or put images there")

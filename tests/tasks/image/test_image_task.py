@@ -144,6 +144,14 @@ def empty_class(folder):
     (folder / "train" / "horse").mkdir()
 
 
+def class_of_two_lines(folder):
+    write(folder / "train" / "a\nb" / "0.png")
+
+
+def class_of_no_characters(folder):
+    (folder / "train" / "cat").rename(folder / "train" / os.fsdecode(b"c\xff"))
+
+
 def no_classes(folder):
     for path in (folder / "train").glob("*/*"):
         path.unlink()
@@ -171,6 +179,8 @@ def no_validation(folder):
         (truncated, r"dog.0\.png is damaged or cut short"),
         (no_image, r"dog.0\.png is no image"),
         (empty_class, r"horse holds no image"),
+        (class_of_two_lines, r"a class's name must be of UTF-8 characters, in one line"),
+        (class_of_no_characters, r"a class's name must be of UTF-8 characters, in one line"),
         (no_classes, r"train holds no class folders"),
         (one_class, r"all training images are of class cat"),
         (unknown_class, r"no class 'rabbit', of which .*0\.png is"),
