@@ -32,7 +32,8 @@ class Sites:
         hidden: width d of the hidden states. entry_width: of what enters the encoder.
         key_width: of a layer's keys and values, all heads together.
         positions: longest token sequence the model takes; for images, that of one of the size it was made for.
-        head_modules: the head's modules, the first first. tokenizer: None where it was not given.
+        head_modules: the head's modules, the first first.
+        processor: the tokenizer or image processor; None where it was not given.
         fresh: names of the encoder's parameters that no checkpoint filled.
         image: how it makes tokens of an image; None for a model of text.
         rows: of a batch, that what is attached acts on; None for all.
@@ -47,7 +48,7 @@ class Sites:
     key_width: int
     positions: int
     head_modules: tuple[nn.Module, ...] = ()
-    tokenizer: Any = None
+    processor: Any = None
     fresh: frozenset[str] = frozenset()
     image: ImageTokens | None = None
     rows: Rows | None = None
@@ -133,12 +134,12 @@ class Sites:
         return next(self.base.parameters()).device
 
 
-def find_sites(model: Any, tokenizer: Any = None, fresh: Iterable[str] = ()) -> Sites:
+def find_sites(model: Any, processor: Any = None, fresh: Iterable[str] = ()) -> Sites:
     """Map a transformers model (`AutoModel` or `AutoModelFor…`) to its sites.
 
     Args:
         model: the model.
-        tokenizer: only needed by methods that start from a text (`PromptConfig(init="text")`).
+        processor: the tokenizer is only needed by methods that start from a text (`PromptConfig(init="text")`).
         fresh: names of encoder parameters that no checkpoint filled (a new pooler): the head trains them.
 
     Raises UserError for an unknown architecture: it lists the modules of one layer and what an entry needs.
@@ -160,7 +161,7 @@ def find_sites(model: Any, tokenizer: Any = None, fresh: Iterable[str] = ()) -> 
         key_width=site_of(layers[0], layout, "attention.key", 0).out_features,
         positions=_positions(base) if image is None else image.count(*image.size),
         head_modules=() if base is model else tuple(_head_modules(model, base)),
-        tokenizer=tokenizer,
+        processor=processor,
         fresh=frozenset(fresh),
         image=image,
     )

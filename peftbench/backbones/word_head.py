@@ -78,10 +78,10 @@ def add_word_head(backbone: Backbone, words: Sequence[str], pieces: Sequence[Pie
     """
     sites, language_model = backbone.sites, backbone.language_model
     assert language_model is not None
-    if sites.tokenizer is None:  # shapes alone, from a config: any words will do
+    if sites.processor is None:  # shapes alone, from a config: any words will do
         tokenizer, ids, mask_id, unknown_id = None, list(range(len(words))), 0, 0
     else:
-        tokenizer = TemplateTokenizer(sites.tokenizer, pieces)
+        tokenizer = TemplateTokenizer(sites.processor, pieces)
         spaced = next(piece.spaced for piece in pieces if piece.place == "mask")
         ids = _word_ids(words, tokenizer, spaced)
         mask_id = tokenizer.mask_token_id
@@ -89,7 +89,7 @@ def add_word_head(backbone: Backbone, words: Sequence[str], pieces: Sequence[Pie
     model = WordHead(language_model, ids, mask_id, unknown_id)
     if sites.device.type != "meta":
         model.words.to(sites.device)
-    return HeadedBackbone(backbone, model.eval(), replace(sites, model=model, tokenizer=tokenizer), {})
+    return HeadedBackbone(backbone, model.eval(), replace(sites, model=model, processor=tokenizer), {})
 
 
 def _word_ids(words: Sequence[str], tokenizer: TemplateTokenizer, spaced: bool) -> list[int]:

@@ -134,13 +134,13 @@ def soften(x: torch.Tensor, soft: torch.Tensor | None, vectors: torch.Tensor) ->
 @torch.no_grad()
 def _without_content(sites: Sites) -> torch.Tensor:
     """Return the classes' mean probabilities over texts without content, (classes,)."""
-    if sites.tokenizer is None:
+    if sites.processor is None:
         return torch.ones(len(sites.model.words.ids))
-    texts = sum(piece.place.startswith("text") for piece in sites.tokenizer.pieces)
+    texts = sum(piece.place.startswith("text") for piece in sites.processor.pieces)
     columns = [[text] * texts for text in WITHOUT_CONTENT]
     longest = min(_LONGEST, sites.positions)
     with probing(sites.model):
         sites.model.eval()
-        rows = [sites.tokenizer(*zip(row), max_length=longest)["input_ids"] for row in columns]
+        rows = [sites.processor(*zip(row), max_length=longest)["input_ids"] for row in columns]
         logits = [sites.model(input_ids=torch.tensor(ids, device=sites.device)).logits for ids in rows]
     return torch.cat(logits).float().softmax(-1).mean(0)

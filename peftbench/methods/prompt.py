@@ -100,9 +100,9 @@ def _token_ids(config: PromptConfig, sites: Sites) -> torch.Tensor:
     if config.init == "vocab":
         vocabulary = sites.base.config.vocab_size
         return torch.randint(vocabulary, (config.length,))
-    if sites.tokenizer is None:
+    if sites.processor is None:
         raise UserError("method.init=text needs a tokenizer: find_sites(model, tokenizer)")
-    ids = sites.tokenizer(config.text, add_special_tokens=False)["input_ids"]
+    ids = sites.processor(config.text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise UserError(f"method.text={config.text!r} holds no token")
     return torch.tensor((ids * config.length)[: config.length])

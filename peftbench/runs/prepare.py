@@ -189,10 +189,10 @@ def _encoded(
 
     def encode() -> tuple[dict[str, Examples], list[str]]:
         patch = patch_size(backbone.sites.base)
-        encoded = {name: task.encode_split(name, backbone.sites.tokenizer, patch) for name in task.splits}
+        encoded = {name: task.encode_split(name, backbone.sites.processor, patch) for name in task.splits}
         return encoded, task.warnings(encoded)
 
-    template = str(getattr(backbone.sites.tokenizer, "pieces", ""))
+    template = str(getattr(backbone.sites.processor, "pieces", ""))
     key = (json.dumps(asdict(config), sort_keys=True), task.checksum, weights, template)
     kept: tuple[dict[str, Examples], list[str]] = _keep("splits", key, encode)
     return kept

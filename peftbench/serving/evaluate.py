@@ -99,7 +99,7 @@ def score_run(
     with working("loading the model"):
         model = load_run_model(record, place)
         sites = model.backbone.sites
-        data = task.encode_split(split, sites.tokenizer, patch_size(sites.base))
+        data = task.encode_split(split, sites.processor, patch_size(sites.base))
     precision = resolve_precision(trainer.precision, place)
     rows = batch_size or trainer.eval_batch_size
     dropping = [0] if drop is None else dropped_counts(drop, model.method.droppable_layers(sites))
@@ -108,7 +108,7 @@ def score_run(
     if keep is not None:
         keeping = [*kept_counts(keep, len(description.method["runs"]))]
         training = _same_task(record, description, "train", task_dir)
-        examples = training.encode_split("train", sites.tokenizer, patch_size(sites.base))
+        examples = training.encode_split("train", sites.processor, patch_size(sites.base))
         with working(f"weighing the adapters on {len(examples):,} training examples"):
             weights = _answers(model, examples, rows, precision, merged, place)[1] or {}
     scored = []

@@ -32,6 +32,6 @@ def write_merged(model: RunModel, folder: Path) -> None:
     headed.config.problem_type = "single_label_classification" if labels else "regression"
     with quiet():
         headed.save_pretrained(folder)
-    model.backbone.sites.tokenizer.save_pretrained(folder)
+    model.backbone.sites.processor.save_pretrained(folder)
     for weights in folder.glob("*.safetensors"):  # written as its owner's alone, unlike the rest
         weights.chmod((folder / "config.json").stat().st_mode)

@@ -203,7 +203,7 @@ class MultiTask:
         together: dict[tuple[int, int], list[int]] = {}
         for index, task in enumerate(tasks):
             together.setdefault((task.task.max_length, len(task.columns)), []).append(index)
-        tokenizer = self._backbone.sites.tokenizer
+        tokenizer = self._backbone.sites.processor
         parts = [
             encode([examples[index] for index in indices], None, tokenizer, max_length)
             for (max_length, _), indices in together.items()

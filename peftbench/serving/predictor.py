@@ -87,7 +87,7 @@ class Predictor:
 
     def _answer(self, split: Any) -> list[Answer]:
         backbone = self._model.backbone
-        data = self._task.encode(split, backbone.sites.tokenizer, patch_size(backbone.sites.base))
+        data = self._task.encode(split, backbone.sites.processor, patch_size(backbone.sites.base))
         device = backbone.sites.device
         with cheap_kernels(device):
             logits = logits_of(backbone.model, data, self.batch_size, self._precision, device)

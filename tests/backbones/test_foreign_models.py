@@ -58,7 +58,7 @@ def test_code_of_a_tokenizer_that_transformers_knows_is_not_run(foreign, tmp_pat
     (foreign / "odd.py").write_text(CODE.format(ran=str(tmp_path / "ran")))
     auto_map = {"AutoTokenizer": ["odd.OddTokenizer", "odd.OddTokenizer"]}
     change(foreign / "tokenizer_config.json", tokenizer_class="OddTokenizer", auto_map=auto_map)
-    assert load_backbone(foreign).sites.tokenizer("good film")["input_ids"]
+    assert load_backbone(foreign).sites.processor("good film")["input_ids"]
     assert not (tmp_path / "ran").exists()
 
 

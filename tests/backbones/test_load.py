@@ -35,7 +35,7 @@ def test_a_fresh_pooler_belongs_to_the_head(tiny_model_dir, tmp_path):
     encoder = backbone.model.base_model
     state = {name: p for name, p in encoder.state_dict().items() if not name.startswith("pooler")}
     encoder.save_pretrained(tmp_path, state_dict=state)
-    backbone.sites.tokenizer.save_pretrained(tmp_path)
+    backbone.sites.processor.save_pretrained(tmp_path)
     fresh = _load(tmp_path, 2)
     assert {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} < set(fresh.head)
     assert backbone.size - fresh.size == 32 * 32 + 32
@@ -51,7 +51,7 @@ def without_pooler(tiny_model_dir, tmp_path):
     saved = _load(tiny_model_dir, 2)
     state = {name: p for name, p in saved.model.state_dict().items() if "pooler" not in name}
     saved.model.save_pretrained(tmp_path, state_dict=state)
-    saved.sites.tokenizer.save_pretrained(tmp_path)
+    saved.sites.processor.save_pretrained(tmp_path)
     return tmp_path
 
 
@@ -157,7 +157,7 @@ def test_a_blank_backbone_has_the_counts_of_a_real_one():
 def test_a_saved_classifier_of_another_task_gets_a_new_head(tmp_path, tiny_model_dir):
     saved = _load(tiny_model_dir, 5)
     saved.model.save_pretrained(tmp_path)
-    saved.sites.tokenizer.save_pretrained(tmp_path)
+    saved.sites.processor.save_pretrained(tmp_path)
     backbone = _load(tmp_path, 2)
     assert backbone.head["classifier.weight"].shape == (2, 32)
     encoder = dict(backbone.sites.backbone_parameters())

@@ -29,7 +29,7 @@ def backbone(tiny_model_dir):
 @pytest.fixture
 def data(backbone):
     texts = [("the film was good and fine",) if i % 2 else ("a bad plot",) for i in range(40)]
-    return encode(texts, [i % 2 for i in range(40)], backbone.sites.tokenizer, 16)
+    return encode(texts, [i % 2 for i in range(40)], backbone.sites.processor, 16)
 
 
 def measure(config, backbone, data):

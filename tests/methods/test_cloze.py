@@ -53,7 +53,7 @@ def prepared(folder, texts=1, **settings):
 
 
 def encoded(backbone, texts, max_length=32):
-    data = encode(texts, None, backbone.sites.tokenizer, max_length)
+    data = encode(texts, None, backbone.sites.processor, max_length)
     return {k: v for k, v in data.batch(range(len(texts))).items() if k != "token_type_ids"}
 
 
@@ -120,7 +120,7 @@ def test_soft_vectors_stand_where_the_template_says(architecture, masked_lm_dir,
 
 def test_a_long_text_is_cut_and_the_template_kept(masked_lm_dir):
     backbone, _ = prepared(masked_lm_dir("bert"), texts=2)
-    tokenizer = backbone.sites.tokenizer
+    tokenizer = backbone.sites.processor
     long = [(" ".join(["good"] * 50), "fine plot"), ("a [MASK] film", "bad " * 50)]
     data = encode(long, None, tokenizer, 16)
     assert (data.sizes.tolist(), data.truncated) == ([16, 16], 2)
@@ -141,7 +141,7 @@ def test_tokens_kept_on_disk_are_the_template_s_own(masked_lm_dir, monkeypatch, 
     folder = masked_lm_dir("bert")
     found = []
     for template in ("{text} {mask}", "{mask} {text}", "{text} {mask}"):
-        tokenizer = prepared(folder, template=template)[0].sites.tokenizer
+        tokenizer = prepared(folder, template=template)[0].sites.processor
         found.append(task.encode_split("train", tokenizer).batch([0])["input_ids"].tolist())
         assert found[-1] == task.encode(split, tokenizer).batch([0])["input_ids"].tolist()
     assert found[0] == found[2] != found[1]

@@ -28,7 +28,7 @@ def lay_elsewhere(record: Record, folder: str) -> None:
 
 
 def logits(model) -> torch.Tensor:
-    data = encode(TEXTS, None, model.backbone.sites.tokenizer, 32)
+    data = encode(TEXTS, None, model.backbone.sites.processor, 32)
     return logits_of(model.backbone.model, data, 2, "fp32", CPU)
 
 
@@ -43,7 +43,7 @@ def test_gives_what_training_recorded(fixture: str, request: pytest.FixtureReque
     texts = load_task(fill_task(settings), ["validation"]).splits["validation"].texts
     with inference(model, "fp32"):
         found = logits_of(
-            model.backbone.model, encode(texts, None, model.backbone.sites.tokenizer, 32), 64, "fp32", CPU
+            model.backbone.model, encode(texts, None, model.backbone.sites.processor, 32), 64, "fp32", CPU
         )
     told = record.predictions(record.read().evaluation("validation"))
     if told.probabilities is None:
@@ -137,7 +137,7 @@ def test_a_run_scored_in_bf16_gives_its_record_s_figures_again(method: str, trai
     model = load_run_model(record, CPU)
     settings = {**model.description.task, "labels": model.description.labels}
     texts = load_task(fill_task(settings), ["validation"]).splits["validation"].texts
-    data = encode(texts, None, model.backbone.sites.tokenizer, 32)
+    data = encode(texts, None, model.backbone.sites.processor, 32)
     with inference(model, "bf16"):
         found = logits_of(model.backbone.model, data, 64, "bf16", CPU)
     assert {p.dtype for p in model.backbone.model.parameters()} == {torch.float32}

@@ -86,7 +86,7 @@ class ImageTask(Task):
     def check_model(self, sites: Sites, model: str) -> None:
         """Raise UserError where the backbone reads no images, or its patch does not divide their size."""
         check_reads_images(sites, self.name, model)
-        check_patches(sites, preprocessing_of(sites.tokenizer, self.image_size).size)
+        check_patches(sites, preprocessing_of(sites.processor, self.image_size).size)
 
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the images."""
