@@ -5,7 +5,7 @@ from pathlib import Path
 
 from peftbench.errors import UserError
 from peftbench.serving.inputs import Input, Row, read_input
-from peftbench.tasks.image.files import images_in
+from peftbench.tasks.image.files import as_text, images_in
 
 _COLUMN = "image"
 
@@ -41,4 +41,4 @@ def _rows(paths: list[str]) -> Iterator[Row]:
             raise UserError(f"{path} holds no image")
         for image in found:
             number += 1
-            yield Row(number, (str(image),), [str(image)])
+            yield Row(number, (str(image),), [as_text(image)])

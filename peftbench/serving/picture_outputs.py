@@ -9,7 +9,7 @@ import numpy as np
 from peftbench.files import atomic_write, make_folder, write_json
 from peftbench.tasks.detection.coco import Annotated, coco_content
 from peftbench.tasks.detection.read import SURE, Box
-from peftbench.tasks.image.files import open_image
+from peftbench.tasks.image.files import as_text, open_image
 from peftbench.tasks.image.overlay import with_boxes, with_mask
 from peftbench.tasks.segmentation.masks import write_mask
 
@@ -49,7 +49,7 @@ def write_boxes(folder: Path, answers: Iterable[tuple[str, list[Box]]], classes:
         sure = [box for box in boxes if box.score >= SURE]
         path = folder / "overlays" / f"{names.of(picture)}.jpg"
         _write_picture(path, with_boxes(image, _shares(sure, image, classes), classes, [box.score for box in sure]))
-        pictures.append(Annotated(Path(picture).name, image.width, image.height, np.zeros((0, 6))))
+        pictures.append(Annotated(as_text(Path(picture).name), image.width, image.height, np.zeros((0, 6))))
         found.append(boxes)
         counts = {label: float(sum(box.label == label for box in sure)) for label in classes}
         yield Written(picture, {label: count for label, count in counts.items() if count}, {"overlay": str(path)})

@@ -9,6 +9,8 @@ from peftbench.errors import UserError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 # a side beyond this is no photograph, and its pixels alone may take all memory
 LARGEST_SIDE = 20_000
+# how many times as long as the other a side may be: brought to a model's shorter side, more takes all memory
+LONGEST_SHAPE = 1_000
 
 
 def open_image(source: Path | bytes, name: str) -> Any:
@@ -17,7 +19,7 @@ def open_image(source: Path | bytes, name: str) -> Any:
     Args:
         source: its file, or what is in it. name: what the line calls it where it cannot be read.
 
-    Raises UserError for what is no image, is cut short, or is larger than `LARGEST_SIDE` on a side.
+    Raises UserError for what is no image, is cut short, is larger than `LARGEST_SIDE` on a side, or a mere line.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -26,6 +28,8 @@ def open_image(source: Path | bytes, name: str) -> Any:
             width, height = image.size
             if max(width, height) > LARGEST_SIDE:
                 raise UserError(f"{name} is {width} × {height} pixels: at most {LARGEST_SIDE:,} on a side are read")
+            if max(width, height) > LONGEST_SHAPE * min(width, height):
+                raise UserError(f"{name} is a line of {width} × {height} pixels, no picture: leave it out or cut it")
             return upright(image, name)
     except UserError:
         raise
@@ -64,6 +68,11 @@ def _eight_bits(image: Any) -> Any:
 
         return Image.fromarray((np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
     return image
+
+
+def as_text(path: Path | str) -> str:
+    """Return a path as a file of text can hold it: of a name that is not UTF-8, the bytes that are not as escapes."""
+    return str(path).encode(errors="backslashreplace").decode()
 
 
 def images_in(folder: Path) -> list[Path]:

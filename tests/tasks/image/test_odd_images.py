@@ -1,6 +1,7 @@
 """Images as cameras, scanners and broken disks leave them: read as they are meant, or refused in one line."""
 
 import io
+import os
 import warnings
 
 import numpy as np
@@ -10,6 +11,8 @@ from transformers import ViTImageProcessorPil
 
 from peftbench.errors import UserError
 from peftbench.serving.image_inputs import read_images
+from peftbench.serving.picture_outputs import write_boxes
+from peftbench.tasks.detection.read import Box
 from peftbench.tasks.image.files import open_image
 from peftbench.tasks.image.given import read_given
 from peftbench.tasks.image.preprocessing import preprocessing_of
@@ -53,6 +56,11 @@ def test_fractions_are_refused_not_black():
         open_image(data, "scan.tif")
 
 
+def test_a_line_is_refused_before_it_takes_all_memory():
+    with pytest.raises(UserError, match=r"a\.png is a line of 2001 × 2 pixels"):
+        open_image(written(Image.new("RGB", (2001, 2)), "PNG"), "a.png")
+
+
 def test_a_folder_is_no_damaged_image(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*: Is a directory"):
         open_image(tmp_path, str(tmp_path))
@@ -89,3 +97,13 @@ def test_a_processor_that_divides_by_nothing():
     processor = ViTImageProcessorPil(size={"height": 16, "width": 16}, image_std=[0.5, 0, 0.5])
     with pytest.raises(UserError, match="image_std .* must not be 0"):
         preprocessing_of(processor, None)
+
+
+def test_a_name_that_is_not_utf_8_can_be_written(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.png")
+    path.write_bytes(sixteen_bits())
+    (row,) = read_images([str(tmp_path)], None).rows
+    assert row.texts == (str(path),) and row.cells[0].encode().endswith(rb"\udcff.png")
+    answers = [(str(path), [Box("a", 0.9, 1, 1, 2, 2)])]
+    assert len(list(write_boxes(tmp_path / "found", answers, ["a"]))) == 1
+    assert "udcff.png" in (tmp_path / "found" / "boxes.json").read_text()
