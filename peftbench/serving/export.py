@@ -21,6 +21,7 @@ import torch
 
 from peftbench.config.fill import fill
 from peftbench.config.schema import TrainerConfig
+from peftbench.config.task import TextTaskConfig, fill_task
 from peftbench.errors import PeftbenchError, UserError
 from peftbench.runs.record import Record
 from peftbench.serving.certificate import Certificate, compare
@@ -59,6 +60,9 @@ def export_run(
     target = TARGETS[to]
     description = describe_run(record)
     target.check(str(description.method["name"]))
+    config = fill_task(description.task)
+    if not isinstance(config, TextTaskConfig):
+        raise UserError(f"task {config.name} is of {config.kind}, and runs of texts alone are exported")
     task = read_task(description, SPLIT, task_dir)
     batch_size = fill(TrainerConfig, record.config().get("trainer"), "trainer").eval_batch_size
     with working("loading the model"):

@@ -156,3 +156,10 @@ def test_images_that_cannot_be_answered(run, tmp_path, words, said, capsys):
     assert said in capsys.readouterr().err
     assert main(["serve", str(run.folder)]) == 2
     assert "is of images, and texts are answered here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["merged", "peft", "adapters"])
+def test_an_export_is_refused_in_a_line(run, target, tmp_path, capsys):
+    assert main(["export", str(run.folder), "--to", target, "--output", str(tmp_path / "out")]) == 2
+    assert "is of images, and runs of texts alone are exported" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ Boxes are in shares of the picture: overlaps are the same in any unit, and no sc
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +35,9 @@ class Matches(NamedTuple):
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
-    """Raise UserError for a metric that does not judge boxes."""
+    """Raise UserError for a metric that does not judge boxes, and where what they are reckoned with is not there."""
+    if find_spec("pycocotools") is None:
+        raise UserError("scores of boxes need pycocotools: pip install 'peftbench[vision]'")
     for name in metrics:
         if name not in METRICS:
             raise UserError(f"task.metrics: {name!r} does not judge boxes. {nearest(name, METRICS)}")

@@ -100,3 +100,9 @@ def test_without_detections_or_objects_the_score_is_zero():
 def test_metrics_that_do_not_judge_boxes_are_refused():
     with pytest.raises(UserError, match=r"'map' does not judge boxes.*ap"):
         check_metrics(["map"])
+
+
+def test_without_pycocotools_it_is_said_before_training(monkeypatch):
+    monkeypatch.setattr("peftbench.tasks.detection.average_precision.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'peftbench\[vision\]'"):
+        check_metrics(["ap"])
