@@ -113,7 +113,9 @@ def fit(
     schedule = build_schedule(optimizer, config.schedule, steps, config.warmup)
     autocast = autocasting(config.precision, device)
     multiple = padding_multiple(config.precision, device)
-    forward = torch.compile(model, dynamic=True) if config.compile else model
+    # sizes that vary are symbols from the start; those of images need not be, and fewer kernels can cope with symbols
+    varies = len(np.unique(data.sizes)) > 1
+    forward = torch.compile(model, dynamic=varies or None) if config.compile else model
     fitted = Fitted()
     state = workers.from_first(lambda: _load(checkpoint, {**trained, **statistics}))
     if state:
