@@ -16,7 +16,7 @@ from conftest import ROOT
 from tiny import headed, method_configs, tiny_batch
 from transformers import RobertaPreLayerNormConfig, RobertaPreLayerNormForSequenceClassification
 
-from peftbench.backbones import sites as sites_module
+from peftbench.backbones import recognise
 from peftbench.methods import METHODS, build
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.guard import check_method
@@ -98,7 +98,7 @@ def namespace_of(folder: Path, path: str) -> dict:
 def prelayernorm(tmp_path, monkeypatch):
     apply(SECTIONS["A layout"], tmp_path)
     layout = namespace_of(tmp_path, "peftbench/backbones/layouts/prelayernorm.py")["LAYOUT"]
-    monkeypatch.setattr(sites_module, "LAYOUTS", (*sites_module.LAYOUTS, layout))
+    monkeypatch.setattr(recognise, "LAYOUTS", (*recognise.LAYOUTS, layout))
     torch.manual_seed(0)
     config = RobertaPreLayerNormConfig(
         vocab_size=120,

@@ -177,6 +177,8 @@ def fill_task(values: Any) -> TaskConfig:
     for key in ("text", "metrics", "augment"):
         if isinstance(group.get(key), str):  # task.text="Review Text" is one column
             group[key] = [group[key]]
+    if kind != "text" and group.get("max_length") == TextTaskConfig.max_length:
+        del group["max_length"]  # conf/train.yaml gives it to every task
     config: TaskConfig = fill(TASK_KINDS[kind], group, "task")
     return config
 
