@@ -84,7 +84,7 @@ def test_a_mistake_is_one_line(argv, message, record):
 
 
 def test_a_method_without_layers_has_none_to_leave_out(tiny_run, train_tiny):
-    with pytest.raises(UserError, match="--drop: lora has no layers to leave out, only adapter, compacter, "):
+    with pytest.raises(UserError, match="--drop: lora has no layers to leave out, only adapter, adaptformer, "):
         evaluate.main([str(tiny_run.folder), "--drop", "1"])
     output = train_tiny("opinions", "method=adapter", "method.bottleneck=4", "method.position=output")
     with pytest.raises(UserError, match="--drop each: this run's method is in no layer"):

@@ -79,7 +79,7 @@ def test_merged(tiny_run: Record) -> None:
 def test_not_mergeable(tiny_pair_run: Record) -> None:
     model = load_run_model(tiny_pair_run, CPU)
     with (
-        pytest.raises(UserError, match="--merged: adapter cannot be merged.*only ia3, lora"),
+        pytest.raises(UserError, match="--merged: adapter cannot be merged.*only fact, ia3, lora"),
         inference(model, "fp32", merged=True),
     ):
         pass

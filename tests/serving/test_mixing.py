@@ -76,8 +76,8 @@ def test_rows_of_every_method_in_one_batch(architecture: str) -> None:
     assert ways.get("peft", Way.ALONE) == Way.ALONE
     # its relative positions go through the maps of query and key, once for all rows
     assert alone == ({"bitfit", "adapter-every", "ia3-all", "lora-all"} if architecture == "deberta-v2" else set())
-    # its adapters are in stacks already
-    assert {name for name, way in ways.items() if way == Way.SLICED} <= {"fusion"}
+    # a fusion's adapters and FacT's blocks are in stacks already
+    assert {name for name, way in ways.items() if way == Way.SLICED} <= {"fusion", "fact", "fact-tk"}
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.model.modules())
 
 
