@@ -13,6 +13,7 @@ from peftbench.config.hydra_session import hydra_ready
 from peftbench.config.meanings import read_meanings
 from peftbench.config.mistakes import translate
 from peftbench.config.schema import GROUPS
+from peftbench.config.task import drop_unused
 from peftbench.terminal import console, print_table
 
 _HEAD = """usage: peftbench train [GROUP=OPTION …] [KEY=VALUE …]
@@ -35,6 +36,7 @@ def print_help(overrides: Sequence[str]) -> None:
         config: Any = OmegaConf.to_container(compose(overrides), resolve=True)
     except OmegaConfBaseException as error:
         raise translate(error, overrides) from error
+    drop_unused(config["task"])
     with hydra_ready() as loader:
         options = {group: loader.get_group_options(group) for group in GROUPS}
     chosen = {group: config[group].get("name", "default") for group in GROUPS}

@@ -177,10 +177,15 @@ def fill_task(values: Any) -> TaskConfig:
     for key in ("text", "metrics", "augment"):
         if isinstance(group.get(key), str):  # task.text="Review Text" is one column
             group[key] = [group[key]]
-    if kind != "text" and group.get("max_length") == TextTaskConfig.max_length:
-        del group["max_length"]  # conf/train.yaml gives it to every task
+    drop_unused(group)
     config: TaskConfig = fill(TASK_KINDS[kind], group, "task")
     return config
+
+
+def drop_unused(group: dict[str, Any]) -> None:
+    """Take out of a task's settings what conf/train.yaml gives to every task and this kind has no use for."""
+    if group.get("kind", "text") != "text" and group.get("max_length") == TextTaskConfig.max_length:
+        del group["max_length"]
 
 
 def fill_text_task(values: Any) -> TextTaskConfig:

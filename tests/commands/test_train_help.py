@@ -37,3 +37,11 @@ def test_values_are_those_of_the_line(capsys):
 def test_a_mistake_beside_it(capsys):
     assert cli.main(["train", "method=lorra", "--help"]) == 2
     assert "Did you mean lora?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["digits", "hymenoptera", "cifar10", "cifar100", "image_folder", "camvid", "bccd"])
+def test_a_task_of_images_shows_its_settings_and_none_of_texts(capsys, task):
+    assert cli.main(["train", f"task={task}", "--help"]) == 0
+    lines = [line.split(None, 1) for line in capsys.readouterr().out.splitlines() if line.startswith("task.")]
+    meanings = {words[0].partition("=")[0]: words[1] for words in lines if len(words) == 2}
+    assert {"task.dir", "task.image_size", "task.augment"} <= set(meanings) and "task.max_length" not in meanings
