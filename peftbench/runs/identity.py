@@ -11,8 +11,9 @@ from peftbench.files import plain
 # Keys of `trainer` that do not change what is learned, so that changing them does not make another run.
 NOT_HASHED = frozenset({"eval_batch_size", "checkpointing", "cache_frozen"})
 
-# Settings of methods that came later, at the values that leave a run the one it was without them.
+# Settings of methods, and of tasks, that came later, at the values that leave a run the one it was without them.
 NEUTRAL = {"layers": "all", "reduction_factor": None, "drop": "none", "complexity": 0.5}
+_NEUTRAL_OF_TASKS = {"kind": "text"}
 
 # What a task's config says for readers alone.
 _SHOWN = {"ceiling"}
@@ -49,13 +50,13 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     revision, the checksums of its files, and the path of a local one where they are not known. The precision is the
     one that the run computes in (see `runs.settle`). An imported run is never one that would be trained.
     """
-    method = {key: value for key, value in config["method"].items() if key not in NEUTRAL or value != NEUTRAL[key]}
+    method = _without(NEUTRAL, config["method"])
     if method.get("runs"):
         method = {key: value for key, value in method.items() if key not in _FOLLOWING_FROM_RUNS}
     trainer = {key: value for key, value in config["trainer"].items() if key not in NOT_HASHED}
     counted = {
         "method": method,
-        "task": _identity(config["task"]),
+        "task": _without(_NEUTRAL_OF_TASKS, _identity(config["task"])),
         "model": _identity(config["model"]),
         "trainer": trainer,
         "seed": config["seed"],
@@ -64,6 +65,10 @@ def fingerprint(config: Mapping[str, Any]) -> str:
         counted["imported"] = imported["digest"]
     text = json.dumps(plain(counted), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _without(neutral: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in neutral or value != neutral[key]}
 
 
 def same_asset(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
