@@ -14,8 +14,10 @@ from peftbench.tasks.detection.coco import Annotated, read_annotations, read_cat
 from peftbench.tasks.detection.objective import Detection
 from peftbench.tasks.image.augment import View, view_boxes
 from peftbench.tasks.image.dense import DenseSplit, DenseTask, Size, common_size, picture_size, shape_in, split_of_files
-from peftbench.tasks.image.folders import open_folder, read_splits
+from peftbench.tasks.image.folders import read_splits, task_folder
 from peftbench.tasks.image.overlay import with_boxes
+from peftbench.tasks.image.sources import split_folder
+from peftbench.tasks.shares import REST
 
 if TYPE_CHECKING:
     from peftbench.config.task import DenseTaskConfig
@@ -75,11 +77,11 @@ def load_task(config: "DenseTaskConfig", splits: Sequence[str] | None = None) ->
     Raises UserError where something cannot be read; one line with the file's name.
     """
     check_metrics(config.metrics)
-    folder = open_folder(config, _LAYOUT)
-    labels = tuple(config.labels) or tuple(read_categories(folder.first() / _ANNOTATIONS).values())
-    size = config.size or _common_size(folder.first() / _ANNOTATIONS, labels)
-    read = read_splits(folder, splits, lambda place: _split(place, size, labels))
-    return _task(config, labels, read, size, folder.description)
+    folder = task_folder(config, _LAYOUT)
+    labels = tuple(config.labels) or tuple(read_categories(split_folder(config, folder, REST) / _ANNOTATIONS).values())
+    size = config.size or _common_size(split_folder(config, folder, REST) / _ANNOTATIONS, labels)
+    read = read_splits(config, folder, splits, lambda place: _split(place, size, labels))
+    return _task(config, labels, read, size, f"folder {folder}")
 
 
 def blank_task(config: "DenseTaskConfig", labels: Sequence[str]) -> DetectionTask:

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from peftbench.config.task import ImageTaskConfig
 from peftbench.errors import UserError, nearest
 from peftbench.tasks.classification import Classification
-from peftbench.tasks.image.sources import Images, MissingSplitError, open_source
+from peftbench.tasks.image.sources import Images, open_source
 from peftbench.tasks.image.task import ImageSplit, ImageTask
 from peftbench.tasks.metrics import SCORE_METRICS, check_metrics
-from peftbench.tasks.shares import REST, divide
-
-SPLITS = ("train", "validation", "test")
+from peftbench.tasks.shares import REST
+from peftbench.tasks.splits import check_names, chosen_splits, read_parts
 
 
 def load_task(config: ImageTaskConfig, splits: Sequence[str] | None = None) -> ImageTask:
@@ -25,26 +24,15 @@ def load_task(config: ImageTaskConfig, splits: Sequence[str] | None = None) -> I
     check_metrics(config.metrics)
     if wrong := [name for name in config.metrics if name in SCORE_METRICS]:
         raise UserError(f"task {config.name}: its labels are classes, which {wrong[0]} cannot judge; set task.metrics")
-    for name in splits or ():
-        if name not in {*SPLITS, *config.splits}:
-            raise UserError(f"task {config.name}: unknown split {name!r}. {nearest(name, {*SPLITS, *config.splits})}")
+    check_names(config, splits)
     source = open_source(config)
-    names = list(splits or SPLITS)
-    shares = {name: share for name, share in config.splits.items() if isinstance(share, float)}
-    read: dict[str, Images] = {}
-    for name in dict.fromkeys(REST if name in shares else name for name in names):
-        try:
-            read[name] = source.read(name)
-        except MissingSplitError:
-            if splits or name != "test":
-                raise
+    read = read_parts(config, splits, source.read)
     labels = tuple(config.labels) or tuple(sorted({*(read[REST] if REST in read else source.read(REST)).classes}))
     if len(labels) < 2:
         raise UserError(f"task {config.name}: all training images are of class {labels[0]}: there is nothing to learn")
     parsed = {name: _split(config, images, labels) for name, images in read.items()}
-    if shares and REST in parsed:
-        parsed |= {name: parsed[REST].subset(rows) for name, rows in divide(parsed[REST].labels or [], shares).items()}
-    return _task(config, labels, {name: parsed[name] for name in names if name in parsed}, source.description)
+    chosen = chosen_splits(config, splits, parsed, lambda split: split.labels)
+    return _task(config, labels, chosen, source.description)
 
 
 def blank_task(config: ImageTaskConfig, labels: Sequence[str]) -> ImageTask:

@@ -17,13 +17,10 @@ from peftbench.config.task import ImageTaskConfig, TaskConfig
 from peftbench.errors import UserError, nearest
 from peftbench.tasks.image.files import images_in
 from peftbench.tasks.image.task import ImageSource
+from peftbench.tasks.splits import MissingSplitError
 
 # what a split's folder may be called besides its name
 _FOLDER_NAMES = {"validation": ("validation", "val", "valid", "dev")}
-
-
-class MissingSplitError(UserError):
-    """A source holds no such split."""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ from peftbench.files import parse_json
 from peftbench.tasks.image.augment import View, view_mask
 from peftbench.tasks.image.dense import DenseSplit, DenseTask, Size, common_size, picture_size, shape_in, split_of_files
 from peftbench.tasks.image.files import images_in
-from peftbench.tasks.image.folders import Folder, open_folder, read_splits
+from peftbench.tasks.image.folders import read_splits, task_folder
 from peftbench.tasks.image.overlay import with_mask
+from peftbench.tasks.image.sources import split_folder
 from peftbench.tasks.segmentation.confusion import VOID, check_metrics
 from peftbench.tasks.segmentation.masks import read_mask
 from peftbench.tasks.segmentation.objective import Segmentation
+from peftbench.tasks.shares import REST
 
 if TYPE_CHECKING:
     from peftbench.config.task import DenseTaskConfig
@@ -63,11 +65,11 @@ def load_task(config: "DenseTaskConfig", splits: Sequence[str] | None = None) ->
     Raises UserError where something cannot be read; one line with the file's name.
     """
     check_metrics(config.metrics)
-    folder = open_folder(config, _LAYOUT)
+    folder = task_folder(config, _LAYOUT)
     labels = tuple(config.labels) or _classes(folder)
-    size = config.size or common_size([picture_size(path) for path in _pictures(folder.first())])
-    read = read_splits(folder, splits, lambda place: _split(place, size, len(labels)))
-    return _task(config, labels, read, size, folder.description)
+    size = config.size or common_size([picture_size(path) for path in _pictures(split_folder(config, folder, REST))])
+    read = read_splits(config, folder, splits, lambda place: _split(place, size, len(labels)))
+    return _task(config, labels, read, size, f"folder {folder}")
 
 
 def blank_task(config: "DenseTaskConfig", labels: Sequence[str]) -> SegmentationTask:
@@ -85,14 +87,14 @@ def _task(
     )
 
 
-def _classes(folder: Folder) -> tuple[str, ...]:
+def _classes(folder: Path) -> tuple[str, ...]:
     """Return the names of the classes: of classes.json, a list or an object with the list `classes`."""
-    path = folder.path / _CLASSES
+    path = folder / _CLASSES
     try:
         content = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(
-            f"{folder.path} has no {_CLASSES}: write the classes' names there as a list, in the order of their numbers,"
+            f"{folder} has no {_CLASSES}: write the classes' names there as a list, in the order of their numbers,"
             " or set task.labels=[…]"
         ) from error
     except (OSError, ValueError) as error:

@@ -6,21 +6,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftbench.errors import UserError, nearest
+from peftbench.errors import UserError
 from peftbench.tasks.base import Objective
 from peftbench.tasks.classification import Classification
 from peftbench.tasks.metrics import SCORE_METRICS, check_metrics
 from peftbench.tasks.regression import Regression
-from peftbench.tasks.shares import REST, divide
+from peftbench.tasks.shares import REST
+from peftbench.tasks.splits import check_names, chosen_splits, read_parts
 from peftbench.tasks.text.files import Rows
 from peftbench.tasks.text.labels import find_classes, read_labels
-from peftbench.tasks.text.sources import MissingSplitError, Source, open_source
+from peftbench.tasks.text.sources import Source, open_source
 from peftbench.tasks.text.task import TextSplit, TextTask
 
 if TYPE_CHECKING:
     from peftbench.config.task import TextTaskConfig
 
-SPLITS = ("train", "validation", "test")
 _YOUNG_NANOSECONDS = 2e9
 _last: list[Any] = []  # what the last task was made from, and the task
 
@@ -38,10 +38,7 @@ def load_task(config: "TextTaskConfig", splits: Sequence[str] | None = None) -> 
         UserError: the data cannot be had or read; one line that says where and what to do.
     """
     check_metrics(config.metrics)
-    known = [*SPLITS, *(name for name in config.splits if name not in SPLITS)]
-    for name in splits or ():
-        if name not in known:
-            raise UserError(f"task {config.name}: unknown split {name!r}. {nearest(name, known)}")
+    check_names(config, splits)
     source = open_source(config)
     return _kept(lambda: _load(config, source, splits), source, json.dumps([vars(config), splits], default=str))
 
@@ -66,15 +63,7 @@ def _stamp(path: Path) -> tuple[str, int, int]:
 
 
 def _load(config: "TextTaskConfig", source: Source, splits: Sequence[str] | None) -> TextTask:
-    names = list(splits or SPLITS)
-    shares = {name: share for name, share in config.splits.items() if isinstance(share, float)}
-    rows: dict[str, Rows] = {}
-    for name in dict.fromkeys(REST if name in shares else name for name in names):
-        try:
-            rows[name] = source.read(name)
-        except MissingSplitError:
-            if splits or name != "test":
-                raise
+    rows = read_parts(config, splits, source.read)
     labels = tuple(map(str, config.labels))
     if config.threshold is not None and len(labels) != 2:
         raise UserError(f"task {config.name}: task.threshold makes two classes; name both in task.labels")
@@ -82,20 +71,19 @@ def _load(config: "TextTaskConfig", source: Source, splits: Sequence[str] | None
         labels = find_classes(rows[REST] if REST in rows else source.read(REST), config.label)
     _check_kind(config, labels)
     parsed = {name: TextSplit(_texts(part), read_labels(part, config, labels)) for name, part in rows.items()}
-    if shares and REST in parsed:
-        parsed |= _divided(parsed[REST], shares)
+    chosen = chosen_splits(config, splits, parsed, _strata)
     faults = tuple(fault for part in rows.values() for fault in part.faults)
-    return _task(config, labels, {name: parsed[name] for name in names if name in parsed}, source.description, faults)
+    return _task(config, labels, chosen, source.description, faults)
 
 
 def _texts(rows: Rows) -> list[tuple[str, ...]]:
     return [tuple(text.strip() for text in cells[:-1]) for _, cells in rows.items]
 
 
-def _divided(split: TextSplit, shares: dict[str, float]) -> dict[str, TextSplit]:
+def _strata(split: TextSplit) -> Sequence[int] | Sequence[float]:
     if split.labels is None:
         raise UserError("a share of the training file needs its labels, which are all hidden (-1)")
-    return {name: split.subset(rows) for name, rows in divide(split.labels, shares).items()}
+    return split.labels
 
 
 def blank_task(config: "TextTaskConfig", labels: Sequence[str]) -> TextTask:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from peftbench.assets.hub import HUB_TIMEOUT_SECONDS, hub_reason
 from peftbench.assets.index import fetch_packages
 from peftbench.errors import UserError, nearest
+from peftbench.tasks.splits import MissingSplitError
 from peftbench.tasks.text.files import Rows, read_columns
 from peftbench.tasks.text.packages import package_reader
 
@@ -27,10 +28,6 @@ class Source:
     description: str
     read: Callable[[str], Rows]
     files: tuple[Path, ...] = ()
-
-
-class MissingSplitError(UserError):
-    """A source holds no such split."""
 
 
 def open_source(config: "TextTaskConfig") -> Source:
