@@ -9,7 +9,7 @@ from torch import nn
 from peftbench.backbones.layouts import Layout
 from peftbench.errors import UserError
 
-_CHANNELS = 3  # images are RGB
+CHANNELS = 3  # images are RGB
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def image_tokens(base: Any, layout: Layout) -> ImageTokens | None:
     if layout.special_tokens is None:
         return None
     name, cut = type(base).__name__, base.get_submodule(layout.patches)
-    if not isinstance(cut, nn.Conv2d) or cut.in_channels != _CHANNELS:
+    if not isinstance(cut, nn.Conv2d) or cut.in_channels != CHANNELS:
         raise UserError(
             f"{name} does not take RGB images as they are ({cut}): choose a model that cuts them into patches"
         )

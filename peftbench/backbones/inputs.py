@@ -1,8 +1,11 @@
 """What a backbone is given, token ids or pixels, of any size: for probes and timings, the same each time."""
 
-from typing import Any
+import math
 
 import torch
+
+from peftbench.backbones.image_tokens import CHANNELS
+from peftbench.backbones.sites import Sites
 
 # of a sequence its number of tokens, of an image its height and width in pixels
 Size = int | tuple[int, int]
@@ -10,41 +13,34 @@ Size = int | tuple[int, int]
 IDS, PIXELS = "input_ids", "pixel_values"
 
 
-def random_inputs(base: Any, batch: int, size: Size, device: torch.device) -> dict[str, torch.Tensor]:
+def random_inputs(sites: Sites, batch: int, size: Size) -> dict[str, torch.Tensor]:
     """Return a batch of `batch` random examples of one size, nothing padded: the same for the same arguments.
 
     Args:
-        base: transformers' base model, which says what it takes.
+        sites: of the backbone that takes them, on its device.
         size: tokens of a sequence, none of them padding, or (height, width) of an image, normally distributed.
     """
     generator = torch.Generator().manual_seed(0)
     if isinstance(size, int):
-        config = base.config
+        config = sites.base.config
         ids = torch.randint(config.vocab_size - 1, (batch, size), generator=generator)
         if config.pad_token_id is not None:
             ids += ids >= config.pad_token_id
-        return {IDS: ids.to(device)}
-    shape = (batch, getattr(base.config, "num_channels", 3), *size)
-    return {PIXELS: torch.randn(shape, generator=generator).to(device)}
+        return {IDS: ids.to(sites.device)}
+    return {PIXELS: torch.randn((batch, CHANNELS, *size), generator=generator).to(sites.device)}
 
 
-def small_size(base: Any, tokens: int) -> Size:
+def small_size(sites: Sites, tokens: int) -> Size:
     """Return a size that is quick to compute: of a text `tokens`, of an image few patches."""
-    if base.main_input_name == IDS:
+    if sites.image is None:
         return tokens
-    side = 4 * patch_size(base)
-    return side, side
+    height, width = sites.image.patch
+    return 4 * height, 4 * width
 
 
-def patch_size(base: Any) -> int:
-    """Return the pixels along a side of a patch; 1 of a model of texts."""
-    size: Any = getattr(base.config, "patch_size", 1)
-    return int(size[0] if isinstance(size, list | tuple) else size)
-
-
-def positions_of(base: Any, size: Size) -> int:
+def positions_of(sites: Sites, size: Size) -> int:
     """Return how many positions an example of a size takes: tokens, or patches."""
     if isinstance(size, int):
         return size
-    side = patch_size(base)
-    return (size[0] // side) * (size[1] // side)
+    assert sites.image is not None
+    return math.prod(sites.image.grid(*size))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from peftbench.backbones.inputs import IDS, random_inputs, small_size
+from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 
 ROWS, LENGTH, SHORT = 3, 8, 5  # of a probe's batch: its second row is short and padded
@@ -48,14 +49,14 @@ def rewritten(model: nn.Module) -> dict[nn.Module, dict[str, Any]]:
     return {module: {**_plain(module), **module._modules} for module in model.modules()}
 
 
-def probe_batch(model: Any, device: torch.device) -> dict[str, torch.Tensor]:
+def probe_batch(sites: Sites) -> dict[str, torch.Tensor]:
     """Return ROWS examples: token ids, (ROWS, LENGTH), and their mask, of which the second row is padded; or images.
 
     The second row has SHORT tokens and then padding.
     """
-    if model.main_input_name != IDS:
-        return random_inputs(model, ROWS, small_size(model, LENGTH), device)
-    config = model.config
+    if sites.image is not None:
+        return random_inputs(sites, ROWS, small_size(sites, LENGTH))
+    config, device = sites.base.config, sites.device
     padding = config.pad_token_id or 0
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocab_size - 1, (ROWS, LENGTH), generator=generator)

@@ -160,7 +160,7 @@ def _measure_setting(
     method: Method, backbone: HeadedBackbone, batch: int, size: Size, seconds: float, precision: str
 ) -> dict[str, Any]:
     device = backbone.sites.device
-    inputs = random_inputs(backbone.sites.base, batch, size, device)
+    inputs = random_inputs(backbone.sites, batch, size)
     variants = ["base", "method", "base again", *(["merged"] if method.mergeable else [])]
     kept: Casts = WeakTensorKeyDictionary()  # each time it is merged, a method brings new weights
 
@@ -180,7 +180,7 @@ def _measure_setting(
     _switch(method, backbone, "base")
     result: dict[str, Any] = {
         "batch": batch,
-        "length": positions_of(backbone.sites.base, size),
+        "length": positions_of(backbone.sites, size),
         "base_ms": _summary(times["base"]),
         "method_ms": _summary(times["method"]),
         "base_throughput": batch / float(np.median(times["base"])),
@@ -209,7 +209,7 @@ def _summary(seconds: list[float]) -> dict[str, float]:
 
 def _merge_difference(method: Method, backbone: HeadedBackbone) -> float:
     sites = backbone.sites
-    inputs = random_inputs(sites.base, 8, small_size(sites.base, min(32, sites.positions)), sites.device)
+    inputs = random_inputs(sites, 8, small_size(sites, min(32, sites.positions)))
     logits = []
     for variant in ("method", "merged"):
         _switch(method, backbone, variant)

@@ -32,7 +32,7 @@ def check_method(method: Method, backbone: HeadedBackbone, longest: int | None) 
     """
     model: Any = backbone.model
     architecture = type(backbone.sites.base).__name__
-    batch = method.probe(probe_batch(backbone.sites.base, backbone.sites.device))
+    batch = method.probe(probe_batch(backbone.sites))
     with (
         explained(f"{architecture} does not run on {backbone.sites.base.main_input_name} alone"),
         probing(model),

@@ -16,7 +16,6 @@ from peftbench.assets.weights import weights_digest
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.backbones.economy.lower_layers import check_lower_layers
 from peftbench.backbones.heads import HeadedBackbone
-from peftbench.backbones.inputs import patch_size
 from peftbench.backbones.load import Backbone, load_backbone
 from peftbench.backbones.sites import Sites
 from peftbench.config.schema import RunConfig, check_threads
@@ -188,8 +187,7 @@ def _encoded(
     """Return the splits as the model reads them, and what the user should know of them."""
 
     def encode() -> tuple[dict[str, Examples], list[str]]:
-        patch = patch_size(backbone.sites.base)
-        encoded = {name: task.encode_split(name, backbone.sites.processor, patch) for name in task.splits}
+        encoded = {name: task.encode_split(name, backbone.sites) for name in task.splits}
         return encoded, task.warnings(encoded)
 
     template = str(getattr(backbone.sites.processor, "pieces", ""))

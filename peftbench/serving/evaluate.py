@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from peftbench.backbones.inputs import patch_size
 from peftbench.config.fill import fill
 from peftbench.config.schema import MeasureConfig, RunConfig, TrainerConfig
 from peftbench.config.task import fill_task
@@ -99,7 +98,7 @@ def score_run(
     with working("loading the model"):
         model = load_run_model(record, place)
         sites = model.backbone.sites
-        data = task.encode_split(split, sites.processor, patch_size(sites.base))
+        data = task.encode_split(split, sites)
     precision = resolve_precision(trainer.precision, place)
     rows = batch_size or trainer.eval_batch_size
     dropping = [0] if drop is None else dropped_counts(drop, model.method.droppable_layers(sites))
@@ -108,7 +107,7 @@ def score_run(
     if keep is not None:
         keeping = [*kept_counts(keep, len(description.method["runs"]))]
         training = _same_task(record, description, "train", task_dir)
-        examples = training.encode_split("train", sites.processor, patch_size(sites.base))
+        examples = training.encode_split("train", sites)
         with working(f"weighing the adapters on {len(examples):,} training examples"):
             weights = _answers(model, examples, rows, precision, merged, place)[1] or {}
     scored = []

@@ -67,7 +67,7 @@ def export_run(
     batch_size = fill(TrainerConfig, record.config().get("trainer"), "trainer").eval_batch_size
     with working("loading the model"):
         model = load_run_model(record, torch.device("cpu"))
-    data = task.encode_split(SPLIT, model.backbone.sites.processor)
+    data = task.encode_split(SPLIT, model.backbone.sites)
     with working(f"answering {len(data):,} examples as the run"):
         ours = _answers(model, data, batch_size)
     examples = {

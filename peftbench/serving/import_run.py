@@ -80,7 +80,7 @@ def import_run(
     method.attach(backbone.sites)
     description = Description(plain["method"], plain["model"], plain["task"], list(task.labels))
     model = RunModel(backbone, method, description, base, weights)
-    data = task.encode_split(SPLIT, backbone.sites.processor)
+    data = task.encode_split(SPLIT, backbone.sites)
     precision = config.trainer.precision
     with working(f"scoring {len(data):,} examples"), inference(model, precision):
         logits = logits_of(backbone.model, data, config.trainer.eval_batch_size, precision, device)

@@ -11,7 +11,6 @@ import torch
 
 from peftbench.backbones.economy.attach import attached, cheap_kernels
 from peftbench.backbones.economy.first_row import reads_first_row
-from peftbench.backbones.inputs import patch_size
 from peftbench.config.fill import fill
 from peftbench.config.schema import TrainerConfig
 from peftbench.config.task import fill_task
@@ -87,7 +86,7 @@ class Predictor:
 
     def _answer(self, split: Any) -> list[Answer]:
         backbone = self._model.backbone
-        data = self._task.encode(split, backbone.sites.processor, patch_size(backbone.sites.base))
+        data = self._task.encode(split, backbone.sites)
         device = backbone.sites.device
         with cheap_kernels(device):
             logits = logits_of(backbone.model, data, self.batch_size, self._precision, device)

@@ -148,16 +148,12 @@ class Task(ABC):
     columns: tuple[str, ...]
 
     @abstractmethod
-    def encode(self, split: Any, processor: Any, patch: int = 1) -> Examples:
-        """Prepare a split for a model.
+    def encode(self, split: Any, sites: Sites) -> Examples:
+        """Prepare a split for the model that the sites are of, with its tokenizer or image processor."""
 
-        Args:
-            processor: the backbone's tokenizer or image processor. patch: pixels along a side of its patches.
-        """
-
-    def encode_split(self, name: str, processor: Any, patch: int = 1) -> Examples:
+    def encode_split(self, name: str, sites: Sites) -> Examples:
         """Prepare the split `name`; a task may keep what that gives."""
-        return self.encode(self.splits[name], processor, patch)
+        return self.encode(self.splits[name], sites)
 
     @property
     def derived(self) -> dict[str, Any]:

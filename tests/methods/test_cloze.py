@@ -1,5 +1,7 @@
 """Cloze prompts against transformers' own masked-language models, and as runs that train nothing or soft vectors."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny import ARCHITECTURES
@@ -142,8 +144,8 @@ def test_tokens_kept_on_disk_are_the_template_s_own(masked_lm_dir, monkeypatch, 
     found = []
     for template in ("{text} {mask}", "{mask} {text}", "{text} {mask}"):
         tokenizer = prepared(folder, template=template)[0].sites.processor
-        found.append(task.encode_split("train", tokenizer).batch([0])["input_ids"].tolist())
-        assert found[-1] == task.encode(split, tokenizer).batch([0])["input_ids"].tolist()
+        found.append(task.encode_split("train", SimpleNamespace(processor=tokenizer)).batch([0])["input_ids"].tolist())
+        assert found[-1] == task.encode(split, SimpleNamespace(processor=tokenizer)).batch([0])["input_ids"].tolist()
     assert found[0] == found[2] != found[1]
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
 

@@ -69,7 +69,7 @@ def reads_first_row(sites: Sites) -> bool:
     model: Any = sites.model
     if not sites.head_modules or sites.device.type == "meta":
         return False
-    inputs = random_inputs(sites.base, 2, small_size(sites.base, 6), sites.device)
+    inputs = random_inputs(sites, 2, small_size(sites, 6))
     with probing(model):
         model.eval()
         whole = model(**inputs).logits

@@ -55,7 +55,7 @@ def check_lower_layers(sites: Sites, count: int) -> None:
         sites: of the headed backbone, with nothing attached.
     """
     architecture = type(sites.base).__name__
-    batch = probe_batch(sites.base, sites.device)
+    batch = probe_batch(sites)
     with probing(sites.model):
         sites.model.train()
         first, second = (states_behind(sites, count, batch) for _ in range(2))
@@ -92,7 +92,7 @@ def _others(sites: Sites, count: int) -> list[int | None]:
     handles = [layer.register_forward_hook(look) for layer in sites.layers[:count]]
     try:
         with probing(sites.model):
-            states_behind(sites, count, probe_batch(sites.base, sites.device))
+            states_behind(sites, count, probe_batch(sites))
     finally:
         for handle in handles:
             handle.remove()

@@ -1,5 +1,6 @@
 """What segmentation and detection share: pictures brought to one size together with what is told at every place."""
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from peftbench.tasks.image.augment import View
 from peftbench.tasks.image.encoded import EncodedImages, encode_images
 from peftbench.tasks.image.given import check_reads_images, read_given
 from peftbench.tasks.image.preprocessing import preprocessing_of
-from peftbench.tasks.image.task import ImageSplit
+from peftbench.tasks.image.task import ImageSplit, overlaps
 
 Size = tuple[int, int]  # height, width
 
@@ -138,11 +139,14 @@ class DenseTask(Task):
     size: Size
     augment: tuple[str, ...]
 
-    def encode(self, split: DenseSplit, processor: Any, patch: int = 1) -> EncodedDense:
-        """Decode a split; `processor` is the backbone's image processor, `patch` a side of its patches in pixels."""
-        height, width = (max(1, round(side / patch)) * patch for side in self.size)
+    def encode(self, split: DenseSplit, sites: Sites) -> EncodedDense:
+        """Decode a split, as the backbone's image processor prepares it, in whole patches of the backbone's."""
+        assert sites.image is not None
+        height, width = (
+            max(1, round(side / patch)) * patch for side, patch in zip(self.size, sites.image.patch, strict=True)
+        )
         labels = None if split.labels is None else torch.from_numpy(split.labels)
-        preprocessing = preprocessing_of(processor, (height, width))
+        preprocessing = preprocessing_of(sites.processor, (height, width))
         encoded = encode_images(len(split), split.open, labels, preprocessing, self.augment)
         return EncodedDense(**vars(encoded), task=self)
 
@@ -160,20 +164,10 @@ class DenseTask(Task):
         """Raise UserError where the backbone reads no images."""
         check_reads_images(sites, self.name, model)
 
+    @abstractmethod
     def seen(self, label: torch.Tensor, view: View) -> torch.Tensor:
         """Return one example's label as it is in a view of the picture."""
-        raise NotImplementedError
 
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the pictures."""
-        train = set(self.splits["train"].pictures.digests()) if "train" in self.splits else set()
-        counts = {
-            name: sum(digest in train for digest in split.pictures.digests())
-            for name, split in self.splits.items()
-            if name != "train" and train
-        }
-        return [
-            f"{common:,} of {len(self.splits[name]):,} {name} images also occur in the training data (leakage)"
-            for name, common in counts.items()
-            if common
-        ]
+        return overlaps({name: split.pictures for name, split in self.splits.items()})

@@ -73,9 +73,9 @@ class ImageTask(Task):
     image_size: int | tuple[int, ...] | None
     augment: tuple[str, ...]
 
-    def encode(self, split: ImageSplit, processor: Any, patch: int = 1) -> EncodedImages:
-        """Decode a split; `processor` is the backbone's image processor."""
-        preprocessing = preprocessing_of(processor, self.image_size)
+    def encode(self, split: ImageSplit, sites: Sites) -> EncodedImages:
+        """Decode a split, as the backbone's image processor prepares it."""
+        preprocessing = preprocessing_of(sites.processor, self.image_size)
         return encode_images(len(split), split.open, as_tensor(split.labels), preprocessing, self.augment)
 
     def read_examples(self, given: Any) -> Given:
@@ -90,17 +90,19 @@ class ImageTask(Task):
 
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the images."""
-        return [*_overlaps(self.splits), *_rare_classes(self.splits, self.labels)]
+        return [*overlaps(self.splits), *_rare_classes(self.splits, self.labels)]
 
 
-def _overlaps(splits: Mapping[str, ImageSplit]) -> Iterator[str]:
-    if "train" not in splits:
-        return
-    train = set(splits["train"].digests())
-    for name, split in splits.items():
-        common = 0 if name == "train" else sum(digest in train for digest in split.digests())
-        if common:
-            yield f"{common:,} of {len(split):,} {name} images also occur in the training data (leakage)"
+def overlaps(splits: Mapping[str, ImageSplit]) -> list[str]:
+    """Return a line for each split that shares images with the training data."""
+    train = set(splits["train"].digests()) if "train" in splits else set()
+    others = {name: split for name, split in splits.items() if train and name != "train"}
+    shared = {name: sum(digest in train for digest in split.digests()) for name, split in others.items()}
+    return [
+        f"{common:,} of {len(splits[name]):,} {name} images also occur in the training data (leakage)"
+        for name, common in shared.items()
+        if common
+    ]
 
 
 def _rare_classes(splits: Mapping[str, ImageSplit], labels: Sequence[str]) -> Iterator[str]:

@@ -47,20 +47,20 @@ class TextTask(Task):
     max_length: int
     faults: tuple[str, ...] = ()
 
-    def encode(self, split: TextSplit, processor: Any, patch: int = 1) -> EncodedTexts:
-        """Tokenize a split; `processor` is the backbone's tokenizer."""
-        return encode(split.texts, split.labels, processor, self.max_length)
+    def encode(self, split: TextSplit, sites: Sites) -> EncodedTexts:
+        """Tokenize a split."""
+        return encode(split.texts, split.labels, sites.processor, self.max_length)
 
-    def encode_split(self, name: str, processor: Any, patch: int = 1) -> EncodedTexts:
+    def encode_split(self, name: str, sites: Sites) -> EncodedTexts:
         """Tokenize a split, or find its tokens in the cache folder."""
         split = self.splits[name]
         if len(split) < LEAST_ROWS:
-            return self.encode(split, processor)
+            return self.encode(split, sites)
         return cached(
-            lambda: self.encode(split, processor),
+            lambda: self.encode(split, sites),
             self.checksums[name],
             as_tensor(split.labels),
-            processor,
+            sites.processor,
             self.max_length,
         )
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from peftbench.tasks.image.preprocessing import preprocessing_of
 from peftbench.tasks.kinds import load_task, reader_of
 
 PROCESSOR = ViTImageProcessorPil(size={"height": 16, "width": 16})
+SITES = SimpleNamespace(processor=PROCESSOR)
 
 
 def write(path, value=0, size=(24, 20), mode="RGB"):
@@ -57,7 +59,7 @@ def test_a_share_of_the_training_images(folder):
 
 def test_a_batch_is_what_the_processor_makes(folder):
     task = load_task(config(folder))
-    data = task.encode_split("train", PROCESSOR)
+    data = task.encode_split("train", SITES)
     batch = data.batch([2, 0])
     images = [task.splits["train"].open(row) for row in (2, 0)]
     expected = PROCESSOR(images, return_tensors="pt")["pixel_values"]
@@ -76,7 +78,7 @@ def test_a_processor_that_crops_does_so_at_any_size():
 
 
 def test_augmentation_is_of_training_alone_and_the_same_for_an_epoch(folder):
-    data = load_task(config(folder, augment=["flip", "crop"])).encode_split("train", PROCESSOR)
+    data = load_task(config(folder, augment=["flip", "crop"])).encode_split("train", SITES)
     plain = data.batch([0, 1, 2, 3])["pixel_values"]
     first, again, second = (data.augmented(0, e).batch([0, 1, 2, 3])["pixel_values"] for e in (0, 0, 1))
     assert first.equal(again) and not first.equal(plain) and not first.equal(second)
@@ -87,7 +89,7 @@ def test_augmentation_is_of_training_alone_and_the_same_for_an_epoch(folder):
 
 def test_many_images_lie_in_a_file(folder, monkeypatch):
     monkeypatch.setattr("peftbench.tasks.image.encoded.IN_MEMORY_BYTES", 100)
-    data = load_task(config(folder)).encode_split("train", PROCESSOR)
+    data = load_task(config(folder)).encode_split("train", SITES)
     assert isinstance(data.pixels, np.memmap) and data.batch([0])["pixel_values"].shape == (1, 3, 16, 16)
 
 
@@ -191,14 +193,14 @@ def no_validation(folder):
 def test_a_mistake_is_one_line_with_the_file_s_name(folder, damage, said):
     damage(folder)
     with pytest.raises(UserError, match=said) as caught:
-        load_task(config(folder)).encode_split("train", PROCESSOR)
+        load_task(config(folder)).encode_split("train", SITES)
     assert "\n" not in str(caught.value)
 
 
 def test_a_huge_image_is_refused_before_it_is_read(folder, monkeypatch):
     monkeypatch.setattr("peftbench.tasks.image.files.LARGEST_SIDE", 23)
     with pytest.raises(UserError, match=r"0\.png is 24 × 20 pixels: at most 23"):
-        load_task(config(folder)).encode_split("train", PROCESSOR)
+        load_task(config(folder)).encode_split("train", SITES)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What is said of data before it is trained on."""
 
+from types import SimpleNamespace
+
 import pytest
 from text_files import text_file
 
@@ -25,7 +27,9 @@ def warnings(tmp_path, tokenizer):
             (tmp_path / f"{name}.csv").write_text("\n".join([header, *rows]) + "\n")
         columns = [name for name in dict.fromkeys(header.split(",")) if name.startswith("text")]
         task = load_task(text_file(splits=files, text=columns, max_length=max_length), list(splits))
-        return task.warnings({name: task.encode(split, tokenizer) for name, split in task.splits.items()})
+        return task.warnings(
+            {name: task.encode(split, SimpleNamespace(processor=tokenizer)) for name, split in task.splits.items()}
+        )
 
     return warn
 

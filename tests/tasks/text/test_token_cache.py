@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def task(rows=ROWS, word="good", max_length=12):
 
 
 def encoded(task, tokenizer):
-    return task.encode_split("train", tokenizer)
+    return task.encode_split("train", SimpleNamespace(processor=tokenizer))
 
 
 def assert_same(found, expected):
@@ -56,7 +57,7 @@ def counted(monkeypatch):
 
 def test_the_second_time_nothing_is_tokenized(folder, tokenizer, counted):
     first, second = encoded(task(), tokenizer), encoded(task(), tokenizer)
-    plain = task().encode(task().splits["train"], tokenizer)
+    plain = task().encode(task().splits["train"], SimpleNamespace(processor=tokenizer))
     assert len(counted) == 2 and plain.truncated
     assert_same(first, plain)
     assert_same(second, plain)
@@ -96,7 +97,8 @@ def test_what_was_not_used_for_longest_is_removed_where_there_is_too_much(folder
     assert len(list(folder.iterdir())) == 3
     monkeypatch.setattr(cache, "MOST_BYTES", 1)
     assert_same(
-        encoded(task(word="plot"), tokenizer), task(word="plot").encode(task(word="plot").splits["train"], tokenizer)
+        encoded(task(word="plot"), tokenizer),
+        task(word="plot").encode(task(word="plot").splits["train"], SimpleNamespace(processor=tokenizer)),
     )
     assert not list(folder.iterdir())
 
@@ -139,7 +141,7 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tokenizer, tmp_path, mo
     (tmp_path / "file").touch()
     monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr("peftbench.tasks.text.task.LEAST_ROWS", ROWS)
-    assert_same(encoded(task(), tokenizer), task().encode(task().splits["train"], tokenizer))
+    assert_same(encoded(task(), tokenizer), task().encode(task().splits["train"], SimpleNamespace(processor=tokenizer)))
 
 
 def test_the_key_covers_the_versions(folder, tokenizer, monkeypatch):
