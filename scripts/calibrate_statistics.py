@@ -9,6 +9,7 @@ seeds) and what is the run's own. The threshold gives each seed its true accurac
 
 import argparse
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from peftbench.tables.bootstrap import score_draws
+from peftbench.tables.simultaneous import joint_confidence
 from peftbench.tables.statistics import difference_interval
 
 PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
@@ -28,7 +30,10 @@ EXAMPLES = (400, 1500, 5000, 10_000)
 SEEDS = (2, 3, 5, 10)
 # standard deviation over the seeds, in points, of the one row and the other
 DEVIATIONS = ((0.0, 0.0), (1.0, 1.0), (3.0, 3.0), (0.3, 3.0))
-FAMILY = 5
+# rows of a table whose comparisons are joint, and how many seeds each has where they differ
+FAMILIES = (5, 12)
+UNEVEN = (10, 3, 5, 2)
+PAIRS, BASELINE = "pairs", "baseline"
 
 
 class Calibration(NamedTuple):
@@ -95,16 +100,34 @@ def calibrate_bootstrap(metric: str, examples: int, seeds: int, repetitions: int
     return _summary(found)
 
 
-def family_error(examples: int, seeds: int, repetitions: int) -> float:
-    """Return how often any of `FAMILY` rows of equal truth is told from one baseline, at 95 % for all together."""
-    generator = np.random.default_rng(examples + seeds)
-    normal = generator.standard_normal((5 * DRAWS, (FAMILY + 1) * seeds))
-    wrong = 0
+class Family(NamedTuple):
+    """Of many simulated tables: the share in which any two rows are told apart by luck, and the confidence of each."""
+
+    error: float
+    confidence: float
+
+
+def calibrate_family(
+    kind: str, examples: int, seeds: Sequence[int], deviations: Sequence[float], repetitions: int
+) -> Family:
+    """Compare rows of equal truth many times, at 95 % for all comparisons together.
+
+    Args:
+        kind: PAIRS, or BASELINE for all rows with the first.
+        seeds, deviations: one a row; of the deviations as in `calibrate`.
+    """
+    generator = np.random.default_rng(examples + sum(seeds))
+    normal = generator.standard_normal((5 * DRAWS, len(seeds) * max(seeds)))
+    labels = range(len(seeds))
+    comparisons = list(combinations(labels, 2)) if kind == PAIRS else [(label, 0) for label in labels[1:]]
+    wrong, confidences = 0, []
     for _ in range(repetitions):
-        rows = simulate_correct(generator, examples, seeds, [1.0] * (FAMILY + 1))
-        baseline, *others = accuracy_draws(rows, normal)
-        wrong += any(difference_interval(row, baseline, 1 - 0.05 / FAMILY).excludes(0) for row in others)
-    return wrong / repetitions
+        drawn = accuracy_draws(simulate_correct(generator, examples, max(seeds), deviations), normal)
+        rows = {label: drawn[label][:, : seeds[label]] for label in labels}
+        confidence = joint_confidence(comparisons, rows)
+        confidences.append(confidence)
+        wrong += any(difference_interval(rows[one], rows[other], confidence).excludes(0) for one, other in comparisons)
+    return Family(wrong / repetitions, float(np.mean(confidences)))
 
 
 def _summary(found: Sequence) -> Calibration:
@@ -135,14 +158,29 @@ def _tables(repetitions: int) -> list[str]:
         found = [calibrate_bootstrap(metric, 400, seeds, few) for seeds in (2, 5)]
         lines.append(f"| {metric} | {_cells(found)} |")
         print(lines[-1], flush=True)
-    lines += [
+    return [*lines, *_family_table(few)]
+
+
+def _family_table(repetitions: int) -> list[str]:
+    uneven = ", ".join(map(str, UNEVEN))
+    head = " | ".join([*(f"{seeds} seeds" for seeds in SEEDS), f"{uneven}, {UNEVEN[0]} … seeds"])
+    lines = [
         "",
-        f"Any of {FAMILY} rows told from one baseline, 1,500 examples, 1 point, at 95 % for all together:",
+        "Tables in which any comparison errs, in %, at 95 % for all together, 1,500 examples,"
+        f" ± {_error_of(0.05, repetitions):.1f} from {repetitions:,} repetitions;",
+        "behind it how many comparisons each is made for, which Bonferroni would take for all of them.",
         "",
+        f"| rows | comparisons | seeds' deviation | {head} |",
+        "| ---: | --- | ---: |" + " ---: |" * (len(SEEDS) + 1),
     ]
-    lines += [f"| {' | '.join(f'{seeds} seeds' for seeds in SEEDS)} |", "|" + " ---: |" * len(SEEDS)]
-    errors = [family_error(1500, seeds, repetitions) for seeds in SEEDS]
-    lines.append(f"| {' | '.join(f'{100 * error:.1f} %' for error in errors)} |")
+    for rows in FAMILIES:
+        for kind, comparisons in ((PAIRS, f"{rows * (rows - 1) // 2} pairs"), (BASELINE, f"{rows - 1} with one")):
+            for name, deviations in (("1", [1.0] * rows), ("0.3, others 3", [0.3] + [3.0] * (rows - 1))):
+                numbers = [*([seeds] * rows for seeds in SEEDS), [UNEVEN[row % len(UNEVEN)] for row in range(rows)]]
+                found = [calibrate_family(kind, 1500, seeds, deviations, repetitions) for seeds in numbers]
+                cells = (f"{100 * one.error:.1f} %, {0.05 / (1 - one.confidence):.1f}" for one in found)
+                lines.append(f"| {rows} | {comparisons} | {name} | {' | '.join(cells)} |")
+                print(lines[-1], flush=True)
     return lines
 
 

@@ -47,7 +47,7 @@ def conclusion(said: Answer) -> str:
     if said.lower and not said.ties and not said.not_compared:
         text += f" The others{where} score lower, {comparison.paired}."
     if said.not_compared and comparison.kind in (OWN, SHIPPED):
-        why = ", for want of two seeds in common" if comparison.kind == OWN else ""
+        why = ", for want of a second seed" if comparison.kind == OWN else ""
         text += f" Not compared with it{why}: {'; '.join(said.not_compared)}."
     if said.unchecked and comparison.kind in (OWN, SHIPPED):
         text += f" Not held to a limit, for it was not measured: {', '.join(map(title, said.unchecked))}."

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from peftbench.files import plain
@@ -12,12 +13,10 @@ from peftbench.tables.collect import Found
 from peftbench.tables.columns import SCORES, columns_of
 from peftbench.tables.conclusion import conclude
 from peftbench.tables.evidence import Evidence, read_evidence
-from peftbench.tables.pairs import compare_pairs
+from peftbench.tables.pairs import Comparison, comparable, compare_pairs, confidence_of
 from peftbench.tables.scored import RowScores
 from peftbench.tables.spec import TableSpec
 from peftbench.tables.table import Cell, Column, Row, RunPoint, Table
-
-CONFIDENCE = 0.95
 
 
 def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
@@ -44,8 +43,9 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         if of_row
     }
     primary = str(config["task"]["metrics"][0])
-    comparisons = _comparisons(spec, list(scored), [metric for metric in config["task"]["metrics"] if metric in SCORES])
-    confidence = 1 - (1 - CONFIDENCE) / max(1, comparisons)
+    metrics = [metric for metric in config["task"]["metrics"] if metric in SCORES]
+    comparisons = comparable(_comparisons(spec, metrics), scored)
+    confidence = confidence_of(comparisons, scored)
     full_ms = full_step_times(found)
     rows = []
     for row in spec.rows:
@@ -79,7 +79,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         claims=[judge_claim(claim, rows, scored, confidence) for claim in spec.claims],
         pairs=pairs,
         conclusion=conclude(rows, pairs, columns[primary]),
-        reading=[*notes.reading(spec, comparisons), *notes.human_ceiling(ceiling, columns[primary])],
+        reading=[*notes.reading(spec, len(comparisons)), *notes.human_ceiling(ceiling, columns[primary])],
         notes=[*notes.missing_runs(found, command), *notes.mixed_conditions(shown), *other_setting],
         environment=notes.environment(found),
     )
@@ -90,10 +90,18 @@ def _ceiling(task: Mapping[str, Any], primary: Column) -> float | None:
     return None if ceiling is None else ceiling * (100 if primary.unit == "%" else 1)
 
 
-def _comparisons(spec: TableSpec, scored: Sequence[str], metrics: Sequence[str]) -> int:
-    """Return how many differences the table judges: each score of a row to the baseline's, each step of a claim."""
-    to_baseline = (len(scored) - 1) * len(metrics) if spec.baseline in scored else 0
-    return to_baseline + sum(len(claim.ascending) - 1 for claim in spec.claims if claim.column in SCORES)
+def _comparisons(spec: TableSpec, metrics: Sequence[str]) -> list[Comparison]:
+    """Return the differences that the table judges: each score of a row to the baseline's, each step of a claim."""
+    rows = [row.label for row in spec.rows if row.label != spec.baseline]
+    return [
+        *((label, spec.baseline, metric) for label in rows for metric in metrics),
+        *(
+            (upper, lower, claim.column)
+            for claim in spec.claims
+            if claim.column in SCORES
+            for lower, upper in pairwise(claim.ascending)
+        ),
+    ]
 
 
 def _other_setting(spec: TableSpec, config: Mapping) -> list[str]:

@@ -87,16 +87,16 @@ def compared_cells(
 ) -> dict[str, Cell]:
     """Return the cells with what the comparison with the baseline adds: whether scores differ, and by how much."""
     compared = dict(cells)
-    common = len(scored.common_seeds(baseline))
+    fewest = min(len(scored.seeds), len(baseline.seeds))
     for metric in set(cells) & set(SCORES):
         difference = scored.difference(metric, baseline, confidence)
         if difference is not None:
             compared[metric] = replace(cells[metric], differs=_excludes(difference, 0))
             if metric == primary:
-                compared["difference"] = _interval_cell(difference, common, 0)
+                compared["difference"] = _interval_cell(difference, fewest, 0)
     kept = scored.kept(primary, baseline, confidence) if primary in cells else None
     if kept is not None:
-        compared["kept"] = _interval_cell(kept, common, 100)
+        compared["kept"] = _interval_cell(kept, fewest, 100)
     return compared
 
 

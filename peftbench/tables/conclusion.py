@@ -30,9 +30,12 @@ def conclude(rows: Sequence[Row], pairs: Sequence[Pair], primary: Column) -> str
             elif pair.low <= 0 <= pair.high:
                 equal.append((row, format_interval((pair.value, pair.low, pair.high), _DIFFERENCE)))
     head = f"Highest {primary.title}: {best.label}, {_score(best, primary)}"
-    left_out = f" Not compared, for want of two seeds in common: {', '.join(unknown)}." if unknown else ""
+    left_out = (
+        f" Not compared, for want of a second seed or the same examples: {', '.join(unknown)}." if unknown else ""
+    )
     if len(unknown) == len(compared) - 1:
-        return f"{head}, without two seeds in common with any other row: whether it is better cannot be told."
+        why = "for want of a second seed or the same examples"
+        return f"{head}, compared with no other row, {why}: whether it is better cannot be told."
     cheaper = [(row, points) for row, points in equal if _cost(row) < _cost(best)]
     if cheaper:
         row, points = min(cheaper, key=lambda pair: (_cost(pair[0]), -_value(pair[0], primary.key)))

@@ -15,7 +15,7 @@ def reading(spec: TableSpec, comparisons: int) -> list[str]:
     together = f" for all {comparisons} comparisons together" if comparisons > 1 else ""
     return [
         "mean ± standard deviation over the seeds",
-        f"bold: differs from {spec.baseline} over the seeds that both have, 95 %{together}; intervals likewise, and"
+        f"bold: differs from {spec.baseline}, 95 %{together}; intervals likewise, and"
         " none where there is one seed (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
     ]
 

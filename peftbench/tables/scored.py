@@ -1,6 +1,6 @@
 """What the runs of a row said about the evaluation examples, and how sure their scores are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -28,34 +28,28 @@ class RowScores:
 
     def score(self, metric: str, confidence: float) -> Interval:
         """Return the score with its interval, in the column's unit."""
-        interval = statistics.score_interval(self._draws_of(metric, self.seeds), confidence)
+        interval = statistics.score_interval(self.draws(metric), confidence)
         least = 0.0 if metric in PERCENT or metric == "roc_auc" else -1.0
         return interval.within(least, 1.0).scaled(in_unit(metric, 1.0))
 
     def difference(self, metric: str, other: "RowScores", confidence: float) -> Interval | None:
-        """Return the difference to another row over the seeds that both have, in points."""
-        common = self.common_seeds(other)
-        if not common:
+        """Return the difference to another row in points; None where it is of other examples."""
+        if not self.has_examples_of(other):
             return None
-        ours, theirs = self._draws_of(metric, common), other._draws_of(metric, common)
-        return statistics.difference_interval(ours, theirs, confidence).scaled(POINTS)
+        return statistics.difference_interval(self.draws(metric), other.draws(metric), confidence).scaled(POINTS)
 
     def kept(self, metric: str, other: "RowScores", confidence: float) -> Interval | None:
-        """Return the score in percent of another row's, over the seeds that both have."""
-        common = self.common_seeds(other)
-        if not common:
+        """Return the score in percent of another row's."""
+        if not self.has_examples_of(other):
             return None
-        ours, theirs = self._draws_of(metric, common), other._draws_of(metric, common)
-        found = statistics.ratio_interval(ours, theirs, confidence)
+        found = statistics.ratio_interval(self.draws(metric), other.draws(metric), confidence)
         return found and found.scaled(100)
 
-    def common_seeds(self, other: "RowScores") -> list[int]:
-        """Return the seeds that another row has too; none where it is of other examples."""
-        if not np.array_equal(self.labels, other.labels):
-            return []
-        return [seed for seed in self.seeds if seed in other.seeds]
+    def has_examples_of(self, other: "RowScores") -> bool:
+        """Tell whether another row is of the same examples, so that the two can be compared."""
+        return np.array_equal(self.labels, other.labels)
 
-    def _draws_of(self, metric: str, seeds: Sequence[int]) -> np.ndarray:
+    def draws(self, metric: str) -> np.ndarray:
         """Return (1 + draws, seeds) scores; drawn once for all comparisons of a table."""
         if metric not in self._draws:
             if self.form == "pixels":
@@ -65,4 +59,4 @@ class RowScores:
             else:
                 answers = np.asarray(self.probabilities if metric == "roc_auc" else self.predictions)
                 self._draws[metric] = score_draws(metric, self.labels, answers, self.classes)
-        return self._draws[metric][:, [self.seeds.index(seed) for seed in seeds]]
+        return self._draws[metric]

@@ -25,6 +25,7 @@ variances from 2 seeds on. `scripts/calibrate_statistics.py` shows this by simul
 One seed tells nothing of how seeds vary, so its figures have no interval.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -86,16 +87,28 @@ def _interval(estimate: float, examples: np.ndarray, rows: list[np.ndarray], con
     if any(row.shape[1] < 2 for row in rows):
         return Interval(float(estimate), None, None)
     tail = (1 - confidence) / 2
-    both = _common_part(examples, rows) + _seeds_part(rows, len(examples))
+    both = common_part(examples, rows) + _seeds_part(rows, len(examples))
     ends = np.quantile([both, examples], (tail, 1 - tail), axis=1)
     return Interval(float(estimate), float(estimate + ends[0].min()), float(estimate + ends[1].max()))
 
 
-def _common_part(examples: np.ndarray, rows: list[np.ndarray]) -> np.ndarray:
-    """Shrink the bootstrap's deviations to the part that is common to all runs of a row."""
+def common_part(examples: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Shrink the bootstrap's deviations, (draws,), to the part that is common to all runs of a row; `rows` as above."""
     variance = examples.var()
-    single = sum((row[1:] - row[0]).var(axis=1, ddof=1).mean() / row.shape[1] for row in rows)
+    single = sum(own_variance(row) for row in rows)
     return examples * np.sqrt(max(0.0, 1 - single / variance)) if variance > 0 else examples
+
+
+def own_variance(row: np.ndarray) -> float:
+    """Return the part of the variance over examples of a row's mean that each of its runs has by itself; as above."""
+    deviations, seeds = row[1:] - row[0], row.shape[1]
+    covariance = deviations.T @ deviations / len(deviations)
+    return float((np.trace(covariance) - covariance.sum() / seeds) / (seeds - 1) / seeds)
+
+
+def seeds_variance(row: np.ndarray) -> float:
+    """Return the variance of a row's mean over its seeds, S²/s; `row` as above."""
+    return float(row[0].var(ddof=1) / row.shape[1])
 
 
 def _seeds_part(rows: list[np.ndarray], draws: int) -> np.ndarray:
@@ -105,11 +118,12 @@ def _seeds_part(rows: list[np.ndarray], draws: int) -> np.ndarray:
     """
     from scipy.special import stdtrit
 
-    variances = np.array([row[0].var(ddof=1) / row.shape[1] for row in rows])
+    variances = np.array([seeds_variance(row) for row in rows])
     freedom = np.array([row.shape[1] - 1 for row in rows])
     variance = variances.sum()
     if variance == 0:
         return np.zeros(draws)
     welch = variance**2 / (variances**2 / freedom).sum()
-    points = (np.arange(draws) + 0.5) / draws
-    return np.sqrt(variance) * stdtrit((welch + freedom.min()) / 2, points)
+    points = (np.arange((draws + 1) // 2, draws) + 0.5) / draws
+    above = np.sqrt(variance) * stdtrit((welch + freedom.min()) / 2, points)
+    return np.concatenate([-above[::-1], np.zeros(draws % 2), above])

@@ -30,7 +30,7 @@ class Cell:
     Attributes:
         value: to sort and plot by, in the column's unit; None where there is none yet.
         sd: standard deviation over the seeds; None for one seed, and for what does not vary with it.
-        n: how many seeds it is of; a difference is of those that both rows have.
+        n: how many seeds it is of; of a difference those of the row that has fewer.
         low, high: its interval where one was computed (95 % for all comparisons of the table together).
         differs: whether that interval excludes "no difference to the baseline"; None where that is not asked.
         lab: the lab's figure. verdict: holds | does not hold | cannot be told.
@@ -52,7 +52,7 @@ class Cell:
 class Pair:
     """How much higher one row scores than another, in points of the primary score.
 
-    low, high: its interval, 95 % for all pairs of the table together; None where they have no two seeds in common.
+    low, high: its interval, 95 % for all pairs of the table together; None where one of them has one seed.
     """
 
     row: str

@@ -55,11 +55,13 @@ def test_the_best_may_be_the_cheapest():
 
 def test_one_seed_tells_nothing():
     found = sentence(full=(1000, FULL[:1]), lora=(20, WORSE[:1]))
-    assert found.startswith("Highest accuracy: full, 86.0 ± 0.1 % (1 seed), without two seeds in common")
+    assert found.startswith(
+        "Highest accuracy: full, 86.0 ± 0.1 % (1 seed), compared with no other row, for want of a second seed"
+    )
     assert "whether it is better cannot be told" in found
     mixed = sentence(full=(1000, FULL), lora=(20, EQUAL), head=(0, WORSE[:1]))
     assert "cheapest that cannot be told from it is lora" in mixed
-    assert "Not compared, for want of two seeds in common: head." in mixed
+    assert "Not compared, for want of a second seed or the same examples: head." in mixed
 
 
 @pytest.mark.parametrize("rows, expected", [({}, ""), ({"full": (1000, None)}, "")])
