@@ -29,6 +29,7 @@ COMMANDS = {
     "params": "parameter counts and shares, exact, without loading any weights",
     "runs": "the runs there are: status, score, age",
     "advise": "which method and which size of it to take, from your runs or the measured tables that come along",
+    "recommend": "train methods and sizes on your own file, within limits, and say which to take",
     "list": "what can be chosen: methods, models, tasks, tables",
 }
 

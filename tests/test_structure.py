@@ -51,6 +51,7 @@ def rooms(folder: str) -> list[tuple[str, Path]]:
         ("runs", ["hydra", "peftbench.commands", "peftbench.sweeps", "peftbench.tables"]),
         ("sweeps", ["peftbench.commands"]),
         ("search", ["peftbench.commands"]),
+        ("recommend", ["hydra", "torch", "peftbench.commands"]),
         ("serving", ["hydra", "peftbench.commands", "peftbench.tables"]),
         ("measuring", ["hydra", "peftbench.commands", "peftbench.runs", "peftbench.tables"]),
     ],

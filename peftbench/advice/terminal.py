@@ -9,7 +9,6 @@ from rich.text import Text
 from peftbench.advice import sentences
 from peftbench.advice.advise import Advice
 from peftbench.advice.answer import Answer
-from peftbench.advice.lab import NO_DECISION_TABLES
 from peftbench.advice.limits import Limits, columns
 from peftbench.tables.claims import FAILS, HOLDS, OPEN
 from peftbench.tables.table import heading
@@ -23,8 +22,8 @@ _READING = (
 )
 
 
-def to_terminal(advice: Sequence[Advice], limits: Limits) -> RenderableType:
-    """Return what rich prints."""
+def to_terminal(advice: Sequence[Advice], limits: Limits, *further: str) -> RenderableType:
+    """Return what rich prints; `further` lines stand at its end."""
     parts: list[RenderableType] = []
     said = set[str]()  # notes of one comparison stand under its first question
     if asked := sentences.limits_asked(limits):
@@ -48,7 +47,7 @@ def to_terminal(advice: Sequence[Advice], limits: Limits) -> RenderableType:
         ]
         parts += [*(Text(note, "dim") for note in one.notes if note not in said), ""]
         said |= set(one.notes)
-    return Group(*parts, *(Text(line, "dim") for line in (*_READING, NO_DECISION_TABLES)))
+    return Group(*parts, *(Text(line, "dim") for line in (*_READING, *further)))
 
 
 def _figures(said: Answer, limits: Limits) -> Table:

@@ -2,23 +2,21 @@
 
 import argparse
 import json
-import math
 import re
 from pathlib import Path
 
 from peftbench.advice.advise import Asked, advise
 from peftbench.advice.comparison import task_type
+from peftbench.advice.lab import NO_DECISION_TABLES
 from peftbench.advice.limits import Limits
 from peftbench.advice.plain import plain_advice
 from peftbench.advice.terminal import to_terminal
 from peftbench.arguments import Parser
+from peftbench.commands.limit_options import latency_ratio, mebibytes, percent
 from peftbench.config.groups import read_group
 from peftbench.errors import UserError
 from peftbench.terminal import print_table
 
-# MiB in one of a unit
-_UNITS = {"K": 2**-10, "M": 1.0, "G": 2**10, "T": 2**20}
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])(?:i?B)?", re.IGNORECASE)
 FORMATS = ("json",)
 
 
@@ -50,9 +48,9 @@ def main(argv: list[str]) -> int:
     """
     arguments = build_parser().parse_args(argv)
     limits = Limits(
-        memory=None if arguments.memory is None else _mebibytes(arguments.memory),
-        latency=_number("--latency", arguments.latency, "a ratio to the bare backbone's, such as 1.05"),
-        share=_number("--share", arguments.share, "percent of the backbone's parameters, such as 1"),
+        memory=mebibytes("--memory", arguments.memory),
+        latency=latency_ratio("--latency", arguments.latency),
+        share=percent("--share", arguments.share),
         tasks=_count("--tasks", arguments.tasks) or 1,
     )
     asked = Asked(limits, arguments.task_type, _count("--size", arguments.size))
@@ -60,32 +58,13 @@ def main(argv: list[str]) -> int:
     if arguments.format == "json":
         print(json.dumps(plain_advice(advice, limits), indent=2, ensure_ascii=False))
     else:
-        print_table(to_terminal(advice, limits))
+        print_table(to_terminal(advice, limits, NO_DECISION_TABLES))
     return 0
 
 
 def task_types() -> list[str]:
     """Return the types of the tasks there are."""
     return sorted({task_type(config) for config in read_group("task")})
-
-
-def _mebibytes(text: str) -> float:
-    found = _MEMORY.fullmatch(text.strip())
-    if found is None or float(found[1]) == 0:
-        raise UserError(f"--memory {text} must be a size with its unit, such as 2G or 900M")
-    return float(found[1]) * _UNITS[found[2].upper()]
-
-
-def _number(option: str, text: str | None, meaning: str) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(text.removesuffix("%"))
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise UserError(f"{option} {text} must be {meaning}")
-    return value
 
 
 def _count(option: str, text: str | None) -> int | None:

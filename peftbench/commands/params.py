@@ -4,28 +4,13 @@ import argparse
 import json
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peftbench.arguments import Parser
 from peftbench.errors import UserError
-from peftbench.files import parse_json
 
 if TYPE_CHECKING:
-    from peftbench.config.asset import ModelConfig
     from peftbench.config.schema import RunConfig
-    from peftbench.config.task import TaskConfig
-
-# of a saved config, what describes its own head and file, not the architecture
-_NOT_ARCHITECTURE = (
-    "num_labels",
-    "id2label",
-    "label2id",
-    "problem_type",
-    "architectures",
-    "dtype",
-    "torch_dtype",
-)
 
 
 @dataclass(frozen=True)
@@ -121,58 +106,13 @@ def _key(override: str) -> str:
 
 
 def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[Row]:
-    import torch
+    from peftbench.runs.counts import count_configs
 
-    from peftbench.backbones.heads import HeadedBackbone
-    from peftbench.backbones.load import blank_backbone
-    from peftbench.measuring.parameters import count_parameters
-    from peftbench.methods import build, method_class
-    from peftbench.runs.heads import put_head
-
-    backbones: dict[str, HeadedBackbone] = {}
-    rows = []
-    for overrides, config in combinations:
-        labels, kind = _labels(config.task), method_class(config.method_name)
-        of_head = asdict(config.method) if kind.masked_lm else None
-        model = json.dumps([asdict(config.model), labels, of_head], sort_keys=True, default=str)
-        if model not in backbones:
-            blank = blank_backbone(_architecture(config.model), kind.masked_lm)
-            backbones[model] = put_head(kind, config.method, blank, labels, config.task)
-        with torch.device("meta"):
-            method = build(config.method, backbones[model].sites)
-        counts = count_parameters(method, backbones[model])
-        rows.append(Row(config.method_name, config.model.name, config.task.name, overrides, counts))
-    return rows
-
-
-def _labels(task: "TaskConfig") -> list[str]:
-    """Return the names of the classes: none for scores, two where the classes are only in the data."""
-    from peftbench.tasks.metrics import SCORE_METRICS
-
-    if task.labels:
-        return list(task.labels)
-    return [] if set(task.metrics) <= set(SCORE_METRICS) else ["0", "1"]
-
-
-def _architecture(model: "ModelConfig") -> dict[str, Any]:
-    """Return the architecture's numbers: the config's own, else those in the model's config.json."""
-    if model.architecture:
-        return model.architecture
-    path = _config_path(model)
-    try:
-        saved = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the model's config {path}: {error}") from error
-    if not isinstance(saved, dict):
-        raise UserError(f"{path} is no model's config: it holds no JSON object")
-    return {key: value for key, value in saved.items() if key not in _NOT_ARCHITECTURE}
-
-
-def _config_path(model: "ModelConfig") -> Path:
-    from peftbench.assets.fetch import fetch
-    from peftbench.assets.hub import fetch_config_from_hub
-
-    return fetch_config_from_hub(model) if model.source == "hub" else fetch(model) / "config.json"
+    counted = count_configs([config for _, config in combinations])
+    return [
+        Row(config.method_name, config.model.name, config.task.name, overrides, counts)
+        for (overrides, config), counts in zip(combinations, counted, strict=True)
+    ]
 
 
 def _print(rows: list[Row]) -> None:

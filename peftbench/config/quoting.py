@@ -37,15 +37,16 @@ def _quoted(line: str) -> str:
     if not sign or not _FREE_TEXT.fullmatch(key) or not value or value[0] in "'\"":
         return line
     if value[0] in "[{":  # a list or names of runs, but a template may begin with a place in braces
-        return _in_quotes(key, value) if key.endswith("method.template") else line
+        return f"{key}={in_quotes(value)}" if key.endswith("method.template") else line
     if _is_readable(line) and not ("," in value and Path(value).expanduser().exists()):
         return line
-    return _in_quotes(key, value)
+    return f"{key}={in_quotes(value)}"
 
 
-def _in_quotes(key: str, value: str) -> str:
+def in_quotes(value: str) -> str:
+    """Return any text as Hydra's grammar writes one value."""
     escaped = re.sub(r"(\\*)(\"|$)", lambda found: 2 * found[1] + ("\\" + found[2] if found[2] else ""), value)
-    return f'{key}="{escaped}"'
+    return f'"{escaped}"'
 
 
 def _is_readable(line: str) -> bool:

@@ -189,11 +189,12 @@ def drop_unused(group: dict[str, Any]) -> None:
 
 
 def fill_text_task(values: Any) -> TextTaskConfig:
-    """Build the config of a task of texts; UserError where it is of another kind."""
+    """Build the config of a run that answers beside others; UserError where its task is not of texts."""
     config = fill_task(values)
     if not isinstance(config, TextTaskConfig):
         raise UserError(
-            f"task {config.name} is of {config.kind}, and texts are answered here: name a run of a text task"
+            f"task {config.name} is of {config.kind}: several runs on one backbone answer texts alone, so name runs of"
+            " text tasks"
         )
     return config
 

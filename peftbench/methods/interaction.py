@@ -109,7 +109,7 @@ class ConvFfn(nn.Module):
 def as_maps(c: torch.Tensor, grid: Grid) -> list[torch.Tensor]:
     """Return the pyramid's tokens, (batch, tokens, width), as three maps, (batch, width, rows, columns)."""
     parts = c.split([rows * columns for rows, columns in grid.shapes], 1)
-    # as views they would have strides that torch.compile cannot order while a map's sides are symbols
+    # as views they would have strides that depend on a map's sides, which torch.compile cannot order
     return [as_map(part, shape).contiguous() for part, shape in zip(parts, grid.shapes, strict=True)]
 
 

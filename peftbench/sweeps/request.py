@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,8 +46,11 @@ class TableRequest:
     command: str
 
 
-def read_request(argv: Sequence[str]) -> TableRequest:
-    """Compose the table and every run it wants; raises UserError for any mistake in the line or the table."""
+def read_request(argv: Sequence[str], adapt: Callable[[TableSpec], TableSpec] = lambda spec: spec) -> TableRequest:
+    """Compose the table and every run it wants; raises UserError for any mistake in the line or the table.
+
+    `adapt` returns the table that is wanted of the one that the line names.
+    """
     chosen = [line.partition("=")[2] for line in argv if key_of(line) == "table"]
     if len(chosen) != 1:
         raise UserError("say which table, once: table=…; `peftbench list tables` shows those there are")
@@ -62,7 +65,7 @@ def read_request(argv: Sequence[str]) -> TableRequest:
         settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, list(_OF_SWEEP)), resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"table={chosen[0]}: {str(error).splitlines()[0]}") from error
-    spec = read_spec(chosen[0], settings["table"], settings["seeds"], settings["evaluation"])
+    spec = adapt(read_spec(chosen[0], settings["table"], settings["seeds"], settings["evaluation"]))
     for key, choices in (("on_error", ON_ERROR), ("stale", STALE)):
         if settings[key] not in choices:
             raise UserError(f"{key}={settings[key]} is unknown: choose from {', '.join(choices)}")

@@ -1,0 +1,122 @@
+"""`peftbench recommend`: which method for a file of one's own, found by training within limits."""
+
+import argparse
+import re
+from pathlib import Path
+
+from peftbench.advice.advise import Advice
+from peftbench.advice.limits import Limits
+from peftbench.advice.plain import plain_advice
+from peftbench.advice.terminal import to_terminal
+from peftbench.arguments import Parser
+from peftbench.assets.cache import file_digest
+from peftbench.commands.limit_options import latency_ratio, mebibytes, percent
+from peftbench.config.quoting import in_quotes, quote_free_text
+from peftbench.errors import INTERRUPTED, UserError
+from peftbench.files import write_json
+from peftbench.interruption import interrupt_on_sigterm
+from peftbench.recommend.recommend import Course, Question, recommend
+from peftbench.recommend.sentence import headline
+from peftbench.sweeps.request import key_of, merge, read_request
+from peftbench.tables.export.formats import write_table
+from peftbench.terminal import console, format_duration, print_table
+
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)")
+_EPILOG = """
+how
+  A fifth of the rows is kept for choosing, a fifth for the scores shown: the same rows each time. Every method is
+  trained for a quarter of its training, the better half for a half of it, and up to four in full, on several seeds.
+  Whatever is trained already is not trained again: the same command goes on where it was stopped.
+
+settings, as for `peftbench sweep`
+  model=bert_base seeds=5  task.splits.test=FILE  'task.metrics=[pearson,spearman]' for labels that are scores
+  table=recommend          the candidates: conf/table/recommend.yaml, or a table of your own
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's argument parser."""
+    parser = Parser(
+        prog="peftbench recommend",
+        description="Train methods and sizes on your own file, within limits, and say which to take.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="CSV, TSV or JSONL, with a header or keys")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of all runs")
+    parser.add_argument("--text", required=True, action="append", metavar="COLUMN", help="once, or twice for pairs")
+    parser.add_argument("--label", required=True, metavar="COLUMN")
+    parser.add_argument("--max-latency", metavar="RATIO", help="at batch 1, over the bare backbone's, e.g. 1.05")
+    parser.add_argument("--max-memory", metavar="SIZE", help="of training, and of all weights, e.g. 2G or 900M")
+    parser.add_argument("--max-share", metavar="PERCENT", help="of the backbone's parameters, e.g. 1")
+    parser.add_argument("--budget", metavar="TIME", help="for all runs, e.g. 30m or 4h (default: what it takes)")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Train, compare and print the answer; returns 0, or 130 where it was interrupted.
+
+    Raises UserError for a mistake in the line or the data, limits that no method keeps to, and too short a budget.
+    """
+    arguments = build_parser().parse_intermixed_args(argv)
+    limits = Limits(
+        memory=mebibytes("--max-memory", arguments.max_memory),
+        latency=latency_ratio("--max-latency", arguments.max_latency),
+        share=percent("--max-share", arguments.max_share),
+    )
+    question = Question(_lines(arguments), limits, _seconds(arguments.budget))
+    interrupt_on_sigterm()
+    try:
+        outcome, course = recommend(question)
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; the same command goes on")
+        return INTERRUPTED
+    advice = [Advice("Which method for this file?", outcome.answer, notes=_notes(course))]
+    print_table("", to_terminal(advice, limits))
+    console.print(f"\nTake {headline(outcome.answer)}", style="bold")
+    folder = _folder(question.lines)
+    write_table(outcome.table, folder)
+    write_json(folder / "recommendation.json", {"headline": headline(outcome.answer), **plain_advice(advice, limits)})
+    console.print(f"table, plots, page and recommendation.json: {folder}/")
+    return 0
+
+
+def _lines(arguments: argparse.Namespace) -> list[str]:
+    """Return the settings that make the table of all candidates; raises UserError for a file that is not there."""
+    file = Path(arguments.file).expanduser()
+    if not file.is_file():
+        raise UserError(f"{arguments.file}: {'this is a folder, not a file' if file.is_dir() else 'no such file'}")
+    if len(arguments.text) > 2:
+        raise UserError(f"--text {' --text '.join(arguments.text)}: a text is one column, or a pair of two")
+    name = re.sub(r"[^\w-]+", "-", file.stem).strip("-")[:40]
+    chosen = [] if any(key_of(line) == "table" for line in arguments.settings) else ["table=recommend"]
+    of_file = [
+        f"experiment=recommend-{name}-{file_digest(file)[:8]}",  # a file that was changed is another one
+        "task=text_file",
+        f"task.splits.train={in_quotes(str(file.absolute()))}",
+        "task.splits.validation=0.2",
+        "task.splits.test=0.2",
+        f"task.text=[{','.join(map(in_quotes, arguments.text))}]",
+        f"task.label={in_quotes(arguments.label)}",
+    ]
+    return quote_free_text(merge(chosen, of_file, arguments.settings))
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    found = _DURATION.fullmatch(text.strip())
+    if found is None or float(found[1]) == 0:
+        raise UserError(f"--budget {text} must be a time with its unit, such as 30m or 4h")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _notes(course: Course) -> list[str]:
+    spent = f"all runs took {format_duration(course.seconds)}"
+    return [spent, *(f"out: {label}: {reason}" for label, reason in course.left_out.items())]
+
+
+def _folder(lines: list[str]) -> Path:
+    config = read_request(lines).config
+    return Path(config.output_dir) / config.experiment / "tables" / "recommend"

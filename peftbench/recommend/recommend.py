@@ -1,0 +1,165 @@
+"""From a user's data and limits to one answer: stages that halve the candidates, and a comparison of the finalists."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from peftbench.advice.limits import Limits
+from peftbench.config.schema import resolve
+from peftbench.errors import UserError
+from peftbench.recommend.halving import Cost, Stage, finalists, first_stage, second_stage
+from peftbench.recommend.stages import Outcome, run_stage
+from peftbench.sweeps.request import TableRequest, read_request
+from peftbench.terminal import console, format_duration
+
+FEWEST_ROWS = 50
+# of the run that shows how fast this machine is, before a budget is divided
+_TRIAL_STEPS = 16
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    Attributes:
+        lines: settings that make the table of all candidates. limits: what an answer must keep to.
+        budget: seconds for all runs, those of earlier calls among them; None is no end.
+    """
+
+    lines: list[str]
+    limits: Limits = Limits()
+    budget: float | None = None
+
+
+@dataclass
+class Course:
+    """How a recommendation went: seconds that all runs took, and why candidates fell out, by their labels."""
+
+    seconds: float = 0.0
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def add(self, outcome: Outcome) -> None:
+        """Take in a stage."""
+        self.seconds += outcome.seconds
+        self.left_out |= outcome.failed
+        self.left_out |= {label: "; ".join(over.values()) for label, over in outcome.answer.over.items()}
+        self.left_out |= {label: f"not measured: {', '.join(keys)}" for label, keys in outcome.answer.lacking.items()}
+
+
+def recommend(question: Question) -> tuple[Outcome, Course]:
+    """Run the stages; what is trained already is not trained again, so an interrupted call goes on.
+
+    Returns the comparison of the finalists, on test where there is one, and how it came to them.
+
+    Raises UserError for data that cannot be learned from, limits that no candidate keeps to, and a budget that allows
+    not even one run.
+    """
+    request = read_request(question.lines)
+    rows = _check_data(request)
+    total = _total_steps(request, rows)
+    course = Course()
+    labels = _within_share(request, question.limits, course)
+    budget = question.budget or math.inf
+    costs = dict.fromkeys(labels, Cost(1.0, 0.0))
+    if question.budget is not None:
+        costs = _tried(question, labels, total, course)
+        dearest = min(costs.values(), key=lambda cost: cost.of(1)).of(1)
+        if dearest > budget:
+            raise UserError(
+                f"--budget {format_duration(budget)} allows not even one run: the shortest takes about"
+                f" {format_duration(dearest)} here"
+            )
+    stage: Stage | None = first_stage(costs, budget)
+    assert stage is not None
+    course.left_out |= dict.fromkeys(labels[len(stage.labels) :], "no time for it within the budget")
+    number, ranked = 1, stage.labels
+    while stage is not None and len(stage.labels) > 1:
+        steps = {label: max(1, round(stage.fraction * total[label])) for label in stage.labels}
+        head = f"stage {number}: {len(stage.labels)} candidates, {stage.fraction:.0%} of their training"
+        console.print(f"\n{head}", style="bold")
+        outcome = run_stage(question.lines, stage.labels, request.spec.seeds[:1], question.limits, steps, total)
+        course.add(outcome)
+        ranked, costs = outcome.ranked, outcome.costs
+        _check_some_left(ranked, course, question.limits)
+        stage = second_stage(ranked, stage, costs, budget) if number == 1 else None
+        number += 1
+    last = finalists(ranked, costs, budget - course.seconds)
+    return _finals(question, request.spec.seeds, last, costs, course), course
+
+
+def _finals(
+    question: Question, seeds: Sequence[int], labels: Sequence[str], costs: Mapping[str, Cost], course: Course
+) -> Outcome:
+    """Train the finalists in full, seed after seed, for as long as the budget has room for another."""
+    a_seed = sum(costs[label].of(1) for label in labels)
+    before = course.seconds
+    for count in range(1, len(seeds) + 1):
+        shown = f"{count} of {len(seeds)} seeds" if len(seeds) > 1 else "1 seed"
+        console.print(f"\nin full: {', '.join(labels)}; {shown}", style="bold")
+        outcome = run_stage(question.lines, labels, seeds[:count], question.limits)
+        spent = before + outcome.seconds
+        if question.budget is not None and spent + max(a_seed, outcome.seconds / count) > question.budget:
+            break
+    course.add(outcome)
+    _check_some_left(outcome.ranked, course, question.limits)
+    return outcome
+
+
+def _tried(question: Question, labels: Sequence[str], total: Mapping[str, int], course: Course) -> dict[str, Cost]:
+    """Return what the candidates will cost, from a few steps of the first one."""
+    steps = {labels[0]: min(_TRIAL_STEPS, total[labels[0]])}
+    console.print("\nhow fast is this machine?", style="bold")
+    outcome = run_stage(question.lines, labels[:1], [0], Limits(), steps, total)
+    course.add(outcome)
+    (cost,) = outcome.costs.values()
+    return {label: Cost(cost.training / total[labels[0]] * total[label], cost.fixed) for label in labels}
+
+
+def _check_data(request: TableRequest) -> int:
+    """Return the number of training rows; UserError where there is too little to learn or to compare."""
+    from peftbench.tasks.kinds import load_task
+
+    task = load_task(request.config.task)
+    rows = sum(len(split) for split in task.splits.values())
+    if rows < FEWEST_ROWS:
+        raise UserError(
+            f"{task.source} has {rows} rows: no method can be told from another on fewer than {FEWEST_ROWS}"
+        )
+    return len(task.splits["train"])
+
+
+def _total_steps(request: TableRequest, rows: int) -> dict[str, int]:
+    """Return the steps of each candidate's full training."""
+    steps = {}
+    for run in request.planned:
+        trainer: Mapping[str, Any] = run.config["trainer"]
+        an_epoch = math.ceil(math.ceil(rows / trainer["batch_size"]) / trainer["accumulate"])
+        steps[run.label] = min(an_epoch * trainer["epochs"], trainer["max_steps"] or math.inf)
+    return {label: int(count) for label, count in steps.items()}
+
+
+def _within_share(request: TableRequest, limits: Limits, course: Course) -> list[str]:
+    """Return the candidates whose share keeps to the limit, by their numbers alone."""
+    from peftbench.runs.counts import count_configs
+
+    labels = [row.label for row in request.spec.rows]
+    if limits.share is None:
+        return labels
+    configs = {run.label: run.config for run in request.planned}
+    counts = count_configs([resolve(configs[label]) for label in labels])
+    shares = {label: 100 * count["share_method"] for label, count in zip(labels, counts, strict=True)}
+    fitting = [label for label in labels if shares[label] <= limits.share]
+    course.left_out |= {
+        label: f"parameter share {share:.3g} %, over {limits.share:g}"
+        for label, share in shares.items()
+        if share > limits.share
+    }
+    _check_some_left(fitting, course, limits)
+    return fitting
+
+
+def _check_some_left(labels: Sequence[str], course: Course, limits: Limits) -> None:
+    if not labels:
+        reasons = "; ".join(f"{label}: {reason}" for label, reason in course.left_out.items())
+        raise UserError(f"no method keeps to {' and '.join(limits.by_figure) or 'what a run needs'}: {reasons}")

@@ -1,0 +1,120 @@
+"""One stage of a recommendation: its runs are trained, scored and compared within the limits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from peftbench.advice.answer import Answer, answer
+from peftbench.advice.comparison import OWN
+from peftbench.advice.limits import Limits
+from peftbench.advice.shipped import to_comparison
+from peftbench.errors import PeftbenchError, UserError
+from peftbench.recommend.halving import Cost
+from peftbench.runs.result import SECTIONS
+from peftbench.sweeps.evaluate import evaluate_rows
+from peftbench.sweeps.measure import measure_rows
+from peftbench.sweeps.request import read_request
+from peftbench.sweeps.train import train_missing
+from peftbench.tables.build import build_table
+from peftbench.tables.collect import Found, collect
+from peftbench.tables.spec import EvaluationSpec, TableSpec
+from peftbench.tables.table import Table
+
+_LATENCY = ("latency", "latency_merged")
+# measuring is for the end, when nothing else runs
+_UNMEASURED = [f"measure.{section}=false" for section in SECTIONS]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage came to.
+
+    Attributes:
+        table: of its runs. answer: read off it, within the limits.
+        costs: by candidate, projected from its run. seconds: what all its runs took.
+        failed: by candidate, why it has no score.
+    """
+
+    table: Table
+    answer: Answer
+    costs: dict[str, Cost]
+    seconds: float
+    failed: dict[str, str]
+
+    @property
+    def ranked(self) -> list[str]:
+        """The candidates within the limits, the highest score first."""
+        primary = self.answer.comparison.primary
+        scores = {one.label: one.cells[primary].value for one in self.answer.within if primary in one.cells}
+        known = {label: score for label, score in scores.items() if score is not None}
+        return sorted(known, key=lambda label: -known[label])
+
+
+def run_stage(
+    lines: Sequence[str],
+    labels: Sequence[str],
+    seeds: Sequence[int],
+    limits: Limits,
+    steps: Mapping[str, int] | None = None,
+    total: Mapping[str, int] | None = None,
+) -> Outcome:
+    """Train what a stage lacks, and compare its candidates.
+
+    Args:
+        lines: what makes the table of all candidates.
+        labels: those of this stage. seeds: of each.
+        limits: a candidate over one of them is out.
+        steps: of each candidate's training; None is all of it, scored on the table's split and measured.
+        total: steps of each candidate's full training.
+
+    Raises UserError or PeftbenchError where no run finished.
+    """
+    request = read_request(lines, partial(_part, labels=labels, seeds=seeds, steps=steps, latency=limits.latency))
+    mistakes: dict[Path, str] = {}
+    train_missing(request.planned, request.hydra, request.stale, mistakes, more=lambda run: _UNMEASURED)
+    if steps is None:
+        evaluate_rows(request)
+    if steps is None or limits.latency is not None:
+        measure_rows(request)
+    found = collect(request.planned, mistakes=mistakes)
+    failed = {run.planned.label: run.reason or run.status for run in found if not run.used}
+    if not any(run.used for run in found):
+        raise (UserError if mistakes else PeftbenchError)(f"no run finished: {next(iter(failed.values()))}")
+    table = build_table(request.spec, found, request.command)
+    comparison = to_comparison(table, found, OWN)
+    fractions = {label: (steps[label] / total[label] if steps and total else 1.0) for label in labels}
+    return Outcome(
+        table=table,
+        answer=answer(comparison, limits),
+        costs={run.planned.label: _cost(run, fractions[run.planned.label]) for run in found if run.used},
+        seconds=sum(run.result.time.total for run in found if run.result and run.result.time),
+        failed=failed,
+    )
+
+
+def _part(
+    spec: TableSpec,
+    labels: Sequence[str],
+    seeds: Sequence[int],
+    steps: Mapping[str, int] | None,
+    latency: float | None,
+) -> TableSpec:
+    """Return the table of some candidates and seeds; one that is not trained in full is judged on validation."""
+    rows = [row for row in spec.rows if row.label in labels]
+    spec = replace(spec, rows=rows, seeds=list(seeds), baseline=rows[0].label, claims=[])
+    if steps is None:
+        return spec
+    shortened = [
+        replace(row, overrides=[*row.overrides, f"trainer.max_steps={steps[row.label]}"], evaluation={}) for row in rows
+    ]
+    columns = [key for key in spec.columns if key not in _LATENCY]
+    columns += _LATENCY if latency is not None else ()
+    return replace(spec, rows=shortened, columns=columns, evaluation=EvaluationSpec())
+
+
+def _cost(run: Found, fraction: float) -> Cost:
+    time = run.result.time if run.result else None
+    if time is None:
+        return Cost(0.0, 0.0)
+    return Cost(time.train / fraction, max(0.0, time.total - time.train))

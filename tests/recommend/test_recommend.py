@@ -1,0 +1,99 @@
+"""`peftbench recommend` on a file with a planted winner, and on files that nothing can be learned from."""
+
+import json
+
+import pytest
+
+from peftbench.cli import main
+from peftbench.runs.find import find_runs
+
+CANDIDATES = """
+title: Candidates
+base: [model=local, model.path={model}, task.max_length=32, trainer.batch_size=8, trainer.epochs=4,
+       trainer.precision=fp32, device=cpu, threads=1, measure.seconds=0.02,
+       "measure.batches=[1]", "measure.lengths=[8]"]
+seeds: 2
+evaluation: {{split: test}}
+baseline: learns
+columns: [share, accuracy, difference, latency, memory]
+rows:
+  - {{label: learns nothing, overrides: [method=head, trainer.lr=1e-9]}}
+  - {{label: learns, overrides: [method=full, trainer.lr=3e-3]}}
+  - {{label: nor this, overrides: [method=adapter, method.bottleneck=2, trainer.lr=1e-9]}}
+"""
+
+
+@pytest.fixture
+def recommend(tmp_path, tiny_model_dir, monkeypatch):
+    """A function that runs the command on a file of the lines given; `.outputs` is where records go."""
+    (tmp_path / "conf" / "table").mkdir(parents=True)
+    (tmp_path / "conf" / "table" / "few.yaml").write_text(CANDIDATES.format(model=tiny_model_dir))
+    monkeypatch.chdir(tmp_path)
+
+    def run(rows, *options, text="The Text", label="is it, so?"):
+        file = tmp_path / "my opinions.csv"
+        file.write_text("\n".join(['The Text,"is it, so?"', *rows]) + "\n")
+        settings = ["table=few", f"hydra.searchpath=[file://{tmp_path / 'conf'}]"]
+        return main(["recommend", str(file), "--text", text, "--label", label, *settings, *options])
+
+    run.outputs = tmp_path / "outputs"
+    return run
+
+
+def opinions(count, labels=("yes", "no")):
+    words = {"yes": "good fine", "no": "bad dull"}
+    said = [labels[number % len(labels)] for number in range(count)]
+    return [f"the film {number} was {words[label]},{label}" for number, label in enumerate(said)]
+
+
+@pytest.mark.long
+def test_the_planted_winner_is_recommended_and_nothing_is_trained_twice(recommend, capsys):
+    assert recommend(opinions(240)) == 0
+    shown = capsys.readouterr().out
+    assert "stage 1: 3 candidates, 25% of their training" in shown
+    assert "Take learns: accuracy" in shown or "Take any of these 2: learns" in shown
+    folder = next(recommend.outputs.glob("recommend-my-opinions-*/tables/recommend"))
+    said = json.loads((folder / "recommendation.json").read_text())
+    assert said["questions"][0]["answer"] == "learns" and "method=full" in said["questions"][0]["command"]
+    assert {"table.html", "table.md", "table.csv"} <= {path.name for path in folder.iterdir()}
+    runs = find_runs(recommend.outputs)
+    assert len(runs) == 3 + 2 * 2
+    before = {run.id: run.result.finished for run in runs}
+    assert recommend(opinions(240)) == 0
+    assert {run.id: run.result.finished for run in find_runs(recommend.outputs)} == before
+    assert recommend(opinions(240), "--max-share", "50", "--budget", "100h") == 0
+    shown = capsys.readouterr().out
+    assert (
+        "out: learns: parameter share 100 %, over 50" in shown and "Take learns:" not in shown.rpartition("limits:")[2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (opinions(49), [], "has 49 rows: no method can be told from another on fewer than 50"),
+        (opinions(60, ["yes"]), [], "every label is 'yes'"),
+        (opinions(60), ["--budget", "soon"], "--budget soon must be a time with its unit, such as 30m or 4h"),
+        (opinions(60), ["--budget", "0.01s"], "allows not even one run: the shortest takes about"),
+        (opinions(60), ["--max-share", "-1"], "--max-share -1 must be percent"),
+        (opinions(60), ["--max-memory", "1M"], "no method keeps to memory and weights: learns nothing: "),
+        (opinions(60), ["--text", "a", "--text", "b"], "a text is one column, or a pair of two"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(recommend, capsys, rows, options, message):
+    assert recommend(rows, *options) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error and len(error.splitlines()) == 1
+
+
+def test_a_column_that_is_not_there_is_named(recommend, capsys):
+    assert recommend(opinions(60), label="Label") == 2
+    error = capsys.readouterr().err
+    assert "Label" in error and "is it, so?" in error and len(error.splitlines()) == 1
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path, capsys):
+    assert main(["recommend", str(tmp_path), "--text", "a", "--label", "b"]) == 2
+    assert "this is a folder, not a file" in capsys.readouterr().err
+    assert main(["recommend", str(tmp_path / "no.csv"), "--text", "a", "--label", "b"]) == 2
+    assert "no.csv: no such file" in capsys.readouterr().err
