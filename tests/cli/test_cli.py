@@ -25,6 +25,7 @@ COMMANDS = [
     "params",
     "runs",
     "advise",
+    "recommend",
     "list",
 ]
 
@@ -71,8 +72,8 @@ def test_version(capsys: pytest.CaptureFixture) -> None:
         (
             ["xyzzy"],
             2,
-            "peftbench: no command 'xyzzy'. Choose from: advise, evaluate, export, import, list, params, predict, runs,"
-            " serve, sweep, table, train.",
+            "peftbench: no command 'xyzzy'. Choose from: advise, evaluate, export, import, list, params, predict,"
+            " recommend, runs, serve, sweep, table, train.",
         ),
         (["list", "task"], 2, "peftbench: no list of 'task'. Did you mean tasks or tables?"),
         (["train", "method=lroa"], 2, "peftbench: method=lroa: there is no such method. Did you mean lora"),
