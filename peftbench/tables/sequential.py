@@ -1,0 +1,85 @@
+"""Adding seeds until a table is decided: looking at it again and again, and erring no more often than with one look.
+
+Each look may err in its own part of α (alpha-spending: Lan & DeMets 1983, linear in the seeds as Kim & DeMets 1987 with
+ρ = 1): a look behind s of at most S seeds in α (s − s of the look before) / S of the cases, for all comparisons made at
+it together. By the union bound all looks together err in at most α, whatever they have in common, whichever rows get
+more seeds, and wherever one stops. Looks come behind 3 seeds, and each next one behind half as many again.
+
+Compared are the rows with the baseline and with the highest row. What is told at a look stays told. A row gets more
+seeds as long as one of its comparisons is open. Nothing but the scores decides, so that stopping and going on another
+day gives what one sitting gives.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from peftbench.tables.table import Pair
+
+FIRST_LOOK = 3
+_GROWTH = 1.5
+
+
+@dataclass(frozen=True)
+class Course:
+    """How far a table has come.
+
+    Attributes:
+        seeds: how many each row is to have now; a row that lacks some of them is waited for.
+        pairs: every comparison as it was told, or else as it was seen last.
+        open: those that are to be told yet. looks: how many there were.
+        ended: whether all are told, or the last look has been.
+    """
+
+    seeds: dict[str, int]
+    pairs: list[Pair]
+    open: list[Pair]
+    looks: int
+    ended: bool
+
+
+def looks(most: int) -> list[int]:
+    """Return how many seeds there are at each look, up to `most`, which is 2 or more."""
+    numbers = [min(FIRST_LOOK, most)]
+    while numbers[-1] < most:
+        numbers.append(min(most, ceil(_GROWTH * numbers[-1])))
+    return numbers
+
+
+def follow(
+    available: Mapping[str, int],
+    score: Callable[[str, int], float],
+    compare: Callable[[Mapping[str, int], float], Sequence[Pair]],
+    told: Callable[[Pair], bool],
+    baseline: str,
+    most: int,
+    alpha: float = 0.05,
+) -> Course:
+    """Return how far a table has come with the seeds there are.
+
+    Args:
+        available: seeds by row, counted from the first on without a gap.
+        score: of a row over its first seeds.
+        compare: every two of the rows given, over as many of their first seeds as it says, all together erring in at
+            most the share given. told: whether a comparison is decided.
+        baseline: the row that all are compared with. most: seeds a row may get.
+    """
+    seeds: dict[str, int] = {}
+    pairs: dict[frozenset[str], Pair] = {}
+    active, before = list(available), 0
+    still_open: list[Pair] = []
+    for number, count in enumerate(looks(most)):
+        seeds |= dict.fromkeys(active, count)
+        if any(available[row] < count for row in active):
+            return Course(seeds, list(pairs.values()), still_open, number, False)
+        for pair in compare(dict.fromkeys(active, count), alpha * (count - before) / most):
+            key = frozenset((pair.row, pair.other))
+            if key not in pairs or not told(pairs[key]):
+                pairs[key] = pair
+        best = max(available, key=lambda row: score(row, seeds[row]))
+        still_open = [pair for key, pair in pairs.items() if not told(pair) and not key.isdisjoint((baseline, best))]
+        active = [row for row in available if any(row in (pair.row, pair.other) for pair in still_open)]
+        before = count
+        if not still_open:
+            break
+    return Course(seeds, list(pairs.values()), still_open, number + 1, True)
