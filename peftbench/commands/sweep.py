@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from peftbench.arguments import Parser
-from peftbench.commands.table import show
+from peftbench.commands.table import show, show_spread
 from peftbench.config.quoting import quote_free_text
 from peftbench.errors import INTERRUPTED, UserError
 from peftbench.interruption import interrupt_on_sigterm
@@ -17,6 +17,7 @@ from peftbench.search.request import is_search
 from peftbench.sweeps.evaluate import evaluate_rows
 from peftbench.sweeps.measure import is_local, measure_rows, needed_sections
 from peftbench.sweeps.request import TableRequest, key_of, read_request
+from peftbench.sweeps.spread import varied_runs
 from peftbench.sweeps.train import exit_code, train_missing
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Found, collect
@@ -32,6 +33,7 @@ a table
                            a row may ask for dropped layers (evaluation: {dropped_layers: 3}); what is lacking is scored
   on_error=stop            start nothing further once a run has failed (default: continue)
   stale=rerun              train runs of other code again; stale=use takes them as they are (default: leave)
+  explain_spread=true      also train what tells initialisation, order of batches and dropout apart
   hydra/launcher=joblib    several runs at a time; slurm and ray for a cluster
 
 The table, its plots and one page with everything are written to OUTPUT_DIR/EXPERIMENT/tables/TABLE/.
@@ -74,7 +76,7 @@ def main(argv: list[str]) -> int:
     code = 0
     mistakes: dict[Path, str] = {}
     try:
-        _train(request, mistakes)
+        _train(request, settings, mistakes)
         code = evaluate_rows(request)
         code = measure_rows(request) or code
     except KeyboardInterrupt:
@@ -82,6 +84,8 @@ def main(argv: list[str]) -> int:
     found = collect(request.planned, request.stale == "use", mistakes)
     table = build_table(request.spec, found, request.command)
     show(table)
+    if request.explain_spread:
+        show_spread(settings, request, found)
     folder = Path(request.config.output_dir) / request.config.experiment / "tables" / request.spec.name
     files = write_table(table, folder)
     console.print(f"\ntable, plots and page: {folder}/")
@@ -90,12 +94,14 @@ def main(argv: list[str]) -> int:
     return code or exit_code(found, mistakes)
 
 
-def _train(request: TableRequest, mistakes: dict[Path, str]) -> None:
+def _train(request: TableRequest, settings: list[str], mistakes: dict[Path, str]) -> None:
     """Train what is missing, first the runs that others need."""
     prepared = {row.label for row in request.spec.prepare}
     for first in (True, False):
         planned = [run for run in request.planned if (run.label in prepared) == first]
         more = partial(_measured_at_once, request)
+        if not first and request.explain_spread:
+            planned += [run for runs in varied_runs(settings).values() for run in runs]
         if not train_missing(planned, request.hydra, request.stale, mistakes, more, request.on_error == "stop"):
             return
 

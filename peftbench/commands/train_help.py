@@ -44,7 +44,9 @@ def print_help(overrides: Sequence[str]) -> None:
     console.print("choose with group=option", style="bold")
     print_table(_table((group, ", ".join(names)) for group, names in options.items()))
     general = read_meanings("", CONFIG_NAME)
-    _print_settings("settings of every run", config, {k: v for k, v in general.items() if "." not in k})
+    _print_settings(
+        "settings of every run", config, {k: v for k, v in general.items() if k.split(".")[0] not in GROUPS}
+    )
     for group in GROUPS:
         meanings = {f"{group}.{key}": meaning for key, meaning in read_meanings(group, chosen[group]).items()}
         shared = {key: meaning for key, meaning in general.items() if key.startswith(f"{group}.")}

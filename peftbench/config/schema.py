@@ -6,7 +6,7 @@ be somebody else's, goes the same way, but nothing in it is resolved. Importing 
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -95,6 +95,24 @@ class MeasureConfig:
 
 
 @dataclass
+class SeedsConfig:
+    """Seeds of one source of chance each; None follows the run's seed."""
+
+    init: int | None = None
+    order: int | None = None
+    dropout: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, seed in vars(self).items():
+            check_seed(f"seed_of.{name}", seed or 0)
+
+    @property
+    def given(self) -> dict[str, int]:
+        """Those that do not follow the run's seed."""
+        return {name: seed for name, seed in vars(self).items() if seed is not None}
+
+
+@dataclass
 class RunConfig:
     """Everything one run needs, checked. `method` is the config dataclass of the method `method_name`."""
 
@@ -111,6 +129,7 @@ class RunConfig:
     experiment: str
     output_dir: str
     force: bool
+    seed_of: SeedsConfig = field(default_factory=SeedsConfig)
 
     def __post_init__(self) -> None:
         check_seed("seed", self.seed)
@@ -121,6 +140,10 @@ class RunConfig:
                 raise UserError(f"experiment={self.experiment!r} is a folder's name: it takes no {letter!r}")
         if self.experiment in ("", ".", ".."):
             raise UserError(f"experiment={self.experiment!r} is no folder's name")
+
+    def seed_for(self, source: str) -> int:
+        """Return the seed of a source of chance: init, order or dropout."""
+        return self.seed_of.given.get(source, self.seed)
 
     def plain(self) -> dict[str, Any]:
         """Return the whole config as plain data, the method's name among its settings."""
@@ -150,7 +173,7 @@ def resolve(composed: DictConfig | Mapping[str, Any]) -> RunConfig:
     for key in raw:
         if key not in known:
             raise UserError(f"there is no setting {key!r}. {nearest(key, known)}")
-    for key in known:
+    for key in known - {"seed_of"}:  # which older records have not
         if key not in raw:
             raise UserError(f"the config lacks {key!r}")
     groups = {
@@ -168,6 +191,7 @@ def resolve(composed: DictConfig | Mapping[str, Any]) -> RunConfig:
         trainer=fill(TrainerConfig, groups["trainer"], "trainer"),
         logger=fill(LoggerConfig, groups["logger"], "logger"),
         measure=fill(MeasureConfig, groups["measure"], "measure"),
+        seed_of=fill(SeedsConfig, as_group(raw.get("seed_of", {}), "seed_of"), "seed_of"),
         **{
             key: typed(RunConfig, key, raw[key], key)
             for key in ("seed", "device", "threads", "experiment", "output_dir", "force")

@@ -61,6 +61,8 @@ def fingerprint(config: Mapping[str, Any]) -> str:
         "trainer": trainer,
         "seed": config["seed"],
     }
+    if separate := {key: seed for key, seed in (config.get("seed_of") or {}).items() if seed is not None}:
+        counted["seed_of"] = separate
     if imported := config.get("imported"):  # not trained here: what it holds is what it is
         counted["imported"] = imported["digest"]
     text = json.dumps(plain(counted), sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -86,7 +86,7 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
     check_interrupted()
     folder = fetch(config.model)
     weights = weights_digest(folder)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.seed_for("init"))
     kind = method_class(config.method_name)
     loaded = _backbone(folder, weights, config.model.dropout, kind.masked_lm)
     task.check_model(loaded.sites, config.model.name)
@@ -103,6 +103,8 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
             "trainer.cache_frozen=true keeps what the frozen layers give, and task.augment changes the images in every"
             " epoch: leave one of them out, such as with task.augment=[]"
         )
+    if config.seed_of.given:  # whatever has been drawn so far
+        torch.manual_seed(config.seed_for("dropout"))
     return Prepared(
         device=device,
         task=task,

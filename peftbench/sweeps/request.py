@@ -21,7 +21,7 @@ from peftbench.tables.collect import PlannedRun
 from peftbench.tables.spec import RowSpec, TableSpec, read_spec
 
 # settings of a sweep itself; all others are the runs'
-_OF_SWEEP = ("table", "seeds", "evaluation", "on_error", "stale")
+_OF_SWEEP = ("table", "seeds", "evaluation", "on_error", "stale", "explain_spread")
 # how a row names the run of a prepared one, and what Hydra reads without quotes
 _RUN, _PLAIN = re.compile(r"\brun\(([^()]*)\)"), re.compile(r"[\w./+-]+", re.ASCII)
 ON_ERROR, STALE = ("continue", "stop"), ("leave", "use", "rerun")
@@ -33,7 +33,8 @@ class TableRequest:
 
     Attributes:
         spec: the table. planned: its runs, those that others need last.
-        on_error, stale: see conf/sweep.yaml. hydra: the overrides for Hydra itself, its launcher among them.
+        on_error, stale, explain_spread: see conf/sweep.yaml.
+        hydra: the overrides for Hydra itself, its launcher among them.
         config: of the first row, with the settings that all runs share. command: the line to type for it.
     """
 
@@ -41,6 +42,7 @@ class TableRequest:
     planned: list[PlannedRun]
     on_error: str
     stale: str
+    explain_spread: bool
     hydra: list[str]
     config: RunConfig
     command: str
@@ -69,6 +71,8 @@ def read_request(argv: Sequence[str], adapt: Callable[[TableSpec], TableSpec] = 
     for key, choices in (("on_error", ON_ERROR), ("stale", STALE)):
         if settings[key] not in choices:
             raise UserError(f"{key}={settings[key]} is unknown: choose from {', '.join(choices)}")
+    if not isinstance(settings["explain_spread"], bool):
+        raise UserError(f"explain_spread={settings['explain_spread']} must be true or false")
     given = [line for line in argv if not _is_of(line, _OF_SWEEP) and not _is_hydra(line)]
     if any(key_of(line) == "seed" for line in given):
         raise UserError("a table's runs have several seeds: say seeds=3, or seeds=[0,1,2], instead of seed=…")
@@ -82,6 +86,7 @@ def read_request(argv: Sequence[str], adapt: Callable[[TableSpec], TableSpec] = 
         planned=[*shown, *prepared],
         on_error=settings["on_error"],
         stale=settings["stale"],
+        explain_spread=settings["explain_spread"],
         hydra=[line for line in argv if _is_hydra(line)],
         config=configs[0],
         command=f"peftbench sweep {shlex.join(line for line in argv if not _is_of(line, ('stale', 'on_error')))}",

@@ -77,6 +77,7 @@ def fit(
     redraw: Callable[[np.random.Generator | None], None] = lambda random: None,
     penalty: Callable[[], torch.Tensor | None] = lambda: None,
     statistics: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    dropout_seed: int | None = None,
 ) -> Fitted:
     """Train `trained` and leave the last epoch's values in it; where nothing is to train, nothing is done.
 
@@ -96,6 +97,7 @@ def fit(
         redraw: called before each batch, in every process with the same random numbers, for what the model draws anew
             for a batch as a whole; with None behind an epoch's last.
         statistics: what the model gathers while it trains, by name, which the checkpoint keeps as well.
+        dropout_seed: of the processes beside the first; by default `seed`.
         penalty: called once a step, returns what is added to the loss, None for nothing; the loss told is without it.
 
     Raises NonFiniteError at a NaN or infinite loss or weight, KeyboardInterrupt between two steps where a signal has
@@ -127,7 +129,7 @@ def fit(
         if fitted.steps == steps or _out_of_patience(fitted, config.patience):
             break
         model.train()
-        workers.seed(seed, epoch)
+        workers.seed(seed if dropout_seed is None else dropout_seed, epoch)
         losses = _Losses(steps, epoch, observers)
         started = time.perf_counter()
         order = data.shuffled(config.batch_size, seed, epoch)

@@ -8,7 +8,7 @@ from peftbench.config.compose import compose
 from peftbench.methods import METHODS
 
 # settings of a run that are typed; of models and tasks those that are the same in each of them
-GROUPS = ("method", "trainer", "measure", "logger")
+GROUPS = ("method", "trainer", "measure", "logger", "seed_of")
 
 
 @pytest.mark.parametrize(
