@@ -1,0 +1,1 @@
+"""Other people's evidence: read from their files, judged by the statistics of our own tables."""

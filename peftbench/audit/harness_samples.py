@@ -1,0 +1,157 @@
+"""Samples of lm-evaluation-harness: `samples_TASK_DATE.jsonl`, one file a model, task and run (`--log_samples`)."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from peftbench.audit.evidence import Evidence
+from peftbench.audit.pairing import Names, pair
+from peftbench.errors import UserError, nearest
+from peftbench.files import parse_json
+
+_FILE = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\w.+-]+)\.jsonl")
+_SEED = re.compile(r"[-_.]?seed[-_=]?(\d+)", re.IGNORECASE)
+
+
+class _Run(NamedTuple):
+    path: Path
+    system: str
+    seed: str
+    # document → (filter, metric) → score, and what the document was, as the harness hashed it
+    scores: dict[str, dict[tuple[str, str], float]]
+    hashes: dict[str, str]
+
+
+def find_samples(folder: Path) -> list[Path]:
+    """Return the files in the folder, and in folders of it, that are named as samples are."""
+    return sorted(path for path in folder.rglob("samples_*.jsonl") if _FILE.fullmatch(path.name))
+
+
+def read_harness(folder: Path, paths: Sequence[Path], task: str | None, metric: str | None) -> Evidence:
+    """Read what every model scored on every document of one task.
+
+    A model is named by the folder of its samples; a `seed0`, `seed1` … in that name is the seed, or else the
+    `random_seed` in the results file beside, or else the date.
+
+    Args:
+        folder: for errors. paths: of the samples.
+        task, metric: the first there is unless given; the metric as `acc`, or with its filter as the harness writes
+            it, `exact_match,strict-match`.
+
+    Raises UserError where there is no such task or metric, or models answered for other documents.
+    """
+    where = str(folder)
+    tasks = list(dict.fromkeys(_named(path)["task"] for path in paths))
+    task, notes = _chosen(where, "task", task, tasks)
+    runs = [_read(path) for path in paths if _named(path)["task"] == task]
+    metrics = list(dict.fromkeys(key for run in runs for scores in run.scores.values() for key in scores))
+    filters = {name for name, _ in metrics}
+    spelt = {f"{name},{of_filter}" if len(filters) > 1 else name: (of_filter, name) for of_filter, name in metrics}
+    if not spelt:
+        raise UserError(f"{where}: no sample of {task} has a number for a score")
+    metric, more = _chosen(where, "metric", metric, list(spelt))
+    _check_documents(where, runs)
+    systems, seeds, documents, values = [], [], [], []
+    for run in runs:
+        for document, scores in run.scores.items():
+            if spelt[metric] not in scores:
+                raise UserError(f"{run.path}: document {document} has no {metric}")
+            systems.append(run.system)
+            seeds.append(run.seed)
+            documents.append(document)
+            values.append(scores[spelt[metric]])
+    paired = pair(where, _names(systems), _names(seeds), _names(documents), np.array(values))
+    return Evidence(where, f"{task}, {metric}", paired, len(set(documents)), [*notes, *more])
+
+
+def _named(path: Path) -> re.Match[str]:
+    found = _FILE.fullmatch(path.name)
+    assert found is not None
+    return found
+
+
+def _chosen(where: str, what: str, given: str | None, there: list[str]) -> tuple[str, list[str]]:
+    if given is not None and given not in there:
+        raise UserError(f"{where}: there is no {what} {given!r}. {nearest(given, there)}")
+    if given is not None or len(there) == 1:
+        return given or there[0], []
+    return there[0], [f"{what} {there[0]}; --{what} chooses {' or '.join(there[1:])}"]
+
+
+def _read(path: Path) -> _Run:
+    scores: dict[str, dict[tuple[str, str], float]] = {}
+    hashes: dict[str, str] = {}
+    for number, sample in _lines(path):
+        metrics, document = sample.get("metrics"), sample.get("doc_id")
+        if not isinstance(metrics, list) or document is None:
+            raise UserError(
+                f"{path}, line {number}: it is no sample of lm-evaluation-harness: no doc_id, or no metrics"
+            )
+        of_document = scores.setdefault(str(document), {})
+        of_filter = str(sample.get("filter", "none"))
+        for metric in metrics:
+            value = sample.get(metric)
+            if isinstance(value, int | float):
+                if (of_filter, metric) in of_document:
+                    raise UserError(f"{path}, line {number}: document {document} is there twice: keep one")
+                of_document[of_filter, metric] = float(value)
+        hashes[str(document)] = str(sample.get("doc_hash", ""))
+    if not scores:
+        raise UserError(f"{path}: there is no sample in it")
+    return _Run(path, *_system(path), scores, hashes)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    sample = json.loads(line)
+                    if not isinstance(sample, dict):
+                        raise ValueError("it is no object")
+                    yield number, sample
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8: {error.reason}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}, line {number}: it is no JSON: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _system(path: Path) -> tuple[str, str]:
+    """Return the model's name and the seed."""
+    folder = path.resolve().parent.name
+    if found := _SEED.search(folder):
+        return folder.replace(found[0], "", 1).replace("__", "/"), found[1]
+    seed = _results(path.with_name(f"results_{_named(path)['date']}.json")).get("random_seed")
+    return folder.replace("__", "/"), _named(path)["date"] if seed is None else str(seed)
+
+
+def _results(path: Path) -> dict[str, Any]:
+    """Return the settings that the harness wrote beside its samples, none where it did not."""
+    try:
+        content = parse_json(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    config = content.get("config") if isinstance(content, dict) else None
+    return config if isinstance(config, dict) else {}
+
+
+def _check_documents(where: str, runs: Sequence[_Run]) -> None:
+    first = runs[0]
+    for run in runs:
+        for document in run.hashes.keys() & first.hashes.keys():
+            if run.hashes[document] != first.hashes[document]:
+                raise UserError(
+                    f"{where}: document {document} of {run.system} is not that of {first.system} (doc_hash): they were"
+                    " asked for other data"
+                )
+
+
+def _names(texts: Sequence[str]) -> Names:
+    codes = {text: code for code, text in enumerate(dict.fromkeys(texts))}
+    return Names(list(codes), np.array([codes[text] for text in texts], np.int64))

@@ -1,0 +1,187 @@
+"""Other people's files: what is read from each format, and one line for each mistake."""
+
+import numpy as np
+import pytest
+from evidences import answers, write_csv, write_harness, write_peft
+
+from peftbench.audit.read import read_evidence
+from peftbench.audit.unpaired import count_examples
+from peftbench.errors import UserError
+
+TRUTHS = {"lora": 0.8, "prefix": 0.6}
+
+
+def same(evidence, systems):
+    assert evidence.paired
+    assert list(evidence.systems) == list(systems)
+    for name, values in systems.items():
+        assert np.array_equal(evidence.systems[name].values, values)
+        assert evidence.systems[name].scores == pytest.approx(values.mean(axis=1))
+
+
+def test_a_csv_of_single_examples(tmp_path):
+    systems = answers(TRUTHS, 60)
+    path = write_csv(tmp_path / "scores.csv", systems)
+    same(read_evidence(path), systems)
+    header, *rows = path.read_text().splitlines()
+    np.random.default_rng(0).shuffle(rows)
+    path.write_text("\n".join([header, *rows]).replace(",", ";"), "utf-8-sig")
+    shuffled = read_evidence(path)
+    for name, values in systems.items():  # by their names, whatever the order
+        found = shuffled.systems[name]
+        assert found.scores[np.argsort(found.seeds)] == pytest.approx(values.mean(axis=1))
+
+
+def test_a_csv_of_means_takes_its_deviation_over_examples(tmp_path):
+    path = tmp_path / "means.csv"
+    path.write_text("system,seed,score,examples,sd\na,0,31.2,400,20\na,1,30.2,400,20\nb,0,29,400,10\n")
+    evidence = read_evidence(path)
+    assert not evidence.paired
+    assert evidence.examples == 400
+    assert evidence.systems["a"].errors == pytest.approx([1, 1])
+    assert evidence.systems["b"].errors == pytest.approx([0.5])
+
+
+def test_harness_samples_by_model_and_seed(tmp_path):
+    systems = answers(TRUTHS, 60)
+    evidence = read_evidence(write_harness(tmp_path, systems, acc_norm=1.0), metric="acc")
+    same(evidence, {f"org/{name}": values for name, values in systems.items()})
+    assert evidence.systems["org/lora"].seeds == ["0", "1", "2"]
+    assert read_evidence(tmp_path).notes == ["metric acc; --metric chooses acc_norm"]
+    assert read_evidence(tmp_path, metric="acc_norm").systems["org/lora"].scores.tolist() == [1, 1, 1]
+
+
+def test_the_seed_of_samples_stands_in_the_results_beside(tmp_path):
+    systems = answers(TRUTHS, 60, seeds=1)
+    write_harness(tmp_path, systems)
+    for folder in list(tmp_path.iterdir()):
+        (folder / "results_2025-06-19T19-15-35.123456.json").write_text('{"config": {"random_seed": 7}}')
+        folder.rename(tmp_path / folder.name.replace("-seed0", ""))
+    assert [system.seeds for system in read_evidence(tmp_path).systems.values()] == [["7"], ["7"]]
+
+
+def test_peft_results_have_the_number_of_examples_inferred(tmp_path):
+    scores = {"lora/rank32": 636 / 1319, "ia3/default": 541 / 1319}
+    write_peft(tmp_path, scores)
+    write_peft(tmp_path, {"lora/rank32": 640 / 1319}, seed=1)
+    write_peft(tmp_path, {"oft/broken": 0.1}, status="failed")
+    evidence = read_evidence(tmp_path)
+    assert evidence.examples == 1319
+    assert not evidence.paired
+    assert evidence.systems["lora/rank32"].scores == pytest.approx([636 / 1319, 640 / 1319])
+    assert evidence.systems["ia3/default"].errors == pytest.approx([(0.41 * 0.59 / 1319) ** 0.5], rel=1e-2)
+    assert any("1,319" in note for note in evidence.notes)
+    assert any("oft--broken-0.json" in note for note in evidence.notes)
+    assert read_evidence(tmp_path, examples=2638).examples == 2638
+
+
+@pytest.mark.parametrize(
+    ("scores", "count"),
+    [
+        ([3 / 7, 1 / 7], 7),
+        ([1 / 3, 1 / 2], 6),
+        ([0.482, 0.41], None),  # rounded: of 1,000, or of anything
+        ([0.4821834, 0.41], None),
+        ([1.0, 0.0], None),
+    ],
+)
+def test_how_many_examples_shares_are_of(scores, count):
+    assert count_examples(scores) == count
+
+
+def faulty_csv(edit):
+    def write(folder):
+        path = write_csv(folder / "scores.csv", answers(TRUTHS, 60))
+        path.write_bytes(edit(path.read_text()).encode() if not isinstance(edit, bytes) else edit)
+        return path
+
+    return write
+
+
+def text(content, name="scores.csv"):
+    def write(folder):
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return folder / name
+
+    return write
+
+
+def two_scales(folder):
+    return write_csv(folder / "scores.csv", {"a": np.full((1, 60), 0.8), "b": np.full((1, 60), 80.0)}, "score")
+
+
+def other_documents(folder):
+    write_harness(folder, answers(TRUTHS, 60, seeds=1))
+    path = next(path for path in folder.rglob("*.jsonl") if "prefix" in str(path))
+    path.write_text(path.read_text().replace('"h3"', '"other"'))
+    return folder
+
+
+def torn_samples(folder):
+    write_harness(folder, answers(TRUTHS, 60, seeds=1))
+    path = next(folder.rglob("*.jsonl"))
+    path.write_text(path.read_text()[:-20])
+    return folder
+
+
+def twice_an_experiment(folder):
+    write_peft(folder, {"lora/a": 1 / 61, "lora/b": 3 / 61})
+    content = (folder / "lora--a-0.json").read_text()
+    (folder / "lora--a-again.json").write_text(content)
+    return folder
+
+
+def means(rows):
+    return text(f"system,seed,score,examples\n{rows}\n")
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda folder: folder, "is empty"),
+        (lambda folder: folder / "absent", "no such file or folder"),
+        (text(b"\x89PNG", "plot.png"), "unknown format"),
+        (lambda folder: text('{"a": 1}', "a.json")(folder).parent, "unknown format"),
+        (lambda folder: write_peft(folder / "results", {"a": 0.5, "b": 0.5}).parent, "results?"),
+        (faulty_csv(lambda content: content.replace("system,", "sistem,")), "no column 'system'. Did you mean sistem?"),
+        (faulty_csv(lambda content: content.replace("correct", "right")), "no column 'score'"),
+        (faulty_csv(lambda content: content.replace("example,", "item,")), "neither a column 'example'"),
+        (faulty_csv(lambda content: "\n".join(content.splitlines()[:181])), "one system only, lora"),
+        (lambda folder: write_csv(folder / "few.csv", answers(TRUTHS, 49)), "49 examples are too few"),
+        (faulty_csv(lambda content: "\n".join(content.splitlines()[:-1])), "seed 2 lacks 1 of 60 examples, 'e59'"),
+        (faulty_csv(lambda content: content + "lora,1,e7,1\n"), "lora, seed 1 has example 'e7' 2 times"),
+        (faulty_csv(lambda content: content + "lora,1,e7\n"), "got 3"),
+        (faulty_csv(lambda content: content.replace("lora,1,e7,", "lora,1,e7,NaN")), "correct is 'NaN"),
+        (faulty_csv(lambda content: content.replace("correct", "score").replace("a,1,e7,", "a,1,e7,NaN#")), "NaN"),
+        (faulty_csv(lambda content: content.replace("lora,1,e7,", ",1,e7,")), "a row has no system"),
+        (text(""), "empty"),
+        (text("system,seed,example,correct\n"), "no row below"),
+        (text("system,seed,example,correct\nb\xe9t,0,1,1\n".encode("latin-1")), "not UTF-8"),
+        (text("system,seed,example,correct\nb\xe9t,0,1,1\n".encode("utf-16")), "not UTF-8"),
+        (two_scales, "two scales: a, seed 0 has 0.8, b, seed 0 80"),
+        (means("a,0,81.5,400\nb,0,80,400"), "no share of right answers"),
+        (means("a,0,0.8,400\na,0,0.81,400"), "two rows of one seed"),
+        (means("a,0,0.8,400\nb,0,0.81,300"), "one whole number for all"),
+        (other_documents, "document 3 of"),
+        (torn_samples, "is no JSON"),
+        (twice_an_experiment, "lora/a, seed 0 is there more than once"),
+        (lambda folder: write_peft(folder, {"a": 0.48, "b": 0.41}), "--examples N does"),
+        (lambda folder: write_peft(folder, {"a": float("nan"), "b": 0.41}), "which is no score"),
+        (lambda folder: write_peft(folder, {"a": 0.7, "b": 0.4}, metric="drift"), "no finished run has a score"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(write, words, tmp_path):
+    with pytest.raises(UserError) as error:
+        read_evidence(write(tmp_path))
+    message = str(error.value)
+    assert words in message
+    assert str(tmp_path) in message
+    assert "\n" not in message
+
+
+def test_an_option_that_a_format_has_no_use_for(tmp_path):
+    path = write_csv(tmp_path / "scores.csv", answers(TRUTHS, 60))
+    with pytest.raises(UserError, match="--metric is not for"):
+        read_evidence(path, metric="acc")
+    with pytest.raises(UserError, match="no metric 'ac'. Did you mean acc?"):
+        read_evidence(write_harness(tmp_path / "samples", answers(TRUTHS, 60)), metric="ac")
