@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -45,3 +46,12 @@ def unknown_option(word: str, options: Iterable[str], takes_settings: bool, comm
         return UserError(f"{word}: settings have no dashes: write {name}={value}")
     options = [option for option in options if option.startswith("--")]
     return UserError(f"{command} has no option {word.partition('=')[0]}. {nearest(word.partition('=')[0], options)}")
+
+
+def whole_number(option: str, text: str | None) -> int | None:
+    """Return the number that an option is given, None where it is not; raises UserError for anything but 1, 2 …"""
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) < 1:
+        raise UserError(f"{option} {text} must be a whole number, 1 or more")
+    return int(text)

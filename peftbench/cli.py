@@ -30,6 +30,7 @@ COMMANDS = {
     "runs": "the runs there are: status, score, age",
     "advise": "which method and which size of it to take, from your runs or the measured tables that come along",
     "recommend": "train methods and sizes on your own file, within limits, and say which to take",
+    "audit": "which differences stand in other people's results: of peft's comparison, lm-evaluation-harness, a CSV",
     "list": "what can be chosen: methods, models, tasks, tables",
 }
 

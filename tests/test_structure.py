@@ -48,6 +48,15 @@ def rooms(folder: str) -> list[tuple[str, Path]]:
             "advice",
             ["hydra", "torch", "transformers", *(f"peftbench.{x}" for x in ("training", "methods", "commands"))],
         ),
+        (
+            "audit",
+            [
+                "hydra",
+                "torch",
+                "transformers",
+                *(f"peftbench.{x}" for x in ("training", "methods", "runs", "commands")),
+            ],
+        ),
         ("runs", ["hydra", "peftbench.commands", "peftbench.sweeps", "peftbench.tables"]),
         ("sweeps", ["peftbench.commands"]),
         ("search", ["peftbench.commands"]),

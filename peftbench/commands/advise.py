@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 from peftbench.advice.advise import Asked, advise
@@ -11,10 +10,9 @@ from peftbench.advice.lab import NO_DECISION_TABLES
 from peftbench.advice.limits import Limits
 from peftbench.advice.plain import plain_advice
 from peftbench.advice.terminal import to_terminal
-from peftbench.arguments import Parser
+from peftbench.arguments import Parser, whole_number
 from peftbench.commands.limit_options import latency_ratio, mebibytes, percent
 from peftbench.config.groups import read_group
-from peftbench.errors import UserError
 from peftbench.terminal import print_table
 
 FORMATS = ("json",)
@@ -51,9 +49,9 @@ def main(argv: list[str]) -> int:
         memory=mebibytes("--memory", arguments.memory),
         latency=latency_ratio("--latency", arguments.latency),
         share=percent("--share", arguments.share),
-        tasks=_count("--tasks", arguments.tasks) or 1,
+        tasks=whole_number("--tasks", arguments.tasks) or 1,
     )
-    asked = Asked(limits, arguments.task_type, _count("--size", arguments.size))
+    asked = Asked(limits, arguments.task_type, whole_number("--size", arguments.size))
     advice = advise(asked, arguments.output_dir)
     if arguments.format == "json":
         print(json.dumps(plain_advice(advice, limits), indent=2, ensure_ascii=False))
@@ -65,11 +63,3 @@ def main(argv: list[str]) -> int:
 def task_types() -> list[str]:
     """Return the types of the tasks there are."""
     return sorted({task_type(config) for config in read_group("task")})
-
-
-def _count(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) < 1:
-        raise UserError(f"{option} {text} must be a whole number, 1 or more")
-    return int(text)

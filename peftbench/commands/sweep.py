@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from peftbench.arguments import Parser
-from peftbench.commands.table import show, show_spread
+from peftbench.commands.table import show_spread
+from peftbench.commands.table_output import show
 from peftbench.config.quoting import quote_free_text
 from peftbench.errors import INTERRUPTED, UserError
 from peftbench.interruption import interrupt_on_sigterm

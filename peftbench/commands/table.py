@@ -2,23 +2,18 @@
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from peftbench.arguments import Parser
+from peftbench.commands.table_output import add_output_options, check_output, put_out
 from peftbench.config.quoting import quote_free_text
 from peftbench.errors import UserError
-from peftbench.files import atomic_write
 from peftbench.sweeps.request import TableRequest, read_request
 from peftbench.sweeps.spread import varied_runs
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Found, collect
-from peftbench.tables.export.formats import FORMATS, TEXTS, check_formats, write_table
 from peftbench.tables.export.spread import to_terminal as spread_to_terminal
-from peftbench.tables.export.terminal import to_terminal
 from peftbench.tables.spread import explain
-from peftbench.tables.table import Table
 from peftbench.terminal import console, print_table
 
 
@@ -32,14 +27,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="as for `peftbench sweep`, e.g. model=minilm seeds=3"
     )
-    parser.add_argument("--format", metavar="FORMAT", help=f"{', '.join(FORMATS)}, or all (default: the terminal's)")
     parser.add_argument(
         "--explain-spread",
         action="store_true",
         help="how much of the spread comes from initialisation, order of batches, dropout and examples, where"
         " `peftbench sweep table=… explain_spread=true` has trained what tells",
     )
-    parser.add_argument("--output", type=Path, metavar="PATH", help="file to write; with png, svg and all, the folder")
+    add_output_options(parser)
     return parser
 
 
@@ -49,37 +43,16 @@ def main(argv: list[str]) -> int:
     Raises UserError for an unknown table or format, or a mistake in the overrides.
     """
     arguments = build_parser().parse_intermixed_args(argv)
-    formats = FORMATS if arguments.format == "all" else [arguments.format] if arguments.format else []
-    check_formats(formats)
-    if arguments.output is None and len([name for name in formats if name not in TEXTS]):
-        raise UserError(f"--format {arguments.format} needs --output FOLDER")
-    if arguments.explain_spread and formats:
+    check_output(arguments)
+    if arguments.explain_spread and arguments.format:
         raise UserError("--explain-spread is shown on the terminal: leave out --format")
-    if arguments.output is not None and not formats:
-        raise UserError(f"--output needs --format: {', '.join(FORMATS)}, or all")
     settings = [f"table={arguments.table}", *quote_free_text(arguments.overrides)]
     request = read_request(settings)
     found = collect(request.planned, use_stale=request.stale == "use")
-    table = build_table(request.spec, found, request.command)
-    if not formats:
-        show(table)
-        if arguments.explain_spread:
-            show_spread(settings, request, found)
-    elif arguments.format in TEXTS:
-        text = TEXTS[arguments.format][1](table)
-        if arguments.output is None:
-            sys.stdout.write(text)
-        else:
-            with atomic_write(arguments.output) as file:
-                file.write(text)
-    else:
-        write_table(table, arguments.output, formats)
+    put_out(build_table(request.spec, found, request.command), arguments)
+    if arguments.explain_spread:
+        show_spread(settings, request, found)
     return 0
-
-
-def show(table: Table) -> None:
-    """Print a table on the terminal."""
-    print_table(to_terminal(table))
 
 
 def show_spread(settings: Sequence[str], request: TableRequest, found: Sequence[Found]) -> None:

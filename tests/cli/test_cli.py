@@ -26,6 +26,7 @@ COMMANDS = [
     "runs",
     "advise",
     "recommend",
+    "audit",
     "list",
 ]
 
@@ -72,7 +73,7 @@ def test_version(capsys: pytest.CaptureFixture) -> None:
         (
             ["xyzzy"],
             2,
-            "peftbench: no command 'xyzzy'. Choose from: advise, evaluate, export, import, list, params, predict,"
+            "peftbench: no command 'xyzzy'. Choose from: advise, audit, evaluate, export, import, list, params, predict,"
             " recommend, runs, serve, sweep, table, train.",
         ),
         (["list", "task"], 2, "peftbench: no list of 'task'. Did you mean tasks or tables?"),

@@ -57,7 +57,8 @@ def subtitle(table: Table) -> str:
     """Return what the table is of, in one line."""
     examples = f", n = {table.examples:,} examples of {table.evaluation}" if table.examples else ""
     seeds = f"{len(table.seeds)} seed{'s' if len(table.seeds) > 1 else ''}"
-    return f"model {table.model}, task {table.task}, {seeds}{examples}"
+    of = [f"{kind} {name}" for kind, name in (("model", table.model), ("task", table.task)) if name]
+    return f"{', '.join([*of, seeds])}{examples}"
 
 
 def published(table: Table) -> list[str]:

@@ -1,0 +1,55 @@
+"""`peftbench audit`: which differences stand in somebody's results, and which cannot be told."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from peftbench.arguments import Parser, whole_number
+from peftbench.audit.build import build_audit
+from peftbench.audit.read import read_evidence
+from peftbench.commands.table_output import add_output_options, check_output, put_out
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's argument parser."""
+    parser = Parser(
+        prog="peftbench audit",
+        description="Judge results that others measured: which systems differ, which cannot be told apart. Where the"
+        " score of every example is stored, systems are compared on the same examples.",
+        epilog=_FORMATS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="a CSV file or a folder, see below")
+    parser.add_argument("--metric", help="which of several scores (default: the first)")
+    parser.add_argument("--task", help="which of several tasks of lm-evaluation-harness (default: the first)")
+    parser.add_argument("--examples", metavar="N", help="over how many examples peft's results are, unless inferred")
+    add_output_options(parser)
+    return parser
+
+
+_FORMATS = """
+PATH is one of
+  scores.csv   system,seed,example,correct (or score): one row an example; or, without single examples,
+               system,seed,score,examples (how many) and sd over them unless scores are shares of right answers
+  a folder     samples_*.jsonl of lm-evaluation-harness (--log_samples), a folder a model;
+               a `seed0`, `seed1` … in that folder's name tells the seeds of one model
+  a folder     *.json of Hugging Face peft's method comparison, such as method_comparison/MetaMathQA/results
+Higher scores are better. Without a seed every system has one run.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Print the audit, or write it to a file; returns the exit code.
+
+    Raises UserError for an unknown format, and for results that cannot be judged.
+    """
+    arguments = build_parser().parse_args(argv)
+    check_output(arguments)
+    evidence = read_evidence(
+        arguments.path,
+        task=arguments.task,
+        metric=arguments.metric,
+        examples=whole_number("--examples", arguments.examples),
+    )
+    put_out(build_audit(evidence, f"peftbench audit {shlex.join(argv)}"), arguments)
+    return 0

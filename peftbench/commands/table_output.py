@@ -1,0 +1,53 @@
+"""How commands show a table, or write it to a file: `--format` and `--output`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from peftbench.errors import UserError
+from peftbench.files import atomic_write
+from peftbench.tables.export.formats import FORMATS, TEXTS, check_formats, write_table
+from peftbench.tables.export.terminal import to_terminal
+from peftbench.tables.table import Table
+from peftbench.terminal import print_table
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add the two options."""
+    parser.add_argument("--format", metavar="FORMAT", help=f"{', '.join(FORMATS)}, or all (default: the terminal's)")
+    parser.add_argument("--output", type=Path, metavar="PATH", help="file to write; with png, svg and all, the folder")
+
+
+def check_output(arguments: argparse.Namespace) -> None:
+    """Raise UserError for an unknown format, and for one option that wants the other, before any work is done."""
+    formats = _formats(arguments)
+    check_formats(formats)
+    if arguments.output is None and len([name for name in formats if name not in TEXTS]):
+        raise UserError(f"--format {arguments.format} needs --output FOLDER")
+    if arguments.output is not None and not formats:
+        raise UserError(f"--output needs --format: {', '.join(FORMATS)}, or all")
+
+
+def put_out(table: Table, arguments: argparse.Namespace) -> None:
+    """Print the table, or write it, as the options say; raises UserError where a file cannot be written."""
+    formats = _formats(arguments)
+    if not formats:
+        show(table)
+    elif arguments.format in TEXTS:
+        text = TEXTS[arguments.format][1](table)
+        if arguments.output is None:
+            sys.stdout.write(text)
+        else:
+            with atomic_write(arguments.output) as file:
+                file.write(text)
+    else:
+        write_table(table, arguments.output, formats)
+
+
+def show(table: Table) -> None:
+    """Print a table on the terminal."""
+    print_table(to_terminal(table))
+
+
+def _formats(arguments: argparse.Namespace) -> list[str]:
+    return list(FORMATS) if arguments.format == "all" else [arguments.format] if arguments.format else []

@@ -1,0 +1,101 @@
+"""`peftbench audit`: known winners are found, known ties are not told apart, from files of every format."""
+
+import csv
+import io
+import json
+import time
+
+import numpy as np
+import pytest
+from evidences import answers, write_csv, write_harness, write_peft
+
+from peftbench.cli import main
+
+EQUAL = {"lora": 0.84, "prefix": 0.84, "ia3": 0.84}
+
+
+def audited(capsys, *words):
+    """Return the table as JSON has it."""
+    assert main(["audit", *map(str, words), "--format", "json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def told_apart(table):
+    return {(pair["row"], pair["other"]) for pair in table["pairs"] if not pair["low"] <= 0 <= pair["high"]}
+
+
+def test_a_winner_is_found_and_ties_are_not_told_apart(tmp_path, capsys):
+    systems = answers({**EQUAL, "full": 0.9}, 4000, seed_sd=0.002)
+    table = audited(capsys, write_csv(tmp_path / "scores.csv", systems))
+    assert table["rows"][0]["label"] == "full"
+    assert {frozenset(pair) for pair in told_apart(table)} == {frozenset(("full", name)) for name in EQUAL}
+    for row in table["rows"]:
+        assert row["cells"]["score"]["value"] == pytest.approx(100 * systems[row["label"]].mean())
+    assert main(["audit", str(tmp_path / "scores.csv")]) == 0
+    shown = capsys.readouterr().out
+    assert "paired" in shown and "3 seeds, n = 4,000 examples of scores.csv" in shown
+    assert "one run alone" not in shown
+
+
+def test_pairing_finds_what_means_alone_do_not(tmp_path, capsys):
+    systems = answers({"full": 0.86, "lora": 0.84}, 2500, seeds=1)
+    paired = audited(capsys, write_csv(tmp_path / "scores.csv", systems))
+    rows = [f"{name},{values.mean()},2500" for name, values in systems.items()]
+    (tmp_path / "means.csv").write_text("\n".join(["system,score,examples", *rows]))
+    unpaired = audited(capsys, tmp_path / "means.csv")
+    widths = [table["pairs"][0]["high"] - table["pairs"][0]["low"] for table in (paired, unpaired)]
+    # right on one example rather than the other: the variance of the difference, in the closed form
+    expected = 100 * 2 * 1.96 * np.std(systems["full"] - systems["lora"]) / 50
+    assert widths[0] == pytest.approx(expected, rel=0.04)
+    assert widths[1] > 1.4 * widths[0]
+    assert any(line.startswith("unpaired") for line in unpaired["reading"])
+    for table in (paired, unpaired):
+        assert any("cannot be known from one" in line for line in table["reading"])
+
+
+def test_peft_results_of_one_seed(tmp_path, capsys):
+    ties = {f"lora/rank{rank}": (640 - rank) / 1319 for rank in range(20)}
+    folder = write_peft(tmp_path / "results", {**ties, "prefix/default": 200 / 1319})
+    table = audited(capsys, folder)
+    assert {name for pair in told_apart(table) for name in pair} == {*ties, "prefix/default"}
+    assert not any(set(pair) <= set(ties) for pair in told_apart(table))
+    assert main(["audit", str(folder), "--format", "markdown"]) == 0
+    markdown = capsys.readouterr().out
+    assert "n = 1,319 is inferred" in markdown and "every system" in markdown
+
+
+def test_every_format_of_samples(tmp_path, capsys):
+    folder = write_harness(tmp_path / "samples", answers({"full": 0.9, "lora": 0.7}, 400))
+    for name in ("markdown", "csv", "latex", "html"):
+        assert main(["audit", str(folder), "--format", name]) == 0
+        text = capsys.readouterr().out
+        assert "org/full" in text
+        if name == "csv":
+            rows = {(row["row"], row["column"]): row for row in csv.DictReader(io.StringIO(text))}
+            assert rows["org/lora", "difference"]["differs"] == "True"
+
+
+def test_a_large_file_takes_seconds(tmp_path, capsys):
+    path = tmp_path / "large.csv"
+    examples, systems, seeds = 20_000, 10, 3
+    ends = np.char.mod("%d", np.arange(examples))
+    right = np.random.default_rng(0).integers(0, 2, (systems, seeds, examples)).astype(str)
+    with path.open("w") as file:
+        file.write("system,seed,example,correct\n")
+        for system in range(systems):
+            for seed in range(seeds):
+                ends_of_rows = np.char.add(np.char.add(ends, ","), right[system, seed])
+                file.writelines(f"s{system},{seed},{end}\n" for end in ends_of_rows)
+    start = time.process_time()
+    audited(capsys, path)
+    assert time.process_time() - start < 5
+
+
+def test_mistakes_are_one_line(tmp_path, capsys):
+    path = write_csv(tmp_path / "scores.csv", answers({"full": 0.9}, 100))
+    assert main(["audit", str(path)]) == 2
+    assert "one system only" in capsys.readouterr().err
+    assert main(["audit", str(path), "--format", "pdf"]) == 2
+    assert main(["audit", str(tmp_path), "--examples", "none"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "no format 'pdf'" in lines[0] and "--examples none" in lines[1]
