@@ -9,13 +9,14 @@ seeds) and what is the run's own. The threshold gives each seed its true accurac
 
 import argparse
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
 
+from peftbench.tables.best import probabilities_best
 from peftbench.tables.bootstrap import score_draws
 from peftbench.tables.simultaneous import joint_confidence
 from peftbench.tables.statistics import difference_interval
@@ -34,6 +35,8 @@ DEVIATIONS = ((0.0, 0.0), (1.0, 1.0), (3.0, 3.0), (0.3, 3.0))
 FAMILIES = (5, 12)
 UNEVEN = (10, 3, 5, 2)
 PAIRS, BASELINE = "pairs", "baseline"
+# between which P(best) is compared with what came true
+LIMITS = (0, 0.05, 0.2, 0.5, 0.8, 1.01)
 
 
 class Calibration(NamedTuple):
@@ -48,13 +51,20 @@ class Calibration(NamedTuple):
 
 
 def simulate_correct(
-    generator: np.random.Generator, examples: int, seeds: int, deviations: Sequence[float]
+    generator: np.random.Generator,
+    examples: int,
+    seeds: int,
+    deviations: Sequence[float],
+    shifts: Sequence[float] = (),
 ) -> list[np.ndarray]:
-    """Return for each row whether its runs are right, (seeds, examples); one row a deviation, in points."""
+    """Return for each row whether its runs are right, (seeds, examples); one row a deviation, in points.
+
+    `shifts` are what each row's true accuracy is above the others', as a share.
+    """
     shared = np.sqrt(DIFFICULTY) * generator.standard_normal(examples, dtype=np.float32)
     rows = []
-    for deviation in deviations:
-        accuracies = np.clip(ACCURACY + deviation / 100 * generator.standard_normal(seeds), 0.02, 0.98)
+    for deviation, shift in zip(deviations, shifts or [0.0] * len(deviations), strict=True):
+        accuracies = np.clip(ACCURACY + shift + deviation / 100 * generator.standard_normal(seeds), 0.02, 0.98)
         thresholds = np.sqrt(DIFFICULTY + METHOD + RUN) * ndtri(accuracies)
         of_method = shared + np.sqrt(METHOD) * generator.standard_normal(examples, dtype=np.float32)
         of_run = np.sqrt(RUN) * generator.standard_normal((seeds, examples), dtype=np.float32)
@@ -130,6 +140,30 @@ def calibrate_family(
     return Family(wrong / repetitions, float(np.mean(confidences)))
 
 
+def calibrate_best(
+    rows: int, seeds: int, repetitions: int, limits: Sequence[float], examples: int = 1500
+) -> list[tuple[float, float, int]]:
+    """Return what P(best) said on average, how often it was true, and of how many rows, between any two `limits`.
+
+    True accuracies of rows lie 1 point apart (standard deviation), those of seeds of a row likewise.
+    """
+    generator = np.random.default_rng(rows + seeds)
+    normal = generator.standard_normal((DRAWS, rows * seeds))
+    said, true = [], []
+    for _ in range(repetitions):
+        shifts = generator.standard_normal(rows) / 100
+        correct = simulate_correct(generator, examples, seeds, [1.0] * rows, list(shifts))
+        said += probabilities_best(dict(enumerate(accuracy_draws(correct, normal)))).values()
+        true += list(shifts == shifts.max())
+    places = np.digitize(said, limits)
+    chosen = [places == place for place in range(1, len(limits))]
+    return [
+        (float(np.mean(np.array(said)[one])), float(np.mean(np.array(true)[one])), int(one.sum()))
+        for one in chosen
+        if one.any()
+    ]
+
+
 def _summary(found: Sequence) -> Calibration:
     error = np.mean([interval.excludes(0) for interval in found])
     width = np.mean([interval.high - interval.low for interval in found])
@@ -158,7 +192,25 @@ def _tables(repetitions: int) -> list[str]:
         found = [calibrate_bootstrap(metric, 400, seeds, few) for seeds in (2, 5)]
         lines.append(f"| {metric} | {_cells(found)} |")
         print(lines[-1], flush=True)
-    return [*lines, *_family_table(few)]
+    return [*lines, *_family_table(few), *_best_table(repetitions)]
+
+
+def _best_table(repetitions: int) -> list[str]:
+    lines = [
+        "",
+        f"P(best) of the rows of {repetitions:,} tables, 1,500 examples; true scores lie 1 point apart, seeds of a row"
+        " likewise:",
+        "what it said on average → how often it was so.",
+        "",
+        f"| rows | seeds | {' | '.join(f'{low:.0%} … {min(high, 1):.0%}' for low, high in pairwise(LIMITS))} |",
+        "| ---: | ---: |" + " ---: |" * (len(LIMITS) - 1),
+    ]
+    for rows in FAMILIES:
+        for seeds in SEEDS[1:]:
+            found = calibrate_best(rows, seeds, repetitions, LIMITS)
+            lines.append(f"| {rows} | {seeds} | {' | '.join(f'{said:.0%} → {true:.0%}' for said, true, _ in found)} |")
+            print(lines[-1], flush=True)
+    return lines
 
 
 def _family_table(repetitions: int) -> list[str]:

@@ -13,9 +13,10 @@ from peftbench.tables.collect import Found
 from peftbench.tables.columns import SCORES, columns_of
 from peftbench.tables.conclusion import conclude
 from peftbench.tables.evidence import Evidence, read_evidence
-from peftbench.tables.pairs import Comparison, comparable, compare_pairs, confidence_of
+from peftbench.tables.pairs import Comparison, comparable, compare, compare_pairs, confidence_of
 from peftbench.tables.scored import RowScores
 from peftbench.tables.spec import TableSpec
+from peftbench.tables.standing import with_best, with_standing
 from peftbench.tables.table import Cell, Column, Row, RunPoint, Table
 
 
@@ -47,7 +48,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     comparisons = comparable(_comparisons(spec, metrics), scored)
     confidence = confidence_of(comparisons, scored)
     full_ms = full_step_times(found)
-    rows = []
+    rows, against = [], {}
     for row in spec.rows:
         cells: dict[str, Cell] = {}
         if row.label in scored:
@@ -55,12 +56,15 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
             cells |= score_cells(used[row.label], scored[row.label], confidence)
             if row.label != spec.baseline and spec.baseline in scored:
                 cells = compared_cells(cells, scored[row.label], scored[spec.baseline], primary, confidence)
+                if primary in SCORES:
+                    against[row.label] = compare(row.label, spec.baseline, primary, scored, confidence, spec.delta)
         cells = with_other_figures(cells, row, spec.tolerance)
         points = [_point(run, evidence.get(run.key)) for run in runs[row.label]]
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points))
     columns = columns_of(max((row.classes or 0 for row in scored.values()), default=0))
     ceiling = _ceiling(config["task"], columns[primary])
-    pairs = compare_pairs(scored, primary)
+    pairs = compare_pairs(scored, primary, spec.delta)
+    rows = [replace(row, against=against.get(row.label)) for row in with_standing(rows, scored, primary, pairs)]
     return Table(
         name=spec.name,
         title=spec.title,
@@ -73,15 +77,16 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         evaluation=str(spec.evaluation),
         ceiling=ceiling,
         examples=next((len(row.labels) for row in scored.values()), None),
-        columns=[columns[key] for key in spec.columns],
+        columns=[columns[key] for key in with_best(spec.columns, rows)],
         all_columns=[column for key, column in columns.items() if any(key in row.cells for row in rows)],
         rows=rows,
-        claims=[judge_claim(claim, rows, scored, confidence) for claim in spec.claims],
+        claims=[judge_claim(claim, rows, scored, confidence, spec.delta) for claim in spec.claims],
         pairs=pairs,
-        conclusion=conclude(rows, pairs, columns[primary]),
-        reading=[*notes.reading(spec, len(comparisons)), *notes.human_ceiling(ceiling, columns[primary])],
+        conclusion=conclude(rows, pairs, columns[primary], spec.delta),
+        reading=[*notes.reading(spec, len(comparisons), pairs), *notes.human_ceiling(ceiling, columns[primary])],
         notes=[*notes.missing_runs(found, command), *notes.mixed_conditions(shown), *other_setting],
         environment=notes.environment(found),
+        delta=spec.delta,
     )
 
 

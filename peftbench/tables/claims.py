@@ -5,12 +5,14 @@ from itertools import pairwise
 from math import inf
 
 from peftbench.tables.columns import COLUMNS, SCORES
+from peftbench.tables.pairs import compare
 from peftbench.tables.scored import RowScores
 from peftbench.tables.spec import ClaimSpec
 from peftbench.tables.statistics import Interval
 from peftbench.tables.table import Claim, Column, Row, format_interval
+from peftbench.tables.verdicts import LOWER, OPEN, SAME, lacking, points
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
+HOLDS, FAILS = "holds", "does not hold"
 NOT_MEASURED = "not measured"
 _RATIO = Column("ratio", "ratio", digits=3)
 
@@ -24,31 +26,46 @@ def judge(low: float | None, high: float | None, least: float, most: float) -> s
     return FAILS if high < least or low > most else OPEN
 
 
-def judge_claim(claim: ClaimSpec, rows: Sequence[Row], scored: Mapping[str, RowScores], confidence: float) -> Claim:
-    """Return the claim with what was measured and the verdict; `confidence` is that of each difference of scores."""
+def judge_claim(
+    claim: ClaimSpec, rows: Sequence[Row], scored: Mapping[str, RowScores], confidence: float, delta: float
+) -> Claim:
+    """Return the claim with what was measured and the verdict.
+
+    `confidence` is that of each difference of scores, `delta` in points what is no difference.
+    """
     cells = {row.label: row.cells.get(claim.column) for row in rows}
-    if claim.ascending:
-        measured, verdict = _ascending(claim, cells, scored, confidence)
-    else:
-        measured, verdict = _between(claim, cells)
-    return Claim(claim.text, measured, verdict)
+    if not claim.ascending:
+        return Claim(claim.text, *_between(claim, cells))
+    if claim.column in SCORES:
+        return _ascending_scores(claim, scored, confidence, delta)
+    return Claim(claim.text, *_ascending(claim, cells))
 
 
-def _ascending(claim: ClaimSpec, cells: Mapping, scored: Mapping[str, RowScores], confidence: float) -> tuple[str, str]:
+def _ascending_scores(claim: ClaimSpec, scored: Mapping[str, RowScores], confidence: float, delta: float) -> Claim:
+    steps = [
+        compare(upper, lower, claim.column, scored, confidence, delta) if {upper, lower} <= set(scored) else None
+        for lower, upper in pairwise(claim.ascending)
+    ]
+    pairs = [step for step in steps if step is not None]
+    if len(pairs) < len(steps):
+        return Claim(claim.text, "", NOT_MEASURED)
+    measured = "; ".join(format_interval((pair.value, pair.low, pair.high), COLUMNS["difference"]) for pair in pairs)
+    verdicts = {pair.verdict for pair in pairs}
+    if LOWER in verdicts:
+        return Claim(claim.text, measured, FAILS)
+    if OPEN in verdicts:
+        needs = "; ".join(dict.fromkeys(lacking(pair) for pair in pairs if pair.verdict == OPEN))
+        return Claim(claim.text, measured, OPEN, needs)
+    return Claim(claim.text, measured, f"no difference of more than {points(delta)}" if SAME in verdicts else HOLDS)
+
+
+def _ascending(claim: ClaimSpec, cells: Mapping) -> tuple[str, str]:
     steps: list[Interval] = []
     for lower, upper in pairwise(claim.ascending):
-        if claim.column in SCORES:
-            if lower not in scored or upper not in scored:
-                return "", NOT_MEASURED
-            step = scored[upper].difference(claim.column, scored[lower], confidence)
-            if step is None:
-                return "", NOT_MEASURED
-            steps.append(step)
-        else:
-            below, above = cells[lower], cells[upper]
-            if below is None or above is None or below.low is None or above.low is None:
-                return "", NOT_MEASURED
-            steps.append(Interval(above.value - below.value, above.low - below.high, above.high - below.low))
+        below, above = cells[lower], cells[upper]
+        if below is None or above is None or below.low is None or above.low is None:
+            return "", NOT_MEASURED
+        steps.append(Interval(above.value - below.value, above.low - below.high, above.high - below.low))
     measured = "; ".join(format_interval(step, COLUMNS[claim.column]) for step in steps)
     verdicts = {judge(step.low, step.high, 0, inf) for step in steps}
     return measured, FAILS if FAILS in verdicts else OPEN if OPEN in verdicts else HOLDS

@@ -55,6 +55,7 @@ ENTRIES: tuple[tuple[Column, Reader | None], ...] = (
     (Column("ap50", "AP50", "%"), None),
     (Column("ap75", "AP75", "%"), None),
     (Column("difference", "difference", "points", interval=True), None),
+    (Column("p_best", "P(best)", "%", 0), None),
     (Column("kept", "score kept", "%", interval=True), None),
     (Column("spread", "spread over seeds", "points"), None),
     (Column("train_time", "training as run", "s", 0), _train_time),

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 from peftbench.tables.columns import COLUMNS
 from peftbench.tables.table import Column, Pair, Row, format_cell, format_interval
+from peftbench.tables.verdicts import in_words
 
 _DIFFERENCE = COLUMNS["difference"]
 
 
-def conclude(rows: Sequence[Row], pairs: Sequence[Pair], primary: Column) -> str:
+def conclude(rows: Sequence[Row], pairs: Sequence[Pair], primary: Column, delta: float) -> str:
     """Return the sentence under a table; empty where no row has a score.
 
-    What a row costs is the number of parameters its method trains. `pairs` from `pairs.compare_pairs`.
+    What a row costs is the number of parameters its method trains. `pairs` from `pairs.compare_pairs`, with `delta`.
     """
     compared = [row for row in rows if primary.key in row.cells and row.cells[primary.key].value is not None]
     if not compared:
@@ -28,7 +29,7 @@ def conclude(rows: Sequence[Row], pairs: Sequence[Pair], primary: Column) -> str
             if pair is None or pair.low is None or pair.high is None:
                 unknown.append(row.label)
             elif pair.low <= 0 <= pair.high:
-                equal.append((row, format_interval((pair.value, pair.low, pair.high), _DIFFERENCE)))
+                equal.append((row, pair))
     head = f"Highest {primary.title}: {best.label}, {_score(best, primary)}"
     left_out = (
         f" Not compared, for want of a second seed or the same examples: {', '.join(unknown)}." if unknown else ""
@@ -36,14 +37,15 @@ def conclude(rows: Sequence[Row], pairs: Sequence[Pair], primary: Column) -> str
     if len(unknown) == len(compared) - 1:
         why = "for want of a second seed or the same examples"
         return f"{head}, compared with no other row, {why}: whether it is better cannot be told."
-    cheaper = [(row, points) for row, points in equal if _cost(row) < _cost(best)]
+    cheaper = [(row, pair) for row, pair in equal if _cost(row) < _cost(best)]
     if cheaper:
-        row, points = min(cheaper, key=lambda pair: (_cost(pair[0]), -_value(pair[0], primary.key)))
+        row, pair = min(cheaper, key=lambda tie: (_cost(tie[0]), -_value(tie[0], primary.key)))
+        points = format_interval((pair.value, pair.low, pair.high), _DIFFERENCE)
         rest = (
             f"the cheapest that cannot be told from it is {row.label}, {_score(row, primary)}"
             f" ({format_cell(row.cells['trained'], COLUMNS['trained'])} trained parameters against"
             f" {format_cell(best.cells['trained'], COLUMNS['trained'])}; difference {points} points,"
-            f" {together})"
+            f" {together}: {in_words(pair, delta)})"
         )
     elif any(_cost(row) < _cost(best) for row in compared if row.label not in unknown):
         rest = f"every cheaper row scores lower, {together}"

@@ -7,17 +7,32 @@ from typing import Any
 from peftbench.runs.result import Environment
 from peftbench.tables.collect import MISSING, NOT_EVALUATED, OTHER_DATA, STALE, Found
 from peftbench.tables.spec import TableSpec
-from peftbench.tables.table import Cell, Column, format_cell
+from peftbench.tables.table import Cell, Column, Pair, format_cell
+from peftbench.tables.verdicts import points
 
 
-def reading(spec: TableSpec, comparisons: int) -> list[str]:
-    """Say how to read the figures."""
+def reading(spec: TableSpec, comparisons: int, pairs: Sequence[Pair]) -> list[str]:
+    """Say how to read the figures; `comparisons` with the baseline and of claims, `pairs` of rows."""
     together = f" for all {comparisons} comparisons together" if comparisons > 1 else ""
     return [
         "mean ± standard deviation over the seeds",
         f"bold: differs from {spec.baseline}, 95 %{together}; intervals likewise, and"
         " none where there is one seed (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
+        *(_standing(spec.delta, pairs) if any(pair.low is not None for pair in pairs) else []),
     ]
+
+
+def _standing(delta: float, pairs: Sequence[Pair]) -> list[str]:
+    of_all = f"95 % for all {len(pairs)} pairs together" if len(pairs) > 1 else "95 %"
+    lines = [
+        f"group: rows that share a letter cannot be told apart, {of_all}",
+        "P(best): how probable it is, by these examples and seeds, that the row's true score is the highest of all",
+        f"not different: the whole interval is within ± {points(delta)} (two one-sided tests, Schuirmann 1987;"
+        " table.delta)",
+    ]
+    if any(pair.needs_seeds or pair.needs_examples for pair in pairs):
+        lines.append("what would tell: with a chance of 80 %, at the spread measured, if rows differ as measured")
+    return lines
 
 
 def human_ceiling(ceiling: float | None, primary: Column) -> list[str]:

@@ -3,29 +3,48 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from peftbench.tables.columns import SCORES
+from peftbench.tables.columns import POINTS, SCORES
 from peftbench.tables.scored import RowScores
 from peftbench.tables.simultaneous import joint_confidence
 from peftbench.tables.table import Pair
+from peftbench.tables.verdicts import OPEN, needs, spread_of, verdict
 
 # (row, other row, metric)
 Comparison = tuple[str, str, str]
 
 
-def compare_pairs(scored: Mapping[str, RowScores], metric: str, alpha: float = 0.05) -> list[Pair]:
+def compare_pairs(scored: Mapping[str, RowScores], metric: str, delta: float = 1.0, alpha: float = 0.05) -> list[Pair]:
     """Return the difference of every two rows in points of `metric`; none where there is no statistic for it.
 
     All k (k − 1) / 2 comparisons together err in at most `alpha` of the cases, so that the best row may be picked first
-    and compared then. Rows of one seed have no interval.
+    and compared then. Rows of one seed have no interval. `delta` as for `verdicts.verdict`.
     """
     pairs = list(combinations(scored, 2)) if metric in SCORES else []
     confidence = confidence_of(comparable([(row, other, metric) for row, other in pairs], scored), scored, alpha)
     found = []
     for row, other in pairs:
-        difference = scored[row].difference(metric, scored[other], confidence)
-        if difference is not None:
-            found.append(Pair(row, other, *difference))
+        pair = compare(row, other, metric, scored, confidence, delta)
+        if pair is not None:
+            found.append(pair)
     return found
+
+
+def compare(
+    row: str, other: str, metric: str, scored: Mapping[str, RowScores], confidence: float, delta: float
+) -> Pair | None:
+    """Return one difference with its verdict, and what would tell it; None where the two are of other examples."""
+    ours, theirs = scored[row], scored[other]
+    difference = ours.difference(metric, theirs, confidence)
+    if difference is None:
+        return None
+    told = verdict(difference.low, difference.high, delta)
+    if told != OPEN or difference.low is None:
+        return Pair(row, other, *difference, told)
+    spread = spread_of(POINTS * ours.draws(metric), POINTS * theirs.draws(metric))
+    size = abs(difference.estimate)
+    lacking = needs(spread, max(size, delta - size), confidence, len(ours.labels))
+    more = None if lacking.seeds is None else max(lacking.seeds, min(len(ours.seeds), len(theirs.seeds)) + 1)
+    return Pair(row, other, *difference, told, more, lacking.examples)
 
 
 def comparable(comparisons: Sequence[Comparison], scored: Mapping[str, RowScores]) -> list[Comparison]:

@@ -7,9 +7,9 @@ takes less than Bonferroni's 1 − α / comparisons. With rows of equal known va
 range for all pairs, and Dunnett's test (1955) for those with one baseline.
 
 A draw is one of the bootstrap's for the examples and a normal one for the seeds, over what the drawn seeds themselves
-would tell of their spread (the studentised parametric bootstrap). Variances of seeds are pooled for this: equal ones
-have the largest range (Hayter 1984 on Tukey and Kramer), and own ones of few seeds would name rows alike by chance.
-Seeds of two metrics are taken as independent, which asks for no less (Royen 2014).
+would tell of their spread (the studentised parametric bootstrap). It is made with the variances of each row's own
+seeds and with pooled ones, for own ones of few seeds make comparisons look alike by chance, and what asks for more is
+taken. Seeds of two metrics are taken as independent, which asks for no less (Royen 2014).
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from peftbench.tables.statistics import common_part, seeds_variance
+from peftbench.tables.statistics import common_part, own_variance
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -34,23 +34,41 @@ def joint_confidence(
     """
     if len(comparisons) < 2:
         return 1 - alpha
-    draws = len(next(iter(rows.values()))) - 1
+    means = {key: row.mean(axis=1) for key, row in rows.items()}
+    alone = {key: own_variance(row) for key, row in rows.items()}
+    differences = [means[one] - means[other] for one, other in comparisons]
+    examples = [
+        common_part(difference[1:] - difference[0], alone[one] + alone[other])
+        for difference, (one, other) in zip(differences, comparisons, strict=True)
+    ]
+    seeds = {key: row.shape[1] for key, row in rows.items()}
+    own = {key: float(row[0].var(ddof=1)) for key, row in rows.items()}
+    pooled = float(np.average(list(own.values()), weights=[number - 1 for number in seeds.values()]))
+    found = max(
+        _confidence(comparisons, examples, seeds, spread, alpha) for spread in (own, dict.fromkeys(own, pooled))
+    )
+    return float(np.clip(found, 1 - alpha, 1 - alpha / len(comparisons)))
+
+
+def _confidence(
+    comparisons: Sequence[tuple[Key, Key]],
+    examples: Sequence[np.ndarray],
+    seeds: Mapping[Key, int],
+    spread: Mapping[Key, float],
+    alpha: float,
+) -> float:
+    """Return the confidence where the seeds of each row have the variance `spread`, and `examples` is common."""
+    draws = len(examples[0])
     generator = np.random.default_rng(0)
     errors, variances = {}, {}
-    for key, row in rows.items():
-        seeds = row.shape[1]
-        errors[key] = generator.standard_normal(draws) / np.sqrt(seeds)
-        variances[key] = generator.chisquare(seeds - 1, draws) / (seeds - 1) / seeds
-    freedom = [row.shape[1] - 1 for row in rows.values()]
-    spread = np.average([row.shape[1] * seeds_variance(row) for row in rows.values()], weights=freedom)
+    for key, number in seeds.items():
+        variance = spread[key] / number
+        errors[key] = np.sqrt(variance) * generator.standard_normal(draws)
+        variances[key] = variance * generator.chisquare(number - 1, draws) / (number - 1)
     largest = np.zeros(draws)
-    for one, other in comparisons:
-        ours, theirs = rows[one], rows[other]
-        deviations = ours.mean(axis=1) - theirs.mean(axis=1)
-        examples = common_part(deviations[1:] - deviations[0], [ours, theirs])
-        differences = examples + np.sqrt(spread) * (errors[one] - errors[other])
-        variance = examples.var() + spread * (variances[one] + variances[other])
+    for (one, other), common in zip(comparisons, examples, strict=True):
+        variance = common.var() + variances[one] + variances[other]
         if variance.any():
-            order = np.argsort(np.argsort(differences / np.sqrt(variance)))
-            largest = np.maximum(largest, np.abs((2 * order + 1) / draws - 1))
-    return float(np.clip(np.quantile(largest, 1 - alpha), 1 - alpha, 1 - alpha / len(comparisons)))
+            places = np.argsort(np.argsort((common + errors[one] - errors[other]) / np.sqrt(variance)))
+            largest = np.maximum(largest, np.abs((2 * places + 1) / draws - 1))
+    return float(np.quantile(largest, 1 - alpha))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from peftbench.config.schema import MAX_SEED
@@ -75,6 +76,7 @@ class TableSpec:
         tolerance: by column, how far a measured figure may be off the lab's and still agree with it.
         prepare: rows that are not shown, whose runs the others need; they are trained first.
         evaluation: which evaluation of its runs it shows.
+        delta: the largest difference, in points, of rows that are called not different.
     """
 
     name: str
@@ -88,6 +90,7 @@ class TableSpec:
     tolerance: dict[str, float]
     prepare: list[RowSpec]
     evaluation: EvaluationSpec = EvaluationSpec()
+    delta: float = 1.0
 
     def evaluation_of(self, row: RowSpec) -> EvaluationSpec:
         """Return which evaluation of its runs a row shows."""
@@ -142,7 +145,14 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any, evaluation: Mapping
         tolerance=tolerance,
         prepare=prepare,
         evaluation=replace(EvaluationSpec(), **_evaluation(raw.get("evaluation"), where), **asked),
+        delta=_delta(raw.get("delta", TableSpec.delta), where),
     )
+
+
+def _delta(given: Any, where: str) -> float:
+    if isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < inf:
+        return float(given)
+    raise UserError(f"{where}: table.delta={given} must be a number of points above 0, such as 1")
 
 
 def _row(raw: Any, where: str) -> RowSpec:

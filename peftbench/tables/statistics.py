@@ -19,13 +19,13 @@ Difference of two rows: runs of one seed share its number and the order of the e
 effect on scores. So seeds are not paired: variances of the two rows add, as in Welch's test (1947), which remains right
 where they are unequal, unlike a pooled variance, and errs on the safe side where seeds do have an effect in common.
 Welch's degrees of freedom, s − 1 … 2 (s − 1), are estimated and too many for few seeds of unequal variance; s − 1
-always suffice (Mickey & Brown 1966). The middle of the two is taken, which keeps the nominal error at any ratio of the
-variances from 2 seeds on. `scripts/calibrate_statistics.py` shows this by simulation: docs/statistics.md.
+always suffice (Mickey & Brown 1966). A quarter of the way from these to Welch's is taken, and for both rows the s of
+the one with fewer seeds: it keeps the nominal error at any ratio of the variances from 2 seeds on, far out in the tails
+too, where many comparisons are made. `scripts/calibrate_statistics.py` shows this by simulation: docs/statistics.md.
 
 One seed tells nothing of how seeds vary, so its figures have no interval.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -87,16 +87,15 @@ def _interval(estimate: float, examples: np.ndarray, rows: list[np.ndarray], con
     if any(row.shape[1] < 2 for row in rows):
         return Interval(float(estimate), None, None)
     tail = (1 - confidence) / 2
-    both = common_part(examples, rows) + _seeds_part(rows, len(examples))
+    both = common_part(examples, sum(map(own_variance, rows))) + _seeds_part(rows, len(examples))
     ends = np.quantile([both, examples], (tail, 1 - tail), axis=1)
     return Interval(float(estimate), float(estimate + ends[0].min()), float(estimate + ends[1].max()))
 
 
-def common_part(examples: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Shrink the bootstrap's deviations, (draws,), to the part that is common to all runs of a row; `rows` as above."""
+def common_part(examples: np.ndarray, own: float) -> np.ndarray:
+    """Shrink the bootstrap's deviations, (draws,), to what is common to all runs of a row; `own` of all rows in it."""
     variance = examples.var()
-    single = sum(own_variance(row) for row in rows)
-    return examples * np.sqrt(max(0.0, 1 - single / variance)) if variance > 0 else examples
+    return examples * np.sqrt(max(0.0, 1 - own / variance)) if variance > 0 else examples
 
 
 def own_variance(row: np.ndarray) -> float:
@@ -111,6 +110,12 @@ def seeds_variance(row: np.ndarray) -> float:
     return float(row[0].var(ddof=1) / row.shape[1])
 
 
+def degrees_of_freedom(variances: np.ndarray, seeds: float) -> float:
+    """Return those of Student's t for a difference of rows with these variances of their means; `seeds` the fewest."""
+    welch = variances.sum() ** 2 / (variances**2).sum()
+    return float((seeds - 1) * (3 + welch) / 4)
+
+
 def _seeds_part(rows: list[np.ndarray], draws: int) -> np.ndarray:
     """Return Student's t times its scale at as many equally likely points as there are draws, from low to high.
 
@@ -119,11 +124,9 @@ def _seeds_part(rows: list[np.ndarray], draws: int) -> np.ndarray:
     from scipy.special import stdtrit
 
     variances = np.array([seeds_variance(row) for row in rows])
-    freedom = np.array([row.shape[1] - 1 for row in rows])
     variance = variances.sum()
     if variance == 0:
         return np.zeros(draws)
-    welch = variance**2 / (variances**2 / freedom).sum()
     points = (np.arange((draws + 1) // 2, draws) + 0.5) / draws
-    above = np.sqrt(variance) * stdtrit((welch + freedom.min()) / 2, points)
+    above = np.sqrt(variance) * stdtrit(degrees_of_freedom(variances, min(row.shape[1] for row in rows)), points)
     return np.concatenate([-above[::-1], np.zeros(draws % 2), above])

@@ -52,7 +52,9 @@ class Cell:
 class Pair:
     """How much higher one row scores than another, in points of the primary score.
 
-    low, high: its interval, 95 % for all pairs of the table together; None where one of them has one seed.
+    low, high: its interval, 95 % for all that it is compared with together; None where one of them has one seed.
+    verdict: better | lower | not different | cannot be told, see `tables.verdicts`; None where that was not asked.
+    needs_seeds: of each row, which would tell it. needs_examples: where no number of seeds would on those there are.
     """
 
     row: str
@@ -60,11 +62,15 @@ class Pair:
     value: float
     low: float | None = None
     high: float | None = None
+    verdict: str | None = None
+    needs_seeds: int | None = None
+    needs_examples: int | None = None
 
     def reversed(self) -> "Pair":
         """Return the same seen from the other row."""
         low, high = (None if end is None else -end for end in (self.high, self.low))
-        return Pair(self.other, self.row, -self.value, low, high)
+        verdict = {"better": "lower", "lower": "better"}.get(self.verdict or "", self.verdict)
+        return Pair(self.other, self.row, -self.value, low, high, verdict, self.needs_seeds, self.needs_examples)
 
 
 @dataclass(frozen=True)
@@ -95,22 +101,35 @@ class RunPoint:
 
 @dataclass(frozen=True)
 class Row:
-    """One line: `cells` holds every figure there is, shown or not; `runs` one entry a seed."""
+    """One line.
+
+    Attributes:
+        label, overrides: its name, and what makes its runs. baseline: whether differences are to it.
+        cells: every figure there is, shown or not. runs: one entry a seed.
+        group: letters; rows that share one cannot be told apart, see `tables.groups`.
+        against: the difference of its primary score to the baseline's; None where they are not compared.
+    """
 
     label: str
     overrides: list[str]
     baseline: bool
     cells: dict[str, Cell]
     runs: list[RunPoint]
+    group: str = ""
+    against: Pair | None = None
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Something the lab says, what was measured, and the verdict: holds | does not hold | cannot be told | …"""
+    """Something the lab says, what was measured, and the verdict: holds | does not hold | cannot be told | …
+
+    needs: what would tell it, empty where that is not known or not needed.
+    """
 
     text: str
     measured: str
     verdict: str
+    needs: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,6 +147,7 @@ class Table:
         conclusion: the best row and the cheapest that cannot be told from it; empty where no row has a score.
         reading: how to read the figures. notes: missing, stale and failed runs with the command that mends it.
         environment: versions, devices, threads and commits of the runs it is made of; each a sorted list.
+        delta: the difference in points that rows which are not different do not exceed.
     """
 
     name: str
@@ -150,6 +170,7 @@ class Table:
     reading: list[str]
     notes: list[str]
     environment: dict[str, list[str]]
+    delta: float = 1.0
 
     def plain(self) -> dict[str, Any]:
         """Return all of it as plain data."""

@@ -141,7 +141,7 @@ def scores_of_three_classes(make):
 
 
 def test_f1_of_three_classes_is_called_macro_and_areas_have_intervals(scores_of_three_classes):
-    assert [column.title for column in scores_of_three_classes.columns] == ["F1 (macro)", "ROC AUC"]
+    assert [column.title for column in scores_of_three_classes.columns] == ["F1 (macro)", "ROC AUC", "P(best)"]
     area = cell(scores_of_three_classes, "full", "roc_auc")
     assert 0 < area.low < area.value < area.high <= 1
 

@@ -33,7 +33,7 @@ def sentence(**rows):
         if accuracies:
             cells["accuracy"] = Cell(100 * float(np.mean(accuracies)), 0.1, len(accuracies))
         table.append(Row(label, [], False, cells, []))
-    return conclude(table, compare_pairs(scored, "accuracy"), COLUMNS["accuracy"])
+    return conclude(table, compare_pairs(scored, "accuracy"), COLUMNS["accuracy"], 1.0)
 
 
 FULL, EQUAL, WORSE = (0.86, 0.855, 0.8525), (0.855, 0.8525, 0.85), (0.6, 0.605, 0.6)

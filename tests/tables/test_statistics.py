@@ -65,7 +65,7 @@ def test_the_seeds_part_is_student_s_t():
     against_none = difference_interval("accuracy", labels, all_right(*scores), all_right(0, 0, 0, 0, 0), 0.9)
     assert against_none.high - against_none.estimate == pytest.approx(expected, rel=1e-3)
     same = difference_interval("accuracy", labels, all_right(*scores), all_right(*scores), 0.9)
-    freedom = (8 + 4) / 2  # Welch's for two equal variances, and that of one row
+    freedom = (8 + 3 * 4) / 4  # Welch's for two equal variances, and that of one row
     assert same.high == pytest.approx(stats.t(freedom).ppf(0.95) * np.std(scores, ddof=1) * np.sqrt(2 / 5), rel=1e-3)
 
 

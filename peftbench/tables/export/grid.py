@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from peftbench.tables.table import Row, Table, format_cell, heading
+from peftbench.tables.verdicts import BETTER, LOWER, OPEN, SAME, lacking, points
 
 
 class Text(NamedTuple):
@@ -30,7 +31,12 @@ def lay_out(table: Table) -> Grid:
     """Lay a table out: a column a figure, and behind it the lab's with its verdict where any row has one."""
     headings = [""]
     rows = [[Text(row.label)] for row in table.rows]
+    with_groups = any(row.group for row in table.rows)
     for column in table.columns:
+        if column.key == "p_best" and with_groups:
+            headings.append("group")
+            for row, line in zip(table.rows, rows, strict=True):
+                line.append(Text(row.group))
         headings.append(heading(column))
         with_lab = any(row.cells[column.key].lab is not None for row in table.rows if column.key in row.cells)
         if with_lab:
@@ -71,9 +77,24 @@ def published(table: Table) -> list[str]:
     ]
 
 
+def verdicts(table: Table) -> list[str]:
+    """Say of every row what it is to the baseline, a line for each of the verdicts that there are."""
+    pairs = [row.against for row in table.rows if row.against is not None]
+    told = {
+        "better": [f"{pair.row} by at least {pair.low:.1f}" for pair in pairs if pair.verdict == BETTER],
+        "lower": [f"{pair.row} by at least {-(pair.high or 0):.1f}" for pair in pairs if pair.verdict == LOWER],
+        f"not different by more than {points(table.delta)}": [pair.row for pair in pairs if pair.verdict == SAME],
+        OPEN: [f"{pair.row} ({lacking(pair)})" for pair in pairs if pair.verdict == OPEN],
+    }
+    return [f"{verdict}: {'; '.join(rows)}" for verdict, rows in told.items() if rows]
+
+
 def claims(table: Table) -> list[list[str]]:
     """Return the lab's claims as lines of claim, measured, verdict."""
-    return [[claim.text, claim.measured or "–", claim.verdict] for claim in table.claims]
+    return [
+        [claim.text, claim.measured or "–", f"{claim.verdict}: {claim.needs}" if claim.needs else claim.verdict]
+        for claim in table.claims
+    ]
 
 
 def _lab(figure: float | None, verdict: str | None) -> Text:

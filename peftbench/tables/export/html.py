@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.files import plain
-from peftbench.tables.export.grid import claims, missing_runs, published, subtitle
+from peftbench.tables.columns import COLUMNS
+from peftbench.tables.export.grid import claims, missing_runs, published, subtitle, verdicts
 from peftbench.tables.export.plot_data import CEILING, COLORS, COSTS, curves, scatter
 from peftbench.tables.export.strip import strip
 from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Cell, Column, Row, Table, format_cell, format_interval, heading
+from peftbench.tables.verdicts import in_words
 
 _FOLDER = Path(__file__).parent
 
@@ -35,6 +37,8 @@ def to_html(table: Table) -> str:
             f"<p>{escape(table.conclusion)}</p>" if table.conclusion else "",
             '<div id="plots"></div>',
             strip(table),
+            _list(f"Against {table.baseline}", verdicts(table)),
+            _pairs(table),
             _claims(table),
             _list("Published", published(table)),
             _list("Notes", [*table.reading, *table.notes]),
@@ -49,20 +53,28 @@ def to_html(table: Table) -> str:
 
 def _table(table: Table) -> str:
     headings = ['<th scope="col" aria-sort="none"><button type="button">row</button></th>']
+    titles = [title for column in table.columns for title in (*_before(column), heading(column))]
     headings += [
-        f'<th scope="col" aria-sort="none" class="figure"><button type="button">{escape(heading(column))}</button></th>'
-        for column in table.columns
+        f'<th scope="col" aria-sort="none" class="figure"><button type="button">{escape(title)}</button></th>'
+        for title in titles
     ]
-    rows = [_row(number, row, table.columns) for number, row in enumerate(table.rows)]
+    rows = [_row(number, row, table) for number, row in enumerate(table.rows)]
     return f"<table><thead><tr>{''.join(headings)}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _row(number: int, row: Row, columns: list[Column]) -> str:
+def _before(column: Column) -> list[str]:
+    """Return the heading that stands before a column: that of the groups before P(best)."""
+    return ["group"] if column.key == "p_best" else []
+
+
+def _row(number: int, row: Row, table: Table) -> str:
     reason = missing_runs(row)
     note = f'<small class="missing">{escape(reason)}</small>' if reason else ""
     baseline = '<small class="quiet">baseline</small>' if row.baseline else ""
     label = f'<button type="button" class="lead">{escape(row.label)}</button>{baseline}{note}'
-    cells = "".join(_cell(row.cells.get(column.key), column) for column in columns)
+    groups = sorted({other.group for other in table.rows})
+    group = f'<td class="figure" data-value="{groups.index(row.group)}">{escape(row.group)}</td>'
+    cells = "".join(group * len(_before(column)) + _cell(row.cells.get(column.key), column) for column in table.columns)
     return f'<tr data-row="{number}"><th scope="row" data-value="{escape(row.label)}">{label}</th>{cells}</tr>'
 
 
@@ -81,13 +93,31 @@ def _cell(cell: Cell | None, column: Column) -> str:
     return f'<td class="figure"{value}{between}>{"".join(parts)}</td>'
 
 
+def _pairs(table: Table) -> str:
+    """Return every pair of rows with the verdict on it, folded."""
+    if not table.pairs:
+        return ""
+    difference = COLUMNS["difference"]
+    rows = "".join(
+        f"<tr><td>{escape(pair.row)}</td><td>{escape(pair.other)}</td><td class='figure'>"
+        f"{escape(format_interval((pair.value, pair.low, pair.high), difference))}</td>"
+        f"<td>{escape(in_words(pair, table.delta))}</td></tr>"
+        for pair in table.pairs
+    )
+    head = "<thead><tr><th>row</th><th>other</th><th>difference, points</th><th>verdict on the row</th></tr></thead>"
+    return (
+        f"<h2>All pairs</h2><details><summary>{len(table.pairs)} differences of {escape(table.primary)}</summary>"
+        f'<div class="scroll"><table class="claims">{head}<tbody>{rows}</tbody></table></div></details>'
+    )
+
+
 def _claims(table: Table) -> str:
     if not table.claims:
         return ""
     rows = "".join(
-        f'<tr><td>{escape(text)}</td><td>{escape(measured)}</td><td class="verdict" data-verdict="{escape(verdict)}">'
-        f"{escape(verdict)}</td></tr>"
-        for text, measured, verdict in claims(table)
+        f"<tr><td>{escape(text)}</td><td>{escape(measured)}</td>"
+        f'<td class="verdict" data-verdict="{escape(claim.verdict)}">{escape(verdict)}</td></tr>'
+        for claim, (text, measured, verdict) in zip(table.claims, claims(table), strict=True)
     )
     head = "<thead><tr><th>claim</th><th>measured</th><th>verdict</th></tr></thead>"
     return (

@@ -1,6 +1,6 @@
 """A table as LaTeX, with booktabs."""
 
-from peftbench.tables.export.grid import Text, lay_out, subtitle
+from peftbench.tables.export.grid import Text, lay_out, subtitle, verdicts
 from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Table
 
@@ -34,7 +34,7 @@ _ESCAPED = {
 def to_latex(table: Table) -> str:
     """Return a `table` environment; it needs the packages amssymb, booktabs and graphicx."""
     table = printable_texts(table)
-    grid = lay_out(table)
+    grid, against = lay_out(table), verdicts(table)
     body = [" & ".join(map(_marked, row)) + r" \\" for row in grid.rows]
     return "\n".join(
         [
@@ -42,6 +42,7 @@ def to_latex(table: Table) -> str:
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{_escape(table.title)}: {_escape(subtitle(table))}. {_escape(table.conclusion)}",
+            *([rf"Against {_escape(table.baseline)}: {_escape('; '.join(against))}."] if against else []),
             rf"{_escape('; '.join(grid.reading))}.}}",
             r"\resizebox{\linewidth}{!}{%",
             rf"\begin{{tabular}}{{l{'r' * (len(grid.headings) - 1)}}}",

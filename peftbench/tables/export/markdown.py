@@ -2,7 +2,7 @@
 
 import re
 
-from peftbench.tables.export.grid import Text, claims, lay_out, published, subtitle
+from peftbench.tables.export.grid import Text, claims, lay_out, published, subtitle, verdicts
 from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Table
 
@@ -15,6 +15,8 @@ def to_markdown(table: Table) -> str:
     lines += _table(grid.headings, [[_marked(text) for text in row] for row in grid.rows])
     if table.conclusion:
         lines += ["", _escape(table.conclusion)]
+    if against := verdicts(table):
+        lines += ["", f"Against {_escape(table.baseline)}:", "", *(f"- {_escape(line)}" for line in against)]
     if table.claims:
         rows = [[_escape(part) for part in claim] for claim in claims(table)]
         lines += ["", *_table(["what the lab says", "measured", "verdict"], rows, align_right=False)]

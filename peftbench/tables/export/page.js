@@ -143,14 +143,14 @@ function drawScatter(plot) {
   const at = (point) => (plot.log && point.cost <= 0 ? plot.zero : point.cost);
   const costs = plot.points.map(at);
   const [low, high] = plot.log ? [Math.min(...costs) / 1.5, Math.max(...costs) * 1.5] : range(costs);
-  const scores = plot.points.flatMap((p) => [p.score - (p.score_sd || 0), p.score + (p.score_sd || 0)]);
+  const scores = plot.points.flatMap((p) => [p.score_low, p.score_high]);
   if (plot.ceiling !== null) scores.push(plot.ceiling);
   const [bottom, top] = range(scores);
   const x = axis(low, high, LEFT, WIDTH - RIGHT, plot.log);
   const y = axis(bottom, top, HEIGHT - BOTTOM, TOP);
   const marks = (plot.log ? decades(low, high) : ticks(low, high)).map((value) => [value, String(value)]);
   if (plot.log && plot.zero) marks.splice(0, marks.filter(([value]) => value < 3 * plot.zero).length, [plot.zero, "0"]);
-  const title = `${data.primary} against ${plot.title}`;
+  const title = `${data.primary} with intervals against ${plot.title}`;
   const svg = frame(marks, ticks(bottom, top), x, y, plot.title, data.primary, title);
   if (plot.ceiling !== null) {
     svg.append(make("line", { class: "ceiling", x1: LEFT, x2: WIDTH - RIGHT, y1: y(plot.ceiling), y2: y(plot.ceiling) }));
@@ -161,10 +161,11 @@ function drawScatter(plot) {
   svg.append(make("path", { class: "front", d: `M${start}${steps.map(([right, up]) => `H${right}V${up}`).join("")}` }));
   for (const point of plot.points) {
     const [cx, cy] = [x(at(point)), y(point.score)];
-    const text = `${point.label}: ${data.primary} ${point.score.toFixed(1)}, ${plot.title} ${Number(point.cost.toPrecision(4))}`;
+    const interval = point.score_low < point.score_high ? ` (${point.score_low.toFixed(1)} … ${point.score_high.toFixed(1)})` : "";
+    const text = `${point.label}: ${data.primary} ${point.score.toFixed(1)}${interval}, ${plot.title} ${Number(point.cost.toPrecision(4))}`;
     const mark = make("g", { class: "point", "aria-label": text }, make("title", {}, text));
-    if (point.score_sd) {
-      const ends = { x1: cx, x2: cx, y1: y(point.score - point.score_sd), y2: y(point.score + point.score_sd) };
+    if (point.score_low < point.score_high) {
+      const ends = { x1: cx, x2: cx, y1: y(point.score_low), y2: y(point.score_high) };
       mark.append(make("line", { ...ends, stroke: colour(point.row), "stroke-width": 1.5 }));
     }
     mark.append(make("circle", { cx, cy, r: 14, fill: "transparent" })); // room for a finger

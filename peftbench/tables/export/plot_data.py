@@ -14,14 +14,19 @@ CEILING = "human raters, half against half"
 
 @dataclass(frozen=True)
 class Point:
-    """A row in a plot of score against cost: `row` counts the table's rows from 0, the rest is in column units."""
+    """A row in a plot of score against cost: `row` counts the table's rows from 0, the rest is in column units.
+
+    cost_low, cost_high, score_low, score_high: the intervals of the two; a figure without any is its own.
+    """
 
     row: int
     label: str
     cost: float
     score: float
-    cost_sd: float | None
-    score_sd: float | None
+    cost_low: float
+    cost_high: float
+    score_low: float
+    score_high: float
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def scatter(table: Table, key: str) -> Scatter:
     for index, row in enumerate(table.rows):
         cost, score = _figure(row, key), _figure(row, table.primary)
         if cost is not None and score is not None:
-            points.append(Point(index, row.label, cost[0], score[0], cost[1], score[1]))
+            points.append(Point(index, row.label, cost[0], score[0], *cost[1:], *score[1:]))
     above = [point.cost for point in points if point.cost > 0]
     log = bool(above) and max(above) > 10 * min(above) and min(point.cost for point in points) >= 0
     return Scatter(
@@ -113,8 +118,10 @@ def column(table: Table, key: str) -> Column:
     return next((column for column in [*table.all_columns, *table.columns] if column.key == key), Column(key, key))
 
 
-def _figure(row: Row, key: str) -> tuple[float, float | None] | None:
+def _figure(row: Row, key: str) -> tuple[float, float, float] | None:
+    """Return a figure with the ends of its interval."""
     cell = row.cells.get(key, Cell())
     if cell.value is None or not math.isfinite(cell.value):
         return None
-    return cell.value, cell.sd if cell.sd is not None and math.isfinite(cell.sd) else None
+    low, high = (cell.value if end is None or not math.isfinite(end) else end for end in (cell.low, cell.high))
+    return cell.value, low, high

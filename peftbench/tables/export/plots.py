@@ -72,7 +72,9 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 def _draw_scatter(table: Table, data: Scatter) -> Figure:
-    figure, axes = _frame(table, f"{data.score.title} against {data.cost.title.lower()}; dashed: Pareto front")
+    figure, axes = _frame(
+        table, f"{data.score.title} with intervals against {data.cost.title.lower()}; dashed: Pareto front"
+    )
     front = [data.points[index] for index in data.front]
     at = [data.position(point.cost) for point in front]
     # A staircase: the best score that can be had at this cost or less.
@@ -81,8 +83,8 @@ def _draw_scatter(table: Table, data: Scatter) -> Figure:
         axes.errorbar(
             data.position(point.cost),
             point.score,
-            xerr=point.cost_sd,
-            yerr=point.score_sd,
+            xerr=[[point.cost - point.cost_low], [point.cost_high - point.cost]],
+            yerr=[[point.score - point.score_low], [point.score_high - point.score]],
             color=COLORS[point.row % len(COLORS)],
             marker=MARKERS[point.row % len(MARKERS)],
             markersize=7,
@@ -179,9 +181,10 @@ def _label_points(figure: Figure, axes: Axes, data: Scatter) -> None:
     anchors, taken, texts = [], [], []
     for point in data.points:
         x, y = axes.transData.transform((data.position(point.cost), point.score))
-        _, low = axes.transData.transform((data.position(point.cost), point.score - (point.score_sd or 0)))
+        _, low = axes.transData.transform((data.position(point.cost), point.score_low))
+        _, high = axes.transData.transform((data.position(point.cost), point.score_high))
         anchors.append((float(x), float(y)))
-        taken += [(x - 9, y - 9, x + 9, y + 9), (x - 5, low, x + 5, 2 * y - low)]
+        taken += [(x - 9, y - 9, x + 9, y + 9), (x - 5, low, x + 5, high)]
         text = axes.annotate(
             point.label,
             (data.position(point.cost), point.score),

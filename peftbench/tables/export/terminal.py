@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from peftbench.tables.export.grid import Text, claims, lay_out, published, subtitle
+from peftbench.tables.export.grid import Text, claims, lay_out, published, subtitle, verdicts
 from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Table
 
@@ -23,6 +23,8 @@ def to_terminal(table: Table) -> RenderableType:
     parts: list[RenderableType] = [RichText(table.title, "bold"), RichText(subtitle(table), "dim"), "", shown]
     if table.conclusion:
         parts += ["", RichText(table.conclusion)]
+    if lines := verdicts(table):
+        parts += ["", RichText(f"against {table.baseline}", "bold"), *map(RichText, lines)]
     if table.claims:
         parts += ["", RichText("what the lab says", "bold"), _claims(table)]
     if lines := published(table):

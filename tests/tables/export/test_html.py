@@ -116,8 +116,8 @@ def test_plots_show_every_row_that_has_the_figures(page):
     browser = page()
     figures = browser.find_elements("css selector", "figure")
     assert [figure.find_element("css selector", "figcaption").text for figure in figures] == [
-        "Accuracy, % against Parameter share, %",
-        "Accuracy, % against Latency, ×",
+        "Accuracy, % with intervals against Parameter share, %",
+        "Accuracy, % with intervals against Latency, ×",
         "Accuracy, % on validation while training",
     ]
     finished = [row for row in made_table().rows if row.cells.get("accuracy") and row.cells["accuracy"].value]

@@ -1,0 +1,42 @@
+"""Where each row of a table stands among all of them: its tie groups, and how probable it is that it is the best."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from peftbench.tables.best import probabilities_best
+from peftbench.tables.columns import SCORES
+from peftbench.tables.groups import tie_groups
+from peftbench.tables.scored import RowScores
+from peftbench.tables.table import Cell, Pair, Row
+
+
+def with_standing(
+    rows: Sequence[Row], scored: Mapping[str, RowScores], primary: str, pairs: Sequence[Pair]
+) -> list[Row]:
+    """Return the rows with their groups and P(best); those of one seed, or of other examples, have neither."""
+    several = {label: row for label, row in scored.items() if len(row.seeds) > 1 and primary in SCORES}
+    first = next(iter(several.values()), None)
+    together = {label: row.draws(primary) for label, row in several.items() if first and row.has_examples_of(first)}
+    if len(together) < 2:
+        return list(rows)
+    best = probabilities_best(together)
+    ranked = sorted(together, key=lambda label: -together[label][0].mean())
+    groups = tie_groups(ranked, [pair for pair in pairs if pair.row in together and pair.other in together])
+    return [
+        replace(
+            row,
+            cells={**row.cells, "p_best": Cell(100 * best[row.label], None, len(scored[row.label].seeds))},
+            group=groups.get(row.label, ""),
+        )
+        if row.label in together
+        else row
+        for row in rows
+    ]
+
+
+def with_best(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Return the columns of a table with that of P(best) behind the last score, where there is any."""
+    if "p_best" in columns or not any("p_best" in row.cells for row in rows):
+        return list(columns)
+    last = max((place for place, key in enumerate(columns, start=1) if key in SCORES), default=len(columns))
+    return [*columns[:last], "p_best", *columns[last:]]

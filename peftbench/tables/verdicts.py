@@ -1,0 +1,133 @@
+"""What a measured difference of two rows comes to, and what it would take where it tells nothing.
+
+Three verdicts, of one interval: better (or lower) by at least its near end; not different by more than δ, where all of
+it lies within ± δ (two one-sided tests: Schuirmann 1987); and cannot be told. What that would take is worked out for a
+true difference as large as the measured one and a chance of 80 %: the interval's half-width and what the estimate
+itself may be off must then leave room to 0, or to δ.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from peftbench.tables.statistics import common_part, degrees_of_freedom, own_variance
+from peftbench.tables.table import Pair
+
+BETTER, LOWER, SAME, OPEN = "better", "lower", "not different", "cannot be told"
+POWER_Z = 0.8416  # of a chance of 80 %
+_MOST_SEEDS = 100_000
+
+
+def verdict(low: float | None, high: float | None, delta: float) -> str:
+    """Return the verdict on a difference measured to lie in low … high."""
+    if low is None or high is None:
+        return OPEN
+    if low > 0:
+        return BETTER
+    if high < 0:
+        return LOWER
+    return SAME if -delta < low and high < delta else OPEN
+
+
+def in_words(pair: Pair, delta: float) -> str:
+    """Write the verdict on a pair: `better by at least 1.2 points`, `cannot be told: about 7 seeds each would tell`."""
+    if pair.verdict == BETTER:
+        return f"better by at least {pair.low:.1f} points"
+    if pair.verdict == LOWER:
+        return f"lower by at least {-(pair.high or 0.0):.1f} points"
+    if pair.verdict == SAME:
+        return f"not different by more than {points(delta)}"
+    return f"{OPEN}: {lacking(pair)}" if lacking(pair) else OPEN
+
+
+def lacking(pair: Pair) -> str:
+    """Say what it takes to tell a pair that cannot be told; empty where that is not known."""
+    if pair.low is None:
+        return "each needs two seeds"
+    if pair.needs_seeds is not None:
+        return f"about {pair.needs_seeds:,} seeds each would tell"
+    if pair.needs_examples is not None:
+        rounded = int(float(f"{pair.needs_examples:.2g}"))
+        return f"no number of seeds would, it takes about {rounded:,} examples"
+    return ""
+
+
+def points(delta: float) -> str:
+    """Write a number of points."""
+    return f"{delta:g} point{'' if delta == 1 else 's'}"
+
+
+class Spread(NamedTuple):
+    """What makes a difference of two rows' means uncertain, as variances.
+
+    Attributes:
+        examples: of what all seeds have in common, over these examples.
+        ours, theirs: of one seed's score, over the seeds of each row.
+    """
+
+    examples: float
+    ours: float
+    theirs: float
+
+    def detectable(self, seeds: float, confidence: float) -> float:
+        """Return the difference that is told from 0 with a chance of 80 %, by so many seeds of each row."""
+        of_seeds = (self.ours + self.theirs) / seeds
+        return self.half_width(seeds, confidence) + POWER_Z * float(np.sqrt(self.examples + of_seeds))
+
+    def half_width(self, seeds: float, confidence: float) -> float:
+        """Return half the width of the difference's interval: that of a normal and a t variable added."""
+        from scipy.optimize import brentq
+        from scipy.special import ndtri, stdtr
+
+        tail = (1 - confidence) / 2
+        examples, of_seeds = np.sqrt(self.examples), np.sqrt((self.ours + self.theirs) / seeds)
+        normal = -float(ndtri(tail) * np.hypot(examples, of_seeds))
+        if of_seeds == 0 or np.isinf(seeds):
+            return normal
+        freedom = degrees_of_freedom(np.array([self.ours, self.theirs]), seeds)
+        points, weights = np.polynomial.hermite_e.hermegauss(60)
+        weights = weights / weights.sum()
+
+        def beyond(width: float) -> float:
+            return float(weights @ stdtr(freedom, (examples * points - width) / of_seeds)) - tail
+
+        highest = 2 * normal
+        while beyond(highest) > 0:
+            highest *= 2
+        return float(brentq(beyond, 0, highest, xtol=1e-6 * highest))
+
+
+def spread_of(ours: np.ndarray, theirs: np.ndarray) -> Spread:
+    """Return the spread of two rows' difference; draws as for `statistics.difference_interval`, of two seeds each."""
+    deviations = ours.mean(axis=1) - theirs.mean(axis=1)
+    common = common_part(deviations[1:] - deviations[0], own_variance(ours) + own_variance(theirs))
+    return Spread(float(common.var()), float(ours[0].var(ddof=1)), float(theirs[0].var(ddof=1)))
+
+
+class Needs(NamedTuple):
+    """What would tell: `seeds` of each row; None where none would, but endless ones on so many `examples`."""
+
+    seeds: int | None
+    examples: int | None
+
+
+def needs(spread: Spread, room: float, confidence: float, examples: int) -> Needs:
+    """Return what it takes to tell, with a chance of 80 %, a difference that is `room` away from where it would not be.
+
+    Args:
+        spread: as measured on `examples` examples, in the same unit as `room`.
+        room: how far the true difference is from 0, or from δ, whichever is further.
+        confidence: of the interval.
+    """
+    at_best = spread.detectable(np.inf, confidence)
+    if at_best >= room:
+        return Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) if room > 0 else None)
+    lower, upper = 1, 2
+    while spread.detectable(upper, confidence) > room:
+        lower, upper = upper, 2 * upper
+        if upper > _MOST_SEEDS:
+            return Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) + examples)
+    while upper - lower > 1:
+        middle = (lower + upper) // 2
+        lower, upper = (middle, upper) if spread.detectable(middle, confidence) > room else (lower, middle)
+    return Needs(upper, None)

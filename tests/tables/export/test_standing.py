@@ -1,0 +1,64 @@
+"""Tie groups, P(best) and verdicts against the baseline, in every form of a table."""
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from made_table import made_table
+from rich.console import Console
+
+from peftbench.tables.columns import COLUMNS
+from peftbench.tables.export.csv_file import to_csv
+from peftbench.tables.export.formats import to_json
+from peftbench.tables.export.html import to_html
+from peftbench.tables.export.latex import to_latex
+from peftbench.tables.export.markdown import to_markdown
+from peftbench.tables.export.terminal import to_terminal
+from peftbench.tables.table import Cell, Claim, Pair
+
+
+def table():
+    made = made_table()
+    against = {
+        2: Pair("LoRA, r = 8", "Full fine-tuning", -3.6, -7.5, 0.3, "cannot be told", 12),
+        4: Pair("BitFit", "Full fine-tuning", -7.0, -9.8, -4.2, "lower"),
+        5: Pair("Head only", "Full fine-tuning", 0.1, -0.5, 0.6, "not different"),
+    }
+    rows = [
+        replace(row, cells={**row.cells, "p_best": Cell(25.0)}, group="ab", against=against.get(number))
+        for number, row in enumerate(made.rows)
+    ]
+    columns = [*made.columns[:2], COLUMNS["p_best"], *made.columns[2:]]
+    claims = [Claim("LoRA is better", "−3.6 (−7.5 … 0.3)", "cannot be told", "about 12 seeds each would tell")]
+    return replace(made, rows=rows, columns=columns, pairs=list(against.values()), claims=claims)
+
+
+def terminal(made):
+    console = Console(width=250, record=True, file=io.StringIO())
+    console.print(to_terminal(made))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("render", [terminal, to_markdown, to_latex, to_html])
+def test_every_form_shows_groups_chances_and_verdicts(render):
+    text = render(table())
+    for expected in (
+        "P(best)",
+        "group",
+        "lower: BitFit by at least 4.2",
+        "not different by more than 1 point: Head only",
+    ):
+        assert expected in text, expected
+    assert "cannot be told: LoRA, r = 8 (about 12 seeds each would tell)" in text
+    if render is not to_latex:
+        assert "cannot be told: about 12 seeds each would tell" in text
+
+
+def test_a_program_finds_them_too():
+    head, *lines = to_csv(table()).splitlines()
+    assert head.endswith("published,group,against_baseline,runs")
+    assert any(line.startswith("BitFit,p_best") or "lower by at least 4.2 points" in line for line in lines)
+    found = json.loads(to_json(table()))
+    assert found["rows"][0]["group"] == "ab" and found["rows"][0]["cells"]["p_best"]["value"] == 25
+    assert found["pairs"][0]["verdict"] == "cannot be told" and found["pairs"][0]["needs_seeds"] == 12
