@@ -99,7 +99,11 @@ def method_configs() -> dict[str, Any]:
 
     One that is made of runs has two of them; peft, which knows few models, is on all maps.
     """
-    names = [n for n, cls in METHODS.items() if "texts" in cls.examples and not cls.masked_lm and n != "peft"]
+    names = [
+        n
+        for n, cls in METHODS.items()
+        if "texts" in cls.examples and cls.answers_through == "classifier" and n != "peft"
+    ]
     configs = {name: METHODS[name].config_class() for name in names}
     for name, config in configs.items():
         if isinstance(config, PartsConfig):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from peftbench.backbones.dropout import set_config_dropout, set_dropout
 from peftbench.backbones.inputs import IDS, PIXELS
 from peftbench.backbones.sites import Sites, find_sites
 from peftbench.errors import UserError
+
+# a new classifier, or what the encoder was pretrained under: a masked-language-model head, or beside a tower of texts
+AnswersThrough = Literal["classifier", "masked_lm", "class_texts"]
 
 _NEVER_RUN = "which is never run, for it could do anything; choose a model that transformers itself knows"
 
@@ -30,6 +33,7 @@ class Backbone:
         saved_head: what the checkpoint holds of a classifier's tensors, by their names in `classifier_class`.
         dropout: rate that replaced the model's own; None where those stay.
         language_model: the encoder under its masked-language-model head, all frozen, where that was asked for.
+        towers: CLIP's encoder beside its tower of texts, all frozen, where that was asked for; tokenizer: of the texts.
         config: what `classifier_class` is built from; None: the encoder's own.
     """
 
@@ -39,15 +43,24 @@ class Backbone:
     saved_head: dict[str, torch.Tensor] = field(default_factory=dict)
     dropout: float | None = None
     language_model: nn.Module | None = None
+    towers: nn.Module | None = None
+    tokenizer: Any = None
     config: Any = None
 
     @property
     def size(self) -> int:
-        """Number of the encoder's parameters, those that no checkpoint filled (a fresh pooler) left out."""
+        """Number of the encoder's parameters, those that no checkpoint filled (a fresh pooler) left out.
+
+        Where both towers answer it is theirs.
+        """
+        if self.towers is not None:
+            return sum(p.numel() for p in self.towers.parameters())
         return sum(p.numel() for _, p in self.sites.backbone_parameters())
 
 
-def load_backbone(folder: Path, dropout: float | None = None, masked_lm: bool = False) -> Backbone:
+def load_backbone(
+    folder: Path, dropout: float | None = None, answers_through: AnswersThrough = "classifier"
+) -> Backbone:
     """Load weights and tokenizer, or image processor, from a folder in transformers' format.
 
     torch's random state stays as it is.
@@ -55,7 +68,7 @@ def load_backbone(folder: Path, dropout: float | None = None, masked_lm: bool = 
     Args:
         folder: holds config.json, weights and the files of the tokenizer or image processor.
         dropout: rate for all dropout layers; None keeps the model's own.
-        masked_lm: with the masked-language-model head of its pretraining.
+        answers_through: with what else of its pretraining.
 
     Raises UserError where the folder holds no such model, its weights are cut short, nothing fits the architecture,
     or it has no such head. Code that a folder brings along is never run.
@@ -68,7 +81,7 @@ def load_backbone(folder: Path, dropout: float | None = None, masked_lm: bool = 
             if dropout is not None:
                 set_config_dropout(config, dropout)
             _check_attention(config)
-            model, info = _auto_class(config, masked_lm).from_pretrained(
+            model, info = _auto_class(config, answers_through).from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
@@ -77,25 +90,42 @@ def load_backbone(folder: Path, dropout: float | None = None, masked_lm: bool = 
                 trust_remote_code=False,
                 weights_only=True,  # of pickled weights: tensors alone
             )
-            processor = _load_processor(folder, model)
+            if answers_through == "class_texts":
+                processor, tokenizer = _load_image_processor(folder), _load_tokenizer(folder)
+            else:
+                processor, tokenizer = _load_processor(folder, model), None
         except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
             raise UserError(f"cannot load a model from {folder}: {_reason(error)}") from error
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-    if masked_lm:
+    if answers_through == "masked_lm":
         _check_language_model(folder, model, missing)
-    return _backbone(model, missing, dropout, processor, masked_lm)
+    if answers_through == "class_texts" and missing:
+        raise UserError(
+            f"the weights in {folder} lack {len(missing)} tensors of CLIP's two towers ({min(missing)}, …): take one as"
+            " it was pretrained, such as model=clip_vit_b16"
+        )
+    return _backbone(model, missing, dropout, processor, answers_through, tokenizer)
 
 
-def _auto_class(config: Any, masked_lm: bool) -> Any:
+def _auto_class(config: Any, answers_through: AnswersThrough) -> Any:
     """Return the class that puts a head on such a model: transformers' own classifier where it has one."""
     from transformers import (
         AutoModel,
         AutoModelForImageClassification,
         AutoModelForMaskedLM,
         AutoModelForSequenceClassification,
+        AutoModelForZeroShotImageClassification,
+        CLIPModel,
     )
 
-    if masked_lm:
+    if answers_through == "class_texts":
+        if config.model_type != CLIPModel.config_class.model_type:
+            raise UserError(
+                f"a model of type {config.model_type} has no tower of texts as CLIP has it, which method=zero_shot and"
+                " method=coop answer through: take model=clip_vit_b16, or another method"
+            )
+        return AutoModelForZeroShotImageClassification
+    if answers_through == "masked_lm":
         if type(config) not in AutoModelForMaskedLM._model_mapping:
             raise UserError(
                 f"a model of type {config.model_type} has no masked-language-model head, which method=cloze answers"
@@ -114,12 +144,20 @@ def _auto_class(config: Any, masked_lm: bool) -> Any:
 
 def _load_processor(folder: Path, model: Any) -> Any:
     """Load what turns examples into the model's input: a tokenizer, or an image processor."""
-    from transformers import AutoImageProcessor, AutoTokenizer
+    return _load_tokenizer(folder) if model.main_input_name == IDS else _load_image_processor(folder)
 
-    if model.main_input_name == IDS:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        _check_tokenizer(folder, tokenizer)
-        return tokenizer
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    _check_tokenizer(folder, tokenizer)
+    return tokenizer
+
+
+def _load_image_processor(folder: Path) -> Any:
+    from transformers import AutoImageProcessor
+
     if not any((folder / name).exists() for name in ("preprocessor_config.json", "processor_config.json")):
         raise ValueError("it has no preprocessor_config.json; save one there with processor.save_pretrained")
     return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
@@ -156,7 +194,7 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def blank_backbone(architecture: dict[str, Any], masked_lm: bool = False) -> Backbone:
+def blank_backbone(architecture: dict[str, Any], answers_through: AnswersThrough = "classifier") -> Backbone:
     """Build the encoder that `architecture` (`model_type` and its numbers) describes on the meta device.
 
     It has shapes and no weights: nothing is downloaded and nothing but counting is possible.
@@ -168,15 +206,24 @@ def blank_backbone(architecture: dict[str, Any], masked_lm: bool = False) -> Bac
     try:
         config = AutoConfig.for_model(**architecture)
         with torch.device("meta"), quiet():
-            model = _auto_class(config, masked_lm).from_config(config, trust_remote_code=False)
+            model = _auto_class(config, answers_through).from_config(config, trust_remote_code=False)
+    except UserError:
+        raise
     except Exception as error:  # transformers checks numbers in many ways
         raise UserError(f"model.architecture does not describe a model: {_reason(error)}") from error
-    return _backbone(model, set(), None, None, masked_lm)
+    return _backbone(model, set(), None, None, answers_through)
 
 
-def _backbone(model: Any, missing: set[str], dropout: float | None, processor: Any, masked_lm: bool) -> Backbone:
+def _backbone(
+    model: Any,
+    missing: set[str],
+    dropout: float | None,
+    processor: Any,
+    answers_through: AnswersThrough,
+    tokenizer: Any = None,
+) -> Backbone:
     """Take the encoder out of transformers' model, in the form that class builds it (RoBERTa: no pooler)."""
-    name = encoder_name(model)
+    name = "vision_model" if answers_through == "class_texts" else encoder_name(model)
     encoder = model.get_submodule(name)
     inside = f"{name}."
     fresh = {name.removeprefix(inside) for name in missing if name.startswith(inside)}
@@ -190,10 +237,12 @@ def _backbone(model: Any, missing: set[str], dropout: float | None, processor: A
     encoder.eval()
     _take_any_size(encoder)
     if dropout is not None:
-        set_dropout(encoder, dropout)
-    if masked_lm:
-        model.requires_grad_(False)
-        return Backbone(encoder, type(model), sites, {}, dropout, model.eval())
+        set_dropout(model, dropout)
+    if answers_through == "masked_lm":
+        return Backbone(encoder, type(model), sites, {}, dropout, language_model=model.requires_grad_(False).eval())
+    if answers_through == "class_texts":
+        towers = model.requires_grad_(False).eval()
+        return Backbone(encoder, type(model), sites, {}, dropout, towers=towers, tokenizer=tokenizer)
     saved = {
         name: parameter.detach()
         for name, parameter in model.named_parameters()

@@ -18,7 +18,7 @@ from torch import nn
 
 from peftbench.backbones.attachments import Attachment, Change, Handle, Parameters
 from peftbench.backbones.heads import HeadedBackbone, add_head
-from peftbench.backbones.load import Backbone
+from peftbench.backbones.load import AnswersThrough, Backbone
 from peftbench.backbones.row_parameters import row_parameters
 from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
@@ -45,8 +45,8 @@ class Method(nn.Module, ABC):
     mergeable: ClassVar[bool] = False
     # what the examples may be that it makes sense for
     examples: ClassVar[tuple[str, ...]] = ("texts", "images")
-    # whether the backbone answers through the masked-language-model head of its pretraining
-    masked_lm: ClassVar[bool] = False
+    # a new classifier, or what the backbone was pretrained under, which is loaded with it then
+    answers_through: ClassVar[AnswersThrough] = "classifier"
     # whether dense heads read the maps of `pyramid`
     makes_pyramid: ClassVar[bool] = False
 
@@ -78,7 +78,7 @@ class Method(nn.Module, ABC):
         """Put the head on a backbone through which this method answers: a new classifier, which trains.
 
         Args:
-            config: of the method. backbone: loaded with `masked_lm` as the class says.
+            config: of the method. backbone: loaded with what `answers_through` says.
             labels: names of the classes; none where the labels are scores. texts: of an example, 1 or 2.
         """
         return add_head(backbone, len(labels) or 1)

@@ -66,7 +66,7 @@ class Cloze(Method, name="cloze"):
 
     config_class = ClozeConfig
     config: ClozeConfig
-    masked_lm = True
+    answers_through = "masked_lm"
     examples = ("texts",)
     prior: torch.Tensor
 

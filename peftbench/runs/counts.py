@@ -42,10 +42,10 @@ def count_configs(configs: Sequence[RunConfig]) -> list[dict[str, int | float]]:
     counts = []
     for config in configs:
         labels, kind = _labels(config.task), method_class(config.method_name)
-        of_head = asdict(config.method) if kind.masked_lm else None
+        of_head = asdict(config.method) if kind.answers_through != "classifier" else None
         model = json.dumps([asdict(config.model), labels, of_head], sort_keys=True, default=str)
         if model not in backbones:
-            blank = blank_backbone(_architecture(config.model), kind.masked_lm)
+            blank = blank_backbone(_architecture(config.model), kind.answers_through)
             backbones[model] = put_head(kind, config.method, blank, labels, config.task)
         with torch.device("meta"):
             method = build(config.method, backbones[model].sites)

@@ -16,7 +16,7 @@ from peftbench.assets.weights import weights_digest
 from peftbench.backbones.economy.first_row import reads_first_row
 from peftbench.backbones.economy.lower_layers import check_lower_layers
 from peftbench.backbones.heads import HeadedBackbone
-from peftbench.backbones.load import Backbone, load_backbone
+from peftbench.backbones.load import AnswersThrough, Backbone, load_backbone
 from peftbench.backbones.sites import Sites
 from peftbench.config.schema import RunConfig, check_threads
 from peftbench.config.task import TaskConfig
@@ -88,7 +88,7 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
     weights = weights_digest(folder)
     torch.manual_seed(config.seed_for("init"))
     kind = method_class(config.method_name)
-    loaded = _backbone(folder, weights, config.model.dropout, kind.masked_lm)
+    loaded = _backbone(folder, weights, config.model.dropout, kind.answers_through)
     task.check_model(loaded.sites, config.model.name)
     backbone = put_head(kind, config.method, loaded, task.labels, config.task)
     check_layer_count(config, len(backbone.sites.layers))
@@ -174,12 +174,12 @@ def _keep(name: str, key: object, make: Callable[[], Any]) -> Any:
     return _kept[name][1]
 
 
-def _backbone(folder: Path, weights: str, dropout: float | None, masked_lm: bool) -> Backbone:
+def _backbone(folder: Path, weights: str, dropout: float | None, answers_through: AnswersThrough) -> Backbone:
     # by the files' digest too: a folder may hold another model than when it was read
-    key = (folder, weights, dropout, masked_lm)
-    backbone: Backbone = _keep("backbone", key, lambda: load_backbone(folder, dropout, masked_lm))
+    key = (folder, weights, dropout, answers_through)
+    backbone: Backbone = _keep("backbone", key, lambda: load_backbone(folder, dropout, answers_through))
     # where the last run may have left it: a method's start is computed there
-    (backbone.language_model or backbone.encoder).cpu()
+    (backbone.language_model or backbone.towers or backbone.encoder).cpu()
     return backbone
 
 

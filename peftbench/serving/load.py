@@ -78,9 +78,9 @@ def load_run_backbone(record: Record, description: Description) -> tuple[Backbon
             f"the model of run {record.folder.name} is gone: there is no folder {config.path}; put it back,"
             " or train again on another model"
         )
-    masked_lm = method_class(description.method["name"]).masked_lm
+    answers_through = method_class(description.method["name"]).answers_through
     base, weights = _fetch_same(config, record)
-    return load_backbone(base, config.dropout, masked_lm), base, weights
+    return load_backbone(base, config.dropout, answers_through), base, weights
 
 
 def _fetch_same(config: ModelConfig, record: Record) -> tuple[Path, str]:

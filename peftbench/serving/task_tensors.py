@@ -39,10 +39,10 @@ class RegisteredTask:
         self.name, self.record = name, record
         self.description = describe_run(record)
         method = str(self.description.method["name"])
-        if method_class(method).masked_lm:
+        if method_class(method).answers_through != "classifier":
             raise UserError(
-                f"run {record.folder.name} is of method {method}, which answers through the language model's head and"
-                " not a classifier that tasks can share: ask it by itself"
+                f"run {record.folder.name} is of method {method}, which answers through what its model was"
+                " pretrained under and not a classifier that tasks can share: ask it by itself"
             )
         config = fill_text_task(self.description.task)
         self.task = blank_task(config, self.description.labels)

@@ -49,7 +49,7 @@ def masked_lm_dir(tmp_path_factory, tiny_model_dir):
 
 def prepared(folder, texts=1, **settings):
     config = ClozeConfig(**settings)
-    backbone = Cloze.put_head(config, load_backbone(folder, masked_lm=True), LABELS, texts)
+    backbone = Cloze.put_head(config, load_backbone(folder, answers_through="masked_lm"), LABELS, texts)
     torch.manual_seed(3)
     return backbone, build(config, backbone.sites)
 
@@ -178,18 +178,18 @@ def test_tokens_kept_on_disk_are_the_template_s_own(masked_lm_dir, monkeypatch, 
 def test_a_mistake_is_one_line(settings, message, masked_lm_dir, tiny_model_dir):
     with pytest.raises(UserError, match=message) as error:
         config = fill(ClozeConfig, settings, "method")
-        Cloze.put_head(config, load_backbone(masked_lm_dir("bert"), masked_lm=True), LABELS, 1)
+        Cloze.put_head(config, load_backbone(masked_lm_dir("bert"), answers_through="masked_lm"), LABELS, 1)
     assert "\n" not in str(error.value)
 
 
 def test_scores_have_no_words(masked_lm_dir):
     with pytest.raises(UserError, match="this task's labels are scores"):
-        Cloze.put_head(ClozeConfig(), load_backbone(masked_lm_dir("bert"), masked_lm=True), (), 2)
+        Cloze.put_head(ClozeConfig(), load_backbone(masked_lm_dir("bert"), answers_through="masked_lm"), (), 2)
 
 
 def test_a_model_without_the_head_of_its_pretraining_is_refused(tiny_model_dir):
     with pytest.raises(UserError, match="has no masked-language-model head") as error:
-        load_backbone(tiny_model_dir, masked_lm=True)
+        load_backbone(tiny_model_dir, answers_through="masked_lm")
     assert "\n" not in str(error.value)
 
 
