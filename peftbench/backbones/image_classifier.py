@@ -1,4 +1,8 @@
-"""A classifier on encoders of images for which transformers has none (DINOv3): what it has for DINOv2."""
+"""A classifier on encoders of images for which transformers has none (DINOv3, a bare SigLIP): that of their kin.
+
+With a class token it is DINOv2's, on that token beside the mean of the patches, registers left out; without one it is
+SigLIP's, on the mean of the patches alone. Both read behind the final norm.
+"""
 
 from types import SimpleNamespace
 from typing import Any
@@ -7,17 +11,24 @@ import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 
+from peftbench.backbones.image_tokens import image_tokens
+from peftbench.backbones.recognise import recognise
+
 
 class ImageClassifier(PreTrainedModel):
-    """A linear map on the class token beside the mean of the patches, behind the final norm; registers are left out."""
+    """A linear map on what stands for the whole image."""
 
     base_model_prefix = "encoder"
     main_input_name = "pixel_values"
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        width = config.hidden_size
         self.encoder = AutoModel.from_config(config)
-        self.classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
+        layout, base = recognise(self.encoder)
+        tokens = image_tokens(base, layout)
+        self.special = 0 if tokens is None else tokens.special
+        self.classifier = nn.Linear(2 * width if self.special else width, config.num_labels)
         self.post_init()
 
     @classmethod
@@ -28,5 +39,5 @@ class ImageClassifier(PreTrainedModel):
     def forward(self, pixel_values: torch.Tensor) -> Any:
         """Return an object with `.logits`, (images, classes)."""
         states = self.encoder(pixel_values).last_hidden_state
-        special = 1 + getattr(self.config, "num_register_tokens", 0)
-        return SimpleNamespace(logits=self.classifier(torch.cat([states[:, 0], states[:, special:].mean(1)], -1)))
+        mean = states[:, self.special :].mean(1)
+        return SimpleNamespace(logits=self.classifier(torch.cat([states[:, 0], mean], -1) if self.special else mean))

@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="peftbench predict",
         description="Label text with a finished run: text on the line, in a file or on standard input. Every line"
         " or row gets an answer, in order; one without text gets an empty one. A run on images labels image files, and"
-        " all in a folder.",
+        " all in a folder, or in its folders where it holds none itself.",
         epilog="A task of pairs takes its texts two by two on the line; in a file or on standard input a tab"
         " stands between the two. Several runs of one backbone answer a file together, whose column `task` says"
         " which of them each row is for: peftbench predict --runs mrpc=RUN rte=RUN FILE.",

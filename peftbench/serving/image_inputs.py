@@ -5,7 +5,7 @@ from pathlib import Path
 
 from peftbench.errors import UserError
 from peftbench.serving.inputs import Input, Row, read_input
-from peftbench.tasks.image.files import as_text, images_in
+from peftbench.tasks.image.files import as_text, images_below, images_in
 
 _COLUMN = "image"
 
@@ -14,8 +14,8 @@ def read_images(paths: list[str], listed: Path | None) -> Input:
     """Return a row for each image: those on the command line and in its folders, or those that a file names.
 
     Args:
-        paths: files and folders. listed: a file with a path a line, or with a column `image`; without both, standard
-            input names them.
+        paths: files and folders; one without an image stands for all those in its folders.
+        listed: a file with a path a line, or with a column `image`; without both, standard input names them.
 
     Raises UserError, also while the rows are walked, for a path that is not there and a folder without images.
     """
@@ -32,13 +32,14 @@ def _rows(paths: list[str]) -> Iterator[Row]:
         try:
             path = Path(given).expanduser()
             there = path.exists()
-            found = images_in(path) if path.is_dir() else [path]
+            # a folder of class folders, or of splits, is answered whole
+            found = (images_in(path) or images_below(path)) if path.is_dir() else [path]
         except (OSError, RuntimeError) as error:  # a name too long, a folder that may not be read, an unknown ~user
             raise UserError(f"cannot read {given}: {getattr(error, 'strerror', None) or error}") from error
         if not there:
             raise UserError(f"no such image: {path}")
         if not found:
-            raise UserError(f"{path} holds no image")
+            raise UserError(f"{path} holds no image, nor do its folders")
         for image in found:
             number += 1
             yield Row(number, (str(image),), [as_text(image)])

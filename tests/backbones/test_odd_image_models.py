@@ -1,9 +1,11 @@
-"""Models of images that look like a known architecture, and are not: refused in one line."""
+"""Models of images that look like a known architecture, and are not: refused in one line; bare towers of two."""
 
 import pytest
-from transformers import AutoConfig, AutoModel
+import torch
+from transformers import AutoConfig, AutoModel, ViTImageProcessorPil
 
-from peftbench.backbones.load import blank_backbone
+from peftbench.backbones.heads import add_head
+from peftbench.backbones.load import blank_backbone, load_backbone
 from peftbench.backbones.sites import find_sites
 from peftbench.errors import UserError
 
@@ -38,3 +40,18 @@ def test_numbers_of_no_encoder(numbers, said):
     with pytest.raises(UserError, match=said) as caught:
         blank_backbone(numbers)
     assert "\n" not in str(caught.value)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "special"), [("siglip_vision_model", 0), ("clip_vision_model", 1)])
+def test_a_classifier_on_a_bare_tower_reads_a_class_token_where_there_is_one(kind, special, tmp_path):
+    torch.manual_seed(0)
+    own = AutoModel.from_config(AutoConfig.for_model(kind, **_CUT)).eval()
+    own.save_pretrained(tmp_path)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    model = add_head(load_backbone(tmp_path), 2).model
+    images = torch.randn(3, 3, 16, 16)
+    states = own(images).last_hidden_state
+    assert states.shape[1] == special + 4
+    read = torch.cat([states[:, :special].flatten(1), states[:, special:].mean(1)], dim=-1)
+    torch.testing.assert_close(model(pixel_values=images).logits, model.classifier(read))

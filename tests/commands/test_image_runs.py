@@ -95,6 +95,11 @@ def test_it_answers_files_folders_and_pictures(run, pictures, capsys):
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer["prediction"] for answer in answers] == ["dark"] + ["bright"] * 4
     assert answers[0]["image"] == str(dark)
+    assert main(["predict", str(run.folder), str(pictures / "validation"), "--json"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["image"] for answer in answers] == [
+        str(pictures / "validation" / label / f"{number}.png") for label in ("bright", "dark") for number in range(4)
+    ], "a folder of class folders is answered whole"
     predictor = peftbench.load(run.folder)
     found = predictor.predict([dark.read_bytes(), Image.open(dark), str(dark), ""])
     assert [answer.prediction for answer in found] == ["dark", "dark", "dark", None]
@@ -155,7 +160,7 @@ def test_images_that_cannot_be_answered(run, tmp_path, words, said, capsys):
     assert main(["predict", str(run.folder), *(words or [str(tmp_path / "x.png")])]) == 2
     assert said in capsys.readouterr().err
     assert main(["serve", str(run.folder)]) == 2
-    assert "is of images, and texts are answered here" in capsys.readouterr().err
+    assert "is of images: several runs on one backbone answer texts alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("target", ["merged", "peft", "adapters"])

@@ -1,5 +1,7 @@
 """Image files: opened, checked, and turned into RGB as they are meant to be seen."""
 
+import os
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,7 @@ def upright(image: Any, name: str) -> Any:
 
     if image.mode == "F":
         raise UserError(f"{name} holds fractions, whose black and white are not known: save it with 8 or 16 bits")
-    image = ImageOps.exif_transpose(_eight_bits(image))
+    image = ImageOps.exif_transpose(_eight_bits(image, name))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns otherwise
     return image.convert("RGB")
@@ -60,13 +62,20 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _eight_bits(image: Any) -> Any:
+def _eight_bits(image: Any, name: str) -> Any:
     """Bring grey values of 16 bits to 8: PIL itself would cut off all that is above 255."""
     if image.mode.startswith("I"):
         import numpy as np
         from PIL import Image
 
-        return Image.fromarray((np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        values = np.asarray(image, dtype=np.int64)
+        # 32 bits hold values of 16 as well as of 8, which would come out black, or of their own
+        if image.mode == "I" and (values.min() < 0 or 0 < values.max() < 1 << 8 or values.max() >= 1 << 16):
+            raise UserError(
+                f"{name} holds values of 32 bits from {values.min()} to {values.max()}, whose black and white are not"
+                " known: save it with 8 or 16 bits"
+            )
+        return Image.fromarray((values >> 8).astype(np.uint8))
     return image
 
 
@@ -77,8 +86,19 @@ def as_text(path: Path | str) -> str:
 
 def images_in(folder: Path) -> list[Path]:
     """Return the image files directly in a folder, sorted by name; hidden ones are left out."""
+    return _images_among(folder.iterdir())
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Return the image files in a folder's folders, however deep, in the order of their paths; hidden ones left out."""
+    found: list[Path] = []
+    for at, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += _images_among(Path(at, name) for name in files)
+    return found
+
+
+def _images_among(paths: Iterable[Path]) -> list[Path]:
     return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+        path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
     )

@@ -56,6 +56,18 @@ def test_fractions_are_refused_not_black():
         open_image(data, "scan.tif")
 
 
+@pytest.mark.parametrize(
+    ("values", "known"), [((0, 200), False), ((0, 60_000), True), ((0, 70_000), False), ((-9, 999), False)]
+)
+def test_32_bits_are_refused_where_they_are_not_16(values, known):
+    data = written(Image.fromarray(np.resize(np.array(values, np.int32), (4, 4))), "TIFF")
+    if known:
+        assert np.asarray(open_image(data, "scan.tif")).max() == 60_000 >> 8
+        return
+    with pytest.raises(UserError, match=rf"scan\.tif holds values of 32 bits from {values[0]} to {values[1]}, whose"):
+        open_image(data, "scan.tif")
+
+
 def test_a_line_is_refused_before_it_takes_all_memory():
     with pytest.raises(UserError, match=r"a\.png is a line of 2001 × 2 pixels"):
         open_image(written(Image.new("RGB", (2001, 2)), "PNG"), "a.png")
