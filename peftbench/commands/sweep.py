@@ -30,7 +30,9 @@ a table
   table=lab/bottleneck     `peftbench list tables` shows those there are
   seeds=3                  a number of seeds, or a list: seeds=[0,1,2]
   model=minilm task=rte    settings of all runs, as for `peftbench train`
-  evaluation.split=test    show the scores on test (default: validation); evaluation.merged=true: merged
+  table.split=test         show the scores on test where it is labelled (default: what the table says, or validation)
+  table.delta=0.5          what is called no difference, in points (default: 1)
+  evaluation.merged=true   show the runs merged into the backbone;
                            a row may ask for dropped layers (evaluation: {dropped_layers: 3}); what is lacking is scored
   on_error=stop            start nothing further once a run has failed (default: continue)
   stale=rerun              train runs of other code again; stale=use takes them as they are (default: leave)

@@ -60,7 +60,7 @@ def show_spread(settings: Sequence[str], request: TableRequest, found: Sequence[
     use_stale, metric = request.stale == "use", str(found[0].planned.config["task"]["metrics"][0])
     varied = {key: collect(runs, use_stale) for key, runs in varied_runs(settings).items()}
     spreads = explain([row.label for row in request.spec.rows], found, varied, metric)
-    print_table("", spread_to_terminal(spreads, metric, str(request.spec.evaluation)))
+    print_table("", spread_to_terminal(spreads, metric, str(found[0].planned.evaluation)))
     lacking = len({run.planned.folder for runs in varied.values() for run in runs if not run.used})
     if lacking:
         command = shlex.join(["peftbench", "sweep", *settings, "explain_spread=true"])

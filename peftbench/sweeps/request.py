@@ -56,6 +56,9 @@ def read_request(argv: Sequence[str], adapt: Callable[[TableSpec], TableSpec] = 
     chosen = [line.partition("=")[2] for line in argv if key_of(line) == "table"]
     if len(chosen) != 1:
         raise UserError("say which table, once: table=…; `peftbench list tables` shows those there are")
+    for line in argv:
+        if key_of(line) == "evaluation.split":
+            raise UserError(f"{line}: this is called table.split={line.partition('=')[2]} now")
     try:
         composed = compose([line for line in argv if _is_of(line, _OF_SWEEP) or _is_hydra(line)], SWEEP_NAME)
     except UserError as error:

@@ -61,6 +61,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         cells = with_other_figures(cells, row, spec.tolerance)
         points = [_point(run, evidence.get(run.key)) for run in runs[row.label]]
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points))
+    evaluation = replace(spec.evaluation, split=shown[0].planned.evaluation.split)
     columns = columns_of(max((row.classes or 0 for row in scored.values()), default=0))
     ceiling = _ceiling(config["task"], columns[primary])
     pairs = compare_pairs(scored, primary, spec.delta)
@@ -74,7 +75,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         seeds=spec.seeds,
         baseline=spec.baseline,
         primary=primary,
-        evaluation=str(spec.evaluation),
+        evaluation=str(evaluation),
         ceiling=ceiling,
         examples=next((len(row.labels) for row in scored.values()), None),
         columns=[columns[key] for key in with_best(spec.columns, rows)],
@@ -83,7 +84,11 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         claims=[judge_claim(claim, rows, scored, confidence, spec.delta) for claim in spec.claims],
         pairs=pairs,
         conclusion=conclude(rows, pairs, columns[primary], spec.delta),
-        reading=[*notes.reading(spec, len(comparisons), pairs), *notes.human_ceiling(ceiling, columns[primary])],
+        reading=[
+            *notes.split_shown(evaluation, spec.evaluation),
+            *notes.reading(spec, len(comparisons), pairs),
+            *notes.human_ceiling(ceiling, columns[primary]),
+        ],
         notes=[*notes.missing_runs(found, command), *notes.mixed_conditions(shown), *other_setting],
         environment=notes.environment(found),
         delta=spec.delta,

@@ -93,10 +93,34 @@ def collect(
     `mistakes` says, by its folder, why a run could not be begun.
     """
     found = [_look_up(run, use_stale, (mistakes or {}).get(run.folder)) for run in planned]
+    found = _on_labelled_splits(found, use_stale, mistakes or {})
     found = _same_data(found)
     if any(run.status == MISSING for run in found):
         found = _other_defaults(found)
     return found
+
+
+def _on_labelled_splits(found: list[Found], use_stale: bool, mistakes: Mapping[Path, str]) -> list[Found]:
+    """Take validation in the place of test for tasks whose finished runs have scores on validation alone.
+
+    A run is scored on test at its end wherever labels are known.
+    """
+    scored: dict[str, set[str]] = {}
+    for run in found:
+        if run.result and run.status in (Status.FINISHED, STALE, NOT_EVALUATED):
+            splits = scored.setdefault(run.planned.config["task"]["name"], set())
+            splits |= {evaluation.split for evaluation in run.result.evaluations}
+    unlabelled = {task for task, splits in scored.items() if "validation" in splits and "test" not in splits}
+    return [
+        _look_up(
+            replace(run.planned, evaluation=replace(run.planned.evaluation, split="validation")),
+            use_stale,
+            mistakes.get(run.planned.folder),
+        )
+        if run.planned.evaluation.split == "test" and run.planned.config["task"]["name"] in unlabelled
+        else run
+        for run in found
+    ]
 
 
 def _look_up(planned: PlannedRun, use_stale: bool, mistake: str | None) -> Found:

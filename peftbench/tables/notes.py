@@ -6,7 +6,7 @@ from typing import Any
 
 from peftbench.runs.result import Environment
 from peftbench.tables.collect import MISSING, NOT_EVALUATED, OTHER_DATA, STALE, Found
-from peftbench.tables.spec import TableSpec
+from peftbench.tables.spec import EvaluationSpec, TableSpec
 from peftbench.tables.table import Cell, Column, Pair, format_cell
 from peftbench.tables.verdicts import points
 
@@ -20,6 +20,15 @@ def reading(spec: TableSpec, comparisons: int, pairs: Sequence[Pair]) -> list[st
         " none where there is one seed (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
         *(_standing(spec.delta, pairs) if any(pair.low is not None for pair in pairs) else []),
     ]
+
+
+def split_shown(shown: EvaluationSpec, wanted: EvaluationSpec) -> list[str]:
+    """Say what scores are chosen and shown on, where a table is to show test."""
+    if wanted.split != "test":
+        return []
+    if shown.split == "test":
+        return ["scores are on test; settings and epochs are chosen on validation (table.split)"]
+    return ["the task has no labelled test split: scores are on validation, where settings and epochs are chosen too"]
 
 
 def _standing(delta: float, pairs: Sequence[Pair]) -> list[str]:

@@ -75,7 +75,8 @@ class TableSpec:
         columns: keys of the columns shown. rows, claims: see there.
         tolerance: by column, how far a measured figure may be off the lab's and still agree with it.
         prepare: rows that are not shown, whose runs the others need; they are trained first.
-        evaluation: which evaluation of its runs it shows.
+        evaluation: which evaluation of its runs it shows; of those on test, ones on validation where a task has no
+            labelled test split, see `collect`.
         delta: the largest difference, in points, of rows that are called not different.
     """
 
@@ -109,7 +110,7 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any, evaluation: Mapping
     Raises UserError for an unknown key, column or row, a label that occurs twice, or bad seeds.
     """
     where = f"table={name}"
-    fields = TableSpec.__dataclass_fields__.keys() - {"name"}
+    fields = TableSpec.__dataclass_fields__.keys() - {"name"} | {"split"}
     _check_keys(raw, fields, where)
     for key in ("title", "baseline", "columns", "rows"):
         if not raw.get(key):
@@ -144,9 +145,17 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any, evaluation: Mapping
         claims=claims,
         tolerance=tolerance,
         prepare=prepare,
-        evaluation=replace(EvaluationSpec(), **_evaluation(raw.get("evaluation"), where), **asked),
+        evaluation=replace(
+            EvaluationSpec(_split(raw.get("split"), where)), **_evaluation(raw.get("evaluation"), where), **asked
+        ),
         delta=_delta(raw.get("delta", TableSpec.delta), where),
     )
+
+
+def _split(given: Any, where: str) -> str:
+    if given not in (None, *SPLITS):
+        raise UserError(f"{where}: table.split={given} must be {' or '.join(SPLITS)}")
+    return str(given or SPLITS[0])
 
 
 def _delta(given: Any, where: str) -> float:
@@ -171,11 +180,11 @@ def _evaluation(raw: Any, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(raw, Mapping):
         raise UserError(f"{where}: evaluation must have keys and values, not {raw!r}")
-    _check_keys(raw, EvaluationSpec.__dataclass_fields__, f"{where}: evaluation")
-    for key, choices in (("split", SPLITS), ("merged", (True, False))):
-        if raw.get(key) not in (None, *choices):
-            named = " or ".join(str(choice).lower() for choice in choices)
-            raise UserError(f"{where}: evaluation.{key}={raw[key]} must be {named}")
+    if "split" in raw:
+        raise UserError(f"{where}: evaluation.split is called table.split now: `split: {raw['split']}` beside the rows")
+    _check_keys(raw, EvaluationSpec.__dataclass_fields__.keys() - {"split"}, f"{where}: evaluation")
+    if raw.get("merged") not in (None, True, False):
+        raise UserError(f"{where}: evaluation.merged={raw['merged']} must be true or false")
     dropped = raw.get("dropped_layers") or 0
     if type(dropped) is not int or dropped < 0:
         raise UserError(f"{where}: evaluation.dropped_layers={dropped} must be a number of layers, 0 or more")

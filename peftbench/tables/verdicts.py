@@ -31,11 +31,12 @@ def verdict(low: float | None, high: float | None, delta: float) -> str:
 
 def in_words(pair: Pair, delta: float) -> str:
     """Write the verdict on a pair: `better by at least 1.2 points`, `cannot be told: about 7 seeds each would tell`."""
-    if pair.verdict == BETTER:
+    told = pair.verdict or verdict(pair.low, pair.high, delta)
+    if told == BETTER:
         return f"better by at least {pair.low:.1f} points"
-    if pair.verdict == LOWER:
+    if told == LOWER:
         return f"lower by at least {-(pair.high or 0.0):.1f} points"
-    if pair.verdict == SAME:
+    if told == SAME:
         return f"not different by more than {points(delta)}"
     return f"{OPEN}: {lacking(pair)}" if lacking(pair) else OPEN
 

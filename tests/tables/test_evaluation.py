@@ -64,7 +64,7 @@ def shown(planned, spec):
 
 def test_a_table_shows_the_split_it_is_asked_for(planned):
     for split, accuracy, examples in (("validation", 75.0, 40), ("test", 62.5, 80)):
-        table = shown(planned, read_spec("made", RAW, 2, {"split": split, "merged": None}))
+        table = shown(planned, read_spec("made", {**RAW, "split": split}, 2))
         assert table.rows[0].cells["accuracy"].value == accuracy and table.examples == examples
         assert f"n = {examples} examples of {split}" in subtitle(table)
 
@@ -124,17 +124,39 @@ def test_a_stale_run_is_stale_before_it_lacks_an_evaluation(planned):
 
 def test_the_line_decides_over_the_table():
     assert read_request(["table=smoke"]).spec.evaluation == EvaluationSpec("validation")
-    request = read_request(["table=smoke", "evaluation.split=test"])
+    request = read_request(["table=smoke", "table.split=test"])
     assert request.spec.evaluation == EvaluationSpec("test")
     assert {run.evaluation for run in request.planned} == {EvaluationSpec("test")}
-    assert "evaluation.split=test" in request.command
-    test = read_spec("made", {**RAW, "evaluation": {"split": "test"}}, 1)
+    assert "table.split=test" in request.command
+    lab = read_request(["table=lab/bottleneck", "model=minilm"]).spec
+    assert lab.evaluation.split == "test" and lab.delta == 1
+    test = read_spec("made", {**RAW, "split": "test"}, 1)
     assert str(test.evaluation) == "test" and str(test.evaluation_of(test.rows[1])) == "test, merged"
 
 
+def test_a_task_without_a_labelled_test_split_is_shown_on_validation(planned):
+    spec = read_spec("made", {**RAW, "rows": RAW["rows"][:1], "split": "test"}, 2)
+    on_test = shown(planned[::2], spec)
+    assert on_test.evaluation == "test" and "scores are on test; settings" in on_test.reading[0]
+    for run in planned[::2]:
+        record = Record(run.folder)
+        record.finish(**finished_fields({"validation": {"accuracy": 0.75}}, {"validation": 40}))
+    table = shown(planned[::2], spec)
+    assert table.rows[0].cells["accuracy"].value == 75 and table.evaluation == "validation"
+    assert "no labelled test split: scores are on validation" in table.reading[0]
+    assert "n = 40 examples of validation" in subtitle(table) and not table.notes
+
+
 def test_what_is_no_evaluation_is_refused():
-    with pytest.raises(UserError, match="the line: evaluation.split=dev must be validation or test"):
-        read_request(["table=smoke", "evaluation.split=dev"])
+    with pytest.raises(UserError, match="table=smoke: table.split=dev must be validation or test"):
+        read_request(["table=smoke", "table.split=dev"])
+    with pytest.raises(UserError, match="evaluation.split=test: this is called table.split=test now"):
+        read_request(["table=smoke", "evaluation.split=test"])
+    with pytest.raises(UserError, match="evaluation.split is called table.split now: `split: test` beside the rows"):
+        read_spec("made", {**RAW, "evaluation": {"split": "test"}}, 1)
+    for delta in (0, "wide", True, float("inf")):
+        with pytest.raises(UserError, match=f"table.delta={delta} must be a number of points above 0"):
+            read_spec("made", {**RAW, "delta": delta}, 1)
     with pytest.raises(UserError, match=r"a row: evaluation\.merged=2 must be true or false"):
         read_spec("made", {**RAW, "rows": [{**RAW["rows"][0], "evaluation": {"merged": 2}}]}, 1)
     for dropped in (-1, "two", True):
