@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peftbench.advice.comparison import LAB, Candidate, Comparison
-from peftbench.config.groups import read_group
+from peftbench.config.groups import BESIDE_SETTINGS, read_group
 from peftbench.tables.columns import SCORES
 from peftbench.tables.table import Cell
 
@@ -56,4 +56,4 @@ def _method(overrides: Sequence[str], defaults: Mapping[str, Mapping[str, Any]])
         OmegaConf.from_dotlist([line for line in overrides if line.startswith("method.")])
     )
     settings = {**defaults[name], **given.get("method", {})}
-    return {key: value for key, value in settings.items() if key not in ("description", "recipe")}
+    return {key: value for key, value in settings.items() if key not in BESIDE_SETTINGS}

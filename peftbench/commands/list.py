@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from peftbench.arguments import Parser
-from peftbench.config.groups import Config, read_group
+from peftbench.config.groups import BESIDE_SETTINGS, Config, read_group
 from peftbench.config.values import settings_line
 from peftbench.errors import UserError, nearest
 
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
 
 def _method(config: Config) -> dict[str, str]:
     recipe = config.get("recipe", {})
-    shown = {key: value for key, value in config.items() if key not in ("name", "description", "recipe")}
+    shown = {key: value for key, value in config.items() if key not in ("name", *BESIDE_SETTINGS)}
     return {"settings": settings_line(shown), "recipe": settings_line(recipe)}
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +21,12 @@ from peftbench.sweeps.measure import is_local, measure_rows, needed_sections
 from peftbench.sweeps.request import TableRequest, key_of, read_request
 from peftbench.sweeps.spread import varied_runs
 from peftbench.sweeps.train import exit_code, train_missing
+from peftbench.sweeps.tuning import RowTrials, plan_trials, read_tuned
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Found, collect
 from peftbench.tables.export.formats import write_table
+from peftbench.tables.table import Tuned
+from peftbench.tables.tuning import with_tuning
 from peftbench.terminal import console
 
 _EXAMPLES = """
@@ -35,6 +39,8 @@ a table
   evaluation.merged=true   show the runs merged into the backbone;
                            a row may ask for dropped layers (evaluation: {dropped_layers: 3}); what is lacking is scored
   on_error=stop            start nothing further once a run has failed (default: continue)
+  tuned=8                  before that tune every row by so many trials on validation, in its method's space (search:
+                           in conf/method/*.yaml); the seeds shown are others
   stale=rerun              train runs of other code again; stale=use takes them as they are (default: leave)
   explain_spread=true      also train what tells initialisation, order of batches and dropout apart
   hydra/launcher=joblib    several runs at a time; slurm and ray for a cluster
@@ -74,18 +80,24 @@ def main(argv: list[str]) -> int:
         raise UserError("a sweep trains what is missing, without force=…; stale=rerun trains runs of other code again")
     if is_search(settings):
         return search.main(settings)
-    request = read_request(settings)
+    request, trials, tuned = read_request(settings), plan_trials(settings), list[Tuned]()
     interrupt_on_sigterm()
     code = 0
     mistakes: dict[Path, str] = {}
     try:
+        if trials:
+            _tune(request, trials, mistakes)
+            request, tuned = read_tuned(settings, mistakes)
         _train(request, settings, mistakes)
         code = evaluate_rows(request)
         code = measure_rows(request) or code
     except KeyboardInterrupt:
         code = INTERRUPTED
+        if trials and not tuned:
+            console.print("\ninterrupted while tuning; the same command goes on")
+            return code
     found = collect(request.planned, request.stale == "use", mistakes)
-    table = build_table(request.spec, found, request.command)
+    table = with_tuning(build_table(request.spec, found, request.command), tuned)
     show(table)
     if request.explain_spread:
         show_spread(settings, request, found)
@@ -95,6 +107,14 @@ def main(argv: list[str]) -> int:
     if request.config.logger.name == "wandb" and request.config.logger.mode != "disabled":
         log_table(table, files, request.config.logger, request.config.experiment)
     return code or exit_code(found, mistakes)
+
+
+def _tune(request: TableRequest, trials: Sequence[RowTrials], mistakes: dict[Path, str]) -> None:
+    """Make the trials that tell each row's settings; nothing is measured but their scores."""
+    planned = [run for row in trials for run in row.planned]
+    console.print(f"tuning {len(trials)} rows, {len(trials[0].planned)} trials each", style="bold")
+    unmeasured = [f"measure.{section}=false" for section in SECTIONS]
+    train_missing(planned, request.hydra, request.stale, mistakes, lambda run: unmeasured, request.on_error == "stop")
 
 
 def _train(request: TableRequest, settings: list[str], mistakes: dict[Path, str]) -> None:

@@ -8,12 +8,14 @@ from peftbench.arguments import Parser
 from peftbench.commands.table_output import add_output_options, check_output, put_out
 from peftbench.config.quoting import quote_free_text
 from peftbench.errors import UserError
-from peftbench.sweeps.request import TableRequest, read_request
+from peftbench.sweeps.request import TableRequest
 from peftbench.sweeps.spread import varied_runs
+from peftbench.sweeps.tuning import read_tuned
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Found, collect
 from peftbench.tables.export.spread import to_terminal as spread_to_terminal
 from peftbench.tables.spread import explain
+from peftbench.tables.tuning import with_tuning
 from peftbench.terminal import console, print_table
 
 
@@ -47,9 +49,9 @@ def main(argv: list[str]) -> int:
     if arguments.explain_spread and arguments.format:
         raise UserError("--explain-spread is shown on the terminal: leave out --format")
     settings = [f"table={arguments.table}", *quote_free_text(arguments.overrides)]
-    request = read_request(settings)
+    request, tuned = read_tuned(settings)
     found = collect(request.planned, use_stale=request.stale == "use")
-    put_out(build_table(request.spec, found, request.command), arguments)
+    put_out(with_tuning(build_table(request.spec, found, request.command), tuned), arguments)
     if arguments.explain_spread:
         show_spread(settings, request, found)
     return 0

@@ -180,7 +180,8 @@ def resolve(composed: DictConfig | Mapping[str, Any]) -> RunConfig:
         group: as_group(raw[group], group) for group in ("method", "model", "task", "trainer", "logger", "measure")
     }
     method = groups["method"]
-    method.pop("recipe", None)
+    for beside in ("recipe", "search"):
+        method.pop(beside, None)
     groups["task"].pop("recipe", None)
     name = str(method.pop("name", None))
     return RunConfig(

@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from peftbench.tables.collect import PlannedRun
 from peftbench.tables.spec import RowSpec, TableSpec, read_spec
 
 # settings of a sweep itself; all others are the runs'
-_OF_SWEEP = ("table", "seeds", "evaluation", "on_error", "stale", "explain_spread")
+_OF_SWEEP = ("table", "seeds", "evaluation", "on_error", "stale", "explain_spread", "tuned")
 # how a row names the run of a prepared one, and what Hydra reads without quotes
 _RUN, _PLAIN = re.compile(r"\brun\(([^()]*)\)"), re.compile(r"[\w./+-]+", re.ASCII)
 ON_ERROR, STALE = ("continue", "stop"), ("leave", "use", "rerun")
@@ -48,11 +48,23 @@ class TableRequest:
     command: str
 
 
-def read_request(argv: Sequence[str], adapt: Callable[[TableSpec], TableSpec] = lambda spec: spec) -> TableRequest:
-    """Compose the table and every run it wants; raises UserError for any mistake in the line or the table.
+@dataclass(frozen=True)
+class TableLine:
+    """What a command line says, before any run is planned.
 
-    `adapt` returns the table that is wanted of the one that the line names.
+    Attributes:
+        spec: the table. settings: of the sweep itself, checked, see conf/sweep.yaml.
+        given: the overrides of all runs. found_in: the one that says where else Hydra finds configs.
     """
+
+    spec: TableSpec
+    settings: Mapping[str, Any]
+    given: list[str]
+    found_in: list[str]
+
+
+def read_line(argv: Sequence[str]) -> TableLine:
+    """Read the line and the table it names; raises UserError for any mistake in them but in the runs' settings."""
     chosen = [line.partition("=")[2] for line in argv if key_of(line) == "table"]
     if len(chosen) != 1:
         raise UserError("say which table, once: table=…; `peftbench list tables` shows those there are")
@@ -70,20 +82,31 @@ def read_request(argv: Sequence[str], adapt: Callable[[TableSpec], TableSpec] = 
         settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, list(_OF_SWEEP)), resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"table={chosen[0]}: {str(error).splitlines()[0]}") from error
-    spec = adapt(read_spec(chosen[0], settings["table"], settings["seeds"], settings["evaluation"]))
+    spec = read_spec(chosen[0], settings["table"], settings["seeds"], settings["evaluation"])
     for key, choices in (("on_error", ON_ERROR), ("stale", STALE)):
         if settings[key] not in choices:
             raise UserError(f"{key}={settings[key]} is unknown: choose from {', '.join(choices)}")
     if not isinstance(settings["explain_spread"], bool):
         raise UserError(f"explain_spread={settings['explain_spread']} must be true or false")
+    if settings["tuned"] is not None and (type(settings["tuned"]) is not int or settings["tuned"] < 1):
+        raise UserError(f"tuned={settings['tuned']} must be a number of trials, 1 or more")
     given = [line for line in argv if not _is_of(line, _OF_SWEEP) and not _is_hydra(line)]
     if any(key_of(line) == "seed" for line in given):
         raise UserError("a table's runs have several seeds: say seeds=3, or seeds=[0,1,2], instead of seed=…")
     for line in given:
         _check_key(line)
-    found_in = [line for line in argv if key_of(line) == "hydra.searchpath"]
-    _, prepared = _plan(spec, spec.prepare, given, found_in, [])
-    configs, shown = _plan(spec, spec.rows, given, found_in, prepared)
+    return TableLine(spec, settings, given, [line for line in argv if key_of(line) == "hydra.searchpath"])
+
+
+def read_request(argv: Sequence[str], adapt: Callable[[TableSpec], TableSpec] = lambda spec: spec) -> TableRequest:
+    """Compose the table and every run it wants; raises UserError for any mistake in the line or the table.
+
+    `adapt` returns the table that is wanted of the one that the line names.
+    """
+    read = read_line(argv)
+    spec, settings = adapt(read.spec), read.settings
+    _, prepared = _plan(spec, spec.prepare, read.given, read.found_in, [])
+    configs, shown = _plan(spec, spec.rows, read.given, read.found_in, prepared)
     return TableRequest(
         spec=spec,
         planned=[*shown, *prepared],

@@ -133,6 +133,23 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """How a row came by its settings: those of its best trial.
+
+    Attributes:
+        row: its label. settings: overrides that the best trial adds to the row's own.
+        scores: of its trials on validation, in the primary column's unit. failed: how many trials have none.
+        expected: the expected best of 1, 2 … trials, see `tables.expected_best`.
+    """
+
+    row: str
+    settings: list[str]
+    scores: list[float]
+    failed: int
+    expected: list[float]
+
+
+@dataclass(frozen=True)
 class Table:
     """A table as it stands.
 
@@ -148,6 +165,7 @@ class Table:
         reading: how to read the figures. notes: missing, stale and failed runs with the command that mends it.
         environment: versions, devices, threads and commits of the runs it is made of; each a sorted list.
         delta: the difference in points that rows which are not different do not exceed.
+        tuning: how its rows were tuned, where they were.
     """
 
     name: str
@@ -171,6 +189,7 @@ class Table:
     notes: list[str]
     environment: dict[str, list[str]]
     delta: float = 1.0
+    tuning: list[Tuned] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
         """Return all of it as plain data."""

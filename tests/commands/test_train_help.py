@@ -21,7 +21,9 @@ def test_every_setting_has_its_meaning(capsys, overrides):
     meanings = {words[0].partition("=")[0]: words[1] for words in lines if len(words) == 2}
     config = OmegaConf.to_container(compose(overrides), resolve=True)
     expected = {key for key in config if key not in (*GROUPS, "model", "task")}
-    expected |= {f"{group}.{key}" for group in GROUPS for key in config[group] if key not in ("name", "recipe")}
+    expected |= {
+        f"{group}.{key}" for group in GROUPS for key in config[group] if key not in ("name", "recipe", "search")
+    }
     expected |= {"model.dropout", "task.dir", "task.max_length"}
     assert not {key for key in expected if len(meanings.get(key, "")) < 5}
 

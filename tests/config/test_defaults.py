@@ -26,7 +26,7 @@ def options(group):
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_a_method(name):
     config = options("method")[name]
-    recipe, _ = config.pop("recipe"), config.pop("description")
+    recipe, _, _ = config.pop("recipe"), config.pop("description"), config.pop("search")
     assert {"lr", "epochs"} <= set(recipe)
     cls = METHODS[name].config_class
     assert fill(cls, config, "method") == cls()

@@ -12,10 +12,12 @@ from peftbench.tables.export.grid import claims, missing_runs, published, subtit
 from peftbench.tables.export.plot_data import CEILING, COLORS, COSTS, curves, scatter
 from peftbench.tables.export.strip import strip
 from peftbench.tables.export.texts import printable_texts
+from peftbench.tables.export.tuning import TITLE, tuning_grid
 from peftbench.tables.table import Cell, Column, Row, Table, format_cell, format_interval, heading
 from peftbench.tables.verdicts import in_words
 
 _FOLDER = Path(__file__).parent
+_FIGURE = ' class="figure"'
 
 
 def to_html(table: Table) -> str:
@@ -39,6 +41,7 @@ def to_html(table: Table) -> str:
             strip(table),
             _list(f"Against {table.baseline}", verdicts(table)),
             _pairs(table),
+            _tuning(table),
             _claims(table),
             _list("Published", published(table)),
             _list("Notes", [*table.reading, *table.notes]),
@@ -123,6 +126,22 @@ def _claims(table: Table) -> str:
     return (
         f'<h2>What the lab says</h2><div class="scroll"><table class="claims">{head}<tbody>{rows}</tbody></table></div>'
     )
+
+
+def _tuning(table: Table) -> str:
+    if not table.tuning:
+        return ""
+    headings, rows = tuning_grid(table)
+    head = "".join(
+        f'<th scope="col"{_FIGURE if 0 < n < len(headings) - 1 else ""}>{escape(text)}</th>'
+        for n, text in enumerate(headings)
+    )
+    lines = []
+    for label, *figures, settings in rows:
+        cells = "".join(f"<td{_FIGURE}>{escape(figure)}</td>" for figure in figures)
+        lines.append(f'<tr><th scope="row">{escape(label)}</th>{cells}<td><code>{escape(settings)}</code></td></tr>')
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<h2>{TITLE}</h2><div class="scroll"><table class="tuning">{body}</table></div>'
 
 
 def _list(title: str, lines: list[str]) -> str:

@@ -4,6 +4,7 @@ import re
 
 from peftbench.tables.export.grid import Text, claims, lay_out, published, subtitle, verdicts
 from peftbench.tables.export.texts import printable_texts
+from peftbench.tables.export.tuning import TITLE, tuning_grid
 from peftbench.tables.table import Table
 
 
@@ -20,6 +21,9 @@ def to_markdown(table: Table) -> str:
     if table.claims:
         rows = [[_escape(part) for part in claim] for claim in claims(table)]
         lines += ["", *_table(["what the lab says", "measured", "verdict"], rows, align_right=False)]
+    if table.tuning:
+        headings, rows = tuning_grid(table)
+        lines += ["", f"{TITLE}:", "", *_table(headings, [[_escape(text) for text in row] for row in rows])]
     if notes := published(table):
         lines += ["", "Published:", "", *(f"- {_escape(note)}" for note in notes)]
     lines += ["", *(f"- {_escape(note)}" for note in (*grid.reading, *grid.notes))]

@@ -6,6 +6,7 @@ from rich.text import Text as RichText
 
 from peftbench.tables.export.grid import Text, claims, lay_out, published, subtitle, verdicts
 from peftbench.tables.export.texts import printable_texts
+from peftbench.tables.export.tuning import TITLE, tuning_grid
 from peftbench.tables.table import Table
 
 _VERDICTS = {"holds": "green", "does not hold": "red"}
@@ -27,6 +28,8 @@ def to_terminal(table: Table) -> RenderableType:
         parts += ["", RichText(f"against {table.baseline}", "bold"), *map(RichText, lines)]
     if table.claims:
         parts += ["", RichText("what the lab says", "bold"), _claims(table)]
+    if table.tuning:
+        parts += ["", RichText(TITLE, "bold"), _tuning(table)]
     if lines := published(table):
         parts += ["", RichText("published", "bold"), *map(RichText, lines)]
     return Group(*parts, "", *(RichText(note, "dim") for note in (*grid.reading, *grid.notes)))
@@ -34,6 +37,17 @@ def to_terminal(table: Table) -> RenderableType:
 
 def _styled(text: Text) -> RichText:
     return RichText(text.text, "bold" if text.bold else "dim" if text.quiet else "")
+
+
+def _tuning(table: Table) -> RichTable:
+    headings, rows = tuning_grid(table)
+    shown = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in headings:
+        left = title in (headings[0], headings[-1])
+        shown.add_column(RichText(title), justify="left" if left else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*map(RichText, row))
+    return shown
 
 
 def _claims(table: Table) -> RichTable:
