@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "train one method on one task; with -m, every combination of comma-separated values",
     "sweep": "train what a table still lacks and show it, or search for the best settings",
     "table": "show or write a table from the runs there are",
+    "plan": "what a table could tell with how many seeds, and how long that takes, before anything is trained",
     "evaluate": "score a finished run again, on any split",
     "predict": "labels and probabilities for text on the line, in a file or on standard input",
     "serve": "answer over HTTP with several finished runs on one backbone",

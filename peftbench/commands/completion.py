@@ -19,7 +19,14 @@ from peftbench.errors import UserError
 
 _SHELLS = ("bash", "zsh", "fish")
 # command → the config whose keys and groups its overrides are of
-_WITH_OVERRIDES = {"train": "train", "import": "train", "params": "train", "sweep": "sweep", "table": "sweep"}
+_WITH_OVERRIDES = {
+    "train": "train",
+    "import": "train",
+    "params": "train",
+    "sweep": "sweep",
+    "plan": "sweep",
+    "table": "sweep",
+}
 _WITH_RUN = ("evaluate", "export", "predict", "runs", "serve")
 
 # Hydra's function never puts a space behind a word, for an override may go on; a whole word is to have one.
@@ -89,7 +96,7 @@ def candidates(line: str) -> list[str]:
             return _matching(word, [], parser._option_string_actions)  # a folder, which the shell completes
         rest = [other for other in rest if "=" in other]
     if command in _WITH_OVERRIDES and not word.startswith("-"):
-        if command == "sweep" and word.startswith("table="):
+        if command in ("sweep", "plan") and word.startswith("table="):
             return [f"table={name}" for name in _matching(word.removeprefix("table="), _tables())]
         if command == "table" and "=" not in word and not rest:
             return _matching(word, _tables())

@@ -18,21 +18,24 @@ _CELLS = 64
 Scorer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def score_draws(metric: str, labels: np.ndarray, predictions: np.ndarray, classes: int | None = None) -> np.ndarray:
-    """Return each seed's score on the sample itself (first) and on every draw, (1 + RESAMPLES, seeds).
+def score_draws(
+    metric: str, labels: np.ndarray, predictions: np.ndarray, classes: int | None = None, draws: int = RESAMPLES
+) -> np.ndarray:
+    """Return each seed's score on the sample itself (first) and on every draw, (1 + draws, seeds).
 
     Args:
         metric: accuracy | f1 | macro_f1 | roc_auc | matthews | pearson | spearman.
         labels: (examples,).
         predictions: (seeds, examples), classes or scores; probabilities, (seeds, examples, classes), for roc_auc.
         classes: of the task; taken from what occurs where it is not given.
+        draws: how many, in thousands.
 
     Raises ValueError where labels and predictions are not over the same examples.
     """
     if predictions.ndim != (3 if metric == "roc_auc" else 2) or labels.shape != predictions.shape[1:2]:
         raise ValueError(f"labels {labels.shape} and predictions {predictions.shape} are not over the same examples")
     scorer = _scorer(metric, classes or int(max(labels.max(), predictions.max())) + 1)
-    counts = resamples(len(labels))
+    counts = resamples(len(labels), draws)
     scores = np.empty((len(counts), len(predictions)))
     for start in range(0, len(counts), CHUNK):
         scores[start : start + CHUNK] = scorer(labels, predictions, counts[start : start + CHUNK].astype(np.float64))
@@ -40,11 +43,11 @@ def score_draws(metric: str, labels: np.ndarray, predictions: np.ndarray, classe
 
 
 @lru_cache(maxsize=2)
-def resamples(examples: int) -> np.ndarray:
-    """Return how often each draw holds each example, (1 + RESAMPLES, examples): first the sample itself."""
+def resamples(examples: int, draws: int = RESAMPLES) -> np.ndarray:
+    """Return how often each draw holds each example, (1 + draws, examples): first the sample itself."""
     generator = np.random.default_rng(0)
     chunks = [np.ones((1, examples), np.uint8)]
-    for _ in range(RESAMPLES // CHUNK):
+    for _ in range(draws // CHUNK):
         # by chunks, since in its own type a draw over many examples is eight times as large
         chunks.append(generator.multinomial(examples, np.full(examples, 1 / examples), size=CHUNK).astype(np.uint8))
     return np.concatenate(chunks)

@@ -6,7 +6,7 @@ import numpy as np
 
 from peftbench.runs.predictions import Predictions
 from peftbench.tables import statistics
-from peftbench.tables.bootstrap import score_draws
+from peftbench.tables.bootstrap import RESAMPLES, score_draws
 from peftbench.tables.columns import PERCENT, POINTS, in_unit
 from peftbench.tables.dense_draws import box_draws, pixel_draws
 from peftbench.tables.statistics import Interval
@@ -15,8 +15,8 @@ from peftbench.tables.statistics import Interval
 class RowScores:
     """What the used runs of one row said about the evaluation examples."""
 
-    def __init__(self, predictions: Mapping[int, Predictions]) -> None:
-        """`predictions` by seed, of the same examples."""
+    def __init__(self, predictions: Mapping[int, Predictions], draws: int = RESAMPLES) -> None:
+        """`predictions` by seed, of the same examples; `draws` of the bootstrap, as in `score_draws`."""
         self.seeds = list(predictions)
         first = next(iter(predictions.values()))
         self.form = first.form
@@ -24,6 +24,7 @@ class RowScores:
         self.predictions = [np.asarray(of_seed.predictions) for of_seed in predictions.values()]
         self.classes = len(first.probabilities[0]) if first.probabilities else None
         self.probabilities = [of_seed.probabilities for of_seed in predictions.values()]
+        self._resamples = draws
         self._draws: dict[str, np.ndarray] = {}
 
     def score(self, metric: str, confidence: float) -> Interval:
@@ -58,5 +59,5 @@ class RowScores:
                 self._draws |= box_draws(self.labels, self.predictions)
             else:
                 answers = np.asarray(self.probabilities if metric == "roc_auc" else self.predictions)
-                self._draws[metric] = score_draws(metric, self.labels, answers, self.classes)
+                self._draws[metric] = score_draws(metric, self.labels, answers, self.classes, self._resamples)
         return self._draws[metric]

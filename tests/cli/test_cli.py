@@ -17,6 +17,7 @@ COMMANDS = [
     "train",
     "sweep",
     "table",
+    "plan",
     "evaluate",
     "predict",
     "serve",
@@ -74,7 +75,7 @@ def test_version(capsys: pytest.CaptureFixture) -> None:
             ["xyzzy"],
             2,
             "peftbench: no command 'xyzzy'. Choose from: advise, audit, evaluate, export, import, list, params,"
-            " predict, recommend, runs, serve, sweep, table, train.",
+            " plan, predict, recommend, runs, serve, sweep, table, train.",
         ),
         (["list", "task"], 2, "peftbench: no list of 'task'. Did you mean tasks or tables?"),
         (["train", "method=lroa"], 2, "peftbench: method=lroa: there is no such method. Did you mean lora"),

@@ -35,7 +35,7 @@ ask() {
 
 LINES = {
     "peftbench tr": "train",
-    "peftbench ": "advise audit evaluate export import list params predict recommend runs serve sweep table train",
+    "peftbench ": "advise audit evaluate export import list params plan predict recommend runs serve sweep table train",
     "peftbench sweep table=lab/b": "table=lab/bottleneck",
     "peftbench sweep table=smoke on_": "on_error=",
     "peftbench table lab/me": "lab/methods",

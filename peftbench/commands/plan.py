@@ -1,0 +1,148 @@
+"""`peftbench plan`: what a table could tell, and how long that takes, before anything more is trained."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+
+from peftbench.arguments import Parser
+from peftbench.config.quoting import quote_free_text
+from peftbench.errors import UserError
+from peftbench.runs.find import find_runs
+from peftbench.runs.result import Status
+from peftbench.sweeps.request import TableRequest, read_request
+from peftbench.tables.collect import STALE, Found, collect
+from peftbench.tables.columns import POINTS, SCORES
+from peftbench.tables.evidence import read_evidence
+from peftbench.tables.export.plan import save_plot, to_terminal
+from peftbench.tables.plan import ASSUMED, assumed_spread, fill_durations, make_plan
+from peftbench.tables.scored import RowScores
+from peftbench.tables.verdicts import Spread, spread_of
+from peftbench.terminal import print_table
+
+_EXAMPLES = """
+  peftbench plan table=lab/methods model=minilm seeds=5
+  peftbench plan table=lab/methods model=minilm table.delta=0.5 --plot plan.svg
+
+Spreads and durations are those of the table's finished runs; where there are none, assumptions, which it states.
+"""
+_EXAMPLES_ASSUMED = 1000
+# enough for a variance, within a second
+_DRAWS = 1000
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's argument parser."""
+    parser = Parser(
+        prog="peftbench plan",
+        description="Say which differences a table could tell with how many seeds, and how long these take here."
+        " Nothing is trained.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("settings", nargs="+", metavar="KEY=VALUE", help="as for `peftbench sweep`: table=… and others")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it too: .svg or .png")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Print the plan; returns the exit code.
+
+    Raises UserError for a mistake in the line or the table, one row alone, or a plot of an unknown kind.
+    """
+    arguments = build_parser().parse_intermixed_args(argv)
+    if arguments.plot is not None and arguments.plot.suffix not in (".svg", ".png"):
+        raise UserError(f"--plot {arguments.plot} must end in .svg or .png")
+    request = read_request(quote_free_text(arguments.settings))
+    if len(request.spec.rows) < 2:
+        raise UserError(f"table={request.spec.name} has one row: there is nothing to tell it from")
+    metric = request.config.task.metrics[0]
+    if metric not in SCORES:
+        raise UserError(f"task={request.config.task.name}: there are no intervals for its metric {metric}")
+    labels = [row.label for row in request.spec.rows]
+    found = [run for run in collect(request.planned, request.stale == "use") if run.planned.label in labels]
+    shown, evidence = read_evidence(found)
+    used = {label: [run for run in shown if run.used and run.planned.label == label] for label in labels}
+    scored = {
+        label: RowScores({run.planned.seed: evidence[run.key].predictions for run in runs}, _DRAWS)
+        for label, runs in used.items()
+        if runs
+    }
+    split = shown[0].planned.evaluation.split
+    examples = next((len(row.labels) for row in scored.values()), None)
+    assumed: list[str] = []
+    if examples is None:
+        split, examples, assumed = _labelled(request, split)
+    spreads, sources = _spreads(scored, metric, examples)
+    durations, of_durations = _durations(request, used)
+    plan = make_plan(
+        spreads,
+        {label: len(runs) for label, runs in used.items()},
+        durations,
+        examples,
+        request.spec.delta,
+        len(request.spec.seeds),
+    )
+    title = (
+        f"{request.spec.title}: {len(labels)} rows, {request.config.model.name} on {request.config.task.name},"
+        f" {metric} on {examples:,} examples of {split}"
+    )
+    print_table("", to_terminal(plan, title, [*assumed, *sources, of_durations, *_left_out(found)]))
+    if arguments.plot is not None:
+        save_plot(plan, title, arguments.plot)
+    return 0
+
+
+def _labelled(request: TableRequest, split: str) -> tuple[str, int, list[str]]:
+    """Return the split that scores would be on, where no run tells it, how many examples it has, and any assumption."""
+    from peftbench.tasks.kinds import load_task
+
+    try:
+        splits = load_task(request.config.task).splits
+    except UserError as error:
+        return split, _EXAMPLES_ASSUMED, [f"assumed: {_EXAMPLES_ASSUMED:,} examples, for {error}"]
+    name = split if split in splits and splits[split].labels is not None else "validation"
+    return name, len(splits[name]), []
+
+
+def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int) -> tuple[list[Spread], list[str]]:
+    """Return the spreads of all pairs that tell them, or else the assumed one, and where they are from."""
+    several = {label: POINTS * row.draws(metric) for label, row in scored.items() if len(row.seeds) > 1}
+    spreads = [
+        spread_of(several[one], several[other])
+        for one, other in combinations(several, 2)
+        if scored[one].has_examples_of(scored[other])
+    ]
+    if not spreads:
+        return [assumed_spread(examples)], [f"assumed, for no two rows have two seeds yet: {ASSUMED}"]
+    numbers = sorted({row.shape[1] for row in several.values()})
+    seeds = f"{numbers[0]} seeds" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} seeds"
+    return spreads, [f"spread: measured, {seeds} of {', '.join(several)}; other rows as the median pair of these"]
+
+
+def _durations(request: TableRequest, used: Mapping[str, Sequence[Found]]) -> tuple[dict[str, float | None], str]:
+    """Return how long a run of each row takes, and where that is from."""
+    recorded = {
+        label: [run.result.time.total for run in runs if run.result and run.result.time] for label, runs in used.items()
+    }
+    own = {label: fmean(seconds) if seconds else None for label, seconds in recorded.items()}
+    known = [label for label, seconds in own.items() if seconds is not None]
+    if known:
+        rest = "" if len(known) == len(own) else "; other rows as the median of these"
+        return fill_durations(own, []), f"durations: recorded of {', '.join(known)}{rest}"
+    config = request.config
+    others = [
+        run.result.time.total
+        for run in find_runs(Path(config.output_dir), Status.FINISHED, task=config.task.name, model=config.model.name)
+        if run.result and run.result.time
+    ]
+    if others:
+        what = f"{len(others)} other runs of {config.model.name} on {config.task.name}"
+        return fill_durations(own, others), f"durations: assumed as those of {what}, the median"
+    return own, "durations: not known, for there is no finished run of this model on this task"
+
+
+def _left_out(found: Sequence[Found]) -> list[str]:
+    stale = sum(run.status == STALE and not run.used for run in found)
+    return [f"{stale} runs of other code are left out: stale=use takes them"] if stale else []
