@@ -1,6 +1,8 @@
 """From other people's evidence to a table in the form of our own: systems as rows, compared with the best of them."""
 
-from itertools import combinations
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,44 +10,55 @@ import numpy as np
 from peftbench.audit.draws import draw_scores
 from peftbench.audit.evidence import Evidence, System
 from peftbench.audit.one_seed import compare_runs
+from peftbench.tables.columns import COLUMNS
+from peftbench.tables.notes import standing
+from peftbench.tables.pairs import judged
 from peftbench.tables.simultaneous import joint_confidence
+from peftbench.tables.standing import stand
 from peftbench.tables.statistics import difference_interval
-from peftbench.tables.table import Cell, Column, Pair, Row, RunPoint, Table
+from peftbench.tables.table import Cell, Column, Pair, Row, RunPoint, Table, format_cell
+from peftbench.tables.verdicts import BETTER, LOWER
 
 SCORE = "score"
 
 
-def build_audit(evidence: Evidence, command: str) -> Table:
+def build_audit(evidence: Evidence, delta: float, command: str) -> Table:
     """Return the table, the best system first.
 
     Args:
         evidence: what was read.
+        delta: the largest difference of systems that are called not different, in points.
         command: what the user types to make the table.
     """
-    unit = 100.0 if evidence.shares else 1.0
-    draws = draw_scores(evidence)
-    pairs = _pairs(draws, unit)
-    names = sorted(evidence.systems, key=lambda name: -evidence.systems[name].scores.mean())
-    known = {(pair.row, pair.other): pair for pair in [*pairs, *(pair.reversed() for pair in pairs)]}
-    rows = []
-    for name in names:
-        cells = {SCORE: _score(evidence.systems[name], unit)}
-        if pair := known.get((name, names[0])):
-            differs = pair.low is not None and pair.high is not None and not pair.low <= 0 <= pair.high
-            cells["difference"] = Cell(pair.value, None, cells[SCORE].n, pair.low, pair.high, differs)
-        rows.append(Row(name, [], name == names[0], cells, _runs(evidence, name)))
-    columns = [
-        Column(SCORE, evidence.metric, "%" if evidence.shares else ""),
-        Column("difference", "difference to the best", "points" if evidence.shares else "", interval=True),
+    unit, title = _unit(evidence)
+    systems = dict(sorted(evidence.systems.items(), key=lambda named: -named[1].scores.mean()))
+    draws = {name: unit * of_system for name, of_system in draw_scores(replace(evidence, systems=systems)).items()}
+    pairs = _pairs(draws, delta, evidence.examples)
+    best = next(iter(systems))
+    against = {pair.other: pair.reversed() for pair in pairs if pair.row == best}
+    rows = [
+        Row(
+            name,
+            [],
+            name == best,
+            _cells(system, unit, against.get(name)),
+            _runs(evidence, name),
+            "",
+            against.get(name),
+        )
+        for name, system in systems.items()
     ]
+    rows = stand(rows, {name: _of_two(of_system) for name, of_system in draws.items()}, pairs)
+    score = Column(SCORE, evidence.metric, title)
+    columns = [score, COLUMNS["p_best"], replace(COLUMNS["difference"], title="difference to the best")]
     return Table(
         name="audit",
         title=f"Audit of {Path(evidence.source).name}",
         command=command,
         model="",
         task="",
-        seeds=list(range(max(len(system.seeds) for system in evidence.systems.values()))),
-        baseline=names[0],
+        seeds=list(range(max(len(system.seeds) for system in systems.values()))),
+        baseline=best,
         primary=SCORE,
         evaluation=Path(evidence.source).name,
         ceiling=None,
@@ -55,48 +68,78 @@ def build_audit(evidence: Evidence, command: str) -> Table:
         rows=rows,
         claims=[],
         pairs=pairs,
-        conclusion="",
-        reading=_reading(evidence),
+        conclusion=_conclusion(rows, pairs, score),
+        reading=[*_reading(evidence), *standing(delta, pairs, "--delta")],
         notes=evidence.notes,
         environment={},
+        delta=delta,
     )
 
 
-def _pairs(draws: dict[str, np.ndarray], unit: float) -> list[Pair]:
+def _unit(evidence: Evidence) -> tuple[float, str]:
+    """Return what scores are multiplied by, so that differences are points, and the unit that this gives."""
+    if evidence.shares:
+        return 100.0, "%"
+    return (100.0, "hundredths") if evidence.below_one else (1.0, "")
+
+
+def _of_two(draws: np.ndarray) -> np.ndarray:
+    """Return draws of two seeds or more: one seed counts as if all others were like it, which the reading says."""
+    return draws if draws.shape[1] > 1 else np.repeat(draws, 2, axis=1)
+
+
+def _pairs(draws: Mapping[str, np.ndarray], delta: float, examples: int) -> list[Pair]:
     if all(of_system.shape[1] == 1 for of_system in draws.values()):
-        return compare_runs(draws, unit)
-    # a system of one run beside others of several: as if its seed were all there are, which the notes say
-    rows = {name: of if of.shape[1] > 1 else np.repeat(of, 2, axis=1) for name, of in draws.items()}
+        return compare_runs(draws, delta, examples)
+    rows = {name: _of_two(of_system) for name, of_system in draws.items()}
     compared = list(combinations(rows, 2))
     confidence = joint_confidence(compared, rows)
-    intervals = [difference_interval(rows[one], rows[other], confidence).scaled(unit) for one, other in compared]
-    return [Pair(one, other, *interval) for (one, other), interval in zip(compared, intervals, strict=True)]
+    pairs = []
+    for one, other in compared:
+        difference = difference_interval(rows[one], rows[other], confidence)
+        pairs.append(judged(one, other, difference, rows[one], rows[other], confidence, delta, examples))
+    return pairs
 
 
-def _score(system: System, unit: float) -> Cell:
+def _cells(system: System, unit: float, against: Pair | None) -> dict[str, Cell]:
     scores = unit * system.scores
-    sd = float(scores.std(ddof=1)) if len(scores) > 1 else None
-    return Cell(float(scores.mean()), sd, len(scores))
+    seeds = len(scores)
+    cells = {SCORE: Cell(float(scores.mean()), float(scores.std(ddof=1)) if seeds > 1 else None, seeds)}
+    if against is not None:
+        apart = against.verdict in (BETTER, LOWER)
+        cells["difference"] = Cell(against.value, None, seeds, against.low, against.high, apart)
+    return cells
 
 
 def _runs(evidence: Evidence, name: str) -> list[RunPoint]:
     system = evidence.systems[name]
     return [
         RunPoint(
-            f"{name}, seed {seed}", number, "", "finished", used=True, metrics={evidence.source: {SCORE: float(score)}}
+            f"{name}, seed {seed}", number, evidence.source, "finished", used=True, metrics={"all": {SCORE: score}}
         )
-        for number, (seed, score) in enumerate(zip(system.seeds, system.scores, strict=True))
+        for number, (seed, score) in enumerate(zip(system.seeds, map(float, system.scores), strict=True))
     ]
+
+
+def _conclusion(rows: Sequence[Row], pairs: Sequence[Pair], score: Column) -> str:
+    """Say in two sentences what cannot be told from the best, and how many differences stand."""
+    best, *others = rows
+    tied = [row.label for row in others if row.against and row.against.verdict not in (BETTER, LOWER)]
+    apart = {frozenset((pair.row, pair.other)) for pair in pairs if pair.verdict in (BETTER, LOWER)}
+    neighbours = sum(frozenset((one.label, other.label)) in apart for one, other in pairwise(rows))
+    named = f"{', '.join(tied[:5])}{f' and {len(tied) - 5} others' if len(tied) > 5 else ''}"
+    unit = f" {score.unit}" if score.unit else ""
+    return (
+        f"Highest {score.title}: {best.label}, {format_cell(best.cells[SCORE], score)}{unit};"
+        f" {f'not told from it: {named}' if tied else 'better than every other'}. Of {len(pairs):,} pairs of systems"
+        f" {len(apart):,} {'is' if len(apart) == 1 else 'are'} told apart, of {len(others):,} neighbours in this order"
+        f" {neighbours:,}."
+    )
 
 
 def _reading(evidence: Evidence) -> list[str]:
     """Say how to read the figures, and what cannot be known."""
-    systems = len(evidence.systems)
-    lines = [
-        "mean ± standard deviation over the seeds",
-        f"bold: differs from the best; intervals: 95 % for all {systems * (systems - 1) // 2} pairs together"
-        " (docs/statistics.md)",
-    ]
+    lines = ["mean ± standard deviation over the seeds; bold: told from the best (docs/statistics.md)"]
     if evidence.paired:
         lines.append("paired: what every system scored on each example is known")
     else:
@@ -107,7 +150,7 @@ def _reading(evidence: Evidence) -> list[str]:
     single = [name for name, system in evidence.systems.items() if len(system.seeds) == 1]
     if single:
         some = f"{', '.join(single[:3])}{' and others' if len(single) > 3 else ''}"
-        whose = "every system" if len(single) == systems else some
+        whose = "every system" if len(single) == len(evidence.systems) else some
         lines.append(
             f"one run alone of {whose}: differences hold for these runs, on other examples of the kind. Whether they"
             " hold for another seed, and what more seeds would tell, cannot be known from one"

@@ -50,6 +50,11 @@ class Evidence:
         return all(system.values is not None for system in self.systems.values())
 
     @property
+    def below_one(self) -> bool:
+        """Whether all scores lie between -1 and 1."""
+        return all(max(map(abs, _bounds(system))) <= 1 for system in self.systems.values())
+
+    @property
     def shares(self) -> bool:
         """Whether all scores lie between 0 and 1."""
         return all(_bounds(system)[0] >= 0 and _bounds(system)[1] <= 1 for system in self.systems.values())

@@ -18,13 +18,13 @@ def standard_errors(where: str, scores: np.ndarray, examples: int, sd: np.ndarra
         where: the source, for errors.
         scores: (runs,). examples: n. sd: (runs,), standard deviation over the examples where it is reported.
 
-    Raises UserError for scores that are no shares and come without a standard deviation, and for a negative one.
+    Raises UserError for scores that are no shares and come without a standard deviation, and where that is 0 or less.
     """
     if examples < 1:
         raise UserError(f"{where}: {examples} examples: it takes 1 at least")
     if sd is not None:
-        if (sd < 0).any():
-            raise UserError(f"{where}: sd must be 0 or more")
+        if (sd <= 0).any():
+            raise UserError(f"{where}: sd must be above 0")
         return sd / np.sqrt(examples)
     if ((scores < 0) | (scores > 1)).any():
         raise UserError(

@@ -1,6 +1,7 @@
 """`peftbench audit`: which differences stand in somebody's results, and which cannot be told."""
 
 import argparse
+import math
 import shlex
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from peftbench.arguments import Parser, whole_number
 from peftbench.audit.build import build_audit
 from peftbench.audit.read import read_evidence
 from peftbench.commands.table_output import add_output_options, check_output, put_out
+from peftbench.errors import UserError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--metric", help="which of several scores (default: the first)")
     parser.add_argument("--task", help="which of several tasks of lm-evaluation-harness (default: the first)")
     parser.add_argument("--examples", metavar="N", help="over how many examples peft's results are, unless inferred")
+    parser.add_argument("--delta", default="1", metavar="POINTS", help="not different: within so many (default: 1)")
     add_output_options(parser)
     return parser
 
@@ -45,11 +48,22 @@ def main(argv: list[str]) -> int:
     """
     arguments = build_parser().parse_args(argv)
     check_output(arguments)
+    delta = _points(arguments.delta)
     evidence = read_evidence(
         arguments.path,
         task=arguments.task,
         metric=arguments.metric,
         examples=whole_number("--examples", arguments.examples),
     )
-    put_out(build_audit(evidence, f"peftbench audit {shlex.join(argv)}"), arguments)
+    put_out(build_audit(evidence, delta, f"peftbench audit {shlex.join(argv)}"), arguments)
     return 0
+
+
+def _points(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"--delta {text} must be a number of points above 0, such as 1")
+    return value

@@ -18,7 +18,7 @@ def reading(spec: TableSpec, comparisons: int, pairs: Sequence[Pair]) -> list[st
         "mean ± standard deviation over the seeds",
         f"bold: differs from {spec.baseline}, 95 %{together}; intervals likewise, and"
         " none where there is one seed (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
-        *(_standing(spec.delta, pairs) if any(pair.low is not None for pair in pairs) else []),
+        *(standing(spec.delta, pairs) if any(pair.low is not None for pair in pairs) else []),
     ]
 
 
@@ -31,13 +31,14 @@ def split_shown(shown: EvaluationSpec, wanted: EvaluationSpec) -> list[str]:
     return ["the task has no labelled test split: scores are on validation, where settings and epochs are chosen too"]
 
 
-def _standing(delta: float, pairs: Sequence[Pair]) -> list[str]:
+def standing(delta: float, pairs: Sequence[Pair], setting: str = "table.delta") -> list[str]:
+    """Say how to read the groups, P(best) and verdicts; `setting` is what chooses δ."""
     of_all = f"95 % for all {len(pairs)} pairs together" if len(pairs) > 1 else "95 %"
     lines = [
         f"group: rows that share a letter cannot be told apart, {of_all}",
         "P(best): how probable it is, by these examples and seeds, that the row's true score is the highest of all",
         f"not different: the whole interval is within ± {points(delta)} (two one-sided tests, Schuirmann 1987;"
-        " table.delta)",
+        f" {setting})",
     ]
     if any(pair.needs_seeds or pair.needs_examples for pair in pairs):
         lines.append("what would tell: with a chance of 80 %, at the spread measured, if rows differ as measured")

@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
+import numpy as np
+
 from peftbench.tables.columns import POINTS, SCORES
 from peftbench.tables.scored import RowScores
 from peftbench.tables.simultaneous import joint_confidence
+from peftbench.tables.statistics import Interval
 from peftbench.tables.table import Pair
 from peftbench.tables.verdicts import OPEN, needs, spread_of, verdict
 
@@ -37,13 +40,33 @@ def compare(
     difference = ours.difference(metric, theirs, confidence)
     if difference is None:
         return None
+    draws = POINTS * ours.draws(metric), POINTS * theirs.draws(metric)
+    return judged(row, other, difference, *draws, confidence, delta, len(ours.labels))
+
+
+def judged(
+    row: str,
+    other: str,
+    difference: Interval,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    confidence: float,
+    delta: float,
+    examples: int,
+) -> Pair:
+    """Return a difference with its verdict, and what would tell it.
+
+    Args:
+        row, other: labels of the two. difference: its interval at `confidence`, in points.
+        ours, theirs: (1 + draws, seeds) of each, in points. examples: how many they are over.
+        delta: as for `verdicts.verdict`.
+    """
     told = verdict(difference.low, difference.high, delta)
     if told != OPEN or difference.low is None:
         return Pair(row, other, *difference, told)
-    spread = spread_of(POINTS * ours.draws(metric), POINTS * theirs.draws(metric))
     size = abs(difference.estimate)
-    lacking = needs(spread, max(size, delta - size), confidence, len(ours.labels))
-    more = None if lacking.seeds is None else max(lacking.seeds, min(len(ours.seeds), len(theirs.seeds)) + 1)
+    lacking = needs(spread_of(ours, theirs), max(size, delta - size), confidence, examples)
+    more = None if lacking.seeds is None else max(lacking.seeds, min(ours.shape[1], theirs.shape[1]) + 1)
     return Pair(row, other, *difference, told, more, lacking.examples)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from peftbench.tables.best import probabilities_best
 from peftbench.tables.columns import SCORES
 from peftbench.tables.groups import tie_groups
@@ -19,16 +21,24 @@ def with_standing(
     together = {label: row.draws(primary) for label, row in several.items() if first and row.has_examples_of(first)}
     if len(together) < 2:
         return list(rows)
-    best = probabilities_best(together)
-    ranked = sorted(together, key=lambda label: -together[label][0].mean())
-    groups = tie_groups(ranked, [pair for pair in pairs if pair.row in together and pair.other in together])
+    return stand(rows, together, pairs)
+
+
+def stand(rows: Sequence[Row], draws: Mapping[str, np.ndarray], pairs: Sequence[Pair]) -> list[Row]:
+    """Return the rows with groups and P(best), of those that have draws; `pairs` are all pairs of these.
+
+    `draws` are (1 + draws, seeds) by label, of the same examples, two seeds or more.
+    """
+    best = probabilities_best(draws)
+    ranked = sorted(draws, key=lambda label: -draws[label][0].mean())
+    groups = tie_groups(ranked, [pair for pair in pairs if pair.row in draws and pair.other in draws])
     return [
         replace(
             row,
-            cells={**row.cells, "p_best": Cell(100 * best[row.label], None, len(scored[row.label].seeds))},
+            cells={**row.cells, "p_best": Cell(100 * best[row.label], None, draws[row.label].shape[1])},
             group=groups.get(row.label, ""),
         )
-        if row.label in together
+        if row.label in draws
         else row
         for row in rows
     ]

@@ -55,6 +55,7 @@ class Pair:
     low, high: its interval, 95 % for all that it is compared with together; None where one of them has one seed.
     verdict: better | lower | not different | cannot be told, see `tables.verdicts`; None where that was not asked.
     needs_seeds: of each row, which would tell it. needs_examples: where no number of seeds would on those there are.
+    single: of one run each, so that nothing is known of seeds, and the interval is of the examples alone.
     """
 
     row: str
@@ -65,12 +66,15 @@ class Pair:
     verdict: str | None = None
     needs_seeds: int | None = None
     needs_examples: int | None = None
+    single: bool = False
 
     def reversed(self) -> "Pair":
         """Return the same seen from the other row."""
         low, high = (None if end is None else -end for end in (self.high, self.low))
         verdict = {"better": "lower", "lower": "better"}.get(self.verdict or "", self.verdict)
-        return Pair(self.other, self.row, -self.value, low, high, verdict, self.needs_seeds, self.needs_examples)
+        return Pair(
+            self.other, self.row, -self.value, low, high, verdict, self.needs_seeds, self.needs_examples, self.single
+        )
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ def lacking(pair: Pair) -> str:
         return f"about {pair.needs_seeds:,} seeds each would tell"
     if pair.needs_examples is not None:
         rounded = int(float(f"{pair.needs_examples:.2g}"))
+        if pair.single:
+            return f"about {rounded:,} examples would tell these two runs"
         return f"no number of seeds would, it takes about {rounded:,} examples"
     return ""
 

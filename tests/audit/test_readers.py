@@ -162,6 +162,7 @@ def means(rows):
         (means("a,0,81.5,400\nb,0,80,400"), "no share of right answers"),
         (means("a,0,0.8,400\na,0,0.81,400"), "two rows of one seed"),
         (means("a,0,0.8,400\nb,0,0.81,300"), "one whole number for all"),
+        (text("system,score,examples,sd\na,80,400,0\nb,81,400,1"), "sd must be above 0"),
         (other_documents, "document 3 of"),
         (torn_samples, "is no JSON"),
         (twice_an_experiment, "lora/a, seed 0 is there more than once"),

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from evidences import answers, write_csv, write_harness, write_peft
+from scipy.stats import binomtest
 
 from peftbench.cli import main
 
@@ -31,8 +32,13 @@ def test_a_winner_is_found_and_ties_are_not_told_apart(tmp_path, capsys):
     assert {frozenset(pair) for pair in told_apart(table)} == {frozenset(("full", name)) for name in EQUAL}
     for row in table["rows"]:
         assert row["cells"]["score"]["value"] == pytest.approx(100 * systems[row["label"]].mean())
+    groups = {row["label"]: row["group"] for row in table["rows"]}
+    assert groups["full"] == "a" and {groups[name] for name in EQUAL} == {"b"}
+    best = {row["label"]: row["cells"]["p_best"]["value"] for row in table["rows"]}
+    assert best["full"] > 99 and sum(best.values()) == pytest.approx(100)
     assert main(["audit", str(tmp_path / "scores.csv")]) == 0
     shown = capsys.readouterr().out
+    assert "of 3 neighbours in this order 1" in shown
     assert "paired" in shown and "3 seeds, n = 4,000 examples of scores.csv" in shown
     assert "one run alone" not in shown
 
@@ -59,9 +65,33 @@ def test_peft_results_of_one_seed(tmp_path, capsys):
     table = audited(capsys, folder)
     assert {name for pair in told_apart(table) for name in pair} == {*ties, "prefix/default"}
     assert not any(set(pair) <= set(ties) for pair in told_apart(table))
+    assert "of 20 neighbours in this order 1." in table["conclusion"]
+    pair = next(pair for pair in table["pairs"] if (pair["row"], pair["other"]) == ("lora/rank0", "lora/rank19"))
+    # what it takes at that width: 1.44 points apart of a standard error of 1.94, by the range of 21 and a power of 80 %
+    width = (pair["high"] - pair["low"]) / 2 / 1.94
+    assert pair["needs_examples"] == pytest.approx(1319 * ((width + 0.84) * 1.94 / 1.44) ** 2, rel=0.03)
     assert main(["audit", str(folder), "--format", "markdown"]) == 0
     markdown = capsys.readouterr().out
     assert "n = 1,319 is inferred" in markdown and "every system" in markdown
+    assert "examples would tell these two runs" in markdown and "and 7 others" in markdown
+
+
+def test_systems_that_answer_alike_are_not_different(tmp_path, capsys):
+    values = answers({"full": 0.84}, 3000, seeds=1)["full"]
+    path = write_csv(tmp_path / "scores.csv", {"full": values, "same": values})
+    (pair,) = audited(capsys, path)["pairs"]
+    assert pair["verdict"] == "not different" and pair["low"] < 0 < pair["high"]
+    assert audited(capsys, path, "--delta", "0.01")["pairs"][0]["verdict"] == "cannot be told"
+
+
+@pytest.mark.parametrize(("differing", "verdict"), [(5, "not different"), (6, "better")])
+def test_few_examples_are_judged_as_by_the_exact_sign_test(tmp_path, capsys, differing, verdict):
+    assert (binomtest(differing, differing).pvalue < 0.05) == (verdict == "better")
+    right = np.ones((1, 2000), int)
+    wrong = right.copy()
+    wrong[0, :differing] = 0
+    path = write_csv(tmp_path / "scores.csv", {"full": right, "lora": wrong})
+    assert audited(capsys, path)["pairs"][0]["verdict"] == verdict
 
 
 def test_every_format_of_samples(tmp_path, capsys):
@@ -97,5 +127,11 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     assert "one system only" in capsys.readouterr().err
     assert main(["audit", str(path), "--format", "pdf"]) == 2
     assert main(["audit", str(tmp_path), "--examples", "none"]) == 2
+    assert main(["audit", str(tmp_path), "--delta", "-1"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2 and "no format 'pdf'" in lines[0] and "--examples none" in lines[1]
+    assert (
+        len(lines) == 3
+        and "--delta -1 must be a number of points" in lines[2]
+        and "no format 'pdf'" in lines[0]
+        and "--examples none" in lines[1]
+    )

@@ -23,6 +23,8 @@ class Grid(NamedTuple):
     notes: list[str]
 
 
+# rows that a line of verdicts names; the files with all pairs have the others
+_MOST_NAMED = 12
 _MARKS = {"holds": " ✓", "does not hold": " ✗", "cannot be told": " ?"}
 _LEGEND = "the lab's figure: ✓ agrees with the measured interval, ✗ does not, ? cannot be told from so few examples"
 
@@ -86,7 +88,12 @@ def verdicts(table: Table) -> list[str]:
         f"not different by more than {points(table.delta)}": [pair.row for pair in pairs if pair.verdict == SAME],
         OPEN: [f"{pair.row} ({lacking(pair)})" for pair in pairs if pair.verdict == OPEN],
     }
-    return [f"{verdict}: {'; '.join(rows)}" for verdict, rows in told.items() if rows]
+    return [f"{verdict}: {_first(rows)}" for verdict, rows in told.items() if rows]
+
+
+def _first(rows: list[str]) -> str:
+    rest = len(rows) - _MOST_NAMED
+    return "; ".join(rows if rest < 2 else [*rows[:_MOST_NAMED], f"and {rest} others"])
 
 
 def claims(table: Table) -> list[list[str]]:
