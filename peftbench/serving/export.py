@@ -21,7 +21,7 @@ import torch
 
 from peftbench.config.fill import fill
 from peftbench.config.schema import TrainerConfig
-from peftbench.config.task import TextTaskConfig, fill_task
+from peftbench.config.task import DenseTaskConfig, TaskConfig, TextTaskConfig, fill_task
 from peftbench.errors import PeftbenchError, UserError
 from peftbench.runs.record import Record
 from peftbench.serving.certificate import Certificate, compare
@@ -29,8 +29,8 @@ from peftbench.serving.evaluate import read_task
 from peftbench.serving.exchange.bring_in import read_folder, read_method
 from peftbench.serving.load import RunModel, describe_run, load_run_model
 from peftbench.serving.model_card import model_card
-from peftbench.serving.targets import TARGETS, Target, attention_needed, loading_lines
-from peftbench.tasks.base import Examples
+from peftbench.serving.targets import TARGETS, Target, attention_needed, call_settings, loading_lines
+from peftbench.tasks.base import Examples, Task
 from peftbench.training.inference import logits_of
 
 SPLIT = "validation"
@@ -60,9 +60,7 @@ def export_run(
     target = TARGETS[to]
     description = describe_run(record)
     target.check(str(description.method["name"]))
-    config = fill_task(description.task)
-    if not isinstance(config, TextTaskConfig):
-        raise UserError(f"task {config.name} is of {config.kind}, and runs of texts alone are exported")
+    _check_task(to, fill_task(description.task))
     task = read_task(description, SPLIT, task_dir)
     batch_size = fill(TrainerConfig, record.config().get("trainer"), "trainer").eval_batch_size
     with working("loading the model"):
@@ -70,13 +68,13 @@ def export_run(
     data = task.encode_split(SPLIT, model.backbone.sites)
     with working(f"answering {len(data):,} examples as the run"):
         ours = _answers(model, data, batch_size)
-    examples = {
-        "texts": task.splits[SPLIT].texts,
-        "max_length": description.task["max_length"],
+    processor = task.processor(model.backbone.sites)
+    settings = {
         "batch_size": batch_size,
         "base": str(model.base),
         "outputs": len(description.labels) or 1,
         "attention": attention_needed(to, model.method.name),
+        "call": call_settings(model, processor),
     }
     made = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -85,15 +83,15 @@ def export_run(
         raise _unwritable(folder, error) from error
     try:
         with working("writing the folder"):
-            _write(to, target, record.folder.name, model, made)
+            _write(to, target, record.folder.name, model, processor, made)
         python = target.python()
         with working(f"answering {len(data):,} examples in {target.title if python else 'peftbench, read back'}"):
             if python:
-                theirs, library = _reloaded(to, python, made, examples)
+                theirs, library = _reloaded(to, python, made, settings, task)
             else:
                 theirs, library = _read_back(model, made, data, batch_size), None
         certificate = compare(ours, theirs, library)
-        loading = loading_lines(to, folder.name, model)
+        loading = loading_lines(to, folder.name, model, processor)
         card = model_card(record.read(), description, to, loading, certificate)
         (made / "README.md").write_text(card, encoding="utf-8")
         made.rename(folder)
@@ -104,9 +102,21 @@ def export_run(
     return certificate
 
 
-def _write(to: str, target: Target, run: str, model: RunModel, folder: Path) -> None:
+def _check_task(to: str, config: TaskConfig) -> None:
+    """Raise UserError for a task whose answers the target's library has no model for."""
+    if isinstance(config, DenseTaskConfig):
+        raise UserError(
+            f"task {config.name} is of {config.kind}, and runs that answer a whole text or image alone are exported"
+        )
+    if to == "adapters" and not isinstance(config, TextTaskConfig):
+        raise UserError(
+            f"--to adapters: task {config.name} is of {config.kind}; their runs are exported to peft, or merged"
+        )
+
+
+def _write(to: str, target: Target, run: str, model: RunModel, processor: Any, folder: Path) -> None:
     try:
-        target.write(run, model, folder)
+        target.write(run, model, processor, folder)
     except UserError as error:
         raise UserError(f"--to {to}: {error}") from error
 
@@ -116,14 +126,15 @@ def _answers(model: RunModel, data: Examples, batch_size: int) -> np.ndarray:
     return logits
 
 
-def _reloaded(to: str, python: str, folder: Path, examples: dict[str, Any]) -> tuple[np.ndarray, str]:
+def _reloaded(to: str, python: str, folder: Path, settings: dict[str, Any], task: Task) -> tuple[np.ndarray, str]:
     """Return the logits that a fresh process gets from the folder, and what library loaded it there."""
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"}
     if python != sys.executable:
         env.pop("PYTHONPATH", None)  # this environment's packages are not the other's
     with tempfile.TemporaryDirectory() as temporary:
         given, logits = Path(temporary, "examples.json"), Path(temporary, "logits.npy")
-        given.write_text(json.dumps(examples), encoding="utf-8")
+        examples = task.write_examples(SPLIT, Path(temporary)) or {}
+        given.write_text(json.dumps(settings | examples), encoding="utf-8")
         line = [python, str(_RELOAD), to, str(folder), str(given), str(logits)]
         ran = subprocess.run(line, env=env, capture_output=True, text=True)
         if ran.returncode:

@@ -11,7 +11,11 @@ from peftbench.serving.load import RunModel
 
 def check_fits_into_weights(name: str) -> None:
     """Raise UserError for a method that acts beside the weights."""
-    fitting = [name for name, cls in METHODS.items() if cls.mergeable or cls.hook is Method.hook]
+    fitting = [
+        name
+        for name, cls in METHODS.items()
+        if (cls.mergeable or cls.hook is Method.hook) and cls.answers_through == "classifier"
+    ]
     if name not in fitting:
         raise UserError(
             f"--to merged: {name} acts beside the weights, and plain transformers has no place for it; what can be"
@@ -19,8 +23,8 @@ def check_fits_into_weights(name: str) -> None:
         )
 
 
-def write_merged(model: RunModel, folder: Path) -> None:
-    """Write config, weights and tokenizer; the method stays merged."""
+def write_merged(model: RunModel, processor: Any, folder: Path) -> None:
+    """Write config, weights and tokenizer or image processor; the method stays merged."""
     if type(model.method).mergeable:
         model.method.merge()
     labels = model.description.labels
@@ -32,6 +36,6 @@ def write_merged(model: RunModel, folder: Path) -> None:
     headed.config.problem_type = "single_label_classification" if labels else "regression"
     with quiet():
         headed.save_pretrained(folder)
-    model.backbone.sites.processor.save_pretrained(folder)
+    processor.save_pretrained(folder)
     for weights in folder.glob("*.safetensors"):  # written as its owner's alone, unlike the rest
         weights.chmod((folder / "config.json").stat().st_mode)

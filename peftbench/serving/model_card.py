@@ -21,7 +21,7 @@ def model_card(result: Result, description: Description, to: str, loading: str, 
     Args:
         result: the run's. to: the form it is exported in. loading: lines of Python that load it.
     """
-    columns = description.task["text"]
+    columns, of_texts = description.task.get("text", ()), "text" in description.task
     example = '"…"' if len(columns) == 1 else '{"text": "…", "text_pair": "…"}'
     settings = settings_line({key: value for key, value in description.method.items() if key != "name"})
     parameters = result.parameters
@@ -31,7 +31,7 @@ def model_card(result: Result, description: Description, to: str, loading: str, 
     lines = [
         "---",
         f"library_name: {_LIBRARIES[to]}",
-        "pipeline_tag: text-classification",
+        f"pipeline_tag: {'text' if of_texts else 'image'}-classification",
         "tags: [peftbench]",
         "---",
         "",
@@ -43,7 +43,7 @@ def model_card(result: Result, description: Description, to: str, loading: str, 
     if parameters:
         share = 100 * parameters.share_method
         lines.append(f"The method trained {parameters.method:,} parameters, {share:.3g} % of the backbone's.")
-    if to == "merged":
+    if to == "merged" and of_texts:
         loading += f"answer({example})\n"
     lines += ["", "```python", loading.rstrip(), "```", ""]
     packages = [str(package["name"]) for package in description.model.get("packages") or ()]
@@ -57,7 +57,10 @@ def model_card(result: Result, description: Description, to: str, loading: str, 
         ]
     if description.labels:
         lines += [f"Classes: {', '.join(description.labels)}."]
-    lines += [f"Texts were cut to {description.task['max_length']} tokens in training.", ""]
+    if of_texts:
+        lines += [f"Texts were cut to {description.task['max_length']} tokens in training.", ""]
+    else:
+        lines += ["The image processor here prepares images as they were in training.", ""]
     lines += ["| split | examples | metric | score |", "| --- | ---: | --- | ---: |"]
     for evaluation in filter(None, map(result.evaluation, result.metrics)):
         for name, value in evaluation.metrics.items():

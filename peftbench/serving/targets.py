@@ -1,5 +1,6 @@
 """What a run can be exported to: for each target, which methods it takes, how it is written and how it is loaded."""
 
+import inspect
 import json
 import os
 import re
@@ -28,14 +29,15 @@ class Target:
     Attributes:
         title: of what reads it.
         check: raises UserError for the name of a method that it cannot take, or where what reads it is missing.
-        write: (the run's id, its model, an empty folder) writes it; UserError for settings that it cannot express.
+        write: (the run's id, its model, its tokenizer or image processor, an empty folder) writes it; UserError for
+            settings that it cannot express.
         python: the interpreter that has what reads it; None where there is none.
-        loading: (the folder, the base model, what else loads that) → the lines of Python that load it.
+        loading: (the folder, the base model, what else loads that) → the lines of Python that load it for texts.
     """
 
     title: str
     check: Callable[[str], None]
-    write: Callable[[str, RunModel, Path], None]
+    write: Callable[[str, RunModel, Any, Path], None]
     python: Callable[[], str | None]
     loading: Callable[[str, str, str], str]
 
@@ -49,7 +51,7 @@ def base_model(model: RunModel) -> str:
     return str(model.description.model.get("id") or model.base)
 
 
-def loading_lines(to: str, folder: str, model: RunModel) -> str:
+def loading_lines(to: str, folder: str, model: RunModel, processor: Any) -> str:
     """Return the lines of Python that load an exported folder."""
     labels = model.description.labels
     arguments = [f"id2label={dict(enumerate(labels))}" if labels else "num_labels=1"]
@@ -58,7 +60,42 @@ def loading_lines(to: str, folder: str, model: RunModel) -> str:
     saved = model.backbone.backbone.saved_head
     if any(saved[name].shape != tensor.shape for name, tensor in model.backbone.head.items() if name in saved):
         arguments.append("ignore_mismatched_sizes=True")
+    if model.backbone.sites.image is not None:
+        return _load_for_images(to, json.dumps(folder), json.dumps(base_model(model)), ", ".join(arguments)) + (
+            f'batch = processor(image, return_tensors="pt")  # an image of PIL\'s\nlogits = model(**batch'
+            f"{''.join(f', {name}={value}' for name, value in call_settings(model, processor).items())}).logits\n"
+        )
     return TARGETS[to].loading(json.dumps(folder), json.dumps(base_model(model)), ", ".join(arguments))
+
+
+def _load_for_images(to: str, folder: str, base: str, arguments: str) -> str:
+    named = "from transformers import AutoImageProcessor, AutoModelForImageClassification"
+    prepared = f"processor = AutoImageProcessor.from_pretrained({folder})"
+    if to == "merged":
+        return f"{named}\n\n{prepared}\nmodel = AutoModelForImageClassification.from_pretrained({folder})\n"
+    return (
+        f"from peft import PeftModel\n{named}\n\n{prepared}\n"
+        f"base = AutoModelForImageClassification.from_pretrained({base}, {arguments})\n"
+        f"model = PeftModel.from_pretrained(base, {folder})\n"
+    )
+
+
+def call_settings(model: RunModel, processor: Any) -> dict[str, bool]:
+    """Return what a model must be called with: that it interpolates positions, where the size of images asks for it."""
+    sites, setting = model.backbone.sites, "interpolate_pos_encoding"
+    if sites.image is None or setting not in inspect.signature(sites.base.forward).parameters:
+        return {}
+    size = processor.crop_size if processor.do_center_crop else processor.size
+    return {} if (size.height, size.width) == sites.image.size else {setting: True}
+
+
+def _check_known(model: RunModel) -> None:
+    """Raise UserError where the classifier is one that transformers has not."""
+    if not model.backbone.backbone.classifier_class.__module__.startswith("transformers."):
+        raise UserError(
+            f"transformers has no image classifier on a {type(model.backbone.sites.base).__name__}, so it could not"
+            " load one"
+        )
 
 
 def attention_needed(to: str, method: str) -> str | None:
@@ -72,8 +109,9 @@ def attention_needed(to: str, method: str) -> str | None:
 # merged -------------------------------------------------------------------------------------------------
 
 
-def _write_merged(run: str, model: RunModel, folder: Path) -> None:
-    write_merged(model, folder)
+def _write_merged(run: str, model: RunModel, processor: Any, folder: Path) -> None:
+    _check_known(model)
+    write_merged(model, processor, folder)
 
 
 def _load_merged(folder: str, base: str, arguments: str) -> str:
@@ -107,7 +145,10 @@ def _check_method(target: str, name: str, methods: Any) -> None:
         raise UserError(f"--to {target}: it has no {name}; what can be exported so is {', '.join(sorted(methods))}")
 
 
-def _write_peft(run: str, model: RunModel, folder: Path) -> None:
+def _write_peft(run: str, model: RunModel, processor: Any, folder: Path) -> None:
+    _check_known(model)
+    if model.backbone.sites.image is not None:  # its size may be another than the base model's
+        processor.save_pretrained(folder)
     peft_folder.write(folder, model.method, model.backbone, base_model(model), model.description.model.get("revision"))
     _write_provenance(run, model, folder)
 
@@ -140,7 +181,7 @@ def _adapters_python() -> str | None:
     return named
 
 
-def _write_adapters(run: str, model: RunModel, folder: Path) -> None:
+def _write_adapters(run: str, model: RunModel, processor: Any, folder: Path) -> None:
     name = re.sub(r"\W", "_", file_name(str(model.description.task["name"])))
     adapterhub_folder.write(folder, model.method, model.backbone, name, model.description.labels)
     _write_provenance(run, model, folder)

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -168,6 +169,17 @@ class Task(ABC):
         """Return example `index` of a split as two of PIL's images, with what is true and with the model's answer.
 
         None where examples are no pictures.
+        """
+        return None
+
+    def processor(self, sites: Sites) -> Any:
+        """Return a backbone's tokenizer or image processor, set to prepare examples as this task does."""
+        return sites.processor
+
+    def write_examples(self, split: str, folder: Path) -> dict[str, Any] | None:
+        """Write a split's examples for a program that knows other libraries alone, and return what it is told of them.
+
+        None where other libraries have no model that answers such examples.
         """
         return None
 

@@ -33,6 +33,11 @@ def module_names(sites: Sites) -> dict[nn.Module, str]:
     return {module: name for name, module in sites.model.named_modules()}
 
 
+def task_type(sites: Sites) -> str | None:
+    """Return peft's name for what a model answers, which it has for texts alone."""
+    return "SEQ_CLS" if sites.image is None else None
+
+
 def check_settings(settings: Mapping[str, Any], known: Iterable[str], fixed: Mapping[str, Iterable[Any]]) -> None:
     """Raise UserError for a setting of theirs that would change what the method computes and is not ours.
 

@@ -10,7 +10,7 @@ from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.methods.ia3 import SCALED_INPUTS, Ia3Config
 from peftbench.methods.targets import short_name, target_sites
-from peftbench.serving.exchange.converter import Converter, Settings, check_settings
+from peftbench.serving.exchange.converter import Converter, Settings, check_settings, task_type
 from peftbench.serving.exchange.linear_maps import in_every_layer, maps_by_module, shortest_endings, sites_of_modules
 from peftbench.serving.exchange.peft_lora import PREFIX
 from peftbench.serving.exchange.tie import Tensors, Tie
@@ -30,7 +30,7 @@ def _settings(config: Ia3Config, sites: Sites) -> Settings:
     inputs = maps_by_module((name for name in names if name in SCALED_INPUTS), sites)
     return {
         "peft_type": "IA3",
-        "task_type": "SEQ_CLS",
+        "task_type": task_type(sites),
         "target_modules": shortest_endings(modules, sites),
         "feedforward_modules": shortest_endings(inputs, sites) if inputs else [],
         "fan_in_fan_out": any(place.site.transposed for places in modules.values() for place in places),

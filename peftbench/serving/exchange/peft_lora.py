@@ -14,7 +14,7 @@ from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.methods.lora import LoraConfig
 from peftbench.methods.targets import short_name
-from peftbench.serving.exchange.converter import Converter, Settings, check_settings, required, whole_number
+from peftbench.serving.exchange.converter import Converter, Settings, check_settings, required, task_type, whole_number
 from peftbench.serving.exchange.linear_maps import (
     Place,
     in_every_layer,
@@ -49,7 +49,7 @@ def _settings(config: LoraConfig, sites: Sites) -> Settings:
     alpha = alphas[min(ranks, key=lambda module: ranks[module])]
     return {
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS",
+        "task_type": task_type(sites),
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": config.dropout,

@@ -36,6 +36,10 @@ class Preprocessing:
         )["pixel_values"]
         return np.asarray(found).clip(0, 255).astype(np.uint8, copy=False)
 
+    def sized_processor(self) -> Any:
+        """Return the processor set to this size, as an export brings it along."""
+        return type(self.processor).from_dict(self.processor.to_dict() | self.resizing)
+
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return bytes, (images, channels, height, width), as the model takes them, float32."""
         return (pixels.float() - self.mean) / self.deviation

@@ -78,6 +78,18 @@ class ImageTask(Task):
         preprocessing = preprocessing_of(sites.processor, self.image_size)
         return encode_images(len(split), split.open, as_tensor(split.labels), preprocessing, self.augment)
 
+    def processor(self, sites: Sites) -> Any:
+        """Return the image processor, set to the size of this task's images."""
+        return preprocessing_of(sites.processor, self.image_size).sized_processor()
+
+    def write_examples(self, split: str, folder: Path) -> dict[str, Any]:
+        """Write the images as they are seen, each a file without loss, and return their paths."""
+        images = self.splits[split]
+        paths = [str(folder / f"{number}.png") for number in range(len(images))]
+        for number, path in enumerate(paths):
+            images.open(number).save(path)
+        return {"images": paths}
+
     def read_examples(self, given: Any) -> Given:
         """Return images: files by their path, what is in them (bytes), or PIL's."""
         found = read_given(given)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from peftbench.backbones.sites import Sites
@@ -63,6 +64,10 @@ class TextTask(Task):
             sites.processor,
             self.max_length,
         )
+
+    def write_examples(self, split: str, folder: Path) -> dict[str, Any]:
+        """Return the texts, and where they are cut."""
+        return {"texts": self.splits[split].texts, "max_length": self.max_length}
 
     def read_examples(self, given: Any) -> Given:
         """Return texts, or pairs, without the white space around them; one with an empty text is not answered."""
