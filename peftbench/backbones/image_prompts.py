@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from peftbench.backbones.attachments import Handle
-from peftbench.backbones.entry import insert_rows, leave_out_behind_attention
+from peftbench.backbones.entry import insert_rows, leave_out_behind_attention, leave_out_rows
 from peftbench.backbones.site import Site, SiteHandle
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
@@ -30,16 +30,12 @@ def insert_before_patches(sites: Sites, prompts: Prompts, length: int) -> Iterat
     """
     assert sites.image is not None
     at = sites.image.special
-    if sites.rows is not None:
-        raise UserError("prompts among an image's patches are for all images of a batch, not for some")
+    _check_whole_batch(sites)
     if any(isinstance(handle, SiteHandle) and handle.site.name == _NAME for handle in sites.attachments.handles):
         raise UserError("there are prompts among this backbone's patches already: detach that method first")
     entry = replace(sites.at("embeddings")[0], name=_NAME)
     yield entry.replace(lambda x: insert_rows(x, prompts(0, len(x)), at))
-    for name, module in sites.base.named_modules():
-        if name.rpartition(".")[2] in sites.layout.position_biases:
-            yield module.register_forward_pre_hook(partial(_ask_for_fewer, length), with_kwargs=True)
-            yield module.register_forward_hook(partial(_widen, length, at))
+    yield from _widen_position_biases(sites, length, at)
     if sites.head_modules:
         yield leave_out_behind_attention(sites, length, at)
 
@@ -54,6 +50,41 @@ def replace_prompts(sites: Sites, prompts: Prompts, length: int) -> Iterator[Han
             return torch.cat([x[:, :at], prompts(number, len(x)).to(x.dtype), x[:, at + length :]], dim=1)
 
         yield Site(layer, entry=True, name="layer", layer=number).replace(put)
+
+
+def insert_in_each_layer(sites: Sites, prompts: Prompts, length: int) -> Iterator[Handle]:
+    """Put each layer's prompts in front of all tokens that enter it, and leave them out again behind it.
+
+    Position biases are as in `insert_before_patches`, and so are errors where some rows alone are meant.
+    """
+    _check_whole_batch(sites)
+    yield from _widen_position_biases(sites, length, 0)
+    for number, layer in enumerate(sites.layers):
+
+        def put(x: torch.Tensor, number: int = number) -> torch.Tensor:
+            return insert_rows(x, prompts(number, len(x)), 0)
+
+        yield Site(layer, entry=True, name=_NAME, layer=number).replace(put)
+        yield layer.register_forward_hook(partial(_leave_out, length))
+
+
+def _check_whole_batch(sites: Sites) -> None:
+    if sites.rows is not None:
+        raise UserError("prompts among an image's patches are for all images of a batch, not for some")
+
+
+def _leave_out(length: int, module: nn.Module, args: tuple, output: Any) -> Any:
+    if isinstance(output, tuple):
+        return (leave_out_rows(output[0], length, 0), *output[1:])
+    return leave_out_rows(output, length, 0)
+
+
+def _widen_position_biases(sites: Sites, length: int, at: int) -> Iterator[Handle]:
+    """Let the biases that attention gets for positions have `length` zeros from index `at` on."""
+    for name, module in sites.base.named_modules():
+        if name.rpartition(".")[2] in sites.layout.position_biases:
+            yield module.register_forward_pre_hook(partial(_ask_for_fewer, length), with_kwargs=True)
+            yield module.register_forward_hook(partial(_widen, length, at))
 
 
 def _ask_for_fewer(length: int, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

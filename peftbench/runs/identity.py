@@ -12,7 +12,7 @@ from peftbench.files import plain
 NOT_HASHED = frozenset({"eval_batch_size", "checkpointing", "cache_frozen"})
 
 # Settings of methods, and of tasks, that came later, at the values that leave a run the one it was without them.
-NEUTRAL = {"layers": "all", "reduction_factor": None, "drop": "none", "complexity": 0.5}
+NEUTRAL = {"layers": "all", "reduction_factor": None, "drop": "none", "complexity": 0.5, "prompts": 0}
 _NEUTRAL_OF_TASKS = {"kind": "text"}
 
 # What a task's config says for readers alone.

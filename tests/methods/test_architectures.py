@@ -17,6 +17,7 @@ from tiny import (
 from peftbench.errors import UserError
 from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import POSITIONS, AdapterConfig
+from peftbench.methods.adaptformer import AdaptformerConfig
 from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.convpass import ConvpassConfig
 from peftbench.methods.fact import FactConfig
@@ -52,6 +53,7 @@ IMAGE_CONFIGS = {name: config for name, config in CONFIGS.items() if not name.st
     "vpt-shallow": VptConfig(length=3, deep=False),
     "vpt-projection": VptConfig(length=3, projection=5),
     "convpass": ConvpassConfig(),
+    "adaptformer-prompts": AdaptformerConfig(bottleneck=4, prompts=3),
 }
 
 

@@ -200,6 +200,15 @@ def test_adaptformer(golden):
     golden("vit_adaptformer_8").check(AdaptformerConfig(bottleneck=8), names)
 
 
+def test_adaptformer_with_prompts_of_its_own(golden):
+    """They stand in front of the class token and are left out behind each layer."""
+    places = {"down": "down_proj", "up": "up_proj"}
+    names = _bottleneck_names(places, "blocks.{layer}.adaptmlp.{place}.{leaf}")
+    names |= {f"prompts.{layer}": f"embeddings.{layer}" for layer in LAYERS}
+    config = AdaptformerConfig(bottleneck=8, prompts=2)
+    golden("vit_adaptformer_8_vpt2").check(config, names, lambda ours, theirs: theirs.squeeze(0))
+
+
 def test_flat_prefix(golden):
     theirs = "vit.encoder.layer.0.attention.attention.prefix_tuning.pool.prefix_tunings.a.self_prefix.control_trans"
 
