@@ -127,7 +127,7 @@ def calibrate_family(
         seeds, deviations: one a row; of the deviations as in `calibrate`.
     """
     generator = np.random.default_rng(examples + sum(seeds))
-    normal = generator.standard_normal((5 * DRAWS, len(seeds) * max(seeds)))
+    normal = generator.standard_normal((DRAWS, len(seeds) * max(seeds)))
     labels = range(len(seeds))
     comparisons = list(combinations(labels, 2)) if kind == PAIRS else [(label, 0) for label in labels[1:]]
     wrong, confidences = 0, []

@@ -1,6 +1,7 @@
 """`peftbench plan`: what a table could tell, and how long that takes, before anything more is trained."""
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -8,9 +9,10 @@ from statistics import fmean
 
 from peftbench.arguments import Parser
 from peftbench.config.quoting import quote_free_text
+from peftbench.config.task import TaskConfig
 from peftbench.errors import UserError
 from peftbench.runs.find import find_runs
-from peftbench.runs.result import Status
+from peftbench.runs.result import Result, Status
 from peftbench.sweeps.request import TableRequest, read_request
 from peftbench.tables.collect import STALE, Found, collect
 from peftbench.tables.columns import POINTS, SCORES
@@ -71,11 +73,12 @@ def main(argv: list[str]) -> int:
     }
     split = shown[0].planned.evaluation.split
     examples = next((len(row.labels) for row in scored.values()), None)
+    others = [] if scored else _other_runs(request)
     assumed: list[str] = []
     if examples is None:
-        split, examples, assumed = _labelled(request, split)
+        split, examples, assumed = _labelled(request, split, others)
     spreads, sources = _spreads(scored, metric, examples)
-    durations, of_durations = _durations(request, used)
+    durations, of_durations = _durations(request, used, others)
     plan = make_plan(
         spreads,
         {label: len(runs) for label, runs in used.items()},
@@ -94,16 +97,35 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _labelled(request: TableRequest, split: str) -> tuple[str, int, list[str]]:
-    """Return the split that scores would be on, where no run tells it, how many examples it has, and any assumption."""
-    from peftbench.tasks.kinds import load_task
+def _other_runs(request: TableRequest) -> list[Result]:
+    """Return the finished runs of other settings, of the same model on the same task."""
+    config = request.config
+    runs = find_runs(Path(config.output_dir), Status.FINISHED, task=config.task.name, model=config.model.name)
+    return [run.result for run in runs if run.result]
 
-    try:
-        splits = load_task(request.config.task).splits
-    except UserError as error:
-        return split, _EXAMPLES_ASSUMED, [f"assumed: {_EXAMPLES_ASSUMED:,} examples, for {error}"]
-    name = split if split in splits and splits[split].labels is not None else "validation"
-    return name, len(splits[name]), []
+
+def _labelled(request: TableRequest, split: str, others: Sequence[Result]) -> tuple[str, int, list[str]]:
+    """Return the split that scores would be on, where no run of the table tells it, its size, and what is assumed."""
+    sizes = {evaluation.split: evaluation.examples for result in others for evaluation in result.evaluations}
+    reason = "the data are not read for a plan unless they are texts on this machine"
+    if not sizes and _is_at_hand(request.config.task):
+        from peftbench.tasks.kinds import load_task
+
+        try:
+            splits = load_task(request.config.task).splits
+            sizes = {name: len(part) for name, part in splits.items() if part.labels is not None}
+        except UserError as error:
+            reason = str(error)
+    if sizes:
+        name = split if split in sizes else "validation"
+        return name, sizes[name], []
+    return split, _EXAMPLES_ASSUMED, [f"assumed: {_EXAMPLES_ASSUMED:,} examples, for {reason}"]
+
+
+def _is_at_hand(task: TaskConfig) -> bool:
+    """Tell whether reading a task's data is a matter of a second, without asking the hub."""
+    folder = task.dir or (task.source == "glue" and os.environ.get("PEFTBENCH_DATA"))
+    return task.kind == "text" and bool(folder or task.source in ("local", "pypi"))
 
 
 def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int) -> tuple[list[Spread], list[str]]:
@@ -121,7 +143,9 @@ def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int) -> tup
     return spreads, [f"spread: measured, {seeds} of {', '.join(several)}; other rows as the median pair of these"]
 
 
-def _durations(request: TableRequest, used: Mapping[str, Sequence[Found]]) -> tuple[dict[str, float | None], str]:
+def _durations(
+    request: TableRequest, used: Mapping[str, Sequence[Found]], others: Sequence[Result]
+) -> tuple[dict[str, float | None], str]:
     """Return how long a run of each row takes, and where that is from."""
     recorded = {
         label: [run.result.time.total for run in runs if run.result and run.result.time] for label, runs in used.items()
@@ -131,15 +155,10 @@ def _durations(request: TableRequest, used: Mapping[str, Sequence[Found]]) -> tu
     if known:
         rest = "" if len(known) == len(own) else "; other rows as the median of these"
         return fill_durations(own, []), f"durations: recorded of {', '.join(known)}{rest}"
-    config = request.config
-    others = [
-        run.result.time.total
-        for run in find_runs(Path(config.output_dir), Status.FINISHED, task=config.task.name, model=config.model.name)
-        if run.result and run.result.time
-    ]
-    if others:
-        what = f"{len(others)} other runs of {config.model.name} on {config.task.name}"
-        return fill_durations(own, others), f"durations: assumed as those of {what}, the median"
+    seconds = [result.time.total for result in others if result.time]
+    if seconds:
+        what = f"{len(seconds)} other runs of {request.config.model.name} on {request.config.task.name}"
+        return fill_durations(own, seconds), f"durations: assumed as those of {what}, the median"
     return own, "durations: not known, for there is no finished run of this model on this task"
 
 

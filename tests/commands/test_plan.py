@@ -42,6 +42,7 @@ def test_without_any_run_it_says_what_it_assumes(plan, tmp_path):
 
 
 def test_without_data_it_assumes_their_number_and_says_why(plan):
+    """It asks nobody on the network either."""
     code, out, _ = plan("task.dir=/nowhere")
     assert code == 0 and "accuracy on 1,000 examples" in out and "assumed: 1,000 examples, for " in out
 

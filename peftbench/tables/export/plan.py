@@ -33,7 +33,10 @@ def to_terminal(plan: Plan, title: str, sources: Sequence[str]) -> RenderableTyp
     for heading in _HEADINGS:
         shown.add_column(heading, justify="right")
     for outlook in plan.outlooks:
-        figures = [f"{figure:.1f}" for figure in (outlook.typical, outlook.hardest, outlook.equal)]
+        # scores are within 100 points
+        figures = [
+            f"{figure:.1f}" if figure < 100 else "–" for figure in (outlook.typical, outlook.hardest, outlook.equal)
+        ]
         takes = "–" if outlook.seconds is None else format_duration(outlook.seconds)
         shown.add_row(f"{outlook.seeds:,}", *figures, f"{outlook.runs:,}", takes)
     reading = (
