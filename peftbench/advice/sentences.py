@@ -7,6 +7,7 @@ from peftbench.advice.comparison import OWN, SHIPPED, Candidate, Comparison
 from peftbench.advice.limits import Limits, columns
 from peftbench.tables.columns import COLUMNS
 from peftbench.tables.table import Cell, Column, Pair, format_cell, format_interval
+from peftbench.tables.verdicts import DELTA, in_words
 
 
 def evidence(comparison: Comparison) -> str:
@@ -40,7 +41,8 @@ def conclusion(said: Answer) -> str:
         text += " It is the only one."
     tied = [pair.row for pair in said.ties]
     if said.cheapest:
-        text += f" The cheapest tied with it is {tied[0]}: {points(said.ties[0])} points, {comparison.paired}."
+        text += f" The cheapest tied with it is {tied[0]}: {points(said.ties[0])} points, {comparison.paired}"
+        text += f" ({in_words(said.ties[0], DELTA)})." if said.ties[0].verdict else "."
         tied = tied[1:]
     if tied:
         text += f" Tied with it{' too' if said.cheapest else f', {comparison.paired}'}: {'; '.join(tied)}."

@@ -10,13 +10,15 @@ from peftbench.tables.scored import RowScores
 from peftbench.tables.simultaneous import joint_confidence
 from peftbench.tables.statistics import Interval
 from peftbench.tables.table import Pair
-from peftbench.tables.verdicts import OPEN, needs, spread_of, verdict
+from peftbench.tables.verdicts import DELTA, OPEN, needs, spread_of, verdict
 
 # (row, other row, metric)
 Comparison = tuple[str, str, str]
 
 
-def compare_pairs(scored: Mapping[str, RowScores], metric: str, delta: float = 1.0, alpha: float = 0.05) -> list[Pair]:
+def compare_pairs(
+    scored: Mapping[str, RowScores], metric: str, delta: float = DELTA, alpha: float = 0.05
+) -> list[Pair]:
     """Return the difference of every two rows in points of `metric`; none where there is no statistic for it.
 
     All k (k − 1) / 2 comparisons together err in at most `alpha` of the cases, so that the best row may be picked first

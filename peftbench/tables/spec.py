@@ -10,6 +10,7 @@ from peftbench.config.schema import MAX_SEED
 from peftbench.errors import UserError, nearest
 from peftbench.runs.result import Evaluation, Result
 from peftbench.tables.columns import COLUMNS, SIGNED
+from peftbench.tables.verdicts import DELTA
 
 SPLITS = ("validation", "test")
 
@@ -91,7 +92,7 @@ class TableSpec:
     tolerance: dict[str, float]
     prepare: list[RowSpec]
     evaluation: EvaluationSpec = EvaluationSpec()
-    delta: float = 1.0
+    delta: float = DELTA
 
     def evaluation_of(self, row: RowSpec) -> EvaluationSpec:
         """Return which evaluation of its runs a row shows."""
@@ -148,7 +149,7 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any, evaluation: Mapping
         evaluation=replace(
             EvaluationSpec(_split(raw.get("split"), where)), **_evaluation(raw.get("evaluation"), where), **asked
         ),
-        delta=_delta(raw.get("delta", TableSpec.delta), where),
+        delta=_delta(raw.get("delta", DELTA), where),
     )
 
 

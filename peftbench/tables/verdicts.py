@@ -14,6 +14,8 @@ from peftbench.tables.statistics import common_part, degrees_of_freedom, own_var
 from peftbench.tables.table import Pair
 
 BETTER, LOWER, SAME, OPEN = "better", "lower", "not different", "cannot be told"
+# in points, what is no difference unless a table says otherwise
+DELTA = 1.0
 # of a chance of 80 % to be no further off to one side, and to either
 POWER_Z, _BOTH_SIDES_Z = 0.8416, 1.2816
 _MOST_SEEDS = 100_000

@@ -37,9 +37,9 @@ def to_html(table: Table) -> str:
             _table(table),
             "</div>",
             f"<p>{escape(table.conclusion)}</p>" if table.conclusion else "",
+            _list(f"Against {table.baseline}", verdicts(table)),
             '<div id="plots"></div>',
             strip(table),
-            _list(f"Against {table.baseline}", verdicts(table)),
             _pairs(table),
             _tuning(table),
             _claims(table),
@@ -147,7 +147,7 @@ def _tuning(table: Table) -> str:
 def _list(title: str, lines: list[str]) -> str:
     if not lines:
         return ""
-    return f"<h2>{title}</h2><ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+    return f"<h2>{escape(title)}</h2><ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
 def _environment(table: Table) -> str:
