@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 
 from peftbench.errors import UserError, nearest
 
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)")
 SETTINGS = "KEY=VALUE"  # the metavar of a command's settings
 
 
@@ -46,6 +48,15 @@ def unknown_option(word: str, options: Iterable[str], takes_settings: bool, comm
         return UserError(f"{word}: settings have no dashes: write {name}={value}")
     options = [option for option in options if option.startswith("--")]
     return UserError(f"{command} has no option {word.partition('=')[0]}. {nearest(word.partition('=')[0], options)}")
+
+
+def duration(option: str, text: str) -> float:
+    """Return in seconds the time that an option is given, such as `30m` or `4h`; UserError where it is malformed."""
+    found = _DURATION.fullmatch(str(text).strip())
+    if found is None or float(found[1]) == 0:
+        between = "" if option.endswith("=") else " "
+        raise UserError(f"{option}{between}{text} must be a time with its unit, such as 30m or 4h")
+    return float(found[1]) * _UNITS[found[2]]
 
 
 def whole_number(option: str, text: str | None) -> int | None:

@@ -8,7 +8,7 @@ from peftbench.advice.advise import Advice
 from peftbench.advice.limits import Limits
 from peftbench.advice.plain import plain_advice
 from peftbench.advice.terminal import to_terminal
-from peftbench.arguments import Parser
+from peftbench.arguments import Parser, duration
 from peftbench.assets.cache import file_digest
 from peftbench.commands.limit_options import latency_ratio, mebibytes, percent
 from peftbench.config.quoting import in_quotes, quote_free_text
@@ -21,8 +21,6 @@ from peftbench.sweeps.request import key_of, merge, read_request
 from peftbench.tables.export.formats import write_table
 from peftbench.terminal import console, format_duration, print_table
 
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)")
 _EPILOG = """
 how
   A fifth of the rows is kept for choosing, a fifth for the scores shown: the same rows each time. Every method is
@@ -65,7 +63,9 @@ def main(argv: list[str]) -> int:
         latency=latency_ratio("--max-latency", arguments.max_latency),
         share=percent("--max-share", arguments.max_share),
     )
-    question = Question(_lines(arguments), limits, _seconds(arguments.budget))
+    question = Question(
+        _lines(arguments), limits, None if arguments.budget is None else duration("--budget", arguments.budget)
+    )
     interrupt_on_sigterm()
     try:
         outcome, course = recommend(question)
@@ -74,10 +74,11 @@ def main(argv: list[str]) -> int:
         return INTERRUPTED
     advice = [Advice("Which method for this file?", outcome.answer, notes=_notes(course))]
     print_table("", to_terminal(advice, limits))
-    console.print(f"\nTake {headline(outcome.answer)}", style="bold")
+    answer = headline(outcome.answer, outcome.table.delta)
+    console.print(f"\nTake {answer}", style="bold")
     folder = _folder(question.lines)
     write_table(outcome.table, folder)
-    write_json(folder / "recommendation.json", {"headline": headline(outcome.answer), **plain_advice(advice, limits)})
+    write_json(folder / "recommendation.json", {"headline": answer, **plain_advice(advice, limits)})
     console.print(f"table, plots, page and recommendation.json: {folder}/")
     return 0
 
@@ -101,15 +102,6 @@ def _lines(arguments: argparse.Namespace) -> list[str]:
         f"task.label={in_quotes(arguments.label)}",
     ]
     return quote_free_text(merge(chosen, of_file, arguments.settings))
-
-
-def _seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    found = _DURATION.fullmatch(text.strip())
-    if found is None or float(found[1]) == 0:
-        raise UserError(f"--budget {text} must be a time with its unit, such as 30m or 4h")
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def _notes(course: Course) -> list[str]:

@@ -22,8 +22,9 @@ from peftbench.sweeps.request import TableRequest, key_of, read_request
 from peftbench.sweeps.spread import varied_runs
 from peftbench.sweeps.train import exit_code, train_missing
 from peftbench.sweeps.tuning import RowTrials, plan_trials, read_tuned
+from peftbench.sweeps.until import train_until_decided, wanted_runs
 from peftbench.tables.build import build_table
-from peftbench.tables.collect import Found, collect
+from peftbench.tables.collect import Found, PlannedRun, collect
 from peftbench.tables.export.formats import write_table
 from peftbench.tables.table import Tuned
 from peftbench.tables.tuning import with_tuning
@@ -38,6 +39,7 @@ a table
   table.delta=0.5          what is called no difference, in points (default: 1)
   evaluation.merged=true   show the runs merged into the backbone;
                            a row may ask for dropped layers (evaluation: {dropped_layers: 3}); what is lacking is scored
+  until=decided            add seeds where a comparison is open, until all are told; budget=4h ends it earlier
   on_error=stop            start nothing further once a run has failed (default: continue)
   tuned=8                  before that tune every row by so many trials on validation, in its method's space (search:
                            in conf/method/*.yaml); the seeds shown are others
@@ -96,7 +98,7 @@ def main(argv: list[str]) -> int:
         if trials and not tuned:
             console.print("\ninterrupted while tuning; the same command goes on")
             return code
-    found = collect(request.planned, request.stale == "use", mistakes)
+    found = wanted_runs(request, collect(request.planned, request.stale == "use", mistakes))
     table = with_tuning(build_table(request.spec, found, request.command), tuned)
     show(table)
     if request.explain_spread:
@@ -118,15 +120,26 @@ def _tune(request: TableRequest, trials: Sequence[RowTrials], mistakes: dict[Pat
 
 
 def _train(request: TableRequest, settings: list[str], mistakes: dict[Path, str]) -> None:
-    """Train what is missing, first the runs that others need."""
-    prepared = {row.label for row in request.spec.prepare}
-    for first in (True, False):
-        planned = [run for run in request.planned if (run.label in prepared) == first]
-        more = partial(_measured_at_once, request)
-        if not first and request.explain_spread:
-            planned += [run for runs in varied_runs(settings).values() for run in runs]
+    """Train what is missing: of a table with `until`, what its open comparisons need."""
+    if request.spec.most_seeds is not None:
+        train_until_decided(request, lambda runs: _train_runs(request, runs, mistakes), mistakes)
+        return
+    labels = [row.label for row in request.spec.rows]
+    runs = [run for run in request.planned if run.label in labels]
+    if request.explain_spread:
+        runs += [run for of_source in varied_runs(settings).values() for run in of_source]
+    _train_runs(request, runs, mistakes)
+
+
+def _train_runs(request: TableRequest, runs: Sequence[PlannedRun], mistakes: dict[Path, str]) -> bool:
+    """Train what is missing of some runs, first the prepared ones of their seeds; False where it was stopped."""
+    prepared, seeds = {row.label for row in request.spec.prepare}, {run.seed for run in runs}
+    first = [run for run in request.planned if run.label in prepared and run.seed in seeds]
+    more = partial(_measured_at_once, request)
+    for planned in (first, runs):
         if not train_missing(planned, request.hydra, request.stale, mistakes, more, request.on_error == "stop"):
-            return
+            return False
+    return True
 
 
 def _measured_at_once(request: TableRequest, run: Found) -> list[str]:

@@ -11,6 +11,7 @@ from peftbench.errors import UserError
 from peftbench.sweeps.request import TableRequest
 from peftbench.sweeps.spread import varied_runs
 from peftbench.sweeps.tuning import read_tuned
+from peftbench.sweeps.until import wanted_runs
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Found, collect
 from peftbench.tables.export.spread import to_terminal as spread_to_terminal
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
         raise UserError("--explain-spread is shown on the terminal: leave out --format")
     settings = [f"table={arguments.table}", *quote_free_text(arguments.overrides)]
     request, tuned = read_tuned(settings)
-    found = collect(request.planned, use_stale=request.stale == "use")
+    found = wanted_runs(request, collect(request.planned, use_stale=request.stale == "use"))
     put_out(with_tuning(build_table(request.spec, found, request.command), tuned), arguments)
     if arguments.explain_spread:
         show_spread(settings, request, found)

@@ -14,6 +14,7 @@ from peftbench.sweeps.request import TableRequest, read_request
 from peftbench.terminal import console, format_duration
 
 FEWEST_ROWS = 50
+_FEWEST_SCORED = 10  # of each split
 # of the run that shows how fast this machine is, before a budget is divided
 _TRIAL_STEPS = 16
 
@@ -126,6 +127,12 @@ def _check_data(request: TableRequest) -> int:
         raise UserError(
             f"{task.source} has {rows} rows: no method can be told from another on fewer than {FEWEST_ROWS}"
         )
+    for name in ("validation", "test"):
+        if (scored := len(task.splits.get(name, ""))) < _FEWEST_SCORED:
+            raise UserError(
+                f"{task.source}: its {name} rows are {scored}, too few to compare by. Where most labels occur once they"
+                " are scores, perhaps: 'task.metrics=[pearson,spearman]' compares those"
+            )
     return len(task.splits["train"])
 
 

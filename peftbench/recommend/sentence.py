@@ -1,20 +1,27 @@
-"""The answer in a sentence or two, and the commands that act on it."""
+"""The answer in a sentence or two."""
 
 from peftbench.advice import sentences
 from peftbench.advice.answer import Answer
+from peftbench.tables.verdicts import SAME, points
 
 
-def headline(said: Answer) -> str:
-    """Say which to take: one, or any of several that cannot be told apart."""
+def headline(said: Answer, delta: float) -> str:
+    """Say which to take: one, or any of several that do not differ by more than `delta` points; and what is open."""
     best, comparison = said.best, said.comparison
     assert best is not None
+    same = [pair.row for pair in said.ties if pair.verdict == SAME]
     reached = sentences.score(best, comparison)
-    if not said.ties:
-        unsure = ". Nothing says how sure that is: it takes two seeds" if said.not_compared else ""
-        return f"{best.label}: {comparison.score.title} {reached}{unsure}."
-    tied = [best.label, *(pair.row for pair in said.ties)]
-    cheapest = (said.cheapest or best).label
-    return (
-        f"any of these {len(tied)}: {'; '.join(tied)}. They cannot be told apart ({comparison.paired}); the cheapest is"
-        f" {cheapest}, the highest {comparison.score.title} has {best.label}: {reached}."
-    )
+    if same:
+        cheapest = next((label for label in same if said.cheapest and said.cheapest.label == label), best.label)
+        text = (
+            f"any of these {len(same) + 1}, of which none differs from the highest by more than {points(delta)}:"
+            f" {'; '.join([best.label, *same])}. The cheapest is {cheapest}, the highest {comparison.score.title} has"
+            f" {best.label}: {reached}."
+        )
+    else:
+        text = f"{best.label}: {comparison.score.title} {reached}."
+    if others := [f"{pair.row} ({sentences.points(pair)})" for pair in said.ties if pair.verdict != SAME]:
+        text += f" Whether it is better than these cannot be told: {'; '.join(others)} points, {comparison.paired}."
+    if said.not_compared:
+        text += " Nothing says how sure that is: it takes two seeds."
+    return text

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from peftbench.arguments import duration
 from peftbench.config.compose import compose
 from peftbench.config.folder import SWEEP_NAME
 from peftbench.config.groups import read_group
@@ -21,9 +22,13 @@ from peftbench.tables.collect import PlannedRun
 from peftbench.tables.spec import RowSpec, TableSpec, read_spec
 
 # settings of a sweep itself; all others are the runs'
-_OF_SWEEP = ("table", "seeds", "evaluation", "on_error", "stale", "explain_spread", "tuned")
+_OF_SWEEP = (
+    *("table", "seeds", "evaluation", "on_error", "stale", "explain_spread", "tuned"),
+    *("until", "budget", "most_seeds"),
+)
 # how a row names the run of a prepared one, and what Hydra reads without quotes
 _RUN, _PLAIN = re.compile(r"\brun\(([^()]*)\)"), re.compile(r"[\w./+-]+", re.ASCII)
+_MOST_SEEDS = 200
 ON_ERROR, STALE = ("continue", "stop"), ("leave", "use", "rerun")
 
 
@@ -33,7 +38,7 @@ class TableRequest:
 
     Attributes:
         spec: the table. planned: its runs, those that others need last.
-        on_error, stale, explain_spread: see conf/sweep.yaml.
+        on_error, stale, explain_spread: see conf/sweep.yaml. budget: in seconds; None is no end.
         hydra: the overrides for Hydra itself, its launcher among them.
         config: of the first row, with the settings that all runs share. command: the line to type for it.
     """
@@ -43,6 +48,7 @@ class TableRequest:
     on_error: str
     stale: str
     explain_spread: bool
+    budget: float | None
     hydra: list[str]
     config: RunConfig
     command: str
@@ -83,6 +89,7 @@ def read_line(argv: Sequence[str]) -> TableLine:
     except OmegaConfBaseException as error:
         raise UserError(f"table={chosen[0]}: {str(error).splitlines()[0]}") from error
     spec = read_spec(chosen[0], settings["table"], settings["seeds"], settings["evaluation"])
+    spec = _with_looks(spec, argv, settings)
     for key, choices in (("on_error", ON_ERROR), ("stale", STALE)):
         if settings[key] not in choices:
             raise UserError(f"{key}={settings[key]} is unknown: choose from {', '.join(choices)}")
@@ -113,10 +120,27 @@ def read_request(argv: Sequence[str], adapt: Callable[[TableSpec], TableSpec] = 
         on_error=settings["on_error"],
         stale=settings["stale"],
         explain_spread=settings["explain_spread"],
+        budget=None if settings["budget"] is None else duration("budget=", settings["budget"]),
         hydra=[line for line in argv if _is_hydra(line)],
         config=configs[0],
         command=f"peftbench sweep {shlex.join(line for line in argv if not _is_of(line, ('stale', 'on_error')))}",
     )
+
+
+def _with_looks(spec: TableSpec, argv: Sequence[str], settings: Mapping[str, Any]) -> TableSpec:
+    """Return the table with the seeds that its rows may get, where it is to be decided by adding them."""
+    if settings["until"] is None:
+        if given := next((line for line in argv if key_of(line) in ("budget", "most_seeds")), None):
+            raise UserError(f"{given} goes with until=decided")
+        return spec
+    if settings["until"] != "decided":
+        raise UserError(f"until={settings['until']} is unknown: the only one is until=decided")
+    if given := next((line for line in argv if key_of(line) == "seeds"), None):
+        raise UserError(f"{given}: until=decided adds seeds where they are needed: leave it out, or say most_seeds=…")
+    most = settings["most_seeds"]
+    if type(most) is not int or not 2 <= most <= _MOST_SEEDS:
+        raise UserError(f"most_seeds={most} must be a whole number from 2 to {_MOST_SEEDS}")
+    return replace(spec, seeds=list(range(most)), most_seeds=most)
 
 
 def _plan(

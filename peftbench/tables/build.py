@@ -7,17 +7,28 @@ from typing import Any
 
 from peftbench.files import plain
 from peftbench.tables import notes
-from peftbench.tables.cells import compared_cells, full_step_times, record_cells, score_cells, with_other_figures
+from peftbench.tables.cells import (
+    compared_cells,
+    full_step_times,
+    record_cells,
+    score_cells,
+    told_cells,
+    with_other_figures,
+)
 from peftbench.tables.claims import judge_claim
 from peftbench.tables.collect import Found
 from peftbench.tables.columns import SCORES, columns_of
 from peftbench.tables.conclusion import conclude
 from peftbench.tables.evidence import Evidence, read_evidence
+from peftbench.tables.looks import follow_scores
 from peftbench.tables.pairs import Comparison, comparable, compare, compare_pairs, confidence_of
 from peftbench.tables.scored import RowScores
+from peftbench.tables.sequential import Course
 from peftbench.tables.spec import TableSpec
 from peftbench.tables.standing import with_best, with_standing
-from peftbench.tables.table import Cell, Column, Row, RunPoint, Table
+from peftbench.tables.table import Cell, Column, Pair, Row, RunPoint, Table
+
+ALPHA = 0.05
 
 
 def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
@@ -46,7 +57,8 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     primary = str(config["task"]["metrics"][0])
     metrics = [metric for metric in config["task"]["metrics"] if metric in SCORES]
     comparisons = comparable(_comparisons(spec, metrics), scored)
-    confidence = confidence_of(comparisons, scored)
+    course = None if spec.most_seeds is None else follow_scores(spec, scored, primary)
+    confidence = confidence_of(comparisons, scored, course.alpha if course else ALPHA)
     full_ms = full_step_times(found)
     rows, against = [], {}
     for row in spec.rows:
@@ -58,13 +70,16 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
                 cells = compared_cells(cells, scored[row.label], scored[spec.baseline], primary, confidence)
                 if primary in SCORES:
                     against[row.label] = compare(row.label, spec.baseline, primary, scored, confidence, spec.delta)
+                if course and (told := _told(course, row.label, spec.baseline)):
+                    against[row.label] = told
+                    cells = told_cells(cells, told, primary)
         cells = with_other_figures(cells, row, spec.tolerance)
         points = [_point(run, evidence.get(run.key)) for run in runs[row.label]]
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points))
     evaluation = replace(spec.evaluation, split=shown[0].planned.evaluation.split)
     columns = columns_of(max((row.classes or 0 for row in scored.values()), default=0))
     ceiling = _ceiling(config["task"], columns[primary])
-    pairs = compare_pairs(scored, primary, spec.delta)
+    pairs = course.pairs if course else compare_pairs(scored, primary, spec.delta, ALPHA)
     rows = [replace(row, against=against.get(row.label)) for row in with_standing(rows, scored, primary, pairs)]
     return Table(
         name=spec.name,
@@ -72,7 +87,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         command=command,
         model=config["model"]["name"],
         task=config["task"]["name"],
-        seeds=spec.seeds,
+        seeds=spec.seeds[: max(course.seeds.values())] if course else spec.seeds,
         baseline=spec.baseline,
         primary=primary,
         evaluation=str(evaluation),
@@ -87,12 +102,19 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         reading=[
             *notes.split_shown(evaluation, spec.evaluation),
             *notes.reading(spec, len(comparisons), pairs),
+            *notes.looks(course),
             *notes.human_ceiling(ceiling, columns[primary]),
         ],
         notes=[*notes.missing_runs(found, command), *notes.mixed_conditions(shown), *other_setting],
         environment=notes.environment(found),
         delta=spec.delta,
     )
+
+
+def _told(course: Course, row: str, baseline: str) -> Pair | None:
+    """Return the difference of a row to the baseline as it stood when it was told, or was seen last."""
+    pairs = [*course.pairs, *(pair.reversed() for pair in course.pairs)]
+    return next((pair for pair in pairs if (pair.row, pair.other) == (row, baseline)), None)
 
 
 def _ceiling(task: Mapping[str, Any], primary: Column) -> float | None:

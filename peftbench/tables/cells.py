@@ -10,7 +10,7 @@ from peftbench.tables.columns import EXACT, MEASURED, PER_RUN, POINTS, SCORES, i
 from peftbench.tables.scored import RowScores
 from peftbench.tables.spec import RowSpec
 from peftbench.tables.statistics import Interval
-from peftbench.tables.table import Cell
+from peftbench.tables.table import Cell, Pair
 
 # settings of the trainer that change how long a step takes
 _STEP_SETTINGS = ("batch_size", "accumulate", "precision", "compile")
@@ -98,6 +98,16 @@ def compared_cells(
     if kept is not None:
         compared["kept"] = _interval_cell(kept, fewest, 100)
     return compared
+
+
+def told_cells(cells: Mapping[str, Cell], against: Pair, primary: str) -> dict[str, Cell]:
+    """Return the cells with the difference to the baseline as it was told, when it was."""
+    told = dict(cells)
+    if "difference" in told:
+        difference = Interval(against.value, against.low, against.high)
+        told["difference"] = _interval_cell(difference, told["difference"].n, 0)
+        told[primary] = replace(told[primary], differs=_excludes(difference, 0))
+    return told
 
 
 def _interval_cell(interval: Interval, seeds: int, same: float) -> Cell:

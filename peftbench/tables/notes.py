@@ -6,6 +6,7 @@ from typing import Any
 
 from peftbench.runs.result import Environment
 from peftbench.tables.collect import MISSING, NOT_EVALUATED, OTHER_DATA, STALE, Found
+from peftbench.tables.sequential import Course
 from peftbench.tables.spec import EvaluationSpec, TableSpec
 from peftbench.tables.table import Cell, Column, Pair, format_cell
 from peftbench.tables.verdicts import points
@@ -43,6 +44,16 @@ def standing(delta: float, pairs: Sequence[Pair], setting: str = "table.delta") 
     if any(pair.needs_seeds or pair.needs_examples for pair in pairs):
         lines.append("what would tell: with a chance of 80 %, at the spread measured, if rows differ as measured")
     return lines
+
+
+def looks(course: Course | None) -> list[str]:
+    """Say how seeds were added, where they were."""
+    if course is None:
+        return []
+    return [
+        "seeds were added while a comparison with the baseline or the highest row was open; a difference is shown as it"
+        " was told, and all of them err in 5 % together however often one looks (alpha-spending, Lan & DeMets 1983)"
+    ]
 
 
 def human_ceiling(ceiling: float | None, primary: Column) -> list[str]:

@@ -1,6 +1,7 @@
 """What the runs of a row said about the evaluation examples, and how sure their scores are."""
 
 from collections.abc import Mapping
+from copy import copy
 
 import numpy as np
 
@@ -26,6 +27,14 @@ class RowScores:
         self.probabilities = [of_seed.probabilities for of_seed in predictions.values()]
         self._resamples = draws
         self._draws: dict[str, np.ndarray] = {}
+
+    def first(self, count: int, metric: str) -> "RowScores":
+        """Return the row with its first seeds alone, for one metric."""
+        part = copy(self)
+        part.seeds, part.predictions = self.seeds[:count], self.predictions[:count]
+        part.probabilities = self.probabilities[:count]
+        part._draws = {metric: self.draws(metric)[:, :count]}
+        return part
 
     def score(self, metric: str, confidence: float) -> Interval:
         """Return the score with its interval, in the column's unit."""

@@ -28,6 +28,7 @@ class Course:
         seeds: how many each row is to have now; a row that lacks some of them is waited for.
         pairs: every comparison as it was told, or else as it was seen last.
         open: those that are to be told yet. looks: how many there were.
+        alpha: the share of errors that the last look was allowed.
         ended: whether all are told, or the last look has been.
     """
 
@@ -35,6 +36,7 @@ class Course:
     pairs: list[Pair]
     open: list[Pair]
     looks: int
+    alpha: float
     ended: bool
 
 
@@ -68,11 +70,13 @@ def follow(
     pairs: dict[frozenset[str], Pair] = {}
     active, before = list(available), 0
     still_open: list[Pair] = []
+    allowed = alpha * looks(most)[0] / most
     for number, count in enumerate(looks(most)):
         seeds |= dict.fromkeys(active, count)
         if any(available[row] < count for row in active):
-            return Course(seeds, list(pairs.values()), still_open, number, False)
-        for pair in compare(dict.fromkeys(active, count), alpha * (count - before) / most):
+            return Course(seeds, list(pairs.values()), still_open, number, allowed, False)
+        allowed = alpha * (count - before) / most
+        for pair in compare(dict.fromkeys(active, count), allowed):
             key = frozenset((pair.row, pair.other))
             if key not in pairs or not told(pairs[key]):
                 pairs[key] = pair
@@ -82,4 +86,4 @@ def follow(
         before = count
         if not still_open:
             break
-    return Course(seeds, list(pairs.values()), still_open, number + 1, True)
+    return Course(seeds, list(pairs.values()), still_open, number + 1, allowed, True)

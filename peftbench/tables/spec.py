@@ -79,6 +79,7 @@ class TableSpec:
         evaluation: which evaluation of its runs it shows; of those on test, ones on validation where a task has no
             labelled test split, see `collect`.
         delta: the largest difference, in points, of rows that are called not different.
+        most_seeds: up to so many a row gets while its comparisons are open, see `sequential`; None: it has `seeds`.
     """
 
     name: str
@@ -93,6 +94,7 @@ class TableSpec:
     prepare: list[RowSpec]
     evaluation: EvaluationSpec = EvaluationSpec()
     delta: float = DELTA
+    most_seeds: int | None = None
 
     def evaluation_of(self, row: RowSpec) -> EvaluationSpec:
         """Return which evaluation of its runs a row shows."""
@@ -111,7 +113,7 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any, evaluation: Mapping
     Raises UserError for an unknown key, column or row, a label that occurs twice, or bad seeds.
     """
     where = f"table={name}"
-    fields = TableSpec.__dataclass_fields__.keys() - {"name"} | {"split"}
+    fields = TableSpec.__dataclass_fields__.keys() - {"name", "most_seeds"} | {"split"}
     _check_keys(raw, fields, where)
     for key in ("title", "baseline", "columns", "rows"):
         if not raw.get(key):

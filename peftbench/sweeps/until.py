@@ -1,0 +1,96 @@
+"""`peftbench sweep table=… until=decided`: add seeds where a comparison is open, until all are told or time is up."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from peftbench.errors import UserError
+from peftbench.sweeps.request import TableRequest
+from peftbench.tables.collect import Found, PlannedRun, collect
+from peftbench.tables.looks import follow_table
+from peftbench.tables.sequential import Course
+from peftbench.terminal import console, format_duration
+
+
+def train_until_decided(
+    request: TableRequest, train: Callable[[Sequence[PlannedRun]], bool], mistakes: dict[Path, str]
+) -> None:
+    """Train seed after seed of the rows whose comparison is open, and say why it stopped.
+
+    Args:
+        request: of a table with `until`; its runs are those of all seeds that a row may get.
+        train: trains runs, those that others need first; False where it was stopped.
+        mistakes: as `train_missing` fills it.
+
+    Raises UserError where the budget allows not even one seed of every row.
+    """
+    started, tried = time.monotonic(), set[Path]()
+    while True:
+        found = collect(request.planned, request.stale == "use", mistakes)
+        course = follow_table(request.spec, found)
+        if course.ended:
+            console.print(_ending(course))
+            return
+        todo = [run.planned for run in found if not run.used and _is_wanted(request, run, course)]
+        todo = [run for run in todo if run.seed == min(other.seed for other in todo)]
+        if not todo or any(run.folder in tried for run in todo):
+            console.print("not decided: runs are missing that could not be trained")
+            return
+        if request.budget is not None:
+            seconds = _projected(todo, found)
+            if seconds is None:  # nobody knows yet: one run tells
+                todo = todo[:1]
+            elif time.monotonic() - started + seconds > request.budget:
+                _out_of_time(request, course, todo, seconds)
+                return
+        console.print(f"\nseed {todo[0].seed} of {', '.join(dict.fromkeys(run.label for run in todo))}", style="bold")
+        tried |= {run.folder for run in todo}
+        if not train(todo):
+            return
+
+
+def wanted_runs(request: TableRequest, found: Sequence[Found]) -> list[Found]:
+    """Return the runs that the table has asked for so far: all of one whose seeds are fixed."""
+    if request.spec.most_seeds is None:
+        return list(found)
+    course = follow_table(request.spec, found)
+    prepared = {row.label for row in request.spec.prepare}
+    return [run for run in found if run.used or run.planned.label in prepared or _is_wanted(request, run, course)]
+
+
+def _is_wanted(request: TableRequest, run: Found, course: Course) -> bool:
+    return request.spec.seeds.index(run.planned.seed) < course.seeds.get(run.planned.label, 0)
+
+
+def _projected(todo: Sequence[PlannedRun], found: Sequence[Found]) -> float | None:
+    """Return what runs will take in seconds, by those there are of the same row or else of any; None where none is."""
+    taken: dict[str, list[float]] = {}
+    for run in found:
+        if run.result and run.result.time:
+            taken.setdefault(run.planned.label, []).append(run.result.time.total)
+    if not taken:
+        return None
+    anywhere = fmean(seconds for of_row in taken.values() for seconds in of_row)
+    return math.fsum(fmean(taken[run.label]) if run.label in taken else anywhere for run in todo)
+
+
+def _out_of_time(request: TableRequest, course: Course, todo: Sequence[PlannedRun], seconds: float) -> None:
+    assert request.budget is not None
+    allowed = format_duration(request.budget)
+    if todo[0].seed == request.spec.seeds[0]:
+        raise UserError(f"budget={allowed} allows not even one seed of every row: one takes {format_duration(seconds)}")
+    waiting = f"{len(course.open)} comparisons are open" if course.looks else "nothing has been compared"
+    console.print(
+        f"\nstopped by the budget of {allowed}: {waiting}, and the next seed takes {format_duration(seconds)};"
+        " the same command goes on"
+    )
+
+
+def _ending(course: Course) -> str:
+    runs = sum(course.seeds.values())
+    if course.open:
+        names = "; ".join(f"{pair.row} and {pair.other}" for pair in course.open)
+        return f"\n{runs} runs, the most seeds there may be; cannot be told: {names}"
+    return f"\ndecided behind {runs} runs: every comparison with the baseline and with the highest row is told"

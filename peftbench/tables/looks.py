@@ -1,0 +1,50 @@
+"""A table whose rows get more seeds while their comparisons are open: how far it has come."""
+
+from collections.abc import Mapping, Sequence
+
+from peftbench.tables.collect import Found
+from peftbench.tables.columns import SCORES
+from peftbench.tables.evidence import read_evidence
+from peftbench.tables.pairs import compare_pairs
+from peftbench.tables.scored import RowScores
+from peftbench.tables.sequential import Course, follow, looks
+from peftbench.tables.spec import TableSpec
+from peftbench.tables.table import Pair
+from peftbench.tables.verdicts import OPEN
+
+
+def follow_table(spec: TableSpec, found: Sequence[Found]) -> Course:
+    """Return how far a table has come with the runs there are."""
+    labels = [row.label for row in spec.rows]
+    shown, evidence = read_evidence([run for run in found if run.planned.label in labels])
+    scored = {}
+    for label in labels:
+        if used := {run.planned.seed: run for run in shown if run.planned.label == label and run.used}:
+            scored[label] = RowScores({seed: evidence[run.key].predictions for seed, run in used.items()})
+    return follow_scores(spec, scored, str(found[0].planned.config["task"]["metrics"][0]))
+
+
+def follow_scores(spec: TableSpec, scored: Mapping[str, RowScores], metric: str) -> Course:
+    """Return how far rows have come with what their runs said; their seeds count as far as none before is missing."""
+    assert spec.most_seeds is not None
+    available = {row.label: _without_gap(scored.get(row.label), spec.seeds) for row in spec.rows}
+    if metric not in SCORES:
+        first = looks(spec.most_seeds)[0]
+        return Course(dict.fromkeys(available, first), [], [], 1, 0.0, min(available.values()) >= first)
+
+    def compare(seeds: Mapping[str, int], alpha: float) -> list[Pair]:
+        return compare_pairs({row: scored[row].first(seeds[row], metric) for row in seeds}, metric, spec.delta, alpha)
+
+    return follow(
+        available,
+        lambda row, seeds: float(scored[row].draws(metric)[0, :seeds].mean()),
+        compare,
+        lambda pair: pair.verdict != OPEN,
+        spec.baseline,
+        spec.most_seeds,
+    )
+
+
+def _without_gap(scored: RowScores | None, seeds: Sequence[int]) -> int:
+    there = scored.seeds if scored else []
+    return next((count for count, seed in enumerate(seeds) if seed not in there), len(seeds))

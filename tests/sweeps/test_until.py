@@ -1,0 +1,57 @@
+"""`until=decided`: seeds for open comparisons alone, a budget, and one result however often it was stopped."""
+
+import json
+
+import pytest
+
+from peftbench.runs.find import find_runs
+
+TWO_ROWS = """
+title: Two rows
+base: [experiment=tiny, model=local, model.path={model}, task=text_file, task.max_length=32,
+       task.splits.train={data}, task.splits.validation=0.5, trainer.epochs=3, trainer.batch_size=8,
+       trainer.precision=fp32, device=cpu, threads=1, output_dir={outputs}]
+seeds: 2
+baseline: learns nothing
+columns: [accuracy, difference]
+rows:
+  - {{label: learns nothing, overrides: [method=head, trainer.lr=1e-9]}}
+  - {{label: learns, overrides: [method=full, trainer.lr=3e-3]}}
+"""
+
+
+@pytest.mark.long
+def test_seeds_are_added_until_it_is_told_and_a_stopped_one_goes_on(sweep, tmp_path, tiny_model_dir, capsys):
+    data = tmp_path / "opinions.csv"
+    data.write_text("text,label\n" + "the film was dull,no\nthe plot was good,yes\n" * 60)
+    sweep.spec.write_text(TWO_ROWS.format(model=tiny_model_dir, data=data, outputs=sweep.outputs))
+    line = ["until=decided", "most_seeds=4"]
+    assert sweep(*line, "budget=0.01s") == 2
+    assert "budget=0 s allows not even one seed of every row" in capsys.readouterr().err
+    first = [run.result.finished for run in find_runs(sweep.outputs)]
+    assert len(first) == 1
+    assert sweep(*line) == 0
+    shown = capsys.readouterr().out
+    assert "decided behind 6 runs" in shown and "better: learns by at least" in shown
+    runs = find_runs(sweep.outputs)
+    assert len(runs) == 6 and first[0] in [run.result.finished for run in runs]
+    assert sweep(*line, "--format", "json", command="table") == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["seeds"] == [0, 1, 2] and any("alpha-spending" in said for said in table["reading"])
+    assert not any("missing" in note for note in table["notes"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["until=maybe"], "until=maybe is unknown: the only one is until=decided"),
+        (["budget=4h"], "budget=4h goes with until=decided"),
+        (["until=decided", "seeds=3"], "leave it out, or say most_seeds=…"),
+        (["until=decided", "most_seeds=1"], "most_seeds=1 must be a whole number from 2 to 200"),
+        (["until=decided", "budget=soon"], "budget=soon must be a time with its unit, such as 30m or 4h"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(sweep, capsys, settings, message):
+    assert sweep(*settings) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
