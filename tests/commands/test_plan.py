@@ -1,8 +1,13 @@
 """`peftbench plan`: from records, or from stated assumptions where there are none; mistakes in one line."""
 
+import numpy as np
 import pytest
+from records import finished_fields
 
 from peftbench.cli import main
+from peftbench.runs.predictions import Predictions
+from peftbench.runs.record import Record
+from peftbench.sweeps.request import read_request
 
 TWO = """
 title: Two rows
@@ -23,13 +28,15 @@ def plan(tmp_path, tiny_data_dir, capsys):
     (tmp_path / "conf" / "table" / "two.yaml").write_text(TWO)
     (tmp_path / "conf" / "table" / "one.yaml").write_text(TWO.rpartition("  - ")[0])
 
-    def plan(*settings, table="two"):
-        where = [f"hydra.searchpath=[file://{tmp_path / 'conf'}]", f"output_dir={tmp_path / 'outputs'}"]
-        data = f"task.dir={tiny_data_dir / 'pairs'}"
-        code = main(["plan", f"table={table}", *where, *([] if "task.dir" in str(settings) else [data]), *settings])
-        out, err = capsys.readouterr()
-        return code, " ".join(out.split()), err
+    where = [f"hydra.searchpath=[file://{tmp_path / 'conf'}]", f"output_dir={tmp_path / 'outputs'}"]
+    data = f"task.dir={tiny_data_dir / 'pairs'}"
 
+    def plan(*settings, table="two"):
+        code = main(["plan", f"table={table}", *where, *([] if "task.dir" in str(settings) else [data]), *settings])
+        plan.shown, err = capsys.readouterr()
+        return code, " ".join(plan.shown.split()), err
+
+    plan.lines = ["table=two", *where, data]
     return plan
 
 
@@ -39,6 +46,36 @@ def test_without_any_run_it_says_what_it_assumes(plan, tmp_path):
     assert "assumed, for no two rows have two seeds yet: two rows differ on 13 % of the examples" in out
     assert "durations: not known" in out and "To tell 1 point: no number of seeds does" in out
     assert (tmp_path / "plan.svg").read_text().startswith("<?xml")
+
+
+def record_runs(lines, labels, accuracies):
+    """Record finished runs of the rows named, one a seed, of 400 examples, as a table would find them."""
+    generator = np.random.default_rng(0)
+    for run in read_request(lines).planned:
+        if run.label in labels and run.seed < len(accuracies):
+            truth = np.arange(400) % 2
+            said = np.where(generator.random(400) < accuracies[run.seed], truth, 1 - truth)
+            record = Record.create(run.folder, run.config, run.overrides)
+            record.write_predictions({"validation": Predictions(truth, said, np.eye(2)[said])}, ["no", "yes"])
+            scores = {"accuracy": float(np.mean(truth == said)), "f1": 0.5}
+            record.finish(**finished_fields({"validation": scores}, {"train": 320, "validation": 400}, train=50.0))
+
+
+def test_spreads_and_durations_are_those_of_the_runs_there_are(plan):
+    record_runs(plan.lines, ("head", "BitFit"), (0.7, 0.75, 0.8))
+    code, out, _ = plan()
+    assert code == 0 and "accuracy on 400 examples of validation" in out
+    assert "spread: measured, 3 seeds of head, BitFit" in out and "durations: recorded of head, BitFit" in out
+    three, five = (next(line for line in plan.shown.splitlines() if line.split()[:1] == [n]) for n in "35")
+    assert three.split()[4:] == ["0", "0", "s"] and five.split()[4:] == ["4", "4", "min"]  # of 60 s each
+    assert float(five.split()[1]) < float(three.split()[1])
+
+
+def test_one_row_s_runs_tell_how_long_the_other_takes(plan):
+    record_runs(plan.lines, ("head",), (0.7,))
+    _, out, _ = plan()
+    assert "assumed, for no two rows have two seeds yet" in out
+    assert "durations: recorded of head; other rows as the median of these" in out
 
 
 def test_without_data_it_assumes_their_number_and_says_why(plan):
