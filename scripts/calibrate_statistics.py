@@ -2,7 +2,7 @@
 
     python scripts/calibrate_statistics.py
 
-Takes about 12 minutes on one core. A simulated run is right on an example where a sum of normal parts stays under a
+Takes about 40 minutes on one core. A simulated run is right on an example where a sum of normal parts stays under a
 threshold: the example's difficulty (shared by all runs), what the example is for the row's method (shared by its
 seeds) and what is the run's own. The threshold gives each seed its true accuracy, 85 % on average.
 """

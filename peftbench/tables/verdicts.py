@@ -134,14 +134,20 @@ def needs(spread: Spread, room: float, confidence: float, examples: int) -> Need
         room: how far the true difference is from 0, or from δ, whichever is further.
         confidence: of the interval.
     """
+    from scipy.special import ndtri
+
     at_best = spread.detectable(np.inf, confidence)
     if at_best >= room:
         return Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) if room > 0 else None)
-    lower, upper = 1, 2
+    # so many would do if their spread were known for certain, which makes it the fewest
+    widths = at_best / np.sqrt(spread.examples) if spread.examples > 0 else POWER_Z - float(ndtri((1 - confidence) / 2))
+    known = (spread.ours + spread.theirs) / ((room / widths) ** 2 - spread.examples)
+    if known > _MOST_SEEDS:
+        return Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) + examples)
+    lower = max(1, int(np.ceil(known)) - 1)
+    upper, step = lower + 1, 1
     while spread.detectable(upper, confidence) > room:
-        lower, upper = upper, 2 * upper
-        if upper > _MOST_SEEDS:
-            return Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) + examples)
+        lower, upper, step = upper, upper + 2 * step, 2 * step
     while upper - lower > 1:
         middle = (lower + upper) // 2
         lower, upper = (middle, upper) if spread.detectable(middle, confidence) > room else (lower, middle)
