@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from peftbench.audit.draws import draw_scores
-from peftbench.audit.evidence import Evidence, System
+from peftbench.audit.evidence import Evidence
 from peftbench.audit.one_seed import compare_runs
 from peftbench.tables.columns import COLUMNS
 from peftbench.tables.notes import standing
 from peftbench.tables.pairs import judged
 from peftbench.tables.simultaneous import joint_confidence
 from peftbench.tables.standing import stand
-from peftbench.tables.statistics import difference_interval
+from peftbench.tables.statistics import difference_interval, score_interval
 from peftbench.tables.table import Cell, Column, Pair, Row, RunPoint, Table, format_cell
 from peftbench.tables.verdicts import BETTER, LOWER
 
@@ -41,12 +41,12 @@ def build_audit(evidence: Evidence, delta: float, command: str) -> Table:
             name,
             [],
             name == best,
-            _cells(system, unit, against.get(name)),
+            _cells(draws[name], against.get(name)),
             _runs(evidence, name),
             "",
             against.get(name),
         )
-        for name, system in systems.items()
+        for name in systems
     ]
     rows = stand(rows, {name: _of_two(of_system) for name, of_system in draws.items()}, pairs)
     score = Column(SCORE, evidence.metric, title)
@@ -101,10 +101,12 @@ def _pairs(draws: Mapping[str, np.ndarray], delta: float, examples: int) -> list
     return pairs
 
 
-def _cells(system: System, unit: float, against: Pair | None) -> dict[str, Cell]:
-    scores = unit * system.scores
+def _cells(draws: np.ndarray, against: Pair | None) -> dict[str, Cell]:
+    scores = draws[0]
     seeds = len(scores)
-    cells = {SCORE: Cell(float(scores.mean()), float(scores.std(ddof=1)) if seeds > 1 else None, seeds)}
+    sd = float(scores.std(ddof=1)) if seeds > 1 else None
+    interval = score_interval(_of_two(draws))
+    cells = {SCORE: Cell(interval.estimate, sd, seeds, interval.low, interval.high)}
     if against is not None:
         apart = against.verdict in (BETTER, LOWER)
         cells["difference"] = Cell(against.value, None, seeds, against.low, against.high, apart)
@@ -139,7 +141,9 @@ def _conclusion(rows: Sequence[Row], pairs: Sequence[Pair], score: Column) -> st
 
 def _reading(evidence: Evidence) -> list[str]:
     """Say how to read the figures, and what cannot be known."""
-    lines = ["mean ± standard deviation over the seeds; bold: told from the best (docs/statistics.md)"]
+    lines = [
+        "mean ± standard deviation over the seeds; bold: told from the best; plots: 95 % each (docs/statistics.md)"
+    ]
     if evidence.paired:
         lines.append("paired: what every system scored on each example is known")
     else:

@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
         raise UserError("a sweep trains what is missing, without force=…; stale=rerun trains runs of other code again")
     if is_search(settings):
         return search.main(settings)
-    request, trials, tuned = read_request(settings), plan_trials(settings), list[Tuned]()
+    request, trials, tuned = read_request(settings, tunes=True), plan_trials(settings), list[Tuned]()
     interrupt_on_sigterm()
     code = 0
     mistakes: dict[Path, str] = {}

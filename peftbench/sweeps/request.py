@@ -105,12 +105,18 @@ def read_line(argv: Sequence[str]) -> TableLine:
     return TableLine(spec, settings, given, [line for line in argv if key_of(line) == "hydra.searchpath"])
 
 
-def read_request(argv: Sequence[str], adapt: Callable[[TableSpec], TableSpec] = lambda spec: spec) -> TableRequest:
+def read_request(
+    argv: Sequence[str], adapt: Callable[[TableSpec], TableSpec] = lambda spec: spec, *, tunes: bool = False
+) -> TableRequest:
     """Compose the table and every run it wants; raises UserError for any mistake in the line or the table.
 
-    `adapt` returns the table that is wanted of the one that the line names.
+    `adapt` returns the table that is wanted of the one that the line names. `tunes`: `tuned=…` is heeded by the caller.
     """
     read = read_line(argv)
+    if read.settings["tuned"] and not tunes:
+        raise UserError(
+            f"tuned={read.settings['tuned']}: only `peftbench sweep table=…` and `peftbench table` tune rows"
+        )
     spec, settings = adapt(read.spec), read.settings
     _, prepared = _plan(spec, spec.prepare, read.given, read.found_in, [])
     configs, shown = _plan(spec, spec.rows, read.given, read.found_in, prepared)

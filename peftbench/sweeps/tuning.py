@@ -124,7 +124,7 @@ def read_tuned(argv: Sequence[str], mistakes: Mapping[Path, str] | None = None) 
         return replace(spec, rows=rows)
 
     tuned = [_tuned(row, of_row, best[row.row.label]) for row, of_row in zip(trials, told, strict=True)]
-    return read_request(argv, adapt), tuned
+    return read_request(argv, adapt, tunes=True), tuned
 
 
 def _outcomes(trials: RowTrials, found: Sequence[Found]) -> list[Trial]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import time
 
 import numpy as np
@@ -73,6 +74,13 @@ def test_peft_results_of_one_seed(tmp_path, capsys):
     assert main(["audit", str(folder), "--format", "markdown"]) == 0
     markdown = capsys.readouterr().out
     assert "n = 1,319 is inferred" in markdown and "every system" in markdown
+    assert main(["audit", str(folder), "--format", "all", "--output", str(tmp_path / "audit")]) == 0
+    page = (tmp_path / "audit" / "table.html").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+    assert len(data["intervals"]) == 21
+    first = data["intervals"][0]
+    assert first["score_high"] - first["score"] == pytest.approx(1.96 * 1.376, rel=0.03)
+    assert (tmp_path / "audit" / "score-intervals.svg").is_file()
     assert "examples would tell these two runs" in markdown and "and 7 others" in markdown
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from peftbench.files import plain
 from peftbench.tables.columns import COLUMNS
 from peftbench.tables.export.grid import claims, missing_runs, published, subtitle, verdicts
-from peftbench.tables.export.plot_data import CEILING, COLORS, COSTS, curves, scatter
+from peftbench.tables.export.plot_data import CEILING, COLORS, COSTS, curves, intervals, scatter, tuning_curves
 from peftbench.tables.export.strip import strip
 from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.export.tuning import TITLE, tuning_grid
@@ -162,7 +162,9 @@ def _data(table: Table) -> dict[str, Any]:
         "colors": COLORS,
         "ceiling": CEILING,
         "scatters": [{**found, "title": heading(Column(**found["cost"]))} for found in scatters],
+        "intervals": [asdict(point) for point in intervals(table)],
         "curves": [asdict(curve) for curve in curves(table)],
+        "tuning": [asdict(curve) for curve in tuning_curves(table)],
         "rows": [{"label": row.label, "runs": [asdict(run) for run in row.runs]} for row in table.rows],
     }
 

@@ -175,7 +175,7 @@ function drawScatter(plot) {
   return figure(title, svg, plot.points.map((point) => point.row));
 }
 
-function drawCurves(curves) {
+function drawCurves(curves, title, xTitle) {
   const epochs = curves.flatMap((curve) => curve.epochs.map(([epoch]) => epoch));
   const [first, last] = [Math.min(...epochs), Math.max(...epochs)];
   const [bottom, top] = range(curves.flatMap((curve) => curve.epochs.flatMap(([, , low, high]) => [low, high])));
@@ -183,8 +183,7 @@ function drawCurves(curves) {
   const y = axis(bottom, top, HEIGHT - BOTTOM, TOP);
   const step = Math.ceil((last - first + 1) / 10);
   const marks = [...new Set(epochs)].sort((a, b) => a - b).filter((epoch) => (epoch - first) % step === 0);
-  const title = `${data.primary} on validation while training`;
-  const svg = frame(marks.map((epoch) => [epoch, String(epoch)]), ticks(bottom, top), x, y, "epoch", data.primary, title);
+  const svg = frame(marks.map((epoch) => [epoch, String(epoch)]), ticks(bottom, top), x, y, xTitle, data.primary, title);
   for (const curve of curves) {
     const line = curve.epochs.map(([epoch, mean]) => `${x(epoch)},${y(mean)}`);
     const band = [
@@ -201,6 +200,34 @@ function drawCurves(curves) {
   return figure(title, svg, curves.map((curve) => curve.row));
 }
 
+function drawIntervals(points) {
+  const LINE = 22;
+  const height = LINE * points.length + BOTTOM;
+  const [low, high] = range(points.flatMap((point) => [point.score_low, point.score_high]));
+  const x = axis(low, high, LEFT, WIDTH - RIGHT);
+  const title = `${data.primary} with intervals, best first`;
+  const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "group", "aria-label": title, style: "max-width: 40rem" });
+  for (const value of ticks(low, high)) {
+    svg.append(make("line", { class: "grid", x1: x(value), x2: x(value), y1: 0, y2: height - BOTTOM }));
+    svg.append(make("text", { x: x(value), y: height - BOTTOM + 16, "text-anchor": "middle" }, String(value)));
+  }
+  svg.append(make("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: height - 6, "text-anchor": "middle" }, data.primary));
+  points.forEach((point, place) => {
+    const cy = LINE * (place + 0.65);
+    const text = `${point.label}: ${point.score.toFixed(1)} (${point.score_low.toFixed(1)} … ${point.score_high.toFixed(1)})`;
+    const mark = make("g", { class: "point", "aria-label": text }, make("title", {}, text));
+    mark.append(make("line", { x1: x(point.score_low), x2: x(point.score_high), y1: cy, y2: cy, stroke: colour(0), "stroke-width": 1.5 }));
+    mark.append(make("circle", { cx: x(point.score), cy, r: 4, fill: colour(0) }));
+    const left = x(point.score) > (LEFT + WIDTH - RIGHT) / 2; // the label stands where there is room
+    const end = left ? x(point.score_low) - 6 : x(point.score_high) + 6;
+    mark.append(make("text", { x: end, y: cy + 4, "text-anchor": left ? "end" : "start" }, point.label));
+    svg.append(leadsTo(mark, point.row));
+  });
+  return make("figure", {}, make("figcaption", {}, title), svg);
+}
+
 const plots = document.getElementById("plots");
 plots.append(...data.scatters.map(drawScatter));
-if (data.curves.length) plots.append(drawCurves(data.curves));
+if (data.intervals.length) plots.append(drawIntervals(data.intervals));
+if (data.curves.length) plots.append(drawCurves(data.curves, `${data.primary} on validation while training`, "epoch"));
+if (data.tuning.length) plots.append(drawCurves(data.tuning, `${data.primary} on validation: expected best of k trials`, "trials k"));

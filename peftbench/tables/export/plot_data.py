@@ -113,6 +113,28 @@ def curves(table: Table) -> list[Curve]:
     return found
 
 
+def tuning_curves(table: Table) -> list[Curve]:
+    """Collect the expected best of 1, 2 … trials of the rows that were tuned, trials in the place of epochs."""
+    places = {row.label: index for index, row in enumerate(table.rows)}
+    found = []
+    for tuned in table.tuning:
+        points = [(trials, best, best, best, 1) for trials, best in enumerate(tuned.expected, start=1)]
+        if points:
+            found.append(Curve(places[tuned.row], tuned.row, points))
+    return found
+
+
+def intervals(table: Table) -> list[Point]:
+    """Collect the scores with their intervals where no row has a cost to plot them against; the cost is the place."""
+    if any(_figure(row, key) for row in table.rows for key in COSTS):
+        return []
+    return [
+        Point(index, row.label, index, score[0], index, index, *score[1:])
+        for index, row in enumerate(table.rows)
+        if (score := _figure(row, table.primary)) is not None and score[1] < score[2]
+    ]
+
+
 def column(table: Table, key: str) -> Column:
     """Return the column of that key, or a bare one of that name where the table has none."""
     return next((column for column in [*table.all_columns, *table.columns] if column.key == key), Column(key, key))

@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.files import atomic_write, make_folder
-from peftbench.tables.export.plot_data import CEILING, COLORS, COSTS, Curve, Scatter, column, curves, scatter
+from peftbench.tables.export.plot_data import (
+    CEILING,
+    COLORS,
+    COSTS,
+    Curve,
+    Point,
+    Scatter,
+    column,
+    curves,
+    intervals,
+    scatter,
+    tuning_curves,
+)
 from peftbench.tables.export.plot_labels import place_labels
 from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.table import Table, heading
@@ -28,8 +40,8 @@ DASHES = ("-", "--", ":", "-.")
 def save_plots(table: Table, folder: Path, kinds: Sequence[str] = ("png", "svg")) -> list[Path]:
     """Write the plots into `folder` (made if need be) and return their paths: the same table, the same bytes.
 
-    `score-by-share`, `score-by-latency` and `learning-curves`, each once per kind; one that has no data is not
-    written. Raises UserError where the system refuses the write.
+    `score-by-share`, `score-by-latency`, `learning-curves`, `tuning-curves` and `score-intervals`, each once per kind;
+    one that has no data is not written. Raises UserError where the system refuses the write.
     """
     table = printable_texts(table)
     drawings: dict[str, Callable[[], Figure]] = {}
@@ -38,7 +50,13 @@ def save_plots(table: Table, folder: Path, kinds: Sequence[str] = ("png", "svg")
         if data.points:
             drawings[f"score-by-{key}"] = partial(_draw_scatter, table, data)
     if found := curves(table):
-        drawings["learning-curves"] = partial(_draw_curves, table, found)
+        what = "on validation: mean over the runs, band from lowest to highest"
+        drawings["learning-curves"] = partial(_draw_curves, table, found, what, "Epoch")
+    if tuned := tuning_curves(table):
+        what = "on validation: expected best of k random trials"
+        drawings["tuning-curves"] = partial(_draw_curves, table, tuned, what, "Trials k")
+    if points := intervals(table):
+        drawings["score-intervals"] = partial(_draw_intervals, table, points)
 
     make_folder(folder)
     paths = []
@@ -114,11 +132,11 @@ def _draw_scatter(table: Table, data: Scatter) -> Figure:
     return figure
 
 
-def _draw_curves(table: Table, found: list[Curve]) -> Figure:
+def _draw_curves(table: Table, found: list[Curve], what: str, xlabel: str) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     score = column(table, table.primary)
-    figure, axes = _frame(table, f"{score.title} on validation: mean over the runs, band from lowest to highest")
+    figure, axes = _frame(table, f"{score.title} {what}")
     for curve in found:
         color = COLORS[curve.row % len(COLORS)]
         epochs, mean, low, high, _ = zip(*curve.epochs, strict=True)
@@ -132,7 +150,7 @@ def _draw_curves(table: Table, found: list[Curve]) -> Figure:
             markersize=5,
         )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="Epoch", ylabel=heading(score))
+    axes.set(xlabel=xlabel, ylabel=heading(score))
     legend = figure.legend(
         axes.lines, [curve.label for curve in found], loc="outside lower left", ncols=2, frameon=False
     )
@@ -141,19 +159,31 @@ def _draw_curves(table: Table, found: list[Curve]) -> Figure:
     return figure
 
 
-def _frame(table: Table, subtitle: str) -> tuple[Figure, Axes]:
+def _draw_intervals(table: Table, points: list[Point]) -> Figure:
+    score = column(table, table.primary)
+    figure, axes = _frame(table, f"{score.title} with intervals, best first", height=1.4 + 0.22 * len(points))
+    places = range(len(points))
+    ends = [[p.score - p.score_low for p in points], [p.score_high - p.score for p in points]]
+    axes.errorbar([p.score for p in points], places, xerr=ends, fmt="o", color=COLORS[0], capsize=3, linewidth=1.2)
+    axes.set_yticks(places, [p.label for p in points], parse_math=False)
+    axes.margins(y=0.5 / len(points))
+    axes.invert_yaxis()
+    axes.set(xlabel=heading(score))
+    return figure
+
+
+def _frame(table: Table, subtitle: str, height: float = 5) -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.set_title(
-        f"{table.title}\n{table.model}, {table.task}. {subtitle}", loc="left", fontsize=9.5, parse_math=False
-    )
+    of = f"{table.model}, {table.task}. " if table.model else ""
+    axes.set_title(f"{table.title}\n{of}{subtitle}", loc="left", fontsize=9.5, parse_math=False)
     return figure, axes
 
 

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 from made_table import made_table
 
-from peftbench.tables.export.plot_data import CEILING, curves, pareto_front, scatter
+from peftbench.tables.export.html import to_html
+from peftbench.tables.export.plot_data import CEILING, curves, pareto_front, scatter, tuning_curves
 from peftbench.tables.export.plots import save_plots
+from peftbench.tables.table import Tuned
 
 
 def test_the_pareto_front_is_what_nothing_beats():
@@ -49,6 +51,16 @@ def test_files_are_written_and_the_same_each_time(tmp_path):
     assert (
         first[0].read_bytes().startswith(b"\x89PNG") and b"<svg" in (tmp_path / "a" / "score-by-share.svg").read_bytes()
     )
+
+
+def test_how_rows_were_tuned_is_a_curve(tmp_path):
+    tuned = [Tuned("Full fine-tuning", ["trainer.lr=1e-4"], [80.0, 84.0], 0, [82.0, 83.0])]
+    table = replace(made_table(), tuning=[*tuned, Tuned("LoRA, r = 8", [], [], 2, [])])
+    (curve,) = tuning_curves(table)
+    assert table.rows[curve.row].label == curve.label == "Full fine-tuning"
+    assert [(trials, best) for trials, best, *_ in curve.epochs] == [(1, 82.0), (2, 83.0)]
+    assert (tmp_path / "tuning-curves.svg") in save_plots(table, tmp_path, ["svg"])
+    assert '"tuning": [{' in to_html(table) and "all trials failed" in to_html(table)
 
 
 def test_a_plot_without_data_is_not_written(tmp_path):
