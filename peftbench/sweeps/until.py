@@ -9,7 +9,7 @@ from statistics import fmean
 from peftbench.errors import UserError
 from peftbench.sweeps.request import TableRequest
 from peftbench.tables.collect import Found, PlannedRun, collect
-from peftbench.tables.looks import follow_table
+from peftbench.tables.looks import Seen, follow_table
 from peftbench.tables.sequential import Course
 from peftbench.terminal import console, format_duration
 
@@ -26,10 +26,10 @@ def train_until_decided(
 
     Raises UserError where the budget allows not even one seed of every row.
     """
-    started, tried = time.monotonic(), set[Path]()
+    started, tried, seen = time.monotonic(), set[Path](), Seen()
     while True:
         found = collect(request.planned, request.stale == "use", mistakes)
-        course = follow_table(request.spec, found)
+        course = follow_table(request.spec, found, seen)
         if course.ended:
             console.print(_ending(course))
             return

@@ -1,6 +1,7 @@
 """A table whose rows get more seeds while their comparisons are open: how far it has come."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from peftbench.tables.collect import Found
 from peftbench.tables.columns import SCORES
@@ -13,18 +14,30 @@ from peftbench.tables.table import Pair
 from peftbench.tables.verdicts import OPEN
 
 
-def follow_table(spec: TableSpec, found: Sequence[Found]) -> Course:
-    """Return how far a table has come with the runs there are."""
+@dataclass
+class Seen:
+    """What one process has computed of a table, so that its next look costs what is new: rows, and earlier looks."""
+
+    rows: dict[str, RowScores] = field(default_factory=dict)
+    looks: dict[Hashable, list[Pair]] = field(default_factory=dict)
+
+
+def follow_table(spec: TableSpec, found: Sequence[Found], seen: Seen | None = None) -> Course:
+    """Return how far a table has come with the runs there are; `seen` is of earlier calls, in which runs were added."""
+    metric, seen = str(found[0].planned.config["task"]["metrics"][0]), seen or Seen()
     labels = [row.label for row in spec.rows]
     shown, evidence = read_evidence([run for run in found if run.planned.label in labels])
     scored = {}
     for label in labels:
         if used := {run.planned.seed: run for run in shown if run.planned.label == label and run.used}:
             scored[label] = RowScores({seed: evidence[run.key].predictions for seed, run in used.items()})
-    return follow_scores(spec, scored, str(found[0].planned.config["task"]["metrics"][0]))
+            if metric in SCORES and label in seen.rows:
+                scored[label].take_draws(seen.rows[label], metric)
+    seen.rows = scored
+    return follow_scores(spec, scored, metric, seen)
 
 
-def follow_scores(spec: TableSpec, scored: Mapping[str, RowScores], metric: str) -> Course:
+def follow_scores(spec: TableSpec, scored: Mapping[str, RowScores], metric: str, seen: Seen | None = None) -> Course:
     """Return how far rows have come with what their runs said; their seeds count as far as none before is missing."""
     assert spec.most_seeds is not None
     available = {row.label: _without_gap(scored.get(row.label), spec.seeds) for row in spec.rows}
@@ -32,8 +45,14 @@ def follow_scores(spec: TableSpec, scored: Mapping[str, RowScores], metric: str)
         first = looks(spec.most_seeds)[0]
         return Course(dict.fromkeys(available, first), [], [], 1, 0.0, min(available.values()) >= first)
 
+    looked = (seen or Seen()).looks
+
     def compare(seeds: Mapping[str, int], alpha: float) -> list[Pair]:
-        return compare_pairs({row: scored[row].first(seeds[row], metric) for row in seeds}, metric, spec.delta, alpha)
+        look = tuple(seeds.items())
+        if look not in looked:
+            rows = {row: scored[row].first(count, metric) for row, count in look}
+            looked[look] = compare_pairs(rows, metric, spec.delta, alpha)
+        return looked[look]
 
     return follow(
         available,

@@ -36,6 +36,18 @@ class RowScores:
         part._draws = {metric: self.draws(metric)[:, :count]}
         return part
 
+    def take_draws(self, before: "RowScores", metric: str) -> None:
+        """Draw for one metric, the first seeds' from the row as it was before others were added."""
+        count = len(before.seeds)
+        if before.seeds == self.seeds[:count]:
+            drawn = [before.draws(metric)]
+            if count < len(self.seeds):
+                added = copy(self)
+                added.seeds, added.predictions = self.seeds[count:], self.predictions[count:]
+                added.probabilities, added._draws = self.probabilities[count:], {}
+                drawn.append(added.draws(metric))
+            self._draws[metric] = np.concatenate(drawn, axis=1)
+
     def score(self, metric: str, confidence: float) -> Interval:
         """Return the score with its interval, in the column's unit."""
         interval = statistics.score_interval(self.draws(metric), confidence)

@@ -219,7 +219,8 @@ def format_interval(interval: tuple[float, float | None, float | None], column: 
 
 
 def _number(value: float, column: Column) -> str:
-    return f"{value:,.{column.digits}f}".replace("-", "−")
+    text = f"{value:,.{column.digits}f}"
+    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
 
 def heading(column: Column) -> str:

@@ -8,7 +8,7 @@ from peftbench.tables.columns import COLUMNS
 from peftbench.tables.conclusion import conclude
 from peftbench.tables.pairs import compare_pairs
 from peftbench.tables.scored import RowScores
-from peftbench.tables.table import Cell, Row
+from peftbench.tables.table import Cell, Row, format_interval
 
 EXAMPLES = 400
 
@@ -72,3 +72,7 @@ def test_no_row_no_sentence(rows, expected):
 def test_one_row_is_compared_with_none():
     found = sentence(full=(1000, FULL), lora=(20, None))
     assert found == "One row has a score, full: 85.6 ± 0.1 % (3 seeds). There is none to compare it with."
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    assert [format_interval((value, None, None), COLUMNS["difference"]) for value in (-0.04, -0.06)] == ["0.0", "−0.1"]

@@ -1,0 +1,40 @@
+"""A process that looks again computes what is new, and sees what one that starts over sees."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from peftbench.runs.predictions import Predictions
+from peftbench.tables.looks import follow_scores
+from peftbench.tables.scored import RowScores
+
+
+def rows(seeds):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 300)
+    found = {}
+    for label, accuracy in (("base", 0.80), ("better", 0.86), ("equal", 0.80)):
+        said = [np.where(generator.random(300) < accuracy, labels, 1 - labels) for _ in range(8)]
+        told = {seed: Predictions(labels, said[seed], np.eye(2)[said[seed]].tolist()) for seed in range(seeds)}
+        found[label] = RowScores(told)
+    return found
+
+
+def test_draws_of_added_seeds_join_those_there_were():
+    before, after, fresh = rows(3)["base"], rows(8)["base"], rows(8)["base"]
+    after.take_draws(before, "accuracy")
+    np.testing.assert_array_equal(after.draws("accuracy"), fresh.draws("accuracy"))
+
+
+def test_a_row_s_first_seeds_are_what_they_were():
+    np.testing.assert_array_equal(rows(8)["base"].first(3, "f1").draws("f1"), rows(3)["base"].draws("f1"))
+
+
+def test_stopping_and_going_on_sees_what_one_sitting_sees():
+    labels = [SimpleNamespace(label=label) for label in rows(1)]
+    spec = SimpleNamespace(most_seeds=8, seeds=list(range(8)), rows=labels, delta=1.0, baseline="base")
+    early, whole = follow_scores(spec, rows(3), "accuracy"), follow_scores(spec, rows(8), "accuracy")
+    assert early.seeds == {"base": 5, "better": 5, "equal": 5} and not early.ended
+    assert whole.ended and whole.seeds["base"] == 8
+    spec.seeds = spec.seeds[:5]
+    assert follow_scores(spec, rows(5), "accuracy").looks == 2
