@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from peftbench.backbones.heads import HeadedBackbone
+from peftbench.backbones.image_classifier import ImageClassifier
 from peftbench.backbones.load import Backbone
 from peftbench.backbones.sites import find_sites
 from peftbench.methods import METHODS
@@ -89,6 +90,8 @@ IMAGE_ARCHITECTURES: dict[str, tuple[str, dict]] = {
     "beit": ("beit", {**_VIT, "layer_scale_init_value": 0.5, "use_relative_position_bias": True}),
     "clip": ("clip", {"vision_config": _VIT}),
     "siglip": ("siglip", {"vision_config": _VIT}),
+    "yolos": ("yolos", {**_VIT, "image_size": [32, 32], "num_detection_tokens": 3}),
+    "data2vec-vision": ("data2vec-vision", {**_VIT, "layer_scale_init_value": 0.5, "use_relative_position_bias": True}),
     "ijepa": ("ijepa", _VIT),  # no special token; recognised by its structure
 }
 EVERY_ARCHITECTURE = [*ARCHITECTURES, *IMAGE_ARCHITECTURES]
@@ -118,7 +121,8 @@ def tiny_model(architecture: str, num_labels: int = 2, seed: int = 0, **settings
     if architecture in IMAGE_ARCHITECTURES:
         model_type, numbers = IMAGE_ARCHITECTURES[architecture]
         config = AutoConfig.for_model(model_type, **{**numbers, **settings}, num_labels=num_labels)
-        return _drawn_wide(AutoModelForImageClassification.from_config(config).eval())
+        known = type(config) in AutoModelForImageClassification._model_mapping
+        return _drawn_wide((AutoModelForImageClassification if known else ImageClassifier).from_config(config).eval())
     config = AutoConfig.for_model(architecture, **{**ARCHITECTURES[architecture], **settings}, num_labels=num_labels)
     return AutoModelForSequenceClassification.from_config(config).eval()
 

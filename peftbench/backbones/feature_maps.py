@@ -42,10 +42,9 @@ def patch_states(sites: Sites, layers: Sequence[int], pixels: torch.Tensor) -> t
             " task.head_layers=1, or leave it out"
         )
     found = [F.layer_norm(state, state.shape[-1:]) for state in lower] + ([states] if last in layers else [])
-    patches = grid[0] * grid[1]
-    if states.shape[1] < patches:
+    if states.shape[1] < grid[0] * grid[1] + sites.image.behind:
         raise UserError("this method leaves fewer tokens than there are patches: a map of features needs them all")
-    return torch.cat([state[:, -patches:] for state in found], -1), grid
+    return torch.cat([sites.image.of_patches(state, grid) for state in found], -1), grid
 
 
 @contextmanager

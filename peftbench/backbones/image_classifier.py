@@ -27,7 +27,7 @@ class ImageClassifier(PreTrainedModel):
         self.encoder = AutoModel.from_config(config)
         layout, base = recognise(self.encoder)
         tokens = image_tokens(base, layout)
-        self.special = 0 if tokens is None else tokens.special
+        self.special, self.behind = (0, 0) if tokens is None else (tokens.special, tokens.behind)
         self.classifier = nn.Linear(2 * width if self.special else width, config.num_labels)
         self.post_init()
 
@@ -39,5 +39,5 @@ class ImageClassifier(PreTrainedModel):
     def forward(self, pixel_values: torch.Tensor) -> Any:
         """Return an object with `.logits`, (images, classes)."""
         states = self.encoder(pixel_values).last_hidden_state
-        mean = states[:, self.special :].mean(1)
+        mean = states[:, self.special : states.shape[1] - self.behind].mean(1)
         return SimpleNamespace(logits=self.classifier(torch.cat([states[:, 0], mean], -1) if self.special else mean))

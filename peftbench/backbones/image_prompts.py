@@ -10,6 +10,7 @@ from torch import nn
 
 from peftbench.backbones.attachments import Handle
 from peftbench.backbones.entry import insert_rows, leave_out_behind_attention, leave_out_rows
+from peftbench.backbones.recognise import submodule
 from peftbench.backbones.site import Site, SiteHandle
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
@@ -36,6 +37,8 @@ def insert_before_patches(sites: Sites, prompts: Prompts, length: int) -> Iterat
     entry = replace(sites.at("embeddings")[0], name=_NAME)
     yield entry.replace(lambda x: insert_rows(x, prompts(0, len(x)), at))
     yield from _widen_position_biases(sites, length, at)
+    if (between := submodule(sites.base, sites.layout.positions_between)) not in (None, sites.base):
+        yield between.register_forward_hook(lambda module, args, added: _without_positions(added, length, at))
     if sites.head_modules:
         yield leave_out_behind_attention(sites, length, at)
 
@@ -66,6 +69,12 @@ def insert_in_each_layer(sites: Sites, prompts: Prompts, length: int) -> Iterato
 
         yield Site(layer, entry=True, name=_NAME, layer=number).replace(put)
         yield layer.register_forward_hook(partial(_leave_out, length))
+
+
+def _without_positions(added: torch.Tensor, length: int, at: int) -> torch.Tensor:
+    """Return what is added between layers, (layers - 1, 1, tokens, d), with zeros for `length` tokens from `at` on."""
+    zeros = added.new_zeros(*added.shape[:2], length, added.shape[3])
+    return torch.cat([added[:, :, :at], zeros, added[:, :, at:]], dim=2)
 
 
 def _check_whole_batch(sites: Sites) -> None:

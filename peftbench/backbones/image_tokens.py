@@ -1,9 +1,13 @@
-"""How a model of images makes tokens of one: special ones in front (class token, registers), then patches by rows."""
+"""How a model of images makes tokens of one: special ones in front (class token, registers), then patches by rows.
 
-from collections.abc import Iterable
+A few models have more special tokens behind the patches.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from peftbench.backbones.layouts import Layout
@@ -20,11 +24,13 @@ class ImageTokens:
         special: how many stand before the patches.
         patch: height and width of a patch in pixels.
         size: height and width of the images that the positions were made for.
+        behind: how many special tokens stand behind the patches.
     """
 
     special: int
     patch: tuple[int, int]
     size: tuple[int, int]
+    behind: int = 0
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return how many patches an image of so many pixels has, in a column and in a row.
@@ -41,7 +47,12 @@ class ImageTokens:
     def count(self, height: int, width: int) -> int:
         """Return how many tokens an image of so many pixels gives, the special ones among them."""
         rows, columns = self.grid(height, width)
-        return self.special + rows * columns
+        return self.special + rows * columns + self.behind
+
+    def of_patches(self, states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Return the states of the patches, (images, rows·columns, d), from those of all tokens, prompts among them."""
+        end = states.shape[1] - self.behind
+        return states[:, end - grid[0] * grid[1] : end]
 
 
 def image_tokens(base: Any, layout: Layout) -> ImageTokens | None:
@@ -60,13 +71,17 @@ def image_tokens(base: Any, layout: Layout) -> ImageTokens | None:
         raise UserError(
             f"{name} hides and shuffles patches at random in every pass: choose a model that sees all of them"
         )
-    config, embeddings = base.config, base.embeddings
-    found = (getattr(embeddings, name, None) for name in layout.special_tokens)
-    special = sum(1 if p.dim() == 1 else p.shape[-2] for p in found if isinstance(p, nn.Parameter))
+    config = base.config
+    special, behind = (_tokens(base.embeddings, names) for names in (layout.special_tokens, layout.tokens_behind))
     patch, size = _both(config.patch_size), _both(config.image_size)
     # transformers, too, leaves out what is over
     fitting = size[0] // patch[0] * patch[0], size[1] // patch[1] * patch[1]
-    return ImageTokens(special, patch, fitting)
+    return ImageTokens(special, patch, fitting, behind)
+
+
+def _tokens(embeddings: nn.Module, names: Sequence[str]) -> int:
+    found = (getattr(embeddings, name, None) for name in names)
+    return sum(1 if p.dim() == 1 else p.shape[-2] for p in found if isinstance(p, nn.Parameter))
 
 
 def _both(sides: Any) -> tuple[int, int]:

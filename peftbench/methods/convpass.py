@@ -55,16 +55,21 @@ def convolve(x: torch.Tensor, convolution: nn.Conv2d, special: int, grid: tuple[
     """Return the convolution over the patches of images, and over each special token by itself.
 
     Args:
-        x: (images, special + rows·columns, m), or (images, special, m) where no patch is left.
+        x: (images, special + rows·columns and any behind them, m), or (images, special, m) where no patch is left.
         special: how many tokens stand before the patches. grid: rows and columns of the patches.
     """
-    images, _, width = x.shape
-    # of an image of one pixel a 3 × 3 convolution reads its centre alone
-    centre = F.linear(x[:, :special], convolution.weight[:, :, 1, 1], convolution.bias)
-    if x.shape[1] <= special:
-        return centre
-    maps = x[:, special:].transpose(1, 2).reshape(images, width, *grid)
-    return torch.cat([centre, convolution(maps).flatten(2).transpose(1, 2)], dim=1)
+    images, tokens, width = x.shape
+    end = min(tokens, special + grid[0] * grid[1])
+
+    def alone(special_tokens: torch.Tensor) -> torch.Tensor:
+        # of an image of one pixel a 3 × 3 convolution reads its centre alone
+        return F.linear(special_tokens, convolution.weight[:, :, 1, 1], convolution.bias)
+
+    if tokens <= special:
+        return alone(x)
+    maps = x[:, special:end].transpose(1, 2).reshape(images, width, *grid)
+    parts = [alone(x[:, :special]), convolution(maps).flatten(2).transpose(1, 2)]
+    return torch.cat([*parts, alone(x[:, end:])] if end < tokens else parts, dim=1)
 
 
 class Bypass(nn.Module):
@@ -109,19 +114,22 @@ class Convpass(BottleneckMethod, name="convpass"):
         for name in SUB_LAYERS:
             spans, blocks = sites.spans(name), self.bypasses[name]
             for number, block in zip(layer_numbers(self.config, sites), blocks, strict=True):  # type: ignore[call-overload]
-                yield from spans[number].replace(partial(self._add, block, spans[number], sites.image.special))
+                yield from spans[number].replace(partial(self._add, block, spans[number], sites.image))
 
     def _before_forward(self, image: ImageTokens, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         pixels = args[0] if args else kwargs["pixel_values"]
         self._grid = image.grid(*pixels.shape[-2:])
 
-    def _add(self, block: Bypass, span: Span, special: int, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        rows, columns = self._grid
+    def _add(
+        self, block: Bypass, span: Span, image: ImageTokens, x: torch.Tensor, output: torch.Tensor
+    ) -> torch.Tensor:
+        special, (rows, columns) = image.special, self._grid
+        found = x.shape[1] - special - image.behind
         # where the last layer computes its first row alone, no patch is left
-        if x.shape[1] > special and x.shape[1] != special + rows * columns:
+        if x.shape[1] > special and found != rows * columns:
             raise UserError(
                 f"method=convpass needs the grid of an image's patches, {rows} x {columns}, and finds"
-                f" {x.shape[1] - special} tokens there: use it without a method that puts prompts among them (vpt)"
+                f" {found} tokens there: use it without a method that puts prompts among them (vpt)"
             )
         inner = quick_gelu(convolve(quick_gelu(block.down(x)), block.convolution, special, self._grid))
         # the backbone's mode, not our own

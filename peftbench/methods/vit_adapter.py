@@ -220,7 +220,8 @@ class VitAdapter(Method, name="vit_adapter"):
         others = x.shape[1] - patches
         if not number and others != _image(sites).special:
             raise UserError(
-                "method=vit_adapter needs the patches' grid: another method attached with it puts tokens in or out"
+                "method=vit_adapter needs the patches' grid behind the special tokens: another method attached with it,"
+                " or the model itself, puts tokens in or out"
             )
         interaction: Any = self.interactions[number]
         injected: torch.Tensor = interaction.injector(x[:, others:], now.tokens[number], now.grid)

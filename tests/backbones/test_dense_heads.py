@@ -35,7 +35,7 @@ def test_the_map_is_that_of_the_patches_alone(architecture):
     assert grid == (sizes[0] // 8, sizes[1] // 8) and states.shape == (2, grid[0] * grid[1], sites.hidden)
     every = sites.base(pixel_values=x).last_hidden_state
     assert every.shape[1] == sites.image.count(*sizes)
-    assert torch.equal(states, every[:, sites.image.special :])
+    assert torch.equal(states, every[:, sites.image.special :][:, : grid[0] * grid[1]])
     assert torch.equal(as_map(states, grid)[0, :, 1, 2], states[0, grid[1] + 2])
 
 

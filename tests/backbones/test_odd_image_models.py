@@ -43,15 +43,24 @@ def test_numbers_of_no_encoder(numbers, said):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("kind", "special"), [("siglip_vision_model", 0), ("clip_vision_model", 1)])
-def test_a_classifier_on_a_bare_tower_reads_a_class_token_where_there_is_one(kind, special, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "special", "behind", "numbers"),
+    [
+        ("siglip_vision_model", 0, 0, {}),
+        ("clip_vision_model", 1, 0, {}),
+        ("yolos", 1, 5, {"num_detection_tokens": 5, "image_size": [16, 16]}),
+    ],
+)
+def test_a_classifier_reads_a_class_token_where_there_is_one_and_the_patches_alone(
+    kind, special, behind, numbers, tmp_path
+):
     torch.manual_seed(0)
-    own = AutoModel.from_config(AutoConfig.for_model(kind, **_CUT)).eval()
+    own = AutoModel.from_config(AutoConfig.for_model(kind, **(_CUT | numbers))).eval()
     own.save_pretrained(tmp_path)
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
     model = add_head(load_backbone(tmp_path), 2).model
     images = torch.randn(3, 3, 16, 16)
     states = own(images).last_hidden_state
-    assert states.shape[1] == special + 4
-    read = torch.cat([states[:, :special].flatten(1), states[:, special:].mean(1)], dim=-1)
+    assert states.shape[1] == special + 4 + behind
+    read = torch.cat([states[:, :special].flatten(1), states[:, special : special + 4].mean(1)], dim=-1)
     torch.testing.assert_close(model(pixel_values=images).logits, model.classifier(read))

@@ -32,7 +32,9 @@ def test_sites_are_where_they_say(architecture):
     seen: dict = {}
     handles = [_record(sites.at(name)[1].module, seen, name) for name in names]
     with torch.no_grad():
-        hidden = model(**tiny_inputs(architecture), output_hidden_states=True).hidden_states[1]
+        hidden = sites.base(**tiny_inputs(architecture), output_hidden_states=True).hidden_states[1]
+        if architecture == "yolos":  # which adds positions between its layers too
+            hidden = hidden + sites.base.encoder.interpolation((32, 32))[0]
     for handle in handles:
         handle.remove()
     for name in LINEAR_SITES:
@@ -42,7 +44,7 @@ def test_sites_are_where_they_say(architecture):
     up = {"modernbert": 96, "dinov2": 64, "dinov2-registers": 64}.get(architecture, 48)
     assert (sites.at("ffn.up")[1].out_features, sites.hidden, sites.key_width) == (up, 32, 32)
     attended, normed = seen["attention.residual"][1], seen["attention.norm"]
-    if architecture == "beit":  # the factors of its LayerScale are no module: the site lies inside
+    if architecture in ("beit", "data2vec-vision"):  # the factors of its LayerScale are no module: the site lies inside
         attended = attended * sites.layers[1].lambda_1
     if sites.layout.pre_norm:  # what is normed is what entered the layer, then that and the sub-layer's output
         torch.testing.assert_close(normed[0][0], hidden)
@@ -100,14 +102,15 @@ def test_tokens_of_an_image(architecture):
     entered = []
     sites.at("embeddings")[0].watch(entered.append)
     with torch.no_grad():
-        hidden = model(**tiny_inputs(architecture), output_hidden_states=True).hidden_states[0]
+        hidden = sites.base(**tiny_inputs(architecture), output_hidden_states=True).hidden_states[0]
         takes = "interpolate_pos_encoding" in inspect.signature(sites.base.forward).parameters
         arguments = {"interpolate_pos_encoding": True} if takes else {}
         model(pixel_values=torch.randn(1, 3, 40, 24), **arguments)
     assert torch.equal(entered[0], hidden)
     special = SPECIAL_TOKENS.get(architecture, 1)
     assert (sites.image.special, sites.image.grid(40, 24)) == (special, (5, 3))
-    assert sites.positions == sites.image.count(32, 32) == entered[0].shape[1] == special + 16
+    behind = 3 if architecture == "yolos" else 0
+    assert sites.positions == sites.image.count(32, 32) == entered[0].shape[1] == special + 16 + behind
     assert sites.image.count(40, 24) == entered[1].shape[1]
 
 
@@ -147,4 +150,6 @@ def test_width_of_what_enters_the_head(architecture):
     entered = []
     sites.at("final")[0].watch(entered.append)
     model(**tiny_inputs(architecture))
-    assert entered[0].shape[-1] == sites.final_width == (64 if "dinov2" in architecture else 32)
+    assert (
+        entered[0].shape[-1] == sites.final_width == (64 if "dinov2" in architecture or architecture == "yolos" else 32)
+    )

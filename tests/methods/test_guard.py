@@ -79,6 +79,8 @@ def test_supported_architectures_pass_and_nothing_is_disturbed(architecture):
     for config in (*CONFIGS.values(), *BEYOND_TEXTS):
         if kind not in _class_of(config).examples:
             continue
+        if architecture == "data2vec-vision" and isinstance(config, PrefixConfig | MamConfig):
+            continue  # a prefix cannot reach its attention
         method = build(config, backbone.sites)
         before = [p.detach().clone() for p in method.parameters()]
         weights = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}

@@ -34,9 +34,11 @@ class Layout:
         rows_prepended: whether self-attention without an interface takes a prefix as more rows of its input.
         special_tokens: of a model of images, the parameters of `embeddings` that stand before the patches, in order,
             those of them that a model has; None for a model of text.
+        tokens_behind: likewise, those that stand behind the patches.
         patches: the convolution that makes tokens of an image's patches.
         final_norms: the norm behind the last layer that a head reads through, the first of these that a model has.
         position_biases: names of modules that give a bias to attention, (1, heads, tokens, tokens).
+        positions_between: gives what is added between layers, (layers - 1, 1, tokens, d), where a model has it.
         inside: of transformers' classifier, the encoder, where the class does not say it.
     """
 
@@ -50,9 +52,11 @@ class Layout:
     rows_prepended: bool = False
     embeddings: str = "embeddings"
     special_tokens: tuple[str, ...] | None = None
+    tokens_behind: tuple[str, ...] = ()
     patches: str = ""
     final_norms: tuple[str, ...] = ()
     position_biases: tuple[str, ...] = ()
+    positions_between: str = ""
     inside: str = ""
 
     def place(self, site: str) -> Part:
