@@ -1,6 +1,7 @@
 """A CSV of (system, seed, example, correct | score), or of scores that are means over examples already."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,11 @@ def read_csv(path: Path) -> Evidence:
     seeds = _names(path, table, "seed") if "seed" in table else Names(["0"], np.zeros(len(systems.codes), np.int64))
     scored = _scored(path, table)
     if "example" in table:
-        paired = pair(str(path), systems, seeds, _names(path, table, "example"), _values(path, table, scored))
+        mend = (
+            "keep one row of each" if "seed" in table else "keep one row of each, or tell runs apart by a column seed"
+        )
+        examples_of = _names(path, table, "example")
+        paired = pair(str(path), systems, seeds, examples_of, _values(path, table, scored), mend)
         examples = len(next(iter(paired.values())).values[0])  # type: ignore[index]
         return Evidence(str(path), scored, paired, examples)
     return _means(path, table, systems, seeds)
@@ -60,10 +65,15 @@ def _read(path: Path) -> dict[str, Any]:
             csv.ConvertOptions(column_types=kinds, include_columns=[key for key in _KNOWN if key in header]),
         )
     except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path}: {_reason(str(error).splitlines()[0], header)}") from error
     if not read.num_rows:
         raise UserError(f"{path}: there is no row below the header")
     return {key: read.column(key).combine_chunks() for key in read.column_names}
+
+
+def _reason(message: str, header: list[str]) -> str:
+    found = re.search(r"column #(\d+): .*invalid value '(.*)'", message)
+    return f"{header[int(found[1])]} is {found[2]!r} in a row, which is no number" if found else message
 
 
 def _names(path: Path, table: dict[str, Any], key: str) -> Names:

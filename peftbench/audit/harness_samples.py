@@ -65,7 +65,7 @@ def read_harness(folder: Path, paths: Sequence[Path], task: str | None, metric: 
             documents.append(document)
             values.append(scores[spelt[metric]])
     paired = pair(where, _names(systems), _names(seeds), _names(documents), np.array(values))
-    return Evidence(where, f"{task}, {metric}", paired, len(set(documents)), [*notes, *more])
+    return Evidence(where, f"{task} {metric}", paired, len(set(documents)), [*notes, *more])
 
 
 def _named(path: Path) -> re.Match[str]:

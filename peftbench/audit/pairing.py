@@ -15,12 +15,20 @@ class Names(NamedTuple):
     codes: np.ndarray
 
 
-def pair(where: str, systems: Names, seeds: Names, examples: Names, values: np.ndarray) -> dict[str, System]:
+def pair(
+    where: str,
+    systems: Names,
+    seeds: Names,
+    examples: Names,
+    values: np.ndarray,
+    mend: str = "keep one row of each",
+) -> dict[str, System]:
     """Return the systems with their values over all examples, in the order in which they occur.
 
     Args:
         where: the source, for errors.
         systems, seeds, examples: of each row. values: (rows,).
+        mend: what is to be done about an example that a run has twice.
 
     Raises UserError where a run has an example twice, or lacks one that another run has.
     """
@@ -37,7 +45,7 @@ def pair(where: str, systems: Names, seeds: Names, examples: Names, values: np.n
         run, example = twice[0]
         raise UserError(
             f"{where}: {named(run)} has example {examples.texts[example]!r} {times[run, example]} times"
-            f"{f', and {len(twice) - 1:,} others' if len(twice) > 1 else ''}: keep one row of each"
+            f"{f', and {len(twice) - 1:,} others' if len(twice) > 1 else ''}: {mend}"
         )
     if (lacking := (times == 0).sum(axis=1)).any():
         run = int(lacking.argmax())

@@ -10,7 +10,7 @@ from peftbench.arguments import Parser
 from peftbench.commands.table import show_spread
 from peftbench.commands.table_output import show
 from peftbench.config.quoting import quote_free_text
-from peftbench.errors import INTERRUPTED, UserError
+from peftbench.errors import INTERRUPTED, PeftbenchError, UserError
 from peftbench.interruption import interrupt_on_sigterm
 from peftbench.loggers.wandb_table import log_table
 from peftbench.runs.result import SECTIONS
@@ -116,7 +116,9 @@ def _tune(request: TableRequest, trials: Sequence[RowTrials], mistakes: dict[Pat
     planned = [run for row in trials for run in row.planned]
     console.print(f"tuning {len(trials)} rows, {len(trials[0].planned)} trials each", style="bold")
     unmeasured = [f"measure.{section}=false" for section in SECTIONS]
-    train_missing(planned, request.hydra, request.stale, mistakes, lambda run: unmeasured, request.on_error == "stop")
+    stop = request.on_error == "stop"
+    if not train_missing(planned, request.hydra, request.stale, mistakes, lambda run: unmeasured, stop):
+        raise PeftbenchError("a trial has failed, and on_error=stop starts nothing further")
 
 
 def _train(request: TableRequest, settings: list[str], mistakes: dict[Path, str]) -> None:

@@ -154,6 +154,8 @@ def means(rows):
         (faulty_csv(lambda content: content.replace("lora,1,e7,", "lora,1,e7,NaN")), "correct is 'NaN"),
         (faulty_csv(lambda content: content.replace("correct", "score").replace("a,1,e7,", "a,1,e7,NaN#")), "NaN"),
         (faulty_csv(lambda content: content.replace("lora,1,e7,", ",1,e7,")), "a row has no system"),
+        (text("system,score,examples\na,0.8,400\nb,good,400"), "score is 'good' in a row, which is no number"),
+        (text("system,example,correct\na,0,1\na,0,1\n"), "or tell runs apart by a column seed"),
         (text(""), "empty"),
         (text("system,seed,example,correct\n"), "no row below"),
         (text("system,seed,example,correct\nb\xe9t,0,1,1\n".encode("latin-1")), "not UTF-8"),

@@ -1,0 +1,49 @@
+"""What systems might have scored on other examples: as simulated, and told apart by luck as rarely as said."""
+
+import numpy as np
+import pytest
+from evidences import answers
+
+from peftbench.audit.draws import draw_scores
+from peftbench.audit.evidence import Evidence, System
+from peftbench.audit.one_seed import compare_runs
+
+
+def evidence(systems, paired=True):
+    examples = next(iter(systems.values())).shape[1]
+    found = {}
+    for name, values in systems.items():
+        seeds, scores = [str(seed) for seed in range(len(values))], values.mean(axis=1)
+        errors = None if paired else np.sqrt(scores * (1 - scores) / examples)
+        found[name] = System(seeds, scores, values.astype(float) if paired else None, errors)
+    return Evidence("made", "correct", found, examples)
+
+
+def test_draws_vary_as_the_bootstrap_does():
+    systems = answers({"full": 0.85, "lora": 0.8}, 800, seeds=2)
+    draws = draw_scores(evidence(systems))
+    values = np.concatenate(list(systems.values()))
+    counts = np.random.default_rng(1).multinomial(800, np.full(800, 1 / 800), size=10_000)
+    bootstrap = np.cov(counts @ values.T / 800, rowvar=False)
+    drawn = np.cov(np.concatenate([draws["full"], draws["lora"]], axis=1)[1:], rowvar=False)
+    assert drawn == pytest.approx(bootstrap + np.eye(4) / 800**2, rel=0.05)
+    assert draws["full"][0] == pytest.approx(systems["full"].mean(axis=1))
+
+
+def test_unpaired_systems_are_independent_and_seeds_are_not():
+    draws = draw_scores(evidence(answers({"full": 0.85, "lora": 0.8}, 800, seeds=2), paired=False))
+    ours, theirs = draws["full"][1:], draws["lora"][1:]
+    assert np.corrcoef(ours[:, 0], ours[:, 1])[0, 1] == pytest.approx(1)
+    assert abs(np.corrcoef(ours[:, 0], theirs[:, 0])[0, 1]) < 0.03
+    assert ours[:, 0].std() == pytest.approx((0.85 * 0.15 / 800) ** 0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(("lead", "low", "high"), [(0, 0, 0.12), (0.06, 0.9, 1)])
+def test_equal_systems_are_told_apart_by_luck_as_rarely_as_said(lead, low, high):
+    truths = {f"s{number}": 0.85 for number in range(4)} | {"first": 0.85 + lead}
+    told = 0
+    for seed in range(100):
+        systems = evidence(answers(truths, 1000, seeds=1, seed=seed))
+        draws = {name: 100 * drawn for name, drawn in draw_scores(systems).items()}
+        told += any(not pair.low <= 0 <= pair.high for pair in compare_runs(draws, 1.0, 1000))
+    assert low <= told / 100 <= high  # 5 % and three standard errors of so few repetitions
