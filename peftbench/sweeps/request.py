@@ -19,7 +19,7 @@ from peftbench.config.schema import RunConfig, resolve
 from peftbench.errors import UserError, nearest
 from peftbench.runs.settle import possible_folders
 from peftbench.tables.collect import PlannedRun
-from peftbench.tables.spec import RowSpec, TableSpec, read_spec
+from peftbench.tables.spec import KEYS, RowSpec, TableSpec, read_spec
 
 # settings of a sweep itself; all others are the runs'
 _OF_SWEEP = (
@@ -77,6 +77,9 @@ def read_line(argv: Sequence[str]) -> TableLine:
     for line in argv:
         if key_of(line) == "evaluation.split":
             raise UserError(f"{line}: this is called table.split={line.partition('=')[2]} now")
+        group, _, key = key_of(line).partition(".")
+        if group == "table" and key and key.split(".")[0] not in KEYS:
+            raise UserError(f"{line}: a table has no setting {key!r}. {nearest(key, KEYS)}")
     try:
         composed = compose([line for line in argv if _is_of(line, _OF_SWEEP) or _is_hydra(line)], SWEEP_NAME)
     except UserError as error:

@@ -101,6 +101,10 @@ class TableSpec:
         return replace(self.evaluation, **row.evaluation)
 
 
+# what a table's file may hold, and `table.…=` set
+KEYS = TableSpec.__dataclass_fields__.keys() - {"name", "most_seeds"} | {"split"}
+
+
 def read_spec(name: str, raw: Mapping[str, Any], seeds: Any, evaluation: Mapping[str, Any] | None = None) -> TableSpec:
     """Return the checked spec.
 
@@ -113,8 +117,7 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any, evaluation: Mapping
     Raises UserError for an unknown key, column or row, a label that occurs twice, or bad seeds.
     """
     where = f"table={name}"
-    fields = TableSpec.__dataclass_fields__.keys() - {"name", "most_seeds"} | {"split"}
-    _check_keys(raw, fields, where)
+    _check_keys(raw, KEYS, where)
     for key in ("title", "baseline", "columns", "rows"):
         if not raw.get(key):
             raise UserError(f"{where}: {key} is missing")

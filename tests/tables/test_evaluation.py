@@ -150,6 +150,8 @@ def test_a_task_without_a_labelled_test_split_is_shown_on_validation(planned):
 def test_what_is_no_evaluation_is_refused():
     with pytest.raises(UserError, match="table=smoke: table.split=dev must be validation or test"):
         read_request(["table=smoke", "table.split=dev"])
+    with pytest.raises(UserError, match="table.detla=2: a table has no setting 'detla'. Did you mean delta"):
+        read_request(["table=smoke", "table.detla=2"])
     with pytest.raises(UserError, match="evaluation.split=test: this is called table.split=test now"):
         read_request(["table=smoke", "evaluation.split=test"])
     with pytest.raises(UserError, match="evaluation.split is called table.split now: `split: test` beside the rows"):
