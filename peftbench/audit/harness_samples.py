@@ -16,6 +16,8 @@ from peftbench.files import parse_json
 _FILE = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\w.+-]+)\.jsonl")
 _SEED = re.compile(r"[-_.]?seed[-_=]?(\d+)", re.IGNORECASE)
 
+_MOST_NAMED = 8  # of the tasks or metrics that might have been chosen
+
 
 class _Run(NamedTuple):
     path: Path
@@ -79,7 +81,8 @@ def _chosen(where: str, what: str, given: str | None, there: list[str]) -> tuple
         raise UserError(f"{where}: there is no {what} {given!r}. {nearest(given, there)}")
     if given is not None or len(there) == 1:
         return given or there[0], []
-    return there[0], [f"{what} {there[0]}; --{what} chooses {' or '.join(there[1:])}"]
+    others = ", ".join(there[1 : 1 + _MOST_NAMED]) + (" …" if len(there) > 1 + _MOST_NAMED else "")
+    return there[0], [f"{what} {there[0]}; --{what} chooses another: {others}"]
 
 
 def _read(path: Path) -> _Run:

@@ -47,7 +47,7 @@ def test_harness_samples_by_model_and_seed(tmp_path):
     evidence = read_evidence(write_harness(tmp_path, systems, acc_norm=1.0), metric="acc")
     same(evidence, {f"org/{name}": values for name, values in systems.items()})
     assert evidence.systems["org/lora"].seeds == ["0", "1", "2"]
-    assert read_evidence(tmp_path).notes == ["metric acc; --metric chooses acc_norm"]
+    assert read_evidence(tmp_path).notes == ["metric acc; --metric chooses another: acc_norm"]
     assert read_evidence(tmp_path, metric="acc_norm").systems["org/lora"].scores.tolist() == [1, 1, 1]
 
 
