@@ -16,6 +16,10 @@ from peftbench.files import parse_json
 _FILE = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\w.+-]+)\.jsonl")
 _SEED = re.compile(r"[-_.]?seed[-_=]?(\d+)", re.IGNORECASE)
 
+_NO_METRICS = frozenset(
+    ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter")
+    + ("metrics", "doc_hash", "prompt_hash", "target_hash")
+)
 _MOST_NAMED = 8  # of the tasks or metrics that might have been chosen
 
 
@@ -89,14 +93,16 @@ def _read(path: Path) -> _Run:
     scores: dict[str, dict[tuple[str, str], float]] = {}
     hashes: dict[str, str] = {}
     for number, sample in _lines(path):
-        metrics, document = sample.get("metrics"), sample.get("doc_id")
+        document = sample.get("doc_id")
+        # of before late 2024 samples do not name their metrics
+        metrics = sample.get("metrics") or [key for key in sample if key not in _NO_METRICS]
         if not isinstance(metrics, list) or document is None:
             raise UserError(
                 f"{path}, line {number}: it is no sample of lm-evaluation-harness: no doc_id, or no metrics"
             )
         of_document = scores.setdefault(str(document), {})
         of_filter = str(sample.get("filter", "none"))
-        for metric in metrics:
+        for metric in (name for name in metrics if isinstance(name, str)):
             value = sample.get(metric)
             if isinstance(value, int | float):
                 if (of_filter, metric) in of_document:

@@ -51,6 +51,14 @@ def test_harness_samples_by_model_and_seed(tmp_path):
     assert read_evidence(tmp_path, metric="acc_norm").systems["org/lora"].scores.tolist() == [1, 1, 1]
 
 
+def test_older_samples_do_not_name_their_metrics(tmp_path):
+    systems = answers(TRUTHS, 60)
+    for path in write_harness(tmp_path, systems).rglob("*.jsonl"):
+        path.write_text(path.read_text().replace('"filter": "none", "metrics": ["acc"], ', ""))
+        assert "metrics" not in path.read_text()
+    assert read_evidence(tmp_path).metric == "gsm8k acc"
+
+
 def test_the_seed_of_samples_stands_in_the_results_beside(tmp_path):
     systems = answers(TRUTHS, 60, seeds=1)
     write_harness(tmp_path, systems)
