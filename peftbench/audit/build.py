@@ -97,7 +97,9 @@ def _pairs(draws: Mapping[str, np.ndarray], delta: float, examples: int) -> list
     pairs = []
     for one, other in compared:
         difference = difference_interval(rows[one], rows[other], confidence)
-        pairs.append(judged(one, other, difference, rows[one], rows[other], confidence, delta, examples))
+        pair = judged(one, other, difference, rows[one], rows[other], confidence, delta, examples)
+        single = min(draws[one].shape[1], draws[other].shape[1]) == 1
+        pairs.append(replace(pair, needs_seeds=None, single=True) if single else pair)
     return pairs
 
 

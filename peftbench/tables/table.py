@@ -55,7 +55,7 @@ class Pair:
     low, high: its interval, 95 % for all that it is compared with together; None where one of them has one seed.
     verdict: better | lower | not different | cannot be told, see `tables.verdicts`; None where that was not asked.
     needs_seeds: of each row, which would tell it. needs_examples: where no number of seeds would on those there are.
-    single: of one run each, so that nothing is known of seeds, and the interval is of the examples alone.
+    single: of one run of either, of whose seeds nothing is known, so that the interval is too narrow for another seed.
     """
 
     row: str

@@ -46,14 +46,14 @@ def in_words(pair: Pair, delta: float) -> str:
 
 def lacking(pair: Pair) -> str:
     """Say what it takes to tell a pair that cannot be told; empty where that is not known."""
-    if pair.low is None:
+    if pair.low is None or (pair.single and pair.needs_examples is None):
         return "each needs two seeds"
     if pair.needs_seeds is not None:
         return f"about {pair.needs_seeds:,} seeds each would tell"
     if pair.needs_examples is not None:
         rounded = int(float(f"{pair.needs_examples:.2g}"))
         if pair.single:
-            return f"about {rounded:,} examples would tell these two runs"
+            return f"about {rounded:,} examples would tell, if seeds did not matter"
         return f"no number of seeds would, it takes about {rounded:,} examples"
     return ""
 

@@ -81,7 +81,7 @@ def test_peft_results_of_one_seed(tmp_path, capsys):
     first = data["intervals"][0]
     assert first["score_high"] - first["score"] == pytest.approx(1.96 * 1.376, rel=0.03)
     assert (tmp_path / "audit" / "score-intervals.svg").is_file()
-    assert "examples would tell these two runs" in markdown and "and 7 others" in markdown
+    assert "examples would tell, if seeds did not matter" in markdown and "and 7 others" in markdown
 
 
 def test_systems_that_answer_alike_are_not_different(tmp_path, capsys):
@@ -100,6 +100,15 @@ def test_few_examples_are_judged_as_by_the_exact_sign_test(tmp_path, capsys, dif
     wrong[0, :differing] = 0
     path = write_csv(tmp_path / "scores.csv", {"full": right, "lora": wrong})
     assert audited(capsys, path)["pairs"][0]["verdict"] == verdict
+
+
+def test_one_run_beside_several_is_said(tmp_path, capsys):
+    folder = write_peft(tmp_path, {"lora": 636 / 1319, "full": 640 / 1319})
+    write_peft(folder, {"lora": 630 / 1319}, seed=1)
+    table = audited(capsys, folder)
+    assert any("one run alone of full" in line for line in table["reading"])
+    (pair,) = table["pairs"]
+    assert pair["single"] and pair["verdict"] == "cannot be told" and pair["needs_seeds"] is None
 
 
 def test_every_format_of_samples(tmp_path, capsys):
