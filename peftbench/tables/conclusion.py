@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from peftbench.tables.columns import COLUMNS
 from peftbench.tables.table import Column, Pair, Row, format_cell, format_interval
-from peftbench.tables.verdicts import in_words
+from peftbench.tables.verdicts import OPEN, in_words, lacking
 
 _DIFFERENCE = COLUMNS["difference"]
 
@@ -21,7 +21,8 @@ def conclude(rows: Sequence[Row], pairs: Sequence[Pair], primary: Column, delta:
     if len(compared) == 1:
         return f"One row has a score, {best.label}: {_score(best, primary)}. There is none to compare it with."
     known = {(pair.row, pair.other): pair for pair in [*pairs, *(pair.reversed() for pair in pairs)]}
-    together = f"95 % for all {len(compared) * (len(compared) - 1) // 2} pairs of rows together"
+    all_pairs = len(compared) * (len(compared) - 1) // 2
+    together = f"95 % for all {all_pairs} pairs of rows together" if all_pairs > 1 else "95 %"
     equal, unknown = [], []
     for row in compared:
         if row is not best:
@@ -40,12 +41,13 @@ def conclude(rows: Sequence[Row], pairs: Sequence[Pair], primary: Column, delta:
     cheaper = [(row, pair) for row, pair in equal if _cost(row) < _cost(best)]
     if cheaper:
         row, pair = min(cheaper, key=lambda tie: (_cost(tie[0]), -_value(tie[0], primary.key)))
+        more = lacking(pair) if pair.verdict == OPEN else in_words(pair, delta)
         points = format_interval((pair.value, pair.low, pair.high), _DIFFERENCE)
         rest = (
             f"the cheapest that cannot be told from it is {row.label}, {_score(row, primary)}"
             f" ({format_cell(row.cells['trained'], COLUMNS['trained'])} trained parameters against"
             f" {format_cell(best.cells['trained'], COLUMNS['trained'])}; difference {points} points,"
-            f" {together}: {in_words(pair, delta)})"
+            f" {together}{f'; {more}' if more else ''})"
         )
     elif any(_cost(row) < _cost(best) for row in compared if row.label not in unknown):
         rest = f"every cheaper row scores lower, {together}"
