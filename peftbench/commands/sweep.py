@@ -21,7 +21,7 @@ from peftbench.sweeps.measure import is_local, measure_rows, needed_sections
 from peftbench.sweeps.request import TableRequest, key_of, read_request
 from peftbench.sweeps.spread import varied_runs
 from peftbench.sweeps.train import exit_code, train_missing
-from peftbench.sweeps.tuning import RowTrials, plan_trials, read_tuned
+from peftbench.sweeps.tuning import RowTrials, check_current, plan_trials, read_tuned
 from peftbench.sweeps.until import train_until_decided, wanted_runs
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Found, PlannedRun, collect
@@ -113,6 +113,7 @@ def main(argv: list[str]) -> int:
 
 def _tune(request: TableRequest, trials: Sequence[RowTrials], mistakes: dict[Path, str]) -> None:
     """Make the trials that tell each row's settings; nothing is measured but their scores."""
+    check_current(trials, request.stale)
     planned = [run for row in trials for run in row.planned]
     console.print(f"tuning {len(trials)} rows, {len(trials[0].planned)} trials each", style="bold")
     unmeasured = [f"measure.{section}=false" for section in SECTIONS]

@@ -105,6 +105,16 @@ def _space(composed: DictConfig, lines: Sequence[str]) -> Space | None:
     return read_space(left)
 
 
+def check_current(trials: Sequence[RowTrials], stale: str) -> None:
+    """Raise UserError where trials of other code would neither be used nor made again: before hours of others."""
+    for row in trials if stale == "leave" else ():
+        if number := sum(run.status == STALE for run in collect(row.planned)):
+            raise UserError(
+                f"row {row.row.label!r}: {number} of {len(row.planned)} trials are of other code or data: stale=rerun"
+                " makes them again, stale=use takes those of other code as they are"
+            )
+
+
 def read_tuned(argv: Sequence[str], mistakes: Mapping[Path, str] | None = None) -> tuple[TableRequest, list[Tuned]]:
     """Return what a line asks for, the rows with their best trials' settings, and what tuning them came to.
 
@@ -115,7 +125,9 @@ def read_tuned(argv: Sequence[str], mistakes: Mapping[Path, str] | None = None) 
     trials = plan_trials(argv)
     if not trials:
         return read_request(argv), []
-    use_stale = read_line(argv).settings["stale"] == "use"
+    stale = read_line(argv).settings["stale"]
+    check_current(trials, stale)
+    use_stale = stale == "use"
     told = [_outcomes(row, collect(row.planned, use_stale, mistakes)) for row in trials]
     best = {row.row.label: _settings(row, of_row) for row, of_row in zip(trials, told, strict=True)}
 
@@ -136,12 +148,10 @@ def _settings(trials: RowTrials, told: Sequence[Trial]) -> list[str]:
     """Return the overrides of the best trial; where all have failed those of the first, whose runs will say why."""
     lacking = [trial for trial in told if trial.status not in _DONE and not trial.scores]
     if lacking:
-        stale = any(trial.status == STALE for trial in lacking)
-        hint = "stale=rerun trains those of other code again, stale=use takes them" if stale else "the sweep makes them"
-        reason = next((f": {trial.reason}" for trial in lacking if trial.reason and not stale), "")
+        reason = next((f": {trial.reason}" for trial in lacking if trial.reason), "")
         raise UserError(
             f"row {trials.row.label!r} is not tuned yet, {len(lacking)} of {len(told)} trials are lacking{reason};"
-            f" {hint}"
+            " the sweep makes them"
         )
     best = select(told, _primary(trials)) or told[0]
     return _lines(best.point)

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from conftest import ROOT
+from records import age
 
 from peftbench.runs.find import find_runs
 from peftbench.sweeps.tuning import TUNING_SEED
@@ -43,6 +44,10 @@ def test_rows_are_tuned_alike_and_shown_on_fresh_seeds(sweep, capsys):
     assert sweep(*words) == 0
     assert "to train" not in capsys.readouterr().out
     assert before == {run.id: run.record.result_path.stat().st_mtime_ns for run in find_runs(sweep.outputs)}
+
+    age(trials[0].record)
+    assert sweep(*words) == 2
+    assert "1 of 2 trials are of other code or data: stale=rerun" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
