@@ -13,7 +13,7 @@ base: [model=local, model.path={model}, task.max_length=32, trainer.batch_size=8
        trainer.precision=fp32, device=cpu, threads=1, measure.seconds=0.02,
        "measure.batches=[1]", "measure.lengths=[8]"]
 seeds: 2
-evaluation: {{split: test}}
+split: test
 baseline: learns
 columns: [share, accuracy, difference, latency, memory]
 rows:
