@@ -113,10 +113,14 @@ class Spread(NamedTuple):
 
 
 def spread_of(ours: np.ndarray, theirs: np.ndarray) -> Spread:
-    """Return the spread of two rows' difference; draws as for `statistics.difference_interval`, of two seeds each."""
+    """Return the spread of two rows' difference; draws as for `statistics.difference_interval`, of two seeds each.
+
+    Scores of seeds vary by what single runs vary by over examples at least, though a few may be equal by chance.
+    """
     deviations = ours.mean(axis=1) - theirs.mean(axis=1)
     common = common_part(deviations[1:] - deviations[0], own_variance(ours) + own_variance(theirs))
-    return Spread(float(common.var()), float(ours[0].var(ddof=1)), float(theirs[0].var(ddof=1)))
+    of_seed = (max(float(row[0].var(ddof=1)), row.shape[1] * own_variance(row)) for row in (ours, theirs))
+    return Spread(float(common.var()), *of_seed)
 
 
 class Needs(NamedTuple):
