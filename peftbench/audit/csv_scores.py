@@ -2,6 +2,7 @@
 
 import io
 import re
+from csv import reader as csv_rows
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from peftbench.tasks.text.files import read_text
 
 _RIGHT = {"1": 1.0, "1.0": 1.0, "true": 1.0, "yes": 1.0, "0": 0.0, "0.0": 0.0, "false": 0.0, "no": 0.0}
 _KNOWN = ("system", "seed", "example", "correct", "score", "examples", "sd")
+_MOST_DIGITS = 12
 _LOOK = f"{', '.join(_KNOWN[:3])} and correct or score; or system, seed, score and examples (how many), maybe sd"
 
 
@@ -51,7 +53,7 @@ def _read(path: Path) -> dict[str, Any]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else find_delimiter(text, [["system"]])
     number, name = pa.float64(), pa.dictionary(pa.int32(), pa.string())
     kinds = {key: number if key in ("score", "sd") else name for key in _KNOWN}
-    header = [column.strip().strip('"') for column in text.split("\n", 1)[0].strip().split(delimiter)]
+    header = [column.strip() for column in next(csv_rows([text.split("\n", 1)[0].strip()], delimiter=delimiter), [])]
     for key in ("system", "correct" if "correct" in header else "score"):
         if key not in header:
             raise UserError(f"{path} has no column {key!r}. {nearest(key, header)} It takes {_LOOK}.")
@@ -113,8 +115,9 @@ def _means(path: Path, table: dict[str, Any], systems: Names, seeds: Names) -> E
         raise UserError(f"{path} has neither a column 'example' nor 'examples'. It takes {_LOOK}.")
     scores = _numbers(path, table, "score")
     counted = _names(path, table, "examples")
-    if len(counted.texts) > 1 or not counted.texts[0].isdecimal():
-        raise UserError(f"{path}: examples must be one whole number for all, not {', '.join(counted.texts[:3])}")
+    if len(counted.texts) > 1 or not counted.texts[0].isdecimal() or len(counted.texts[0]) > _MOST_DIGITS:
+        shown = ", ".join(text[:20] for text in counted.texts[:3])
+        raise UserError(f"{path}: examples must be one whole number for all, below 10^{_MOST_DIGITS}, not {shown}")
     examples = int(counted.texts[0])
     sd = _numbers(path, table, "sd") if "sd" in table else None
     errors = standard_errors(str(path), scores, examples, sd)

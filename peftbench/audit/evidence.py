@@ -11,6 +11,8 @@ from peftbench.errors import UserError
 LEAST_EXAMPLES = 50
 # a mean this many times another is on another scale, where the other lies between 0 and 1: percent, most often
 _OTHER_SCALE, _LEAST_SHARE = 20, 0.05
+# squares of scores that are larger, or smaller than its inverse, are no numbers any more
+_EXTREME = 1e100
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ def checked(evidence: Evidence) -> Evidence:
     for name, system in evidence.systems.items():
         if not all(map(math.isfinite, (*system.scores, *_bounds(system)))):
             raise UserError(f"{where}: a score of {name} is NaN or infinite: mend or remove that run")
+    largest = max(max(map(abs, _bounds(system))) for system in evidence.systems.values())
+    if largest and not 1 / _EXTREME < largest < _EXTREME:
+        raise UserError(f"{where}: the largest score is {largest:g}, too extreme to compute with: bring all to 0 … 1")
     _check_scale(evidence)
     return evidence
 

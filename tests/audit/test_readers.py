@@ -32,6 +32,14 @@ def test_a_csv_of_single_examples(tmp_path):
         assert found.scores[np.argsort(found.seeds)] == pytest.approx(values.mean(axis=1))
 
 
+def test_a_column_that_is_not_read_may_have_a_comma_in_its_name(tmp_path):
+    systems = answers(TRUTHS, 60)
+    path = write_csv(tmp_path / "scores.csv", systems)
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([f'{header},"notes, and ""more"""', *(f'{row},"a, b"' for row in rows)]))
+    same(read_evidence(path), systems)
+
+
 def test_a_csv_of_means_takes_its_deviation_over_examples(tmp_path):
     path = tmp_path / "means.csv"
     path.write_text("system,seed,score,examples,sd\na,0,31.2,400,20\na,1,30.2,400,20\nb,0,29,400,10\n")
@@ -172,6 +180,11 @@ def means(rows):
         (means("a,0,81.5,400\nb,0,80,400"), "no share of right answers"),
         (means("a,0,0.8,400\na,0,0.81,400"), "two rows of one seed"),
         (means("a,0,0.8,400\nb,0,0.81,300"), "one whole number for all"),
+        (means(f"a,0,0.8,{'9' * 400}\nb,0,0.81,{'9' * 400}"), "below 10^12"),
+        (means(f"a,0,0.8,{'9' * 5000}\nb,0,0.81,{'9' * 5000}"), "below 10^12"),
+        (faulty_csv(lambda content: content.replace("correct", "score").replace("e7,", "e7,1e30")), "too extreme"),
+        (lambda folder: write_csv(folder / "s.csv", {"a": np.full((1, 60), 1e-300), "b": np.zeros((1, 60))}, "score"),
+         "too extreme"),
         (text("system,score,examples,sd\na,80,400,0\nb,81,400,1"), "sd must be above 0"),
         (other_documents, "document 3 of"),
         (torn_samples, "is no JSON"),
