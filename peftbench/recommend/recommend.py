@@ -57,6 +57,7 @@ def recommend(question: Question) -> tuple[Outcome, Course]:
     not even one run.
     """
     request = read_request(question.lines)
+    _check_staged(request)
     rows = _check_data(request)
     total = _total_steps(request, rows)
     course = Course()
@@ -115,6 +116,13 @@ def _tried(question: Question, labels: Sequence[str], total: Mapping[str, int], 
     course.add(outcome)
     (cost,) = outcome.costs.values()
     return {label: Cost(cost.training / total[labels[0]] * total[label], cost.fixed) for label in labels}
+
+
+def _check_staged(request: TableRequest) -> None:
+    """Raise UserError for settings by which a sweep chooses its runs, which here the stages do."""
+    chosen = "until=decided" if request.spec.most_seeds is not None else "explain_spread=true"
+    if request.spec.most_seeds is not None or request.explain_spread:
+        raise UserError(f"{chosen} is for `peftbench sweep table=…`: here the stages choose the runs: leave it out")
 
 
 def _check_data(request: TableRequest) -> int:

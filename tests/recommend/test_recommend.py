@@ -83,6 +83,8 @@ def test_the_planted_winner_is_recommended_and_nothing_is_trained_twice(recommen
         (opinions(60), ["--max-share", "-1"], "--max-share -1 must be percent"),
         (opinions(60), ["--max-memory", "1M"], "no method keeps to memory and weights: learns nothing: "),
         (opinions(60), ["--text", "a", "--text", "b"], "a text is one column, or a pair of two"),
+        (opinions(60), ["until=decided"], "until=decided is for `peftbench sweep table=…`"),
+        (opinions(60), ["explain_spread=true"], "explain_spread=true is for `peftbench sweep table=…`"),
     ],
 )
 def test_a_mistake_is_one_clear_line(recommend, capsys, rows, options, message):
