@@ -57,7 +57,7 @@ class ClassEmbeddings(nn.Module):
         self.width, self.classes = towers.config.text_config.hidden_size, texts.classes
         self.register_buffer("ids", texts.ids, persistent=False)
         self.register_buffer("places", texts.places, persistent=False)
-        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None  # vectors, and what they gave
+        self._kept: tuple[torch.dtype, torch.Tensor, torch.Tensor] | None = None  # of weights, vectors, what they gave
 
     def forward(self, vectors: torch.Tensor | None = None) -> torch.Tensor:
         """Return the embeddings.
@@ -68,10 +68,12 @@ class ClassEmbeddings(nn.Module):
         if vectors is not None and vectors.requires_grad and torch.is_grad_enabled():
             return self._embedded(self.ids, self.places, vectors)
         given = self.ids if vectors is None else vectors.detach()
-        if self._kept is None or self._kept[0].device != given.device or not torch.equal(self._kept[0], given):
-            with torch.no_grad(), torch.autocast(given.device.type, enabled=False):
-                self._kept = given.clone(), self._in_parts(vectors)
-        return self._kept[1]
+        dtype = self.text_projection.weight.dtype
+        if self._kept is None or not _same((dtype, given), self._kept):
+            # once, so in fp32 unless the weights are held in bf16
+            with torch.no_grad(), torch.autocast(given.device.type, enabled=dtype == torch.bfloat16):
+                self._kept = dtype, given.clone(), self._in_parts(vectors)
+        return self._kept[2]
 
     def _in_parts(self, vectors: torch.Tensor | None) -> torch.Tensor:
         per_class = len(self.ids) // self.classes
@@ -95,6 +97,11 @@ class ClassEmbeddings(nn.Module):
         per_class = len(self.ids) // self.classes
         means = F.normalize(texts, dim=-1).view(-1, per_class, texts.shape[-1]).mean(1)
         return F.normalize(means, dim=-1)
+
+
+def _same(now: tuple[torch.dtype, torch.Tensor], kept: tuple[torch.dtype, torch.Tensor, torch.Tensor]) -> bool:
+    """Tell whether what was kept is of these weights' type and these vectors."""
+    return now[0] == kept[0] and now[1].device == kept[1].device and torch.equal(now[1], kept[1])
 
 
 def put_vectors(embedded: torch.Tensor, places: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:

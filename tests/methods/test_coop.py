@@ -131,7 +131,10 @@ def test_a_run_trains_on_kept_images_answers_and_is_scored_again(clip, tmp_path,
         "task.augment=[]",
         "threads=1",
         f"output_dir={tmp_path / 'runs'}",
-        "measure.latency=false",
+        "trainer.precision=bf16",
+        "measure.latency=true",
+        "measure.seconds=0.01",
+        "measure.batches=[1]",
     ]
     assert main(line) == 0
     (folder,) = tmp_path.glob("runs/default/coop-*")
