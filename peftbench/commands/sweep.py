@@ -16,12 +16,12 @@ from peftbench.loggers.wandb_table import log_table
 from peftbench.runs.result import SECTIONS
 from peftbench.search import run as search
 from peftbench.search.request import is_search
+from peftbench.search.tuning import RowTrials, check_current, plan_trials, read_tuned
 from peftbench.sweeps.evaluate import evaluate_rows
 from peftbench.sweeps.measure import is_local, measure_rows, needed_sections
 from peftbench.sweeps.request import TableRequest, key_of, read_request
 from peftbench.sweeps.spread import varied_runs
 from peftbench.sweeps.train import exit_code, train_missing
-from peftbench.sweeps.tuning import RowTrials, check_current, plan_trials, read_tuned
 from peftbench.sweeps.until import train_until_decided, wanted_runs
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Found, PlannedRun, collect

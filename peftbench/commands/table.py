@@ -8,9 +8,9 @@ from peftbench.arguments import Parser
 from peftbench.commands.table_output import add_output_options, check_output, put_out
 from peftbench.config.quoting import quote_free_text
 from peftbench.errors import UserError
+from peftbench.search.tuning import read_tuned
 from peftbench.sweeps.request import TableRequest
 from peftbench.sweeps.spread import varied_runs
-from peftbench.sweeps.tuning import read_tuned
 from peftbench.sweeps.until import wanted_runs
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Found, collect

@@ -8,7 +8,7 @@ from conftest import ROOT
 from records import age
 
 from peftbench.runs.find import find_runs
-from peftbench.sweeps.tuning import TUNING_SEED
+from peftbench.search.tuning import TUNING_SEED
 
 pytestmark = pytest.mark.long
 
