@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     if arguments.explain_spread and arguments.format:
         raise UserError("--explain-spread is shown on the terminal: leave out --format")
     settings = [f"table={arguments.table}", *quote_free_text(arguments.overrides)]
-    request, tuned = read_tuned(settings)
+    request, tuned = read_tuned([*settings, *(["explain_spread=true"] if arguments.explain_spread else [])])
     found = wanted_runs(request, collect(request.planned, use_stale=request.stale == "use"))
     put_out(with_tuning(build_table(request.spec, found, request.command), tuned), arguments)
     if arguments.explain_spread:

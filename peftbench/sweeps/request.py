@@ -146,6 +146,8 @@ def _with_looks(spec: TableSpec, argv: Sequence[str], settings: Mapping[str, Any
         raise UserError(f"until={settings['until']} is unknown: the only one is until=decided")
     if given := next((line for line in argv if key_of(line) == "seeds"), None):
         raise UserError(f"{given}: until=decided adds seeds where they are needed: leave it out, or say most_seeds=…")
+    if settings["explain_spread"]:
+        raise UserError("until=decided and explain_spread=true: ask for one at a time")
     most = settings["most_seeds"]
     if type(most) is not int or not 2 <= most <= _MOST_SEEDS:
         raise UserError(f"most_seeds={most} must be a whole number from 2 to {_MOST_SEEDS}")

@@ -47,6 +47,7 @@ def test_seeds_are_added_until_it_is_told_and_a_stopped_one_goes_on(sweep, tmp_p
         (["until=maybe"], "until=maybe is unknown: the only one is until=decided"),
         (["budget=4h"], "budget=4h goes with until=decided"),
         (["until=decided", "seeds=3"], "leave it out, or say most_seeds=…"),
+        (["until=decided", "explain_spread=true"], "ask for one at a time"),
         (["until=decided", "most_seeds=1"], "most_seeds=1 must be a whole number from 2 to 200"),
         (["until=decided", "budget=soon"], "budget=soon must be a time with its unit, such as 30m or 4h"),
     ],
@@ -55,3 +56,10 @@ def test_a_mistake_is_one_clear_line(sweep, capsys, settings, message):
     assert sweep(*settings) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("setting", ["until=decided", "tuned=2"])
+def test_a_table_says_before_it_is_shown_that_its_spread_is_not_explained(sweep, capsys, setting):
+    assert sweep(setting, "--explain-spread", command="table") == 2
+    shown, error = capsys.readouterr()
+    assert not shown and "explain_spread=true: ask for one at a time" in error and len(error.splitlines()) == 1
