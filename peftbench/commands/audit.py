@@ -10,6 +10,7 @@ from peftbench.audit.build import build_audit
 from peftbench.audit.read import read_evidence
 from peftbench.commands.table_output import add_output_options, check_output, put_out
 from peftbench.errors import UserError
+from peftbench.tables.verdicts import LEAST_DELTA
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,6 +65,6 @@ def _points(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise UserError(f"--delta {text} must be a number of points above 0, such as 1")
+    if not (math.isfinite(value) and value >= LEAST_DELTA):
+        raise UserError(f"--delta {text} must be a number of points from {LEAST_DELTA}, such as 1")
     return value

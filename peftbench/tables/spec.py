@@ -10,7 +10,7 @@ from peftbench.config.schema import MAX_SEED
 from peftbench.errors import UserError, nearest
 from peftbench.runs.result import Evaluation, Result
 from peftbench.tables.columns import COLUMNS, SIGNED
-from peftbench.tables.verdicts import DELTA
+from peftbench.tables.verdicts import DELTA, LEAST_DELTA
 
 SPLITS = ("validation", "test")
 
@@ -165,9 +165,9 @@ def _split(given: Any, where: str) -> str:
 
 
 def _delta(given: Any, where: str) -> float:
-    if isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < inf:
+    if isinstance(given, int | float) and not isinstance(given, bool) and LEAST_DELTA <= given < inf:
         return float(given)
-    raise UserError(f"{where}: table.delta={given} must be a number of points above 0, such as 1")
+    raise UserError(f"{where}: table.delta={given} must be a number of points from {LEAST_DELTA}, such as 1")
 
 
 def _row(raw: Any, where: str) -> RowSpec:

@@ -16,6 +16,8 @@ from peftbench.tables.table import Pair
 BETTER, LOWER, SAME, OPEN = "better", "lower", "not different", "cannot be told"
 # in points, what is no difference unless a table says otherwise
 DELTA = 1.0
+# in points: what tells less takes more examples than can be counted
+LEAST_DELTA = 0.001
 # of a chance of 80 % to be no further off to one side, and to either
 POWER_Z, _BOTH_SIDES_Z = 0.8416, 1.2816
 _MOST_SEEDS = 100_000

@@ -144,11 +144,11 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     assert "one system only" in capsys.readouterr().err
     assert main(["audit", str(path), "--format", "pdf"]) == 2
     assert main(["audit", str(tmp_path), "--examples", "none"]) == 2
-    assert main(["audit", str(tmp_path), "--delta", "-1"]) == 2
+    assert main(["audit", str(tmp_path), "--delta", "1e-300"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert (
         len(lines) == 3
-        and "--delta -1 must be a number of points" in lines[2]
+        and "--delta 1e-300 must be a number of points from 0.001" in lines[2]
         and "no format 'pdf'" in lines[0]
         and "--examples none" in lines[1]
     )

@@ -88,7 +88,7 @@ def test_without_data_it_assumes_their_number_and_says_why(plan):
     "settings, table, expected",
     [
         (["--plot", "plan.pdf"], "two", "--plot plan.pdf must end in .svg or .png"),
-        (["table.delta=0"], "two", "table=two: table.delta=0 must be a number of points above 0"),
+        (["table.delta=1e-300"], "two", "table=two: table.delta=1e-300 must be a number of points from 0.001"),
         (["seeds=0"], "two", "seeds=0 must be a number of seeds"),
         ([], "one", "table=one has one row: there is nothing to tell it from"),
         ([], "tow", "table=tow: there is no such table. Choose from"),

@@ -157,7 +157,7 @@ def test_what_is_no_evaluation_is_refused():
     with pytest.raises(UserError, match="evaluation.split is called table.split now: `split: test` beside the rows"):
         read_spec("made", {**RAW, "evaluation": {"split": "test"}}, 1)
     for delta in (0, "wide", True, float("inf")):
-        with pytest.raises(UserError, match=f"table.delta={delta} must be a number of points above 0"):
+        with pytest.raises(UserError, match=f"table.delta={delta} must be a number of points from 0.001"):
             read_spec("made", {**RAW, "delta": delta}, 1)
     with pytest.raises(UserError, match=r"a row: evaluation\.merged=2 must be true or false"):
         read_spec("made", {**RAW, "rows": [{**RAW["rows"][0], "evaluation": {"merged": 2}}]}, 1)
