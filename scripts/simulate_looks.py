@@ -15,11 +15,12 @@ import numpy as np
 from calibrate_statistics import PAGE, accuracy_draws, simulate_correct
 
 from peftbench.files import atomic_write
+from peftbench.tables.pairs import judged
 from peftbench.tables.sequential import follow
 from peftbench.tables.simultaneous import joint_confidence
 from peftbench.tables.statistics import difference_interval
 from peftbench.tables.table import Pair
-from peftbench.tables.verdicts import BETTER, LOWER, OPEN, SAME, verdict
+from peftbench.tables.verdicts import BETTER, LOWER, OPEN, SAME
 
 BEGIN, END = "<!-- begin: written by scripts/simulate_looks.py -->", "<!-- end of simulate_looks.py -->"
 EXAMPLES, DEVIATION, MOST, DELTA, DRAWS = 2638, 1.0, 20, 1.0, 2000
@@ -65,8 +66,9 @@ def _decide(rows: Mapping[str, np.ndarray], most: int, fixed: bool) -> tuple[lis
         confidence = joint_confidence(list(combinations(taken, 2)), taken, alpha)
         found = []
         for one, other in combinations(taken, 2):
-            value, low, high = (100 * end for end in difference_interval(taken[one], taken[other], confidence))
-            found.append(Pair(one, other, value, low, high, verdict(low, high, DELTA)))
+            difference = difference_interval(taken[one], taken[other], confidence).scaled(100)
+            draws = 100 * taken[one], 100 * taken[other]
+            found.append(judged(one, other, difference, *draws, confidence, DELTA, EXAMPLES))
         return found
 
     available = dict.fromkeys(rows, most)

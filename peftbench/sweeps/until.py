@@ -90,7 +90,10 @@ def _out_of_time(request: TableRequest, course: Course, todo: Sequence[PlannedRu
 
 def _ending(course: Course) -> str:
     runs = sum(course.seeds.values())
-    if course.open:
-        names = "; ".join(f"{pair.row} and {pair.other}" for pair in course.open)
-        return f"\n{runs} runs, the most seeds there may be; cannot be told: {names}"
-    return f"\ndecided behind {runs} runs: every comparison with the baseline and with the highest row is told"
+    lines = [f"\n{runs} runs: {'the most seeds there may be' if course.open else 'no comparison is open any more'}"]
+    for pairs, why in ((course.open, "cannot be told"), (course.futile, "no number of seeds tells, on these examples")):
+        if pairs:
+            lines.append(f"{why}: {'; '.join(f'{pair.row} and {pair.other}' for pair in pairs)}")
+    if not course.open and not course.futile:
+        lines.append("decided: every comparison with the baseline and with the highest row is told")
+    return "\n".join(lines)

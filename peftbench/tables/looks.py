@@ -43,7 +43,7 @@ def follow_scores(spec: TableSpec, scored: Mapping[str, RowScores], metric: str,
     available = {row.label: _without_gap(scored.get(row.label), spec.seeds) for row in spec.rows}
     if metric not in SCORES:
         first = looks(spec.most_seeds)[0]
-        return Course(dict.fromkeys(available, first), [], [], 1, 0.0, min(available.values()) >= first)
+        return Course(dict.fromkeys(available, first), [], [], [], 1, 0.0, min(available.values()) >= first)
 
     looked = (seen or Seen()).looks
 

@@ -10,7 +10,7 @@ from peftbench.tables.scored import RowScores
 from peftbench.tables.simultaneous import joint_confidence
 from peftbench.tables.statistics import Interval
 from peftbench.tables.table import Pair
-from peftbench.tables.verdicts import DELTA, OPEN, needs, spread_of, verdict
+from peftbench.tables.verdicts import DELTA, OPEN, is_futile, needs, spread_of, verdict
 
 # (row, other row, metric)
 Comparison = tuple[str, str, str]
@@ -67,9 +67,11 @@ def judged(
     if told != OPEN or difference.low is None:
         return Pair(row, other, *difference, told)
     size = abs(difference.estimate)
-    lacking = needs(spread_of(ours, theirs), max(size, delta - size), confidence, examples)
+    spread = spread_of(ours, theirs)
+    lacking = needs(spread, max(size, delta - size), confidence, examples)
     more = None if lacking.seeds is None else max(lacking.seeds, min(ours.shape[1], theirs.shape[1]) + 1)
-    return Pair(row, other, *difference, told, more, lacking.examples)
+    futile = is_futile(spread, difference, (ours.shape[1], theirs.shape[1]), confidence, delta)
+    return Pair(row, other, *difference, told, more, lacking.examples, futile=futile)
 
 
 def comparable(comparisons: Sequence[Comparison], scored: Mapping[str, RowScores]) -> list[Comparison]:

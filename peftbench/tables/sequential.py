@@ -6,8 +6,9 @@ it together. By the union bound all looks together err in at most α, whatever t
 more seeds, and wherever one stops. Looks come behind 3 seeds, and each next one behind half as many again.
 
 Compared are the rows with the baseline and with the highest row. What is told at a look stays told. A row gets more
-seeds as long as one of its comparisons is open. Nothing but the scores decides, so that stopping and going on another
-day gives what one sitting gives.
+seeds as long as one of its comparisons is open: neither told, nor such that no number of seeds could tell it on these
+examples (stopping for futility makes errors fewer). Nothing but the scores decides, so that stopping and going on
+another day gives what one sitting gives.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,14 +28,16 @@ class Course:
     Attributes:
         seeds: how many each row is to have now; a row that lacks some of them is waited for.
         pairs: every comparison as it was told, or else as it was seen last.
-        open: those that are to be told yet. looks: how many there were.
+        open: those with the baseline or the highest row that are to be told yet. futile: those that are not told, and
+            that no number of seeds could tell. looks: how many there were.
         alpha: the share of errors that the last look was allowed.
-        ended: whether all are told, or the last look has been.
+        ended: whether none is open, or the last look has been.
     """
 
     seeds: dict[str, int]
     pairs: list[Pair]
     open: list[Pair]
+    futile: list[Pair]
     looks: int
     alpha: float
     ended: bool
@@ -70,20 +73,23 @@ def follow(
     pairs: dict[frozenset[str], Pair] = {}
     active, before = list(available), 0
     still_open: list[Pair] = []
+    futile: list[Pair] = []
     allowed = alpha * looks(most)[0] / most
     for number, count in enumerate(looks(most)):
         seeds |= dict.fromkeys(active, count)
         if any(available[row] < count for row in active):
-            return Course(seeds, list(pairs.values()), still_open, number, allowed, False)
+            return Course(seeds, list(pairs.values()), still_open, futile, number, allowed, False)
         allowed = alpha * (count - before) / most
         for pair in compare(dict.fromkeys(active, count), allowed):
             key = frozenset((pair.row, pair.other))
             if key not in pairs or not told(pairs[key]):
                 pairs[key] = pair
         best = max(available, key=lambda row: score(row, seeds[row]))
-        still_open = [pair for key, pair in pairs.items() if not told(pair) and not key.isdisjoint((baseline, best))]
+        asked = [pair for key, pair in pairs.items() if not key.isdisjoint((baseline, best))]
+        futile = [pair for pair in asked if pair.futile and not told(pair)]
+        still_open = [pair for pair in asked if not pair.futile and not told(pair)]
         active = [row for row in available if any(row in (pair.row, pair.other) for pair in still_open)]
         before = count
         if not still_open:
             break
-    return Course(seeds, list(pairs.values()), still_open, number + 1, allowed, True)
+    return Course(seeds, list(pairs.values()), still_open, futile, number + 1, allowed, True)

@@ -1,6 +1,6 @@
 """What a built table is: plain data that every format is written from; it knows neither records nor torch."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -55,6 +55,7 @@ class Pair:
     low, high: its interval, 95 % for all that it is compared with together; None where one of them has one seed.
     verdict: better | lower | not different | cannot be told, see `tables.verdicts`; None where that was not asked.
     needs_seeds: of each row, which would tell it. needs_examples: where no number of seeds would on those there are.
+    futile: whether it will hardly be told on these examples, however many the seeds.
     single: of one run of either, of whose seeds nothing is known, so that the interval is too narrow for another seed.
     """
 
@@ -67,14 +68,13 @@ class Pair:
     needs_seeds: int | None = None
     needs_examples: int | None = None
     single: bool = False
+    futile: bool = False
 
     def reversed(self) -> "Pair":
         """Return the same seen from the other row."""
         low, high = (None if end is None else -end for end in (self.high, self.low))
         verdict = {"better": "lower", "lower": "better"}.get(self.verdict or "", self.verdict)
-        return Pair(
-            self.other, self.row, -self.value, low, high, verdict, self.needs_seeds, self.needs_examples, self.single
-        )
+        return replace(self, row=self.other, other=self.row, value=-self.value, low=low, high=high, verdict=verdict)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,11 @@ def test_seeds_are_added_until_it_is_told_and_a_stopped_one_goes_on(sweep, tmp_p
     assert len(first) == 1
     assert sweep(*line) == 0
     shown = capsys.readouterr().out
-    assert "decided behind 6 runs" in shown and "better: learns by at least" in shown
+    assert (
+        "6 runs: no comparison is open" in shown
+        and "decided: every comparison" in shown
+        and "better: learns by at least" in shown
+    )
     runs = find_runs(sweep.outputs)
     assert len(runs) == 6 and first[0] in [run.result.finished for run in runs]
     assert sweep(*line, "--format", "json", command="table") == 0

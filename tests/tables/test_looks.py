@@ -38,3 +38,17 @@ def test_stopping_and_going_on_sees_what_one_sitting_sees():
     assert whole.ended and whole.seeds["base"] == 8
     spec.seeds = spec.seeds[:5]
     assert follow_scores(spec, rows(5), "accuracy").looks == 2
+
+
+def test_equal_rows_on_few_examples_end_before_the_most_seeds():
+    labels = [SimpleNamespace(label=label) for label in ("base", "equal")]
+    spec = SimpleNamespace(most_seeds=60, seeds=list(range(60)), rows=labels, delta=1.0, baseline="base")
+    generator = np.random.default_rng(1)
+    truth, found = generator.integers(0, 2, 300), {}
+    hard = generator.random(300)
+    for label in ("base", "equal"):
+        said = [np.where(0.9 * hard + 0.1 * generator.random(300) < 0.8, truth, 1 - truth) for _ in range(60)]
+        found[label] = RowScores({n: Predictions(truth, x, np.eye(2)[x].tolist()) for n, x in enumerate(said)})
+    course = follow_scores(spec, found, "accuracy")
+    assert course.ended and course.seeds["base"] < 60
+    assert [pair.verdict for pair in course.pairs] in (["cannot be told"], ["not different"])

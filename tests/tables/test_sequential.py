@@ -83,3 +83,12 @@ def test_equal_rows_are_told_apart_in_no_more_than_alpha_of_the_cases(naive, lea
         ended = follow({"base": 20, "other": 20}, lambda row, seeds: 0.0, compare, told, "base", 20)
         wrong += told(ended.pairs[0])
     assert least <= wrong / 2000 <= most
+
+
+def test_what_no_number_of_seeds_could_tell_gets_no_more():
+    def compare(seeds, alpha):
+        return [Pair("base", "equal", alpha, low=-1.0, high=1.0, futile=seeds["base"] >= 5)]
+
+    ended = follow({"base": 5, "equal": 5}, lambda row, seeds: 0.0, compare, told, "base", 20)
+    assert ended.ended and ended.open == [] and ended.seeds == {"base": 5, "equal": 5}
+    assert [(pair.row, pair.other) for pair in ended.futile] == [("base", "equal")]
