@@ -66,7 +66,7 @@ MISTAKES = [
     ),
     (
         ["method.length=8"],
-        "method.length=8: method=adapter has no key 'length'; it belongs to method=mam or method=prefix",
+        "method.length=8: method=adapter has no key 'length'; it belongs to method=coop or method=mam or method=prefix",
     ),
     (["seed.x=1"], "seed.x=1: seed is a single value and has no key 'x'"),
     (
@@ -126,9 +126,9 @@ def test_a_misspelt_key_with_several_values_under_multirun():
     except UserError as error:
         cause = error.__cause__
     line = str(translate(cause, ["-m", "--cfg", "job", "method=lora", "method.position=ffn,both", "seed=0,1"]))
-    assert (
-        line
-        == "method.position=ffn: method=lora has no key 'position'; it belongs to method=adapter or method=compacter"
+    assert line == (
+        "method.position=ffn: method=lora has no key 'position'; it belongs to method=adapter or method=compacter"
+        " or method=coop"
     )
 
 
