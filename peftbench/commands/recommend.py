@@ -15,9 +15,9 @@ from peftbench.config.quoting import in_quotes, quote_free_text
 from peftbench.errors import INTERRUPTED, UserError
 from peftbench.files import write_json
 from peftbench.interruption import interrupt_on_sigterm
-from peftbench.recommend.recommend import Course, Question, recommend
+from peftbench.recommend.recommend import Question, Selection, recommend
 from peftbench.recommend.sentence import headline
-from peftbench.sweeps.request import key_of, merge, read_request
+from peftbench.sweeps.request import key_of, merge
 from peftbench.tables.export.formats import write_table
 from peftbench.terminal import console, format_duration, print_table
 
@@ -68,15 +68,15 @@ def main(argv: list[str]) -> int:
     )
     interrupt_on_sigterm()
     try:
-        outcome, course = recommend(question)
+        outcome, selection = recommend(question)
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command goes on")
         return INTERRUPTED
-    advice = [Advice("Which method for this file?", outcome.answer, notes=_notes(course))]
+    advice = [Advice("Which method for this file?", outcome.answer, notes=_notes(selection))]
     print_table("", to_terminal(advice, limits))
     answer = headline(outcome.answer, outcome.table.delta)
     console.print(f"\nTake {answer}", style="bold")
-    folder = _folder(question.lines)
+    folder = selection.folder / "tables" / "recommend"
     write_table(outcome.table, folder)
     write_json(folder / "recommendation.json", {"headline": answer, **plain_advice(advice, limits)})
     console.print(f"table, plots, page and recommendation.json: {folder}/")
@@ -104,11 +104,6 @@ def _lines(arguments: argparse.Namespace) -> list[str]:
     return quote_free_text(merge(chosen, of_file, arguments.settings))
 
 
-def _notes(course: Course) -> list[str]:
-    spent = f"all runs took {format_duration(course.seconds)}"
-    return [spent, *(f"out: {label}: {reason}" for label, reason in course.left_out.items())]
-
-
-def _folder(lines: list[str]) -> Path:
-    config = read_request(lines).config
-    return Path(config.output_dir) / config.experiment / "tables" / "recommend"
+def _notes(selection: Selection) -> list[str]:
+    spent = f"all runs took {format_duration(selection.seconds)}"
+    return [spent, *(f"out: {label}: {reason}" for label, reason in selection.left_out.items())]

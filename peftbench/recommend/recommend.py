@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from peftbench.advice.limits import Limits
@@ -34,9 +35,15 @@ class Question:
 
 
 @dataclass
-class Course:
-    """How a recommendation went: seconds that all runs took, and why candidates fell out, by their labels."""
+class Selection:
+    """How a recommendation came about.
 
+    Attributes:
+        folder: of the experiment that its runs lie in. seconds: what all runs took.
+        left_out: why candidates fell out, by their labels.
+    """
+
+    folder: Path
     seconds: float = 0.0
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -48,7 +55,7 @@ class Course:
         self.left_out |= {label: f"not measured: {', '.join(keys)}" for label, keys in outcome.answer.lacking.items()}
 
 
-def recommend(question: Question) -> tuple[Outcome, Course]:
+def recommend(question: Question) -> tuple[Outcome, Selection]:
     """Run the stages; what is trained already is not trained again, so an interrupted call goes on.
 
     Returns the comparison of the finalists, on test where there is one, and how it came to them.
@@ -60,42 +67,42 @@ def recommend(question: Question) -> tuple[Outcome, Course]:
     _check_staged(request)
     rows = _check_data(request)
     total = _total_steps(request, rows)
-    course = Course()
-    labels = _within_share(request, question.limits, course)
+    selection = Selection(Path(request.config.output_dir) / request.config.experiment)
+    labels = _within_share(request, question.limits, selection)
     budget = question.budget or math.inf
     costs = dict.fromkeys(labels, Cost(1.0, 0.0))
     if question.budget is not None:
-        costs = _tried(question, labels, total, course)
-        dearest = min(costs.values(), key=lambda cost: cost.of(1)).of(1)
-        if dearest > budget:
+        costs = _tried(question, labels, total, selection)
+        shortest = min(cost.of(1) for cost in costs.values())
+        if shortest > budget:
             raise UserError(
                 f"--budget {format_duration(budget)} allows not even one run: the shortest takes about"
-                f" {format_duration(dearest)} here"
+                f" {format_duration(shortest)} here"
             )
     stage: Stage | None = first_stage(costs, budget)
     assert stage is not None
-    course.left_out |= dict.fromkeys(labels[len(stage.labels) :], "no time for it within the budget")
+    selection.left_out |= dict.fromkeys(labels[len(stage.labels) :], "no time for it within the budget")
     number, ranked = 1, stage.labels
     while stage is not None and len(stage.labels) > 1:
         steps = {label: max(1, round(stage.fraction * total[label])) for label in stage.labels}
         head = f"stage {number}: {len(stage.labels)} candidates, {stage.fraction:.0%} of their training"
         console.print(f"\n{head}", style="bold")
         outcome = run_stage(question.lines, stage.labels, request.spec.seeds[:1], question.limits, steps, total)
-        course.add(outcome)
+        selection.add(outcome)
         ranked, costs = outcome.ranked, outcome.costs
-        _check_some_left(ranked, course, question.limits)
+        _check_some_left(ranked, selection, question.limits)
         stage = second_stage(ranked, stage, costs, budget) if number == 1 else None
         number += 1
-    last = finalists(ranked, costs, budget - course.seconds)
-    return _finals(question, request.spec.seeds, last, costs, course), course
+    last = finalists(ranked, costs, budget - selection.seconds)
+    return _finals(question, request.spec.seeds, last, costs, selection), selection
 
 
 def _finals(
-    question: Question, seeds: Sequence[int], labels: Sequence[str], costs: Mapping[str, Cost], course: Course
+    question: Question, seeds: Sequence[int], labels: Sequence[str], costs: Mapping[str, Cost], selection: Selection
 ) -> Outcome:
     """Train the finalists in full, seed after seed, for as long as the budget has room for another."""
     a_seed = sum(costs[label].of(1) for label in labels)
-    before = course.seconds
+    before = selection.seconds
     for count in range(1, len(seeds) + 1):
         shown = f"{count} of {len(seeds)} seeds" if len(seeds) > 1 else "1 seed"
         console.print(f"\nin full: {', '.join(labels)}; {shown}", style="bold")
@@ -103,17 +110,19 @@ def _finals(
         spent = before + outcome.seconds
         if question.budget is not None and spent + max(a_seed, outcome.seconds / count) > question.budget:
             break
-    course.add(outcome)
-    _check_some_left(outcome.ranked, course, question.limits)
+    selection.add(outcome)
+    _check_some_left(outcome.ranked, selection, question.limits)
     return outcome
 
 
-def _tried(question: Question, labels: Sequence[str], total: Mapping[str, int], course: Course) -> dict[str, Cost]:
+def _tried(
+    question: Question, labels: Sequence[str], total: Mapping[str, int], selection: Selection
+) -> dict[str, Cost]:
     """Return what the candidates will cost, from a few steps of the first one."""
     steps = {labels[0]: min(_TRIAL_STEPS, total[labels[0]])}
     console.print("\nhow fast is this machine?", style="bold")
     outcome = run_stage(question.lines, labels[:1], [0], Limits(), steps, total)
-    course.add(outcome)
+    selection.add(outcome)
     (cost,) = outcome.costs.values()
     return {label: Cost(cost.training / total[labels[0]] * total[label], cost.fixed) for label in labels}
 
@@ -154,7 +163,7 @@ def _total_steps(request: TableRequest, rows: int) -> dict[str, int]:
     return {label: int(count) for label, count in steps.items()}
 
 
-def _within_share(request: TableRequest, limits: Limits, course: Course) -> list[str]:
+def _within_share(request: TableRequest, limits: Limits, selection: Selection) -> list[str]:
     """Return the candidates whose share keeps to the limit, by their numbers alone."""
     from peftbench.runs.counts import count_configs
 
@@ -165,16 +174,16 @@ def _within_share(request: TableRequest, limits: Limits, course: Course) -> list
     counts = count_configs([resolve(configs[label]) for label in labels])
     shares = {label: 100 * count["share_method"] for label, count in zip(labels, counts, strict=True)}
     fitting = [label for label in labels if shares[label] <= limits.share]
-    course.left_out |= {
+    selection.left_out |= {
         label: f"parameter share {share:.3g} %, over {limits.share:g}"
         for label, share in shares.items()
         if share > limits.share
     }
-    _check_some_left(fitting, course, limits)
+    _check_some_left(fitting, selection, limits)
     return fitting
 
 
-def _check_some_left(labels: Sequence[str], course: Course, limits: Limits) -> None:
+def _check_some_left(labels: Sequence[str], selection: Selection, limits: Limits) -> None:
     if not labels:
-        reasons = "; ".join(f"{label}: {reason}" for label, reason in course.left_out.items())
+        reasons = "; ".join(f"{label}: {reason}" for label, reason in selection.left_out.items())
         raise UserError(f"no method keeps to {' and '.join(limits.by_figure) or 'what a run needs'}: {reasons}")
