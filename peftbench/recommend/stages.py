@@ -17,7 +17,7 @@ from peftbench.sweeps.measure import measure_rows
 from peftbench.sweeps.request import read_request
 from peftbench.sweeps.train import train_missing
 from peftbench.tables.build import build_table
-from peftbench.tables.collect import Found, collect
+from peftbench.tables.collect import STALE, Found, collect
 from peftbench.tables.spec import EvaluationSpec, TableSpec
 from peftbench.tables.table import Table
 
@@ -77,9 +77,14 @@ def run_stage(
         evaluate_rows(request)
     if steps is None or limits.latency is not None:
         measure_rows(request)
-    found = collect(request.planned, mistakes=mistakes)
+    found = collect(request.planned, request.stale == "use", mistakes)
     failed = {run.planned.label: run.reason or run.status for run in found if not run.used}
     if not any(run.used for run in found):
+        if all(run.status == STALE for run in found):
+            raise UserError(
+                f"all runs there are were {next(iter(failed.values()))}: stale=rerun trains them again, stale=use takes"
+                " them as they are"
+            )
         raise (UserError if mistakes else PeftbenchError)(f"no run finished: {next(iter(failed.values()))}")
     table = build_table(request.spec, found, request.command)
     comparison = to_comparison(table, found, OWN)

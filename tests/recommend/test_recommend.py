@@ -47,7 +47,7 @@ def opinions(count, labels=("yes", "no")):
 
 
 @pytest.mark.long
-def test_the_planted_winner_is_recommended_and_nothing_is_trained_twice(recommend, capsys):
+def test_the_planted_winner_is_recommended_and_nothing_is_trained_twice(recommend, capsys, monkeypatch):
     assert recommend(opinions(240)) == 0
     shown = capsys.readouterr().out
     assert "stage 1: 3 candidates, 25% of their training" in shown
@@ -66,6 +66,11 @@ def test_the_planted_winner_is_recommended_and_nothing_is_trained_twice(recommen
     assert (
         "out: learns: parameter share 100 %, over 50" in shown and "Take learns:" not in shown.rpartition("limits:")[2]
     )
+    monkeypatch.setattr("peftbench.tables.collect.is_current", lambda result: False)
+    assert recommend(opinions(240)) == 2
+    assert "stale=rerun trains them again, stale=use takes them" in capsys.readouterr().err
+    assert recommend(opinions(240), "stale=use") == 0
+    assert "Take learns: accuracy" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
