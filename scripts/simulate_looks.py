@@ -17,7 +17,7 @@ from calibrate_statistics import PAGE, accuracy_draws, simulate_correct
 from peftbench.files import atomic_write
 from peftbench.tables.pairs import judged
 from peftbench.tables.sequential import follow
-from peftbench.tables.simultaneous import joint_confidence
+from peftbench.tables.simultaneous import join_comparisons
 from peftbench.tables.statistics import difference_interval
 from peftbench.tables.table import Pair
 from peftbench.tables.verdicts import BETTER, LOWER, OPEN, SAME
@@ -63,12 +63,13 @@ def simulate(truths: Sequence[float], repetitions: int, most: int = MOST, fixed:
 def _decide(rows: Mapping[str, np.ndarray], most: int, fixed: bool) -> tuple[list[Pair], Mapping[str, int]]:
     def compare(seeds: Mapping[str, int], alpha: float) -> list[Pair]:
         taken = {label: rows[label][:, : seeds[label]] for label in seeds}
-        confidence = joint_confidence(list(combinations(taken, 2)), taken, alpha)
+        joint = join_comparisons(list(combinations(taken, 2)), taken, alpha)
+        pool = joint.pool(None)
         found = []
         for one, other in combinations(taken, 2):
-            difference = difference_interval(taken[one], taken[other], confidence).scaled(100)
+            difference = difference_interval(taken[one], taken[other], joint.confidence, pool).scaled(100)
             draws = 100 * taken[one], 100 * taken[other]
-            found.append(judged(one, other, difference, *draws, confidence, DELTA, EXAMPLES))
+            found.append(judged(one, other, difference, *draws, joint.confidence, pool.scaled(100), DELTA, EXAMPLES))
         return found
 
     available = dict.fromkeys(rows, most)

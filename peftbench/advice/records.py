@@ -18,6 +18,7 @@ from peftbench.tables.columns import SCORES
 from peftbench.tables.evidence import read_evidence
 from peftbench.tables.pairs import compare_pairs
 from peftbench.tables.scored import RowScores
+from peftbench.tables.simultaneous import Joint
 
 _CONFIDENCE = 0.95
 
@@ -102,7 +103,7 @@ def compare_own(own: OwnRuns, output_dir: Path) -> Comparison | None:
             label,
             train_overrides(runs[0].planned),
             settings_of(runs[0].planned.config),
-            record_cells(runs, step_times) | score_cells(runs, scored[label], _CONFIDENCE, [primary]),
+            record_cells(runs, step_times) | score_cells(runs, scored[label], Joint(_CONFIDENCE, {}), [primary]),
         )
         for label, runs in by_label.items()
     ]

@@ -13,7 +13,8 @@ from peftbench.audit.one_seed import compare_runs
 from peftbench.tables.columns import COLUMNS
 from peftbench.tables.notes import standing
 from peftbench.tables.pairs import judged
-from peftbench.tables.simultaneous import joint_confidence
+from peftbench.tables.pooling import ALONE, Pool, pool_rows
+from peftbench.tables.simultaneous import join_comparisons
 from peftbench.tables.standing import stand
 from peftbench.tables.statistics import difference_interval, score_interval
 from peftbench.tables.table import Cell, Column, Pair, Row, RunPoint, Table, format_cell
@@ -33,7 +34,8 @@ def build_audit(evidence: Evidence, delta: float, command: str) -> Table:
     unit, title = _unit(evidence)
     systems = dict(sorted(evidence.systems.items(), key=lambda named: -named[1].scores.mean()))
     draws = {name: unit * of_system for name, of_system in draw_scores(replace(evidence, systems=systems)).items()}
-    pairs = _pairs(draws, delta, evidence.examples)
+    several = pool_rows(of_system for of_system in draws.values() if of_system.shape[1] > 1)
+    pairs = _pairs(draws, several, delta, evidence.examples)
     best = next(iter(systems))
     against = {pair.other: pair.reversed() for pair in pairs if pair.row == best}
     rows = [
@@ -41,14 +43,16 @@ def build_audit(evidence: Evidence, delta: float, command: str) -> Table:
             name,
             [],
             name == best,
-            _cells(draws[name], against.get(name)),
+            _cells(draws[name], several, against.get(name)),
             _runs(evidence, name),
             "",
             against.get(name),
         )
         for name in systems
     ]
-    rows = stand(rows, {name: _of_two(of_system) for name, of_system in draws.items()}, pairs)
+    # other systems' seeds say nothing of a single run
+    pool = ALONE if any(of_system.shape[1] == 1 for of_system in draws.values()) else several
+    rows = stand(rows, {name: _of_two(of_system) for name, of_system in draws.items()}, pairs, pool)
     score = Column(SCORE, evidence.metric, title)
     columns = [score, COLUMNS["p_best"], replace(COLUMNS["difference"], title="difference to the best")]
     return Table(
@@ -88,26 +92,27 @@ def _of_two(draws: np.ndarray) -> np.ndarray:
     return draws if draws.shape[1] > 1 else np.repeat(draws, 2, axis=1)
 
 
-def _pairs(draws: Mapping[str, np.ndarray], delta: float, examples: int) -> list[Pair]:
+def _pairs(draws: Mapping[str, np.ndarray], several: Pool, delta: float, examples: int) -> list[Pair]:
     if all(of_system.shape[1] == 1 for of_system in draws.values()):
         return compare_runs(draws, delta, examples)
     rows = {name: _of_two(of_system) for name, of_system in draws.items()}
     compared = list(combinations(rows, 2))
-    confidence = joint_confidence(compared, rows)
+    confidence = join_comparisons(compared, rows, kind=lambda name: draws[name].shape[1] > 1).confidence
     pairs = []
     for one, other in compared:
-        difference = difference_interval(rows[one], rows[other], confidence)
-        pair = judged(one, other, difference, rows[one], rows[other], confidence, delta, examples)
         single = min(draws[one].shape[1], draws[other].shape[1]) == 1
+        pool = ALONE if single else several
+        difference = difference_interval(rows[one], rows[other], confidence, pool)
+        pair = judged(one, other, difference, rows[one], rows[other], confidence, pool, delta, examples)
         pairs.append(replace(pair, needs_seeds=None, single=True) if single else pair)
     return pairs
 
 
-def _cells(draws: np.ndarray, against: Pair | None) -> dict[str, Cell]:
+def _cells(draws: np.ndarray, several: Pool, against: Pair | None) -> dict[str, Cell]:
     scores = draws[0]
     seeds = len(scores)
     sd = float(scores.std(ddof=1)) if seeds > 1 else None
-    interval = score_interval(_of_two(draws))
+    interval = score_interval(_of_two(draws), pool=several if seeds > 1 else ALONE)
     cells = {SCORE: Cell(interval.estimate, sd, seeds, interval.low, interval.high)}
     if against is not None:
         apart = against.verdict in (BETTER, LOWER)

@@ -19,6 +19,7 @@ from peftbench.tables.columns import POINTS, SCORES
 from peftbench.tables.evidence import read_evidence
 from peftbench.tables.export.plan import save_plot, to_terminal
 from peftbench.tables.plan import ASSUMED, assumed_spread, fill_durations, make_plan
+from peftbench.tables.pooling import factor_of, pool_rows
 from peftbench.tables.scored import RowScores
 from peftbench.tables.verdicts import Spread, spread_of
 from peftbench.terminal import print_table
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> int:
     assumed: list[str] = []
     if examples is None:
         split, examples, assumed = _labelled(request, split, others)
-    spreads, sources = _spreads(scored, metric, examples)
+    spreads, sources = _spreads(scored, metric, examples, len(labels))
     durations, of_durations = _durations(request, used, others)
     plan = make_plan(
         spreads,
@@ -128,16 +129,20 @@ def _is_at_hand(task: TaskConfig) -> bool:
     return task.kind == "text" and bool(folder or task.source in ("local", "pypi"))
 
 
-def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int) -> tuple[list[Spread], list[str]]:
-    """Return the spreads of all pairs that tell them, or else the assumed one, and where they are from."""
+def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int, rows: int) -> tuple[list[Spread], list[str]]:
+    """Return the spreads of all pairs that tell them, or else the assumed one, and where they are from.
+
+    `rows` is how many the table is to have, which says how much they tell of each other's spread.
+    """
     several = {label: POINTS * row.draws(metric) for label, row in scored.items() if len(row.seeds) > 1}
+    pool = pool_rows(several.values())._replace(factor=factor_of(rows))
     spreads = [
-        spread_of(several[one], several[other])
+        spread_of(several[one], several[other], pool)
         for one, other in combinations(several, 2)
         if scored[one].has_examples_of(scored[other])
     ]
     if not spreads:
-        return [assumed_spread(examples)], [f"assumed, for no two rows have two seeds yet: {ASSUMED}"]
+        return [assumed_spread(examples, rows)], [f"assumed, for no two rows have two seeds yet: {ASSUMED}"]
     numbers = sorted({row.shape[1] for row in several.values()})
     seeds = f"{numbers[0]} seeds" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} seeds"
     return spreads, [f"spread: measured, {seeds} of {', '.join(several)}; other rows as the median pair of these"]

@@ -11,18 +11,22 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from peftbench.tables.pooling import ALONE, Pool
 from peftbench.tables.simultaneous import Key
 from peftbench.tables.statistics import own_variance, seeds_variance
 
 
-def probabilities_best(rows: Mapping[Key, np.ndarray]) -> dict[Key, float]:
-    """Return how probable it is of each row that it is the best; `rows` (1 + draws, seeds), of two seeds or more."""
+def probabilities_best(rows: Mapping[Key, np.ndarray], pool: Pool = ALONE) -> dict[Key, float]:
+    """Return how probable it is of each row that it is the best.
+
+    `rows` are (1 + draws, seeds), of two seeds or more, and `pool` what they have in common.
+    """
     means = np.stack([row.mean(axis=1) for row in rows.values()], axis=1)
     draws = means[0] + _common_parts(means[1:] - means[0], [own_variance(row) for row in rows.values()])
     generator = np.random.default_rng(1)
     for column, row in enumerate(rows.values()):
-        of_seeds = generator.standard_t(row.shape[1] - 1, len(draws))
-        draws[:, column] += np.sqrt(seeds_variance(row)) * of_seeds
+        of_seeds = generator.standard_t(pool.factor * (row.shape[1] - 1), len(draws))
+        draws[:, column] += np.sqrt(seeds_variance(row, pool)) * of_seeds
     best = draws >= draws.max(axis=1, keepdims=True)
     shares = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
     return dict(zip(rows, map(float, shares), strict=True))

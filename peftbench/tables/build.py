@@ -21,7 +21,7 @@ from peftbench.tables.columns import SCORES, columns_of
 from peftbench.tables.conclusion import conclude
 from peftbench.tables.evidence import Evidence, read_evidence
 from peftbench.tables.looks import follow_scores
-from peftbench.tables.pairs import Comparison, comparable, compare, compare_pairs, confidence_of
+from peftbench.tables.pairs import Comparison, comparable, compare, compare_pairs, join_table
 from peftbench.tables.scored import RowScores
 from peftbench.tables.sequential import Course
 from peftbench.tables.spec import TableSpec
@@ -46,7 +46,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     found = [*shown, *prepared]
     other_setting = _other_setting(spec, config)
     if other_setting:
-        spec = replace(spec, rows=[replace(row, lab={}, published={}) for row in spec.rows], claims=[])
+        spec = replace(spec, rows=[replace(row, lab={}, published={}) for row in spec.rows])
     runs = {label: [run for run in shown if run.planned.label == label] for label in labels}
     used = {label: [run for run in of_row if run.used] for label, of_row in runs.items()}
     scored = {
@@ -58,18 +58,18 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     metrics = [metric for metric in config["task"]["metrics"] if metric in SCORES]
     comparisons = comparable(_comparisons(spec, metrics), scored)
     course = None if spec.most_seeds is None else follow_scores(spec, scored, primary)
-    confidence = confidence_of(comparisons, scored, course.alpha if course else ALPHA)
+    joint = join_table(comparisons, scored, course.alpha if course else ALPHA)
     full_ms = full_step_times(found)
     rows, against = [], {}
     for row in spec.rows:
         cells: dict[str, Cell] = {}
         if row.label in scored:
             cells = record_cells(used[row.label], full_ms)
-            cells |= score_cells(used[row.label], scored[row.label], confidence)
+            cells |= score_cells(used[row.label], scored[row.label], joint)
             if row.label != spec.baseline and spec.baseline in scored:
-                cells = compared_cells(cells, scored[row.label], scored[spec.baseline], primary, confidence)
+                cells = compared_cells(cells, scored[row.label], scored[spec.baseline], primary, joint)
                 if primary in SCORES:
-                    against[row.label] = compare(row.label, spec.baseline, primary, scored, confidence, spec.delta)
+                    against[row.label] = compare(row.label, spec.baseline, primary, scored, joint, spec.delta)
                 if course and (told := _told(course, row.label, spec.baseline)):
                     against[row.label] = told
                     cells = told_cells(cells, told, primary)
@@ -96,7 +96,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         columns=[columns[key] for key in with_best(spec.columns, rows)],
         all_columns=[column for key, column in columns.items() if any(key in row.cells for row in rows)],
         rows=rows,
-        claims=[judge_claim(claim, rows, scored, confidence, spec.delta) for claim in spec.claims],
+        claims=[judge_claim(claim, rows, scored, joint, spec.delta) for claim in spec.claims],
         pairs=pairs,
         conclusion=conclude(rows, pairs, columns[primary], spec.delta),
         reading=[
@@ -130,22 +130,22 @@ def _comparisons(spec: TableSpec, metrics: Sequence[str]) -> list[Comparison]:
         *(
             (upper, lower, claim.column)
             for claim in spec.claims
-            if claim.column in SCORES
+            if claim.column in metrics
             for lower, upper in pairwise(claim.ascending)
         ),
     ]
 
 
 def _other_setting(spec: TableSpec, config: Mapping) -> list[str]:
-    """Say that figures and claims of the spec are left out where they are of another model or task, else nothing."""
+    """Say where figures and claims of the spec are of another model or task, so that figures are left out."""
     base = dict(line.split("=", 1) for line in spec.base if "=" in line)
     setting = {key: base[key] for key in ("model", "task") if key in base}
     same = all(config[key]["name"] == name for key, name in setting.items())
     if same or not (spec.claims or any(row.lab or row.published for row in spec.rows)):
         return []
-    return [
-        f"figures and claims of the lab and the literature are of {' on '.join(setting.values())}, and left out here"
-    ]
+    theirs = f"of the lab and the literature are of {' on '.join(setting.values())}"
+    here = f"judged here on {config['model']['name']} and {config['task']['name']}"
+    return [f"figures and claims {theirs}: figures are left out, claims {here}"]
 
 
 def _point(run: Found, evidence: Evidence | None) -> RunPoint:

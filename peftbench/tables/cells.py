@@ -8,6 +8,7 @@ from peftbench.tables.claims import judge
 from peftbench.tables.collect import Found
 from peftbench.tables.columns import EXACT, MEASURED, PER_RUN, POINTS, SCORES, in_unit, measured
 from peftbench.tables.scored import RowScores
+from peftbench.tables.simultaneous import Joint
 from peftbench.tables.spec import RowSpec
 from peftbench.tables.statistics import Interval
 from peftbench.tables.table import Cell, Pair
@@ -61,7 +62,7 @@ def record_cells(used: Sequence[Found], full_ms: Mapping[Hashable, float]) -> di
 
 
 def score_cells(
-    used: Sequence[Found], scored: RowScores, confidence: float, metrics: Sequence[str] | None = None
+    used: Sequence[Found], scored: RowScores, joint: Joint, metrics: Sequence[str] | None = None
 ) -> dict[str, Cell]:
     """Return the scores with their intervals, and how far they are spread over the seeds; by default of all metrics."""
     cells = {}
@@ -74,7 +75,7 @@ def score_cells(
             and (score := evaluation.metrics[metric]) is not None
         ]
         sd = stdev(values) if len(values) > 1 else None
-        interval = scored.score(metric, confidence)
+        interval = scored.score(metric, joint)
         shown = None if sd is None else in_unit(metric, sd)
         cells[metric] = Cell(in_unit(metric, fmean(values)), shown, len(values), interval.low, interval.high)
         if "spread" not in cells and sd is not None:
@@ -83,18 +84,18 @@ def score_cells(
 
 
 def compared_cells(
-    cells: Mapping[str, Cell], scored: RowScores, baseline: RowScores, primary: str, confidence: float
+    cells: Mapping[str, Cell], scored: RowScores, baseline: RowScores, primary: str, joint: Joint
 ) -> dict[str, Cell]:
     """Return the cells with what the comparison with the baseline adds: whether scores differ, and by how much."""
     compared = dict(cells)
     fewest = min(len(scored.seeds), len(baseline.seeds))
     for metric in set(cells) & set(SCORES):
-        difference = scored.difference(metric, baseline, confidence)
+        difference = scored.difference(metric, baseline, joint)
         if difference is not None:
             compared[metric] = replace(cells[metric], differs=_excludes(difference, 0))
             if metric == primary:
                 compared["difference"] = _interval_cell(difference, fewest, 0)
-    kept = scored.kept(primary, baseline, confidence) if primary in cells else None
+    kept = scored.kept(primary, baseline, joint) if primary in cells else None
     if kept is not None:
         compared["kept"] = _interval_cell(kept, fewest, 100)
     return compared

@@ -7,6 +7,7 @@ from math import inf
 from peftbench.tables.columns import COLUMNS, SCORES
 from peftbench.tables.pairs import compare
 from peftbench.tables.scored import RowScores
+from peftbench.tables.simultaneous import Joint
 from peftbench.tables.spec import ClaimSpec
 from peftbench.tables.statistics import Interval
 from peftbench.tables.table import Claim, Column, Row, format_interval
@@ -27,25 +28,24 @@ def judge(low: float | None, high: float | None, least: float, most: float) -> s
 
 
 def judge_claim(
-    claim: ClaimSpec, rows: Sequence[Row], scored: Mapping[str, RowScores], confidence: float, delta: float
+    claim: ClaimSpec, rows: Sequence[Row], scored: Mapping[str, RowScores], joint: Joint, delta: float
 ) -> Claim:
     """Return the claim with what was measured and the verdict.
 
-    `confidence` is that of each difference of scores, `delta` in points what is no difference.
+    `joint` says how differences of scores are made, `delta` in points what is no difference.
     """
     cells = {row.label: row.cells.get(claim.column) for row in rows}
     if not claim.ascending:
         return Claim(claim.text, *_between(claim, cells))
+    if any((cell := cells[label]) is None or cell.value is None for label in claim.ascending):
+        return Claim(claim.text, "", NOT_MEASURED)
     if claim.column in SCORES:
-        return _ascending_scores(claim, scored, confidence, delta)
+        return _ascending_scores(claim, scored, joint, delta)
     return Claim(claim.text, *_ascending(claim, cells))
 
 
-def _ascending_scores(claim: ClaimSpec, scored: Mapping[str, RowScores], confidence: float, delta: float) -> Claim:
-    steps = [
-        compare(upper, lower, claim.column, scored, confidence, delta) if {upper, lower} <= set(scored) else None
-        for lower, upper in pairwise(claim.ascending)
-    ]
+def _ascending_scores(claim: ClaimSpec, scored: Mapping[str, RowScores], joint: Joint, delta: float) -> Claim:
+    steps = [compare(upper, lower, claim.column, scored, joint, delta) for lower, upper in pairwise(claim.ascending)]
     pairs = [step for step in steps if step is not None]
     if len(pairs) < len(steps):
         return Claim(claim.text, "", NOT_MEASURED)

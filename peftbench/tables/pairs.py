@@ -6,8 +6,9 @@ from itertools import combinations
 import numpy as np
 
 from peftbench.tables.columns import POINTS, SCORES
+from peftbench.tables.pooling import Pool
 from peftbench.tables.scored import RowScores
-from peftbench.tables.simultaneous import joint_confidence
+from peftbench.tables.simultaneous import Joint, join_comparisons
 from peftbench.tables.statistics import Interval
 from peftbench.tables.table import Pair
 from peftbench.tables.verdicts import DELTA, OPEN, is_futile, needs, spread_of, verdict
@@ -25,25 +26,26 @@ def compare_pairs(
     and compared then. Rows of one seed have no interval. `delta` as for `verdicts.verdict`.
     """
     pairs = list(combinations(scored, 2)) if metric in SCORES else []
-    confidence = confidence_of(comparable([(row, other, metric) for row, other in pairs], scored), scored, alpha)
+    joint = join_table(comparable([(row, other, metric) for row, other in pairs], scored), scored, alpha)
     found = []
     for row, other in pairs:
-        pair = compare(row, other, metric, scored, confidence, delta)
+        pair = compare(row, other, metric, scored, joint, delta)
         if pair is not None:
             found.append(pair)
     return found
 
 
 def compare(
-    row: str, other: str, metric: str, scored: Mapping[str, RowScores], confidence: float, delta: float
+    row: str, other: str, metric: str, scored: Mapping[str, RowScores], joint: Joint, delta: float
 ) -> Pair | None:
     """Return one difference with its verdict, and what would tell it; None where the two are of other examples."""
     ours, theirs = scored[row], scored[other]
-    difference = ours.difference(metric, theirs, confidence)
+    difference = ours.difference(metric, theirs, joint)
     if difference is None:
         return None
     draws = POINTS * ours.draws(metric), POINTS * theirs.draws(metric)
-    return judged(row, other, difference, *draws, confidence, delta, len(ours.labels))
+    pool = joint.pool(metric).scaled(POINTS)
+    return judged(row, other, difference, *draws, joint.confidence, pool, delta, len(ours.labels))
 
 
 def judged(
@@ -53,6 +55,7 @@ def judged(
     ours: np.ndarray,
     theirs: np.ndarray,
     confidence: float,
+    pool: Pool,
     delta: float,
     examples: int,
 ) -> Pair:
@@ -61,13 +64,14 @@ def judged(
     Args:
         row, other: labels of the two. difference: its interval at `confidence`, in points.
         ours, theirs: (1 + draws, seeds) of each, in points. examples: how many they are over.
+        pool: what the rows of their table have in common, in points.
         delta: as for `verdicts.verdict`.
     """
     told = verdict(difference.low, difference.high, delta)
     if told != OPEN or difference.low is None:
         return Pair(row, other, *difference, told)
     size = abs(difference.estimate)
-    spread = spread_of(ours, theirs)
+    spread = spread_of(ours, theirs, pool)
     lacking = needs(spread, max(size, delta - size), confidence, examples)
     more = None if lacking.seeds is None else max(lacking.seeds, min(ours.shape[1], theirs.shape[1]) + 1)
     futile = is_futile(spread, difference, (ours.shape[1], theirs.shape[1]), confidence, delta)
@@ -87,8 +91,9 @@ def comparable(comparisons: Sequence[Comparison], scored: Mapping[str, RowScores
     ]
 
 
-def confidence_of(comparisons: Sequence[Comparison], scored: Mapping[str, RowScores], alpha: float = 0.05) -> float:
-    """Return the confidence of each of the `comparable` comparisons with which all together err as often as `alpha`."""
+def join_table(comparisons: Sequence[Comparison], scored: Mapping[str, RowScores], alpha: float = 0.05) -> Joint:
+    """Return how each of the `comparable` comparisons is made for all together to err as often as `alpha`."""
     keys = dict.fromkeys(key for row, other, metric in comparisons for key in ((row, metric), (other, metric)))
     draws = {(label, metric): scored[label].draws(metric) for label, metric in keys}
-    return joint_confidence([((row, metric), (other, metric)) for row, other, metric in comparisons], draws, alpha)
+    keys_compared = [((row, metric), (other, metric)) for row, other, metric in comparisons]
+    return join_comparisons(keys_compared, draws, alpha, kind=lambda key: key[1])

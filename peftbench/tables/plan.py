@@ -8,7 +8,8 @@ from statistics import median
 
 import numpy as np
 
-from peftbench.tables.simultaneous import joint_confidence
+from peftbench.tables.pooling import factor_of
+from peftbench.tables.simultaneous import join_comparisons
 from peftbench.tables.verdicts import Needs, Spread, needs
 
 SEEDS = (2, 3, 5, 10, 20)
@@ -58,10 +59,10 @@ class Plan:
     hardest: Needs
 
 
-def assumed_spread(examples: int) -> Spread:
-    """Return the spread of a difference, in squared points, where no run tells it."""
+def assumed_spread(examples: int, rows: int) -> Spread:
+    """Return the spread of a difference, in squared points, where no run tells it, in a table of so many rows."""
     of_seed = _OF_SEEDS**2 + 100**2 * _OF_ONE_RUN / examples
-    return Spread(100**2 * _OF_EXAMPLES / examples, of_seed, of_seed)
+    return Spread(100**2 * _OF_EXAMPLES / examples, of_seed, of_seed, factor_of(rows))
 
 
 def make_plan(
@@ -137,4 +138,4 @@ def _confidence(spreads: Sequence[Spread], rows: int, seeds: int) -> float:
     for row in range(rows):
         deviations = of_examples * generator.standard_normal(_DRAWS)
         draws[row] = scores + np.concatenate([[0], deviations])[:, None]
-    return joint_confidence(list(combinations(draws, 2)), draws)
+    return join_comparisons(list(combinations(draws, 2)), draws).confidence

@@ -10,6 +10,7 @@ from peftbench.tables import statistics
 from peftbench.tables.bootstrap import RESAMPLES, score_draws
 from peftbench.tables.columns import PERCENT, POINTS, in_unit
 from peftbench.tables.dense_draws import box_draws, pixel_draws
+from peftbench.tables.simultaneous import Joint
 from peftbench.tables.statistics import Interval
 
 
@@ -48,23 +49,25 @@ class RowScores:
                 drawn.append(added.draws(metric))
             self._draws[metric] = np.concatenate(drawn, axis=1)
 
-    def score(self, metric: str, confidence: float) -> Interval:
-        """Return the score with its interval, in the column's unit."""
-        interval = statistics.score_interval(self.draws(metric), confidence)
+    def score(self, metric: str, joint: Joint) -> Interval:
+        """Return the score with its interval, in the column's unit; `joint` of the table's comparisons."""
+        interval = statistics.score_interval(self.draws(metric), joint.confidence, joint.pool(metric))
         least = 0.0 if metric in PERCENT or metric == "roc_auc" else -1.0
         return interval.within(least, 1.0).scaled(in_unit(metric, 1.0))
 
-    def difference(self, metric: str, other: "RowScores", confidence: float) -> Interval | None:
+    def difference(self, metric: str, other: "RowScores", joint: Joint) -> Interval | None:
         """Return the difference to another row in points; None where it is of other examples."""
         if not self.has_examples_of(other):
             return None
-        return statistics.difference_interval(self.draws(metric), other.draws(metric), confidence).scaled(POINTS)
+        draws = self.draws(metric), other.draws(metric)
+        return statistics.difference_interval(*draws, joint.confidence, joint.pool(metric)).scaled(POINTS)
 
-    def kept(self, metric: str, other: "RowScores", confidence: float) -> Interval | None:
+    def kept(self, metric: str, other: "RowScores", joint: Joint) -> Interval | None:
         """Return the score in percent of another row's."""
         if not self.has_examples_of(other):
             return None
-        found = statistics.ratio_interval(self.draws(metric), other.draws(metric), confidence)
+        draws = self.draws(metric), other.draws(metric)
+        found = statistics.ratio_interval(*draws, joint.confidence, joint.pool(metric))
         return found and found.scaled(100)
 
     def has_examples_of(self, other: "RowScores") -> bool:

@@ -12,28 +12,53 @@ seeds and with pooled ones, for own ones of few seeds make comparisons look alik
 taken. Seeds of two metrics are taken as independent, which asks for no less (Royen 2014).
 """
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from peftbench.tables.pooling import ALONE, Pool, moderate, pool_rows, pooled_variance
 from peftbench.tables.statistics import common_part, own_variance
 
 Key = TypeVar("Key", bound=Hashable)
 
 
-def joint_confidence(
-    comparisons: Sequence[tuple[Key, Key]], rows: Mapping[Key, np.ndarray], alpha: float = 0.05
-) -> float:
-    """Return the confidence of each comparison with which all together err in at most `alpha` of the cases.
+class Joint(NamedTuple):
+    """How each comparison is made for all of them to hold together.
+
+    Attributes:
+        confidence: of each.
+        pools: what rows of one kind have in common, by kind.
+    """
+
+    confidence: float
+    pools: Mapping[Hashable, Pool]
+
+    def pool(self, kind: Hashable) -> Pool:
+        """Return what rows of a kind have in common; nothing where none of them is compared."""
+        return self.pools.get(kind, ALONE)
+
+
+def join_comparisons(
+    comparisons: Sequence[tuple[Key, Key]],
+    rows: Mapping[Key, np.ndarray],
+    alpha: float = 0.05,
+    kind: Callable[[Key], Hashable] = lambda key: None,
+) -> Joint:
+    """Return with which confidence of each all comparisons together err in at most `alpha` of the cases.
 
     Args:
         comparisons: pairs of keys of `rows`.
         rows: (1 + draws, seeds) scores of each row, two seeds or more, as for `statistics.difference_interval`.
         alpha: the share of tables in which any comparison may err.
+        kind: what a key's row is pooled with: rows of the same kind.
     """
+    kinds: dict[Hashable, list[Key]] = {}
+    for key in rows:
+        kinds.setdefault(kind(key), []).append(key)
+    pools = {name: pool_rows(rows[key] for key in keys) for name, keys in kinds.items()}
     if len(comparisons) < 2:
-        return 1 - alpha
+        return Joint(1 - alpha, pools)
     means = {key: row.mean(axis=1) for key, row in rows.items()}
     alone = {key: own_variance(row) for key, row in rows.items()}
     differences = [means[one] - means[other] for one, other in comparisons]
@@ -45,9 +70,10 @@ def joint_confidence(
     own = {key: float(row[0].var(ddof=1)) for key, row in rows.items()}
     pooled = float(np.average(list(own.values()), weights=[number - 1 for number in seeds.values()]))
     found = max(
-        _confidence(comparisons, examples, seeds, spread, alpha) for spread in (own, dict.fromkeys(own, pooled))
+        _confidence(comparisons, examples, seeds, spread, list(kinds.values()), alpha)
+        for spread in (own, dict.fromkeys(own, pooled))
     )
-    return float(np.clip(found, 1 - alpha, 1 - alpha / len(comparisons)))
+    return Joint(float(np.clip(found, 1 - alpha, 1 - alpha / len(comparisons))), pools)
 
 
 def _confidence(
@@ -55,16 +81,20 @@ def _confidence(
     examples: Sequence[np.ndarray],
     seeds: Mapping[Key, int],
     spread: Mapping[Key, float],
+    kinds: Sequence[Sequence[Key]],
     alpha: float,
 ) -> float:
     """Return the confidence where the seeds of each row have the variance `spread`, and `examples` is common."""
     draws = len(examples[0])
     generator = np.random.default_rng(0)
-    errors, variances = {}, {}
+    errors, measured = {}, {}
+    variances: dict[Key, np.ndarray] = {}
     for key, number in seeds.items():
-        variance = spread[key] / number
-        errors[key] = np.sqrt(variance) * generator.standard_normal(draws)
-        variances[key] = variance * generator.chisquare(number - 1, draws) / (number - 1)
+        errors[key] = np.sqrt(spread[key] / number) * generator.standard_normal(draws)
+        measured[key] = spread[key] * generator.chisquare(number - 1, draws) / (number - 1)
+    for alike in kinds:
+        pooled = pooled_variance([measured[key] for key in alike], [seeds[key] for key in alike])
+        variances |= {key: moderate(measured[key], pooled) / seeds[key] for key in alike}
     largest = np.zeros(draws)
     for (one, other), common in zip(comparisons, examples, strict=True):
         variance = common.var() + variances[one] + variances[other]

@@ -8,6 +8,7 @@ import numpy as np
 from peftbench.tables.best import probabilities_best
 from peftbench.tables.columns import SCORES
 from peftbench.tables.groups import tie_groups
+from peftbench.tables.pooling import Pool, pool_rows
 from peftbench.tables.scored import RowScores
 from peftbench.tables.table import Cell, Pair, Row
 
@@ -21,15 +22,15 @@ def with_standing(
     together = {label: row.draws(primary) for label, row in several.items() if first and row.has_examples_of(first)}
     if len(together) < 2:
         return list(rows)
-    return stand(rows, together, pairs)
+    return stand(rows, together, pairs, pool_rows(together.values()))
 
 
-def stand(rows: Sequence[Row], draws: Mapping[str, np.ndarray], pairs: Sequence[Pair]) -> list[Row]:
+def stand(rows: Sequence[Row], draws: Mapping[str, np.ndarray], pairs: Sequence[Pair], pool: Pool) -> list[Row]:
     """Return the rows with groups and P(best), of those that have draws; `pairs` are all pairs of these.
 
-    `draws` are (1 + draws, seeds) by label, of the same examples, two seeds or more.
+    `draws` are (1 + draws, seeds) by label, of the same examples, two seeds or more; `pool` what they have in common.
     """
-    best = probabilities_best(draws)
+    best = probabilities_best(draws, pool)
     ranked = sorted(draws, key=lambda label: -draws[label][0].mean())
     groups = tie_groups(ranked, [pair for pair in pairs if pair.row in draws and pair.other in draws])
     return [

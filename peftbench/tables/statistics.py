@@ -8,7 +8,8 @@ as readers, who belong to one row each:
   over examples is in the spread of the seeds too. Of the bootstrap's variance only the covariance between different
   runs is kept, therefore, or it would count twice (Cameron, Gelbach & Miller 2011 on two-way clusters; Owen 2007).
 - Seeds: S²/s with S² the variance of the s scores, and Student's t with s − 1 degrees of freedom. Percentiles of few
-  seeds cannot leave their range, and are far too narrow.
+  seeds cannot leave their range, and are far too narrow. In a table of three rows or more S² is moderated by the other
+  rows', for more degrees of freedom (`pooling.py`).
 
 Both parts are independent and are added as distributions, t and bootstrap, as Behrens and Fisher did for two t, which
 errs on the safe side (Robinson 1976). One effective number of degrees of freedom for all parts (Satterthwaite 1946)
@@ -26,9 +27,12 @@ too, where many comparisons are made. `scripts/calibrate_statistics.py` shows th
 One seed tells nothing of how seeds vary, so its figures have no interval.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from peftbench.tables.pooling import ALONE, Pool, moderate
 
 
 class Interval(NamedTuple):
@@ -53,24 +57,27 @@ class Interval(NamedTuple):
         return Interval(factor * self.estimate, low, high)
 
 
-def score_interval(draws: np.ndarray, confidence: float = 0.95) -> Interval:
+def score_interval(draws: np.ndarray, confidence: float = 0.95, pool: Pool = ALONE) -> Interval:
     """Return the mean score over the seeds with its interval.
 
     Args:
         draws: (1 + draws, seeds), each seed's score on the sample and on every draw, from `bootstrap.score_draws`.
         confidence: how often such an interval is to contain the truth.
+        pool: of all rows of the table, which tell more of how seeds vary.
     """
     means = draws.mean(axis=1)
-    return _interval(means[0], means[1:] - means[0], [draws], confidence)
+    return _interval(means[0], means[1:] - means[0], [draws], [1.0], confidence, pool)
 
 
-def difference_interval(ours: np.ndarray, theirs: np.ndarray, confidence: float = 0.95) -> Interval:
+def difference_interval(ours: np.ndarray, theirs: np.ndarray, confidence: float = 0.95, pool: Pool = ALONE) -> Interval:
     """Return mean(ours) − mean(theirs) with its interval, examples paired; draws as above, of the same examples."""
     differences = ours.mean(axis=1) - theirs.mean(axis=1)
-    return _interval(differences[0], differences[1:] - differences[0], [ours, theirs], confidence)
+    return _interval(differences[0], differences[1:] - differences[0], [ours, theirs], [1.0, 1.0], confidence, pool)
 
 
-def ratio_interval(ours: np.ndarray, theirs: np.ndarray, confidence: float = 0.95) -> Interval | None:
+def ratio_interval(
+    ours: np.ndarray, theirs: np.ndarray, confidence: float = 0.95, pool: Pool = ALONE
+) -> Interval | None:
     """Return mean(ours) / mean(theirs) with its interval, examples paired; None where theirs can be 0.
 
     The seeds' part is that of mean(ours) − ratio × mean(theirs), divided by mean(theirs) (the delta method).
@@ -79,15 +86,31 @@ def ratio_interval(ours: np.ndarray, theirs: np.ndarray, confidence: float = 0.9
     if np.any(below <= 0):
         return None
     ratios = above / below
-    return _interval(ratios[0], ratios[1:] - ratios[0], [ours / below[0], ratios[0] * theirs / below[0]], confidence)
+    scales = [1 / below[0], ratios[0] / below[0]]
+    return _interval(ratios[0], ratios[1:] - ratios[0], [ours, theirs], scales, confidence, pool)
 
 
-def _interval(estimate: float, examples: np.ndarray, rows: list[np.ndarray], confidence: float) -> Interval:
-    """Join the parts: `examples` (draws,) are the bootstrap's deviations, `rows` the draws of each row."""
+def _interval(
+    estimate: float,
+    examples: np.ndarray,
+    rows: Sequence[np.ndarray],
+    scales: Sequence[float],
+    confidence: float,
+    pool: Pool,
+) -> Interval:
+    """Join the parts.
+
+    Args:
+        examples: (draws,), the bootstrap's deviations.
+        rows: the draws of each row. scales: what their means are multiplied by in the estimate, positive.
+    """
     if any(row.shape[1] < 2 for row in rows):
         return Interval(float(estimate), None, None)
     tail = (1 - confidence) / 2
-    both = common_part(examples, sum(map(own_variance, rows))) + _seeds_part(rows, len(examples))
+    own = sum(scale**2 * own_variance(row) for row, scale in zip(rows, scales, strict=True))
+    variances = np.array([scale**2 * seeds_variance(row, pool) for row, scale in zip(rows, scales, strict=True)])
+    freedom = degrees_of_freedom(variances, min(row.shape[1] for row in rows), pool.factor)
+    both = common_part(examples, own) + _seeds_part(variances.sum(), freedom, len(examples))
     ends = np.quantile([both, examples], (tail, 1 - tail), axis=1)
     return Interval(float(estimate), float(estimate + ends[0].min()), float(estimate + ends[1].max()))
 
@@ -105,28 +128,33 @@ def own_variance(row: np.ndarray) -> float:
     return float((np.trace(covariance) - covariance.sum() / seeds) / (seeds - 1) / seeds)
 
 
-def seeds_variance(row: np.ndarray) -> float:
-    """Return the variance of a row's mean over its seeds, S²/s; `row` as above."""
-    return float(row[0].var(ddof=1) / row.shape[1])
+def seeds_variance(row: np.ndarray, pool: Pool = ALONE) -> float:
+    """Return the variance of a row's mean over its seeds, S²/s, moderated by the pool's; `row` as above."""
+    return moderate(float(row[0].var(ddof=1)), pool.variance) / row.shape[1]
 
 
-def degrees_of_freedom(variances: np.ndarray, seeds: float) -> float:
-    """Return those of Student's t for a difference of rows with these variances of their means; `seeds` the fewest."""
+def degrees_of_freedom(variances: np.ndarray, seeds: float, factor: float = 1.0) -> float:
+    """Return those of Student's t for a difference of rows, or for one.
+
+    Args:
+        variances: of the rows' means. seeds: of the row with fewest.
+        factor: of the pool that the variances are moderated by.
+    """
+    if not variances.any():
+        return factor * (seeds - 1)
     welch = variances.sum() ** 2 / (variances**2).sum()
-    return float((seeds - 1) * (3 + welch) / 4)
+    return float(factor * (seeds - 1) * (3 + welch) / 4)
 
 
-def _seeds_part(rows: list[np.ndarray], draws: int) -> np.ndarray:
+def _seeds_part(variance: float, freedom: float, draws: int) -> np.ndarray:
     """Return Student's t times its scale at as many equally likely points as there are draws, from low to high.
 
     The draws they are added to come in no order.
     """
     from scipy.special import stdtrit
 
-    variances = np.array([seeds_variance(row) for row in rows])
-    variance = variances.sum()
     if variance == 0:
         return np.zeros(draws)
     points = (np.arange((draws + 1) // 2, draws) + 0.5) / draws
-    above = np.sqrt(variance) * stdtrit(degrees_of_freedom(variances, min(row.shape[1] for row in rows)), points)
+    above = np.sqrt(variance) * stdtrit(freedom, points)
     return np.concatenate([-above[::-1], np.zeros(draws % 2), above])

@@ -30,7 +30,11 @@ def test_the_bootstrap_itself_is_as_seldom_wrong():
 
 @pytest.mark.parametrize(
     "kind, seeds, deviations",
-    [(PAIRS, [10, 3, 5, 2, 10], [1] * 5), (BASELINE, [10] * 5, [0.3, 3, 3, 3, 3])],
+    [
+        (PAIRS, [10, 3, 5, 2, 10], [1] * 5),
+        (PAIRS, [3] * 5, [3, 0.3, 0.3, 0.3, 0.3]),
+        (BASELINE, [10] * 5, [0.3, 3, 3, 3, 3]),
+    ],
 )
 def test_all_comparisons_together_are_as_seldom_wrong(kind, seeds, deviations):
     found = calibrate_family(kind, 1500, seeds, deviations, 60)

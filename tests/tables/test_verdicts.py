@@ -79,12 +79,12 @@ def test_the_spread_is_read_off_the_draws():
     common = np.concatenate([[0], generator.normal(0, 2, 20_000)])
     ours = np.array([80.0, 82, 84]) + common[:, None]
     theirs = np.array([70.0, 71]) + np.zeros((20_001, 1))
-    assert spread_of(ours, theirs) == pytest.approx((4, 4, 0.5), rel=0.05)
+    assert spread_of(ours, theirs) == pytest.approx((4, 4, 0.5, 1), rel=0.05)
 
 
 def test_seeds_that_are_equal_by_chance_vary_as_single_runs_do_over_examples():
     deviations = np.random.default_rng(3).normal(0, 2, (20_000, 4))
     rows = np.concatenate([np.zeros((1, 4)), deviations]) + 80.0
     spread = spread_of(rows[:, :2], rows[:, 2:])
-    assert spread == pytest.approx((0, 4, 4), rel=0.05, abs=0.1)
+    assert spread == pytest.approx((0, 4, 4, 1), rel=0.05, abs=0.1)
     assert needs(spread, 1.0, 0.95, 60).seeds > 40  # 2 (1.96 + 0.84)² 4 = 63, were the spread known
