@@ -1,6 +1,7 @@
-"""Makes the lab's tables and writes them as Markdown to docs/results/<model>-<task>/, and for `peftbench advise`.
+"""Makes tables and writes them to docs/results/<model>-<task>/, as Markdown and as a page, and for `peftbench advise`.
 
-    python scripts/lab_tables.py model=minilm seeds=3 trainer.epochs=3
+    python scripts/lab_tables.py model=minilm seeds=3
+    python scripts/lab_tables.py --only family --tasks mrpc,movies_binary tuned=8 until=decided budget=4h
 
 What is given holds for all tables, as for `peftbench sweep`. Runs that are there already are not trained again,
 so an interrupted call goes on; tables share runs. Nothing else should run on the machine: what a table shows of
@@ -10,8 +11,8 @@ time is measured behind its training.
 import argparse
 import os
 import platform
-import shlex
 import sys
+from itertools import product
 from pathlib import Path
 
 from peftbench.advice.shipped import FOLDER, to_comparison, write_comparison
@@ -19,10 +20,13 @@ from peftbench.cli import main as peftbench
 from peftbench.errors import PeftbenchError
 from peftbench.files import atomic_write, make_folder
 from peftbench.runs.origin import processor
-from peftbench.sweeps.request import read_request
+from peftbench.search.tuning import read_tuned
+from peftbench.sweeps.until import wanted_runs
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import collect
+from peftbench.tables.export.html import to_html
 from peftbench.tables.export.markdown import to_markdown
+from peftbench.tables.tuning import with_tuning
 
 TABLES = ("lab/bottleneck", "lab/insertion", "lab/methods", "lab/lora_rank")
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -31,24 +35,32 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", default=",".join(TABLES), metavar="TABLE,…", help="default: %(default)s")
+    parser.add_argument("--tasks", metavar="TASK,…", help="each table on each of these; default: the table's")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_intermixed_args()
+    tasks = [[f"task={task}"] for task in arguments.tasks.split(",")] if arguments.tasks else [[]]
     codes = []
-    for name in arguments.only.split(","):
-        line = [f"table={name}", *arguments.settings]
+    for task, name in product(tasks, arguments.only.split(",")):
+        line = [f"table={name}", *task, *arguments.settings]
         codes.append(peftbench(["sweep", *line]))
         if codes[-1] not in (0, 1):
             return codes[-1]
-        request = read_request(line)
-        found = collect(request.planned, request.stale == "use")
-        table = build_table(request.spec, found, request.command)
-        setting, short = f"{table.model}-{table.task}", name.rpartition("/")[2]
-        write_comparison(to_comparison(table, found), FOLDER / setting / f"{short}.json")
-        make_folder(RESULTS / setting)
-        with atomic_write(RESULTS / setting / f"{short}.md") as file:
-            made = f"python scripts/lab_tables.py {shlex.join(arguments.settings)}"
-            file.write(f"{to_markdown(table)}\nMade by `{made}` on {machine()}.\n")
+        write_table(name, line)
     return max(codes)
+
+
+def write_table(name: str, line: list[str]) -> None:
+    """Write the table that the finished runs of a `peftbench sweep` make: Markdown, page, and for `advise`."""
+    request, tuned = read_tuned(line)
+    found = wanted_runs(request, collect(request.planned, request.stale == "use"))
+    table = with_tuning(build_table(request.spec, found, request.command), tuned)
+    setting, short = f"{table.model}-{table.task}", name.rpartition("/")[2]
+    write_comparison(to_comparison(table, found), FOLDER / setting / f"{short}.json")
+    make_folder(RESULTS / setting)
+    with atomic_write(RESULTS / setting / f"{short}.md") as file:
+        file.write(f"{to_markdown(table)}\nMade on {machine()}.\n")
+    with atomic_write(RESULTS / setting / f"{short}.html") as file:
+        file.write(to_html(table))
 
 
 def machine() -> str:

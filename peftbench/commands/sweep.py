@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from peftbench.tables.collect import Found, PlannedRun, collect
 from peftbench.tables.export.formats import write_table
 from peftbench.tables.table import Tuned
 from peftbench.tables.tuning import with_tuning
-from peftbench.terminal import console
+from peftbench.terminal import console, format_duration
 
 _EXAMPLES = """
 a table
@@ -84,13 +85,14 @@ def main(argv: list[str]) -> int:
         return search.main(settings)
     request, trials, tuned = read_request(settings, tunes=True), plan_trials(settings), list[Tuned]()
     interrupt_on_sigterm()
+    started = time.monotonic()
     code = 0
     mistakes: dict[Path, str] = {}
     try:
         if trials:
-            _tune(request, trials, mistakes)
+            _tune(request, trials, mistakes, started)
             request, tuned = read_tuned(settings, mistakes)
-        _train(request, settings, mistakes)
+        _train(request, settings, mistakes, started)
         code = evaluate_rows(request)
         code = measure_rows(request) or code
     except KeyboardInterrupt:
@@ -111,21 +113,29 @@ def main(argv: list[str]) -> int:
     return code or exit_code(found, mistakes)
 
 
-def _tune(request: TableRequest, trials: Sequence[RowTrials], mistakes: dict[Path, str]) -> None:
-    """Make the trials that tell each row's settings; nothing is measured but their scores."""
+def _tune(request: TableRequest, trials: Sequence[RowTrials], mistakes: dict[Path, str], started: float) -> None:
+    """Make the trials that tell each row's settings; nothing is measured but their scores.
+
+    A budget ends it between two rows.
+    """
     check_current(trials, request.stale)
-    planned = [run for row in trials for run in row.planned]
+    of_rows = [row.planned for row in trials]
+    batches = [[run for of_row in of_rows for run in of_row]] if request.budget is None else of_rows
     console.print(f"tuning {len(trials)} rows, {len(trials[0].planned)} trials each", style="bold")
     unmeasured = [f"measure.{section}=false" for section in SECTIONS]
     stop = request.on_error == "stop"
-    if not train_missing(planned, request.hydra, request.stale, mistakes, lambda run: unmeasured, stop):
-        raise PeftbenchError("a trial has failed, and on_error=stop starts nothing further")
+    for number, planned in enumerate(batches):
+        if request.budget is not None and number and time.monotonic() - started > request.budget:
+            allowed, done = format_duration(request.budget), f"{number} of {len(batches)} rows tuned"
+            raise PeftbenchError(f"stopped by the budget of {allowed} with {done}; the same command goes on")
+        if not train_missing(planned, request.hydra, request.stale, mistakes, lambda run: unmeasured, stop):
+            raise PeftbenchError("a trial has failed, and on_error=stop starts nothing further")
 
 
-def _train(request: TableRequest, settings: list[str], mistakes: dict[Path, str]) -> None:
+def _train(request: TableRequest, settings: list[str], mistakes: dict[Path, str], started: float) -> None:
     """Train what is missing: of a table with `until`, what its open comparisons need."""
     if request.spec.most_seeds is not None:
-        train_until_decided(request, lambda runs: _train_runs(request, runs, mistakes), mistakes)
+        train_until_decided(request, lambda runs: _train_runs(request, runs, mistakes), mistakes, started)
         return
     labels = [row.label for row in request.spec.rows]
     runs = [run for run in request.planned if run.label in labels]

@@ -15,7 +15,7 @@ from peftbench.terminal import console, format_duration
 
 
 def train_until_decided(
-    request: TableRequest, train: Callable[[Sequence[PlannedRun]], bool], mistakes: dict[Path, str]
+    request: TableRequest, train: Callable[[Sequence[PlannedRun]], bool], mistakes: dict[Path, str], started: float
 ) -> None:
     """Train seed after seed of the rows whose comparison is open, and say why it stopped.
 
@@ -23,10 +23,11 @@ def train_until_decided(
         request: of a table with `until`; its runs are those of all seeds that a row may get.
         train: trains runs, those that others need first; False where it was stopped.
         mistakes: as `train_missing` fills it.
+        started: when the budget's time began, by `time.monotonic`.
 
     Raises UserError where the budget allows not even one seed of every row.
     """
-    started, tried, seen = time.monotonic(), set[Path](), Seen()
+    tried, seen = set[Path](), Seen()
     while True:
         found = collect(request.planned, request.stale == "use", mistakes)
         course = follow_table(request.spec, found, seen)

@@ -45,6 +45,25 @@ def test_seeds_are_added_until_it_is_told_and_a_stopped_one_goes_on(sweep, tmp_p
     assert not any("missing" in note for note in table["notes"])
 
 
+@pytest.mark.long
+def test_tuning_counts_in_the_budget_and_seeds_are_added_behind_it(sweep, tmp_path, tiny_model_dir, capsys):
+    data = tmp_path / "opinions.csv"
+    data.write_text("text,label\n" + "the film was dull,no\nthe plot was good,yes\n" * 20)
+    tunable = TWO_ROWS.replace(", trainer.lr=1e-9", "").replace(", trainer.lr=3e-3", "").replace("epochs=3", "epochs=1")
+    sweep.spec.write_text(tunable.format(model=tiny_model_dir, data=data, outputs=sweep.outputs))
+    line = ["tuned=1", "until=decided", "most_seeds=2"]
+    assert sweep(*line, "budget=0.01s") == 1
+    said = capsys.readouterr()
+    assert "stopped by the budget of 0 s with 1 of 2 rows tuned; the same command goes on" in said.err
+    assert len(find_runs(sweep.outputs)) == 1 and "accuracy" not in said.out.splitlines()[-1]
+    assert sweep(*line) == 0
+    capsys.readouterr()
+    assert sweep(*line, "--format", "json", command="table") == 0
+    table = json.loads(capsys.readouterr().out)
+    assert len(table["tuning"]) == 2 and table["seeds"] == [0, 1]
+    assert any("alpha-spending" in reading for reading in table["reading"])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
