@@ -138,11 +138,15 @@ def _conclusion(rows: Sequence[Row], pairs: Sequence[Pair], score: Column) -> st
     neighbours = sum(frozenset((one.label, other.label)) in apart for one, other in pairwise(rows))
     named = f"{', '.join(tied[:5])}{f' and {len(tied) - 5} others' if len(tied) > 5 else ''}"
     unit = f" {score.unit}" if score.unit else ""
-    return (
+    highest = (
         f"Highest {score.title}: {best.label}, {format_cell(best.cells[SCORE], score)}{unit};"
-        f" {f'not told from it: {named}' if tied else 'better than every other'}. Of {len(pairs):,} pairs of systems"
-        f" {len(apart):,} {'is' if len(apart) == 1 else 'are'} told apart, of {len(others):,} neighbours in this order"
-        f" {neighbours:,}."
+        f" {f'not told from it: {named}' if tied else 'better than every other'}."
+    )
+    if len(pairs) < 2:  # which that has said already
+        return highest
+    return (
+        f"{highest} Of {len(pairs):,} pairs of systems {len(apart):,} {'is' if len(apart) == 1 else 'are'} told apart,"
+        f" of {len(others):,} neighbours in this order {neighbours:,}."
     )
 
 

@@ -96,9 +96,11 @@ def _confidence(
         pooled = pooled_variance([measured[key] for key in alike], [seeds[key] for key in alike])
         variances |= {key: moderate(measured[key], pooled) / seeds[key] for key in alike}
     largest = np.zeros(draws)
+    # of the draws from the lowest to the highest: the confidence whose interval would just miss it
+    sureness = np.abs((2 * np.arange(draws) + 1) / draws - 1)
     for (one, other), common in zip(comparisons, examples, strict=True):
         variance = common.var() + variances[one] + variances[other]
         if variance.any():
-            places = np.argsort(np.argsort((common + errors[one] - errors[other]) / np.sqrt(variance)))
-            largest = np.maximum(largest, np.abs((2 * places + 1) / draws - 1))
+            order = np.argsort((common + errors[one] - errors[other]) / np.sqrt(variance))
+            largest[order] = np.maximum(largest[order], sureness)
     return float(np.quantile(largest, 1 - alpha))

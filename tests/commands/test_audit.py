@@ -56,6 +56,7 @@ def test_pairing_finds_what_means_alone_do_not(tmp_path, capsys):
     assert widths[0] == pytest.approx(expected, rel=0.04)
     assert widths[1] > 1.4 * widths[0]
     assert any(line.startswith("unpaired") for line in unpaired["reading"])
+    assert "pairs" not in paired["conclusion"], "one pair is no list of pairs"
     for table in (paired, unpaired):
         assert any("cannot be known from one" in line for line in table["reading"])
 
