@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model, ViTConfig, ViTImageProcessorPil, ViTModel
+from transformers import (
+    BitImageProcessorPil,
+    Dinov2Config,
+    Dinov2Model,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
+)
 
 import peftbench
 from peftbench.cli import main
@@ -19,7 +28,7 @@ _TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Folders of a tiny random DINOv2 and a ViT whose positions are of one size."""
+    """Folders of a tiny random DINOv2, a DINOv3 and a ViT whose positions are of one size."""
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     Dinov2Model(Dinov2Config(**_TINY, mlp_ratio=2)).save_pretrained(folder / "dinov2")
@@ -27,6 +36,8 @@ def models(tmp_path_factory):
     BitImageProcessorPil(size={"shortest_edge": 36}, crop_size=size).save_pretrained(folder / "dinov2")
     ViTModel(ViTConfig(**_TINY, intermediate_size=32), add_pooling_layer=False).save_pretrained(folder / "vit")
     ViTImageProcessorPil(size=size).save_pretrained(folder / "vit")
+    DINOv3ViTModel(DINOv3ViTConfig(**_TINY, intermediate_size=32)).save_pretrained(folder / "dinov3")
+    ViTImageProcessorPil(size=size).save_pretrained(folder / "dinov3")
     return folder
 
 
@@ -198,3 +209,14 @@ def test_images_that_cannot_be_answered(run, tmp_path, words, said, capsys):
     assert said in capsys.readouterr().err
     assert main(["serve", str(run.folder)]) == 2
     assert "is of images: several runs on one backbone answer texts alone" in capsys.readouterr().err
+
+
+def test_a_model_that_its_library_has_no_classifier_for_is_not_exported(command, tmp_path, capsys):
+    assert main(command("experiment=bare", "trainer.epochs=1", model="dinov3")) == 0
+    (folder,) = command.outputs.glob("bare/lora-*")
+    for to in ("merged", "peft"):
+        capsys.readouterr()
+        assert main(["export", str(folder), "--to", to, "--output", str(tmp_path / to)]) == 2
+        error = capsys.readouterr().err
+        assert "transformers has no image classifier on a DINOv3ViTModel" in error and len(error.splitlines()) == 1
+        assert not list(tmp_path.iterdir())
