@@ -8,7 +8,6 @@ from statistics import median
 
 import numpy as np
 
-from peftbench.tables.pooling import factor_of
 from peftbench.tables.simultaneous import join_comparisons
 from peftbench.tables.verdicts import Needs, Spread, needs
 
@@ -62,7 +61,7 @@ class Plan:
 def assumed_spread(examples: int, rows: int) -> Spread:
     """Return the spread of a difference, in squared points, where no run tells it, in a table of so many rows."""
     of_seed = _OF_SEEDS**2 + 100**2 * _OF_ONE_RUN / examples
-    return Spread(100**2 * _OF_EXAMPLES / examples, of_seed, of_seed, factor_of(rows))
+    return Spread(100**2 * _OF_EXAMPLES / examples, of_seed, of_seed, rows)
 
 
 def make_plan(

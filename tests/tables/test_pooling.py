@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from peftbench.tables.pooling import ALONE, factor_of, moderate, pool_rows
+from peftbench.tables.pooling import ALONE, freedom_of, moderate, pool_rows
 from peftbench.tables.simultaneous import join_comparisons
 from peftbench.tables.statistics import difference_interval, ratio_interval
 from peftbench.tables.verdicts import Spread, spread_of
@@ -40,9 +40,11 @@ def test_two_rows_are_left_alone():
 
 @pytest.mark.parametrize("count", [3, 5, 12, 40])
 def test_degrees_of_freedom_are_no_more_than_rows_that_vary_alike_give(count):
-    own = np.random.default_rng(0).chisquare(2, (100_000, count)) / 2
-    mixed = 0.25 * own[:, 0] + 0.75 * own.mean(axis=1)
-    assert 1 < factor_of(count) * 2 <= 2 * mixed.mean() ** 2 / mixed.var() * 1.02
+    for seeds in (2, 3, 5):
+        own = np.random.default_rng(0).chisquare(seeds - 1, (100_000, count)) / (seeds - 1)
+        mixed = 0.25 * own[:, 0] + 0.75 * own.mean(axis=1)
+        assert seeds - 1 < freedom_of(seeds, count) <= 2 * mixed.mean() ** 2 / mixed.var() * 1.02
+    assert freedom_of(3, 2) == 2
 
 
 def test_twelve_rows_of_three_seeds_tell_what_they_could_not_alone():
@@ -74,6 +76,8 @@ def test_a_ratio_is_as_sure_as_the_difference():
 def test_what_more_seeds_would_tell_reckons_with_the_other_rows():
     table = rows([1, 1, 1, 1, 1, 1, 1])
     pooled, alone = (spread_of(table[0], table[1], pool) for pool in (pool_rows(table.values()), ALONE))
-    assert pooled[1:] == pytest.approx((1, 1, 4)) and alone[1:] == pytest.approx((1, 1, 1))
+    assert pooled[1:] == pytest.approx((1, 1, 7)) and alone[1:] == pytest.approx((1, 1, 1))
     assert pooled.half_width(3, 0.999) < 0.4 * alone.half_width(3, 0.999)
-    assert Spread(0.0, 1.0, 1.0, 4.0).half_width(2, 0.95) == pytest.approx(stats.t(5).ppf(0.975), rel=1e-3)
+    assert Spread(0.0, 1.0, 1.0, 5).half_width(3, 0.95) == pytest.approx(
+        (2 / 3) ** 0.5 * stats.t(6.25).ppf(0.975), rel=1e-3
+    )
