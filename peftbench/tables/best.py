@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from peftbench.tables.pooling import ALONE, Pool, freedom_of
+from peftbench.tables.pooling import ALONE, Pool
 from peftbench.tables.simultaneous import Key
-from peftbench.tables.statistics import own_variance, seeds_variance
+from peftbench.tables.statistics import own_variance, seeds_freedom, seeds_variance
 
 
 def probabilities_best(rows: Mapping[Key, np.ndarray], pool: Pool = ALONE) -> dict[Key, float]:
@@ -25,7 +25,7 @@ def probabilities_best(rows: Mapping[Key, np.ndarray], pool: Pool = ALONE) -> di
     draws = means[0] + _common_parts(means[1:] - means[0], [own_variance(row) for row in rows.values()])
     generator = np.random.default_rng(1)
     for column, row in enumerate(rows.values()):
-        of_seeds = generator.standard_t(freedom_of(row.shape[1], pool.rows), len(draws))
+        of_seeds = generator.standard_t(seeds_freedom(row, pool), len(draws))
         draws[:, column] += np.sqrt(seeds_variance(row, pool)) * of_seeds
     best = draws >= draws.max(axis=1, keepdims=True)
     shares = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)

@@ -4,9 +4,9 @@ Few seeds tell little of their own spread: far out in the tails, where many comp
 of 2 degrees of freedom is ten times as wide as that of 20. Rows of one table vary alike, though not equally. So a row's
 variance is moderated: a quarter its own and three quarters the mean of all rows, as is done for the many genes of few
 samples (Smyth 2004), with a fixed weight, for the rows of a table are too few to tell one. It is never less than its
-own, so that a row of wilder seeds than the others keeps them; one that does not depend on its seed at all is taken to
-vary too, which errs on the safe side. `scripts/calibrate_statistics.py` shows by simulation how often this errs, with
-rows alike and unlike.
+own, and a row far wilder than the others is judged by itself, as Phipson et al. (2016) do it; one that does not depend
+on its seed at all is taken to vary too, which errs on the safe side. `scripts/calibrate_statistics.py` shows by
+simulation how often this errs, with rows alike and unlike.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +18,8 @@ _OWN_WEIGHT = 0.25
 # degrees of freedom that other rows lend for one of a row's own, at most: more would trust that rows are alike
 _MOST_LENT = 3.0
 _FEWEST_ROWS = 3
+# times the typical variance: of rows that vary alike few are beyond it, 5 % with 2 seeds, 2 % with 3, less with more
+_FAR = 4.0
 
 Variance = TypeVar("Variance", float, np.ndarray)
 
@@ -26,20 +28,22 @@ class Pool(NamedTuple):
     """What the rows of a table have in common.
 
     Attributes:
-        variance: of one seed's score, the mean over rows weighted by their degrees of freedom.
+        variance: of one seed's score.
+        far: the variance beyond which a row is judged by itself.
         rows: how many there are.
     """
 
     variance: float
+    far: float
     rows: int
 
     def scaled(self, factor: float) -> "Pool":
         """Return it for scores in another unit."""
-        return self._replace(variance=self.variance * factor**2)
+        return Pool(self.variance * factor**2, self.far * factor**2, self.rows)
 
 
 # of a row that no others are known beside
-ALONE = Pool(0.0, 1)
+ALONE = Pool(0.0, 0.0, 1)
 
 
 def pool_rows(rows: Iterable[np.ndarray]) -> Pool:
@@ -47,19 +51,34 @@ def pool_rows(rows: Iterable[np.ndarray]) -> Pool:
     scores = [row[0] for row in rows]
     if len(scores) < _FEWEST_ROWS:
         return ALONE
-    variance = pooled_variance([row.var(ddof=1) for row in scores], [len(row) for row in scores])
-    return Pool(float(variance), len(scores))
+    variance, far = pooled_variances([row.var(ddof=1) for row in scores], [len(row) for row in scores])
+    return Pool(float(variance), float(far), len(scores))
 
 
-def pooled_variance(variances: Sequence[Any], seeds: Sequence[int]) -> np.ndarray:
-    """Return the mean of variances of rows, numbers or arrays, weighted by their degrees of freedom; 0 of two rows."""
-    mean = np.average(variances, axis=0, weights=[number - 1 for number in seeds])
-    return mean if len(variances) >= _FEWEST_ROWS else np.zeros_like(mean)
+def pooled_variances(variances: Sequence[Any], seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what variances of rows, numbers or arrays, have in common, and beyond what one is far; 0 of two rows.
+
+    It is their mean, weighted by their degrees of freedom, in which one that is far counts no more than if it just were
+    not: a row with a collapsed seed is no spread of all.
+    """
+    from scipy.special import chdtri
+
+    measured, freedom = np.asarray(variances), np.asarray(seeds) - 1
+    if len(measured) < _FEWEST_ROWS:
+        return np.zeros(measured.shape[1:]), np.zeros(measured.shape[1:])
+    usual = (chdtri(freedom, 0.5) / freedom).reshape(-1, *[1] * (measured.ndim - 1))
+    far = _FAR * np.median(measured / usual, axis=0)
+    return np.average(np.minimum(measured, far), axis=0, weights=freedom), far
 
 
 def moderate(own: Variance, pooled: Variance) -> Variance:
     """Return the moderated variance of one seed's score; numbers or arrays."""
     return np.maximum(own, _OWN_WEIGHT * own + (1 - _OWN_WEIGHT) * pooled)
+
+
+def rows_like(own: float, pool: Pool) -> int:
+    """Return how many rows tell of a row's spread: those of the pool, or itself alone where it is far wilder."""
+    return 1 if own > pool.far else pool.rows
 
 
 def freedom_of(seeds: float, rows: int) -> float:

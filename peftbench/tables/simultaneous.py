@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from peftbench.tables.pooling import ALONE, Pool, moderate, pool_rows, pooled_variance
+from peftbench.tables.pooling import ALONE, Pool, moderate, pool_rows, pooled_variances
 from peftbench.tables.statistics import common_part, own_variance
 
 Key = TypeVar("Key", bound=Hashable)
@@ -93,7 +93,7 @@ def _confidence(
         errors[key] = np.sqrt(spread[key] / number) * generator.standard_normal(draws)
         measured[key] = spread[key] * generator.chisquare(number - 1, draws) / (number - 1)
     for alike in kinds:
-        pooled = pooled_variance([measured[key] for key in alike], [seeds[key] for key in alike])
+        pooled, _ = pooled_variances([measured[key] for key in alike], [seeds[key] for key in alike])
         variances |= {key: moderate(measured[key], pooled) / seeds[key] for key in alike}
     largest = np.zeros(draws)
     # of the draws from the lowest to the highest: the confidence whose interval would just miss it

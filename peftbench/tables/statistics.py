@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from peftbench.tables.pooling import ALONE, Pool, freedom_of, moderate
+from peftbench.tables.pooling import ALONE, Pool, freedom_of, moderate, rows_like
 
 
 class Interval(NamedTuple):
@@ -109,7 +109,7 @@ def _interval(
     tail = (1 - confidence) / 2
     own = sum(scale**2 * own_variance(row) for row, scale in zip(rows, scales, strict=True))
     variances = np.array([scale**2 * seeds_variance(row, pool) for row, scale in zip(rows, scales, strict=True)])
-    freedom = degrees_of_freedom(variances, min(row.shape[1] for row in rows), pool.rows)
+    freedom = degrees_of_freedom(variances, min(seeds_freedom(row, pool) for row in rows))
     both = common_part(examples, own) + _seeds_part(variances.sum(), freedom, len(examples))
     ends = np.quantile([both, examples], (tail, 1 - tail), axis=1)
     return Interval(float(estimate), float(estimate + ends[0].min()), float(estimate + ends[1].max()))
@@ -133,17 +133,21 @@ def seeds_variance(row: np.ndarray, pool: Pool = ALONE) -> float:
     return moderate(float(row[0].var(ddof=1)), pool.variance) / row.shape[1]
 
 
-def degrees_of_freedom(variances: np.ndarray, seeds: float, rows: int = 1) -> float:
+def seeds_freedom(row: np.ndarray, pool: Pool = ALONE) -> float:
+    """Return the degrees of freedom of `seeds_variance`."""
+    return freedom_of(row.shape[1], rows_like(float(row[0].var(ddof=1)), pool))
+
+
+def degrees_of_freedom(variances: np.ndarray, fewest: float) -> float:
     """Return those of Student's t for a difference of rows, or for one.
 
     Args:
-        variances: of the rows' means. seeds: of the row with fewest.
-        rows: of the pool that the variances are moderated by.
+        variances: of the rows' means. fewest: degrees of freedom that any of these has.
     """
     if not variances.any():
-        return freedom_of(seeds, rows)
+        return fewest
     welch = variances.sum() ** 2 / (variances**2).sum()
-    return float(freedom_of(seeds, rows) * (3 + welch) / 4)
+    return float(fewest * (3 + welch) / 4)
 
 
 def _seeds_part(variance: float, freedom: float, draws: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from peftbench.tables.pooling import ALONE, Pool, freedom_of
+from peftbench.tables.pooling import ALONE, Pool, freedom_of, rows_like
 from peftbench.tables.statistics import Interval, common_part, degrees_of_freedom, own_variance, seeds_variance
 from peftbench.tables.table import Pair
 
@@ -74,7 +74,7 @@ class Spread(NamedTuple):
     Attributes:
         examples: of what all seeds have in common, over these examples.
         ours, theirs: of one seed's score, over the seeds of each row.
-        rows: of the pool that these are moderated by.
+        rows: how many tell of these.
     """
 
     examples: float
@@ -101,7 +101,7 @@ class Spread(NamedTuple):
         normal = -float(ndtri(tail) * np.hypot(examples, of_seeds))
         if of_seeds == 0 or np.isinf(seeds):
             return normal
-        freedom = degrees_of_freedom(np.array([self.ours, self.theirs]), seeds, self.rows)
+        freedom = degrees_of_freedom(np.array([self.ours, self.theirs]), freedom_of(seeds, self.rows))
         # the integral over the normal part as a sum, as fine as the other part is wide beside it
         step = float(np.clip(of_seeds / max(examples, 1e-300) / 2, 0.02, 0.25))
         points = np.arange(-6, 6, step)
@@ -127,7 +127,8 @@ def spread_of(ours: np.ndarray, theirs: np.ndarray, pool: Pool = ALONE) -> Sprea
     deviations = ours.mean(axis=1) - theirs.mean(axis=1)
     common = common_part(deviations[1:] - deviations[0], own_variance(ours) + own_variance(theirs))
     of_ours, of_theirs = (row.shape[1] * max(seeds_variance(row, pool), own_variance(row)) for row in (ours, theirs))
-    return Spread(float(common.var()), of_ours, of_theirs, pool.rows)
+    rows = min(rows_like(float(row[0].var(ddof=1)), pool) for row in (ours, theirs))
+    return Spread(float(common.var()), of_ours, of_theirs, rows)
 
 
 def is_futile(spread: Spread, difference: Interval, seeds: Sequence[int], confidence: float, delta: float) -> bool:

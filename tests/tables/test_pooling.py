@@ -58,6 +58,19 @@ def test_twelve_rows_of_three_seeds_tell_what_they_could_not_alone():
     assert width(joint.pool(None)) < 0.35 * width(ALONE)
 
 
+def test_a_row_with_a_collapsed_seed_is_judged_by_itself_and_spoils_no_other():
+    alike, wild = rows([0.8, 1.0, 1.2] * 2), rows([0.8, 1.0, 1.2] * 2 + [8.0])
+    pools = [pool_rows(table.values()) for table in (alike, wild)]
+
+    def width(row, other, pool):
+        found = difference_interval(wild[row], wild[other], 0.95, pool)
+        return found.high - found.low
+
+    assert width(0, 1, pools[1]) < 1.3 * width(0, 1, pools[0])
+    assert width(6, 0, pools[1]) == pytest.approx(width(6, 0, ALONE), rel=0.05)
+    assert spread_of(wild[6], wild[0], pools[1]).rows == 1 and spread_of(wild[1], wild[0], pools[1]).rows == 7
+
+
 def test_metrics_are_pooled_each_by_itself():
     wide = {(number, "f1"): row for number, row in rows([5, 5, 5]).items()}
     narrow = {(number, "accuracy"): row for number, row in rows([1, 1, 1]).items()}
