@@ -61,12 +61,12 @@ def simulate(truths: Sequence[float], repetitions: int, most: int = MOST, fixed:
 
 
 def _decide(rows: Mapping[str, np.ndarray], most: int, fixed: bool) -> tuple[list[Pair], Mapping[str, int]]:
-    def compare(seeds: Mapping[str, int], alpha: float) -> list[Pair]:
+    def compare(seeds: Mapping[str, int], compared: Sequence[str], alpha: float) -> list[Pair]:
         taken = {label: rows[label][:, : seeds[label]] for label in seeds}
-        joint = join_comparisons(list(combinations(taken, 2)), taken, alpha)
+        joint = join_comparisons(list(combinations(compared, 2)), taken, alpha)
         pool = joint.pool(None)
         found = []
-        for one, other in combinations(taken, 2):
+        for one, other in combinations(compared, 2):
             difference = difference_interval(taken[one], taken[other], joint.confidence, pool).scaled(100)
             draws = 100 * taken[one], 100 * taken[other]
             found.append(judged(one, other, difference, *draws, joint.confidence, pool.scaled(100), DELTA, EXAMPLES))
@@ -74,7 +74,7 @@ def _decide(rows: Mapping[str, np.ndarray], most: int, fixed: bool) -> tuple[lis
 
     available = dict.fromkeys(rows, most)
     if fixed:
-        return compare(available, 0.05), available
+        return compare(available, list(rows), 0.05), available
     course = follow(
         available,
         lambda row, seeds: float(rows[row][0, :seeds].mean()),

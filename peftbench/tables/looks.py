@@ -47,11 +47,11 @@ def follow_scores(spec: TableSpec, scored: Mapping[str, RowScores], metric: str,
 
     looked = (seen or Seen()).looks
 
-    def compare(seeds: Mapping[str, int], alpha: float) -> list[Pair]:
-        look = tuple(seeds.items())
+    def compare(seeds: Mapping[str, int], compared: Sequence[str], alpha: float) -> list[Pair]:
+        look = (*seeds.items(), *compared)
         if look not in looked:
-            rows = {row: scored[row].first(count, metric) for row, count in look}
-            looked[look] = compare_pairs(rows, metric, spec.delta, alpha)
+            rows = {row: scored[row].first(count, metric) for row, count in seeds.items()}
+            looked[look] = compare_pairs(rows, metric, spec.delta, alpha, compared)
         return looked[look]
 
     return follow(

@@ -18,14 +18,20 @@ Comparison = tuple[str, str, str]
 
 
 def compare_pairs(
-    scored: Mapping[str, RowScores], metric: str, delta: float = DELTA, alpha: float = 0.05
+    scored: Mapping[str, RowScores],
+    metric: str,
+    delta: float = DELTA,
+    alpha: float = 0.05,
+    compared: Sequence[str] | None = None,
 ) -> list[Pair]:
     """Return the difference of every two rows in points of `metric`; none where there is no statistic for it.
+
+    Of `compared` rows alone, where they are given: the others tell of the spread over seeds.
 
     All k (k − 1) / 2 comparisons together err in at most `alpha` of the cases, so that the best row may be picked first
     and compared then. Rows of one seed have no interval. `delta` as for `verdicts.verdict`.
     """
-    pairs = list(combinations(scored, 2)) if metric in SCORES else []
+    pairs = list(combinations(compared or scored, 2)) if metric in SCORES else []
     joint = join_table(comparable([(row, other, metric) for row, other in pairs], scored), scored, alpha)
     found = []
     for row, other in pairs:
@@ -92,8 +98,17 @@ def comparable(comparisons: Sequence[Comparison], scored: Mapping[str, RowScores
 
 
 def join_table(comparisons: Sequence[Comparison], scored: Mapping[str, RowScores], alpha: float = 0.05) -> Joint:
-    """Return how each of the `comparable` comparisons is made for all together to err as often as `alpha`."""
-    keys = dict.fromkeys(key for row, other, metric in comparisons for key in ((row, metric), (other, metric)))
-    draws = {(label, metric): scored[label].draws(metric) for label, metric in keys}
+    """Return how each of the `comparable` comparisons is made for all together to err as often as `alpha`.
+
+    All rows of these examples tell of the spread over seeds, compared or not.
+    """
+    compared = dict.fromkeys(key for row, other, metric in comparisons for key in ((row, metric), (other, metric)))
+    beside = [
+        (label, metric)
+        for metric, first in {metric: row for row, metric in compared}.items()
+        for label, row in scored.items()
+        if len(row.seeds) > 1 and row.has_examples_of(scored[first])
+    ]
+    draws = {(label, metric): scored[label].draws(metric) for label, metric in dict.fromkeys([*compared, *beside])}
     keys_compared = [((row, metric), (other, metric)) for row, other, metric in comparisons]
     return join_comparisons(keys_compared, draws, alpha, kind=lambda key: key[1])

@@ -54,7 +54,7 @@ def looks(most: int) -> list[int]:
 def follow(
     available: Mapping[str, int],
     score: Callable[[str, int], float],
-    compare: Callable[[Mapping[str, int], float], Sequence[Pair]],
+    compare: Callable[[Mapping[str, int], Sequence[str], float], Sequence[Pair]],
     told: Callable[[Pair], bool],
     baseline: str,
     most: int,
@@ -65,7 +65,7 @@ def follow(
     Args:
         available: seeds by row, counted from the first on without a gap.
         score: of a row over its first seeds.
-        compare: every two of the rows given, over as many of their first seeds as it says, all together erring in at
+        compare: with so many of the first seeds of each row, every two of the rows named, all together erring in at
             most the share given. told: whether a comparison is decided.
         baseline: the row that all are compared with. most: seeds a row may get.
     """
@@ -80,7 +80,7 @@ def follow(
         if any(available[row] < count for row in active):
             return Course(seeds, list(pairs.values()), still_open, futile, number, allowed, False)
         allowed = alpha * (count - before) / most
-        for pair in compare(dict.fromkeys(active, count), allowed):
+        for pair in compare(seeds, active, allowed):
             key = frozenset((pair.row, pair.other))
             if key not in pairs or not told(pairs[key]):
                 pairs[key] = pair

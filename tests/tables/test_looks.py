@@ -6,6 +6,7 @@ import numpy as np
 
 from peftbench.runs.predictions import Predictions
 from peftbench.tables.looks import follow_scores
+from peftbench.tables.pairs import compare_pairs
 from peftbench.tables.scored import RowScores
 
 
@@ -52,3 +53,11 @@ def test_equal_rows_on_few_examples_end_before_the_most_seeds():
     course = follow_scores(spec, found, "accuracy")
     assert course.ended and course.seeds["base"] < 60
     assert [pair.verdict for pair in course.pairs] in (["cannot be told"], ["not different"])
+
+
+def test_rows_that_are_compared_no_more_still_tell_of_the_spread_over_seeds():
+    scored = rows(3)
+    (within,) = compare_pairs(scored, "accuracy", compared=["base", "equal"])
+    (alone,) = compare_pairs({label: scored[label] for label in ("base", "equal")}, "accuracy")
+    assert (within.row, within.other, within.value) == (alone.row, alone.other, alone.value)
+    assert within.high - within.low < 0.9 * (alone.high - alone.low)

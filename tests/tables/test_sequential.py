@@ -18,8 +18,7 @@ def course(scores, differ, available, most=20, baseline="base"):
     A pair's value is the share of errors that its look was allowed.
     """
 
-    def compare(seeds, alpha):
-        rows = list(seeds)
+    def compare(seeds, rows, alpha):
         return [
             Pair(row, other, alpha, low=1.0 if differ(row, other, seeds[row]) else -1.0, high=2.0)
             for number, row in enumerate(rows)
@@ -75,7 +74,7 @@ def test_equal_rows_are_told_apart_in_no_more_than_alpha_of_the_cases(naive, lea
     for _ in range(2000):
         runs = {row: np.cumsum(generator.standard_normal(20)) for row in ("base", "other")}
 
-        def compare(seeds, alpha, runs=runs):
+        def compare(seeds, rows, alpha, runs=runs):
             difference = runs["base"][seeds["base"] - 1] - runs["other"][seeds["other"] - 1]
             level = norm.ppf(1 - (0.05 if naive else alpha) / 2)
             return [Pair("base", "other", difference, abs(difference) - level * np.sqrt(2 * seeds["base"]), np.inf)]
@@ -86,7 +85,7 @@ def test_equal_rows_are_told_apart_in_no_more_than_alpha_of_the_cases(naive, lea
 
 
 def test_what_no_number_of_seeds_could_tell_gets_no_more():
-    def compare(seeds, alpha):
+    def compare(seeds, rows, alpha):
         return [Pair("base", "equal", alpha, low=-1.0, high=1.0, futile=seeds["base"] >= 5)]
 
     ended = follow({"base": 5, "equal": 5}, lambda row, seeds: 0.0, compare, told, "base", 20)
