@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from math import inf
 from pathlib import Path
 from statistics import fmean
 
@@ -19,7 +20,7 @@ from peftbench.tables.columns import POINTS, SCORES
 from peftbench.tables.evidence import read_evidence
 from peftbench.tables.export.plan import save_plot, to_terminal
 from peftbench.tables.plan import ASSUMED, assumed_spread, fill_durations, make_plan
-from peftbench.tables.pooling import pool_rows
+from peftbench.tables.pooling import ALONE, Pool, pool_rows
 from peftbench.tables.scored import RowScores
 from peftbench.tables.verdicts import Spread, spread_of
 from peftbench.terminal import print_table
@@ -135,7 +136,9 @@ def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int, rows: 
     `rows` is how many the table is to have, which says how much they tell of each other's spread.
     """
     several = {label: POINTS * row.draws(metric) for label, row in scored.items() if len(row.seeds) > 1}
-    pool = pool_rows(several.values())._replace(rows=rows)
+    pool = pool_rows(several.values())
+    # two rows do not tell whether rows are alike: with the others of the table they are taken to be
+    pool = Pool(0.0, inf, rows) if pool == ALONE else pool._replace(rows=rows)
     spreads = [
         spread_of(several[one], several[other], pool)
         for one, other in combinations(several, 2)
