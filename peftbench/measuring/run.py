@@ -40,6 +40,8 @@ def measure_section(
     """
     asked = config.measure
     method.requires_grad_(False)
+    if method.attached and name != "latency":  # which alone measures the trained method; the others attach new ones
+        method.detach()
     ways: dict[str, Callable[[], dict[str, Any]]] = {
         "latency": lambda: measure_latency(
             method, backbone, asked, config.trainer.precision, data.timed_sizes(asked.lengths)

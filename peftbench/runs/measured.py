@@ -28,13 +28,13 @@ def measure_sections(names: Iterable[str], prepared: Prepared, config: RunConfig
     """Measure a trained run and write each section as soon as it is there; return the errors, a line each.
 
     Args:
-        names: out of `SECTIONS`.
+        names: out of `SECTIONS`, measured in their order.
         prepared: with the method trained and the backbone on the device.
         config: of the run; its `measure` says how long and at which sizes.
         record: of the finished run, its lock held.
     """
     errors = []
-    for name in names:
+    for name in sorted(names, key=SECTIONS.index):
         try:
             with working(f"measuring the {name.replace('_', ' ')}"):
                 figures = measure_section(

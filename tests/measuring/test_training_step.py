@@ -7,12 +7,14 @@ from peftbench.backbones.heads import add_head
 from peftbench.backbones.load import load_backbone
 from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
+from peftbench.measuring.run import measure_section
 from peftbench.measuring.switching import measure_switching
 from peftbench.measuring.training_step import LEAST_ROUNDS, STEPS, measure_training_step
 from peftbench.methods import build
 from peftbench.methods.full import FullConfig
 from peftbench.methods.head import HeadConfig
 from peftbench.methods.lora import LoraConfig
+from peftbench.methods.prompt import PromptConfig
 from peftbench.runs.adapter import load_adapter
 from peftbench.tasks.classification import Classification
 from peftbench.tasks.text.batching import encode
@@ -53,6 +55,24 @@ def test_everything_is_left_as_it_was(backbone, data):
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
     assert all(torch.equal(tensor, own[name]) for name, tensor in method.state_dict().items())
     assert not method.attached and all(parameter.grad is None for parameter in backbone.model.parameters())
+
+
+def test_a_trained_method_is_taken_off_before_others_are_timed(backbone, data, tmp_path, monkeypatch):
+    method = build(PromptConfig(length=4), backbone.sites)
+    config = resolve(compose(["trainer.batch_size=8", "measure.seconds=0.1"]))
+
+    def section(name):
+        method.attach(backbone.sites)
+        return measure_section(
+            name, method, backbone, False, data, OBJECTIVE.loss, tmp_path, lambda *_: pytest.fail("not asked"), config
+        )
+
+    assert section("training_step")["rounds"] >= LEAST_ROUNDS
+    seen = []
+    for name in ("training_step", "switching"):
+        monkeypatch.setattr(f"peftbench.measuring.run.measure_{name}", lambda *_: seen.append(method.attached) or {})
+        section(name)
+    assert seen == [False, False] and not method.attached
 
 
 def test_a_switch_from_memory_is_quicker_than_from_disk(tiny_run, tiny_model_dir):
