@@ -8,6 +8,7 @@ from peftbench.tables import bootstrap, dense_draws
 from peftbench.tables.bootstrap import resamples
 from peftbench.tables.dense_draws import box_draws, pixel_draws
 from peftbench.tables.scored import RowScores
+from peftbench.tables.simultaneous import Joint
 from peftbench.tasks.detection.average_precision import average_precision, detection_score, match
 from peftbench.tasks.segmentation.confusion import VOID, pixel_confusions, segmentation_score
 
@@ -97,10 +98,10 @@ def test_what_is_written_is_read_back_and_compared(form, few, tmp_path):
             stored[seed % 10 - better] = stored[seed] = read
         rows.append(RowScores({0: stored[better], 1: stored[better + 10]}))
     metric = {"pixels": "miou", "boxes": "ap"}[form]
-    interval = rows[0].score(metric, 0.95)
+    interval = rows[0].score(metric, Joint(0.95, {}))
     assert 0 <= interval.low <= interval.estimate <= interval.high <= 100
-    difference = rows[0].difference(metric, rows[1], 0.95)
-    both = [row.score(metric, 0.95).estimate for row in rows]
+    difference = rows[0].difference(metric, rows[1], Joint(0.95, {}))
+    both = [row.score(metric, Joint(0.95, {})).estimate for row in rows]
     assert difference.estimate == pytest.approx(both[0] - both[1])
     if form == "boxes":
         truth, guessed = make(1)
