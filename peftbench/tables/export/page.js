@@ -143,9 +143,7 @@ function drawScatter(plot) {
   const at = (point) => (plot.log && point.cost <= 0 ? plot.zero : point.cost);
   const costs = plot.points.map(at);
   const [low, high] = plot.log ? [Math.min(...costs) / 1.5, Math.max(...costs) * 1.5] : range(costs);
-  const scores = plot.points.flatMap((p) => [p.score_low, p.score_high]);
-  if (plot.ceiling !== null) scores.push(plot.ceiling);
-  const [bottom, top] = range(scores);
+  const [bottom, top] = range(plot.shown);
   const x = axis(low, high, LEFT, WIDTH - RIGHT, plot.log);
   const y = axis(bottom, top, HEIGHT - BOTTOM, TOP);
   const marks = (plot.log ? decades(low, high) : ticks(low, high)).map((value) => [value, String(value)]);
@@ -165,7 +163,7 @@ function drawScatter(plot) {
     const text = `${point.label}: ${data.primary} ${point.score.toFixed(1)}${interval}, ${plot.title} ${Number(point.cost.toPrecision(4))}`;
     const mark = make("g", { class: "point", "aria-label": text }, make("title", {}, text));
     if (point.score_low < point.score_high) {
-      const ends = { x1: cx, x2: cx, y1: y(point.score_low), y2: y(point.score_high) };
+      const ends = { x1: cx, x2: cx, y1: y(Math.max(point.score_low, bottom)), y2: y(Math.min(point.score_high, top)) };
       mark.append(make("line", { ...ends, stroke: colour(point.row), "stroke-width": 1.5 }));
     }
     mark.append(make("circle", { cx, cy, r: 14, fill: "transparent" })); // room for a finger

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from peftbench.tables.table import Cell, Column, Row, Table
 
@@ -38,6 +39,7 @@ class Scatter:
         points: rows that have both figures, in the table's order. front: indices into them, by rising cost.
         ceiling: the score of human judges, None where it is not known.
         log: whether the cost axis is logarithmic. zero: the cost at which that axis shows a cost of 0, if any.
+        shown: the lowest and the highest score that the plot shows; intervals far wider than the others run out of it.
     """
 
     cost: Column
@@ -47,6 +49,7 @@ class Scatter:
     ceiling: float | None
     log: bool
     zero: float | None
+    shown: tuple[float, float]
 
     def position(self, cost: float) -> float:
         """Return where on the cost axis `cost` lies, which differs for a 0 on a logarithmic axis only."""
@@ -92,7 +95,18 @@ def scatter(table: Table, key: str) -> Scatter:
         ceiling=table.ceiling,
         log=log,
         zero=min(above) / 4 if log and len(above) < len(points) else None,
+        shown=_shown(points, table.ceiling),
     )
+
+
+def _shown(points: Sequence[Point], ceiling: float | None) -> tuple[float, float]:
+    """Return a range with all scores in it, and of their intervals three times what half of them reach."""
+    if not points:
+        return 0.0, 0.0
+    reach = 3 * median(point.score_high - point.score_low for point in points) / 2
+    ends = [ceiling] if ceiling is not None else []
+    ends += [end for p in points for end in (max(p.score_low, p.score - reach), min(p.score_high, p.score + reach))]
+    return min(ends), max(ends)
 
 
 def curves(table: Table) -> list[Curve]:

@@ -112,6 +112,9 @@ def _draw_scatter(table: Table, data: Scatter) -> Figure:
             linewidth=1.2,
             zorder=3,
         )
+    low, high = data.shown
+    margin = 0.05 * (high - low) or 0.05
+    axes.set_ylim(low - margin, high + margin)
     if data.ceiling is not None:
         axes.axhline(data.ceiling, color="#808080", linestyle=":", linewidth=1)
         axes.annotate(

@@ -7,7 +7,7 @@ from made_table import made_table
 from peftbench.tables.export.html import to_html
 from peftbench.tables.export.plot_data import CEILING, curves, pareto_front, scatter, tuning_curves
 from peftbench.tables.export.plots import save_plots
-from peftbench.tables.table import Tuned
+from peftbench.tables.table import Cell, Tuned
 
 
 def test_the_pareto_front_is_what_nothing_beats():
@@ -33,6 +33,21 @@ def test_shares_over_decades_are_on_a_logarithmic_axis():
     data = scatter(made_table(), "share")
     assert data.log and data.zero and data.position(0) == data.zero < min(p.cost for p in data.points if p.cost > 0)
     assert not scatter(made_table(), "latency").log
+
+
+def test_one_interval_far_wider_than_the_others_does_not_squeeze_them():
+    table = made_table()
+
+    def with_intervals(*halves):
+        rows = [
+            replace(row, cells={"accuracy": Cell(80.0 + number, None, 3, 80.0 + number - half, 80.0 + number + half)})
+            for number, (row, half) in enumerate(zip(table.rows[:3], halves, strict=True))
+        ]
+        rows = [replace(row, cells={**row.cells, "share": Cell(1.0 + number)}) for number, row in enumerate(rows)]
+        return scatter(replace(table, rows=rows, ceiling=None), "share").shown
+
+    assert with_intervals(2, 2, 4) == (78, 86), "all of them are in it"
+    assert with_intervals(2, 80, 2) == (75, 87), "what reaches further than three times the typical one runs out"
 
 
 def test_curves_are_means_over_the_used_runs():
