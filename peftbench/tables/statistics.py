@@ -111,7 +111,8 @@ def _interval(
     variances = np.array([scale**2 * seeds_variance(row, pool) for row, scale in zip(rows, scales, strict=True)])
     freedom = degrees_of_freedom(variances, min(seeds_freedom(row, pool) for row in rows))
     both = common_part(examples, own) + _seeds_part(variances.sum(), freedom, len(examples))
-    ends = np.quantile([both, examples], (tail, 1 - tail), axis=1)
+    # of n draws the k-th lowest lies where k / (n + 1) are expected below: others are too narrow far out in the tails
+    ends = np.quantile([both, examples], (tail, 1 - tail), axis=1, method="weibull")
     return Interval(float(estimate), float(estimate + ends[0].min()), float(estimate + ends[1].max()))
 
 
