@@ -44,3 +44,15 @@ def test_make_targets_exist():
     targets = set(re.findall(r"\bmake ([a-z-]+)", README))
     assert {"train", "test", "check"} <= targets
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_the_first_table_s_figures_are_those_of_the_results():
+    measured = (ROOT / "docs" / "results" / "minilm-mrpc" / "family.md").read_text()
+    lines = README.partition("| method | trained, % |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(lines) == 12
+    for line in lines:
+        scores = [cell.strip() for cell in line.split("|")[3:6] if "not told" not in cell]
+        (row,) = (
+            row for row in measured.splitlines() if row.startswith("| ") and f"| {scores[0]} | {scores[1]} |" in row
+        )
+        assert all(f" {cell} |" in row for cell in scores), line
