@@ -24,7 +24,7 @@ GRID = {
     "ia3": "task=mrpc trainer.epochs=5 trainer.lr=8e-3,2e-2",
     "compacter": "task=mrpc trainer.epochs=5 trainer.lr=3e-3,1e-2",
     "mam": "task=mrpc trainer.epochs=5 trainer.lr=3e-4,1e-3",
-    "adapter": "task=stsb_binary trainer.epochs=5 trainer.lr=1e-3,2e-3",
+    "adapter": "task=mrpc trainer.epochs=5 trainer.lr=5e-4,1e-3",
 }
 
 

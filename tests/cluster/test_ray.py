@@ -27,7 +27,7 @@ def test_a_killed_worker_is_replaced_and_goes_on(command, undisturbed, tmp_path)
     process = start(command(RAY))
     wait_for_epochs(tmp_path, process, runs=1)
     kill_first_run(tmp_path)
-    output, error = process.communicate(timeout=300)
+    output, error = process.communicate(timeout=900)  # Ray runs it at the lowest priority
     assert process.returncode == 0, error
     assert "continuing behind step" in output + error
     assert lasting(tmp_path) == undisturbed
@@ -37,7 +37,7 @@ def test_a_worker_lost_for_good_goes_on_with_the_same_command(command, undisturb
     process = start(command(RAY, "hydra.launcher.remote.max_retries=0"))
     wait_for_epochs(tmp_path, process, runs=1)
     kill_first_run(tmp_path)
-    _, error = process.communicate(timeout=300)
+    _, error = process.communicate(timeout=900)  # Ray runs it at the lowest priority
     assert process.returncode == 1 and "run 1: its Ray task failed: " in error, error
     assert "Traceback" not in error
     assert statuses(tmp_path) == ["running", "finished"]
