@@ -21,12 +21,14 @@ from peftbench.errors import PeftbenchError
 from peftbench.files import atomic_write, make_folder
 from peftbench.runs.origin import processor
 from peftbench.search.tuning import read_tuned
+from peftbench.sweeps.request import read_request
 from peftbench.sweeps.until import wanted_runs
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import collect
 from peftbench.tables.export.html import to_html
 from peftbench.tables.export.markdown import to_markdown
 from peftbench.tables.tuning import with_tuning
+from peftbench.terminal import print_error
 
 TABLES = ("lab/bottleneck", "lab/insertion", "lab/methods", "lab/lora_rank")
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -39,9 +41,12 @@ def main() -> int:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_intermixed_args()
     tasks = [[f"task={task}"] for task in arguments.tasks.split(",")] if arguments.tasks else [[]]
+    names = arguments.only.split(",")
+    lines = [(name, [f"table={name}", *task, *arguments.settings]) for task, name in product(tasks, names)]
+    for _, line in lines:
+        read_request(line, tunes=True)  # a mistake in the last one is told before hours of the first
     codes = []
-    for task, name in product(tasks, arguments.only.split(",")):
-        line = [f"table={name}", *task, *arguments.settings]
+    for name, line in lines:
         codes.append(peftbench(["sweep", *line]))
         if codes[-1] not in (0, 1):
             return codes[-1]
@@ -76,4 +81,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except PeftbenchError as error:
-        sys.exit(f"lab_tables: {error}")
+        print_error(error)
+        sys.exit(error.exit_code)
