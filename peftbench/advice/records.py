@@ -17,6 +17,7 @@ from peftbench.tables.collect import Found, collect
 from peftbench.tables.columns import SCORES
 from peftbench.tables.evidence import read_evidence
 from peftbench.tables.pairs import compare_pairs
+from peftbench.tables.pooling import pool_rows
 from peftbench.tables.scored import RowScores
 from peftbench.tables.simultaneous import Joint
 
@@ -97,13 +98,15 @@ def compare_own(own: OwnRuns, output_dir: Path) -> Comparison | None:
     used = [run for runs in by_label.values() for run in runs]
     primary = str(used[0].result and used[0].result.primary)
     pairs = compare_pairs(scored, primary)
+    pool = pool_rows(row.draws(primary) for row in scored.values() if len(row.seeds) > 1)
     step_times = full_step_times(used)
     candidates = [
         Candidate(
             label,
             train_overrides(runs[0].planned),
             settings_of(runs[0].planned.config),
-            record_cells(runs, step_times) | score_cells(runs, scored[label], Joint(_CONFIDENCE, {}), [primary]),
+            record_cells(runs, step_times)
+            | score_cells(runs, scored[label], Joint(_CONFIDENCE, {primary: pool}), [primary]),
         )
         for label, runs in by_label.items()
     ]
