@@ -7,9 +7,9 @@ takes less than Bonferroni's 1 − α / comparisons. With rows of equal known va
 range for all pairs, and Dunnett's test (1955) for those with one baseline.
 
 A draw is one of the bootstrap's for the examples and a normal one for the seeds, over what the drawn seeds themselves
-would tell of their spread (the studentised parametric bootstrap). It is made with the variances of each row's own
-seeds and with pooled ones, for own ones of few seeds make comparisons look alike by chance, and what asks for more is
-taken. Seeds of two metrics are taken as independent, which asks for no less (Royen 2014).
+would tell of their spread, moderated as in `pooling.py` (the studentised parametric bootstrap). It is made with the
+variances of each row's own seeds and with pooled ones, for own ones of few seeds make comparisons look alike by chance,
+and what asks for more is taken. Seeds of two metrics are taken as independent, which asks for no less (Royen 2014).
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence

@@ -100,7 +100,7 @@ def scatter(table: Table, key: str) -> Scatter:
 
 
 def _shown(points: Sequence[Point], ceiling: float | None) -> tuple[float, float]:
-    """Return a range with all scores in it, and of their intervals three times what half of them reach."""
+    """Return a range with all scores in it, and of an interval no more than three times the median half-width."""
     if not points:
         return 0.0, 0.0
     reach = 3 * median(point.score_high - point.score_low for point in points) / 2
