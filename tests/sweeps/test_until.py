@@ -1,6 +1,8 @@
 """`until=decided`: seeds for open comparisons alone, a budget, and one result however often it was stopped."""
 
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,7 +48,9 @@ def test_seeds_are_added_until_it_is_told_and_a_stopped_one_goes_on(sweep, tmp_p
 
 
 @pytest.mark.long
-def test_tuning_counts_in_the_budget_and_seeds_are_added_behind_it(sweep, tmp_path, tiny_model_dir, capsys):
+def test_tuning_counts_in_the_budget_and_seeds_are_added_behind_it(
+    sweep, tmp_path, tiny_model_dir, capsys, monkeypatch
+):
     data = tmp_path / "opinions.csv"
     data.write_text("text,label\n" + "the film was dull,no\nthe plot was good,yes\n" * 20)
     tunable = TWO_ROWS.replace(", trainer.lr=1e-9", "").replace(", trainer.lr=3e-3", "").replace("epochs=3", "epochs=1")
@@ -56,6 +60,10 @@ def test_tuning_counts_in_the_budget_and_seeds_are_added_behind_it(sweep, tmp_pa
     said = capsys.readouterr()
     assert "stopped by the budget of 0 s with 1 of 2 rows tuned; the same command goes on" in said.err
     assert len(find_runs(sweep.outputs)) == 1 and "accuracy" not in said.out.splitlines()[-1]
+    with monkeypatch.context() as an_hour_ago:
+        an_hour_ago.setattr("peftbench.commands.sweep.time", SimpleNamespace(monotonic=lambda: time.monotonic() - 3600))
+        assert sweep(*line, "budget=30m") != 2
+    assert "stopped by the budget of 30 min: nothing has been compared" in capsys.readouterr().out
     assert sweep(*line) == 0
     capsys.readouterr()
     assert sweep(*line, "--format", "json", command="table") == 0
