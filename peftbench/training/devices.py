@@ -45,7 +45,8 @@ def choose_device(name: str) -> torch.device:
 def use_device(name: str) -> torch.device:
     """Choose a device and make it the one that this process computes on, the same way for every command.
 
-    On CUDA it becomes the current device, so that nothing lands on cuda:0 unasked, and fp32 products use TF32.
+    On CUDA it becomes the current device, so that nothing lands on cuda:0 unasked, fp32 products use TF32, and
+    attention leaves cuDNN aside.
     """
     device = choose_device(name)
     if device.type == "cuda":
@@ -53,6 +54,8 @@ def use_device(name: str) -> torch.device:
         index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
         torch.cuda.set_device(index)
         torch.set_float32_matmul_precision("high")
+        # cuDNN plans anew for every shape of batch, and texts vary in length: half of a short run's time on an H100
+        torch.backends.cuda.enable_cudnn_sdp(False)
         return torch.device("cuda", index)
     return device
 

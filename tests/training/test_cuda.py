@@ -24,6 +24,17 @@ def test_fp32_agrees_with_the_cpu(train_tiny):
     assert cuda.metrics["validation"]["loss"] == pytest.approx(cpu.metrics["validation"]["loss"], rel=1e-2)
 
 
+def test_dropout_goes_on_from_a_checkpoint():
+    from peftbench.training.checkpoint import random_state, set_random_state
+
+    device, ones = torch.device("cuda"), torch.ones(1000, device="cuda")
+    state = random_state(device)
+    first = torch.nn.functional.dropout(ones, 0.5)
+    assert not torch.equal(torch.nn.functional.dropout(ones, 0.5), first)
+    set_random_state(state, device)
+    assert torch.equal(torch.nn.functional.dropout(ones, 0.5), first)
+
+
 def test_out_of_memory_is_recognised():
     from peftbench.training.devices import is_out_of_memory
 

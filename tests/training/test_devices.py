@@ -38,25 +38,28 @@ class FakeCuda:
     """Stands in for two CUDA devices and notes what was set."""
 
     def __init__(self, monkeypatch, bf16=True):
-        self.current, self.products = None, None
+        self.current, self.products, self.plans_attention = None, None, None
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
         monkeypatch.setattr(torch.cuda, "set_device", lambda index: setattr(self, "current", index))
         monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda name: setattr(self, "products", name))
+        monkeypatch.setattr(
+            torch.backends.cuda, "enable_cudnn_sdp", lambda enabled: setattr(self, "plans_attention", enabled)
+        )
 
 
 @pytest.mark.parametrize(("name", "index"), [("cuda:1", 1), ("cuda", 0), ("auto", 0)])
-def test_the_device_used_is_the_current_one_and_multiplies_in_tf32(name, index, monkeypatch):
+def test_the_device_used_is_the_current_one_multiplies_in_tf32_and_plans_no_attention(name, index, monkeypatch):
     fake = FakeCuda(monkeypatch)
     assert use_device(name) == torch.device("cuda", index)
-    assert fake.current == index and fake.products == "high"
+    assert fake.current == index and fake.products == "high" and fake.plans_attention is False
 
 
 def test_the_cpu_keeps_its_settings(monkeypatch):
     fake = FakeCuda(monkeypatch)
     assert use_device("cpu") == torch.device("cpu")
-    assert fake.current is None and fake.products is None
+    assert fake.current is None and fake.products is None and fake.plans_attention is None
 
 
 @pytest.mark.parametrize("supported", [True, False])
