@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,8 @@ def build_audit(evidence: Evidence, delta: float, command: str) -> Table:
     systems = dict(sorted(evidence.systems.items(), key=lambda named: -named[1].scores.mean()))
     draws = {name: unit * of_system for name, of_system in draw_scores(replace(evidence, systems=systems)).items()}
     several = pool_rows(of_system for of_system in draws.values() if of_system.shape[1] > 1)
-    pairs = _pairs(draws, several, delta, evidence.examples)
+    widest = unit if evidence.shares else inf
+    pairs = _pairs(draws, several, delta, evidence.examples, widest)
     best = next(iter(systems))
     against = {pair.other: pair.reversed() for pair in pairs if pair.row == best}
     rows = [
@@ -43,7 +45,7 @@ def build_audit(evidence: Evidence, delta: float, command: str) -> Table:
             name,
             [],
             name == best,
-            _cells(draws[name], several, against.get(name)),
+            _cells(draws[name], several, against.get(name), widest),
             _runs(evidence, name),
             "",
             against.get(name),
@@ -92,7 +94,8 @@ def _of_two(draws: np.ndarray) -> np.ndarray:
     return draws if draws.shape[1] > 1 else np.repeat(draws, 2, axis=1)
 
 
-def _pairs(draws: Mapping[str, np.ndarray], several: Pool, delta: float, examples: int) -> list[Pair]:
+def _pairs(draws: Mapping[str, np.ndarray], several: Pool, delta: float, examples: int, widest: float) -> list[Pair]:
+    """Return all differences, none beyond ± `widest`."""
     if all(of_system.shape[1] == 1 for of_system in draws.values()):
         return compare_runs(draws, delta, examples)
     rows = {name: _of_two(of_system) for name, of_system in draws.items()}
@@ -102,17 +105,18 @@ def _pairs(draws: Mapping[str, np.ndarray], several: Pool, delta: float, example
     for one, other in compared:
         single = min(draws[one].shape[1], draws[other].shape[1]) == 1
         pool = ALONE if single else several
-        difference = difference_interval(rows[one], rows[other], confidence, pool)
+        difference = difference_interval(rows[one], rows[other], confidence, pool).within(-widest, widest)
         pair = judged(one, other, difference, rows[one], rows[other], confidence, pool, delta, examples)
         pairs.append(replace(pair, needs_seeds=None, single=True) if single else pair)
     return pairs
 
 
-def _cells(draws: np.ndarray, several: Pool, against: Pair | None) -> dict[str, Cell]:
+def _cells(draws: np.ndarray, several: Pool, against: Pair | None, widest: float) -> dict[str, Cell]:
     scores = draws[0]
     seeds = len(scores)
     sd = float(scores.std(ddof=1)) if seeds > 1 else None
     interval = score_interval(_of_two(draws), pool=several if seeds > 1 else ALONE)
+    interval = interval.within(0.0 if widest < inf else -inf, widest)
     cells = {SCORE: Cell(interval.estimate, sd, seeds, interval.low, interval.high)}
     if against is not None:
         apart = against.verdict in (BETTER, LOWER)

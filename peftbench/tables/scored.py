@@ -52,15 +52,16 @@ class RowScores:
     def score(self, metric: str, joint: Joint) -> Interval:
         """Return the score with its interval, in the column's unit; `joint` of the table's comparisons."""
         interval = statistics.score_interval(self.draws(metric), joint.confidence, joint.pool(metric))
-        least = 0.0 if metric in PERCENT or metric == "roc_auc" else -1.0
-        return interval.within(least, 1.0).scaled(in_unit(metric, 1.0))
+        return interval.within(_least(metric), 1.0).scaled(in_unit(metric, 1.0))
 
     def difference(self, metric: str, other: "RowScores", joint: Joint) -> Interval | None:
         """Return the difference to another row in points; None where it is of other examples."""
         if not self.has_examples_of(other):
             return None
         draws = self.draws(metric), other.draws(metric)
-        return statistics.difference_interval(*draws, joint.confidence, joint.pool(metric)).scaled(POINTS)
+        widest = 1.0 - _least(metric)
+        interval = statistics.difference_interval(*draws, joint.confidence, joint.pool(metric))
+        return interval.within(-widest, widest).scaled(POINTS)
 
     def kept(self, metric: str, other: "RowScores", joint: Joint) -> Interval | None:
         """Return the score in percent of another row's."""
@@ -85,3 +86,8 @@ class RowScores:
                 answers = np.asarray(self.probabilities if metric == "roc_auc" else self.predictions)
                 self._draws[metric] = score_draws(metric, self.labels, answers, self.classes, self._resamples)
         return self._draws[metric]
+
+
+def _least(metric: str) -> float:
+    """Return the least that a score can be; the most is 1."""
+    return 0.0 if metric in PERCENT or metric == "roc_auc" else -1.0

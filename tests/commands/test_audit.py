@@ -103,6 +103,16 @@ def test_few_examples_are_judged_as_by_the_exact_sign_test(tmp_path, capsys, dif
     assert audited(capsys, path)["pairs"][0]["verdict"] == verdict
 
 
+def test_intervals_end_where_scores_can_end(tmp_path, capsys):
+    collapsed = np.repeat([[1], [0]], 200, axis=1)
+    systems = {**answers({"full": 0.9}, 200, seeds=2), "wild": collapsed}
+    table = audited(capsys, write_csv(tmp_path / "scores.csv", systems))
+    cells = {row["label"]: row["cells"] for row in table["rows"]}
+    (pair,) = table["pairs"]
+    assert {abs(pair["low"]), abs(pair["high"])} == {100}
+    assert (cells["wild"]["score"]["low"], cells["wild"]["score"]["high"]) == (0, 100)
+
+
 def test_one_run_beside_several_is_said(tmp_path, capsys):
     folder = write_peft(tmp_path, {"lora": 636 / 1319, "full": 640 / 1319})
     write_peft(folder, {"lora": 630 / 1319}, seed=1)

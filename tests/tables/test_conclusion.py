@@ -76,3 +76,9 @@ def test_one_row_is_compared_with_none():
 
 def test_what_rounds_to_zero_has_no_sign():
     assert [format_interval((value, None, None), COLUMNS["difference"]) for value in (-0.04, -0.06)] == ["0.0", "−0.1"]
+
+
+@pytest.mark.parametrize(("metric", "widest"), [("accuracy", 100), ("matthews", 200)])
+def test_no_difference_goes_beyond_what_scores_can_be(metric, widest):
+    (pair,) = compare_pairs({"wild": made((0.99, 0.01)), "full": made(FULL)}, metric)
+    assert {abs(pair.low), abs(pair.high)} == {widest}
