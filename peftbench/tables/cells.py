@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from statistics import fmean, median, stdev
+from statistics import fmean, mean, median, stdev
 
 from peftbench.tables.claims import judge
 from peftbench.tables.collect import Found
@@ -43,7 +43,8 @@ def record_cells(used: Sequence[Found], full_ms: Mapping[Hashable, float]) -> di
             continue
         sd = stdev(values) if max(values) > min(values) else None
         ends = (min(values), max(values)) if key in EXACT or len(values) > 1 else (None, None)
-        cells[key] = Cell(fmean(values), sd, len(values), *ends)
+        # the exact mean: `fmean` of equal figures can lie beside all of them
+        cells[key] = Cell(float(mean(values)), sd, len(values), *ends)
     for key in MEASURED:
         figures = [
             figure
