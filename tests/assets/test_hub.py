@@ -125,6 +125,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from peftbench.assets import fetch as assets
 from peftbench.errors import UserError
+from peftbench.tasks.image.sources import open_source
 from peftbench.tasks.text.read import load_task
 
 def config(group, preset, **fields):
@@ -145,6 +146,12 @@ def task(preset, **fields):
     try:
         task = load_task(config("task", preset, **fields))
         print(task.source, {{name: (split.texts[0], split.labels) for name, split in task.splits.items()}})
+    except UserError as error:
+        print(error)
+
+def images(preset):
+    try:
+        open_source(config("task", preset))
     except UserError as error:
         print(error)
 """
@@ -205,8 +212,9 @@ def test_a_task(hub):
 
 def test_no_network_fails_fast_with_the_other_ways(hub):
     _, run = hub
-    code = 'import time; start = time.time(); model("acme/both"); task("mrpc"); assert time.time() - start < 10'
-    model, task = run(code, HF_ENDPOINT="http://127.0.0.1:9").splitlines()
-    for line in (model, task):
+    code = 'import time; start = time.time(); model("acme/both"); task("mrpc"); images("cifar100"); '
+    code += "assert time.time() - start < 10"
+    model, *tasks = run(code, HF_ENDPOINT="http://127.0.0.1:9").splitlines()
+    for line in (model, *tasks):
         assert line.startswith("cannot fetch ") and "refused" in line and "Other ways: " in line
-    assert "HF_HUB_OFFLINE=1" in task
+    assert len(tasks) == 2 and all("HF_HUB_OFFLINE=1" in line for line in tasks)

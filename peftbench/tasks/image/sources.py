@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from peftbench.assets.cache import cache_folder, file_digest
-from peftbench.assets.hub import hub_reason
+from peftbench.assets.hub_dataset import load_from_hub
 from peftbench.assets.unpack import unpack
 from peftbench.config.task import ImageTaskConfig, TaskConfig
 from peftbench.errors import UserError, nearest
@@ -126,13 +126,8 @@ def _hub(config: ImageTaskConfig) -> Source:
     import datasets
 
     description = " ".join(["hub", str(config.id), *([config.subset] if config.subset else [])])
-    try:
-        dataset = datasets.load_dataset(config.id, config.subset, revision=config.revision)
-    except Exception as error:  # the hub's client raises errors of several libraries
-        raise UserError(
-            f"cannot fetch {config.id} from the hub: {hub_reason(error)}. Another way: a folder with train/CLASS/*.jpg"
-            " (task.dir=FOLDER)"
-        ) from error
+    other_ways = "a folder with train/CLASS/*.jpg (task.dir=FOLDER)"
+    dataset = load_from_hub(str(config.id), config.subset, config.revision, other_ways)
 
     def read(split: str) -> Images:
         name = str(config.splits.get(split) or split)

@@ -1,12 +1,12 @@
 """Where the rows of a task's splits come from: a folder, the package index, the hub or the user's own files."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftbench.assets.hub import HUB_TIMEOUT_SECONDS, hub_reason
+from peftbench.assets.hub_dataset import load_from_hub
 from peftbench.assets.index import fetch_packages
 from peftbench.errors import UserError, nearest
 from peftbench.tasks.splits import MissingSplitError
@@ -14,8 +14,6 @@ from peftbench.tasks.text.files import Rows, read_columns
 from peftbench.tasks.text.packages import package_reader
 
 if TYPE_CHECKING:
-    import datasets
-
     from peftbench.config.task import TextTaskConfig
 
 SOURCES = ("glue", "pypi", "hub", "local")
@@ -92,7 +90,8 @@ def _hub(config: "TextTaskConfig") -> Source:
     if not config.id:
         raise UserError(f"task {config.name}: source={config.source} needs a hub data set: task.id=NAME")
     description = " ".join(["hub", config.id, *([config.subset] if config.subset else [])])
-    dataset = _load_from_hub(config, config.id)
+    other_ways = "a folder of train.tsv and dev.tsv (task.dir=FOLDER) or the package index (task=stsb_binary)"
+    dataset = load_from_hub(config.id, config.subset, config.revision, other_ways)
 
     def read(split: str) -> Rows:
         name = config.splits.get(split) or split
@@ -116,26 +115,6 @@ def _hub(config: "TextTaskConfig") -> Source:
 
 def _hub_cell(value: object) -> str:
     return "" if value is None else str(value)
-
-
-def _load_from_hub(config: "TextTaskConfig", name: str) -> Mapping[str, "datasets.Dataset"]:
-    import datasets
-    import huggingface_hub
-
-    offline = huggingface_hub.constants.HF_HUB_OFFLINE
-    try:
-        if not offline:
-            # One question with a time limit first: `datasets` repeats its own for half a minute.
-            timeout = HUB_TIMEOUT_SECONDS
-            huggingface_hub.HfApi().dataset_info(name, revision=config.revision, timeout=timeout)
-        return datasets.load_dataset(name, config.subset, revision=config.revision)
-    except Exception as error:  # the hub's client raises errors of several libraries
-        what = f"{name} {config.subset}" if config.subset else name
-        cached = "" if offline else "; a copy fetched before is used with HF_HUB_OFFLINE=1"
-        raise UserError(
-            f"cannot fetch {what} from the hub: {hub_reason(error)}. Other ways: a folder of "
-            f"train.tsv and dev.tsv (task.dir=FOLDER) or the package index (task=stsb_binary){cached}"
-        ) from error
 
 
 def _user_files(config: "TextTaskConfig") -> Source:
