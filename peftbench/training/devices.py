@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from peftbench.backbones.economy.cpu import CheapOnCpu
 from peftbench.errors import UserError
 from peftbench.processor import has_bf16
 from peftbench.training.heap import give_back_freed_memory
@@ -114,10 +115,9 @@ def cpu_is_faster_in_bf16() -> bool:
 
 
 def _fp32_product(square: torch.Tensor) -> torch.Tensor:
-    """Multiply through oneDNN where torch can, as training does."""
-    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return torch.ops.mkldnn._linear_pointwise(square, square, None, "none", [], "")
-    return square @ square
+    """Multiply as training does."""
+    with CheapOnCpu():
+        return torch.nn.functional.linear(square, square)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

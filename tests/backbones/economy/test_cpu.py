@@ -13,6 +13,13 @@ from peftbench.methods import build, find_sites
 from peftbench.methods.prefix import PrefixConfig
 
 
+@pytest.fixture(params=["oneDNN", "MKL"], autouse=True)
+def products(request, monkeypatch):
+    """Each test as on a processor of Intel's, and as on another."""
+    monkeypatch.setattr(cpu, "MKL_IS_FAST", request.param == "MKL")
+    return request.param
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_rate_scale_and_gradient(p):
     torch.manual_seed(0)
@@ -146,12 +153,18 @@ def test_every_dropout_of_a_model_is_replaced(implementation, method, monkeypatc
 
 
 def test_outside_of_the_block_nothing_is_replaced(monkeypatch):
-    monkeypatch.setattr(cpu, "_product", None)
+    monkeypatch.setitem(cpu._REPLACED, F.linear, lambda *tensors: "replaced")
+    x, weight = torch.randn(2, 3), torch.randn(4, 3)
     with CheapOnCpu():
-        pass
-    F.linear(torch.randn(2, 3), torch.randn(4, 3))
-    with CheapOnCpu(), pytest.raises(TypeError):
-        F.linear(torch.randn(2, 3), torch.randn(4, 3))
+        assert F.linear(x, weight) == "replaced"
+    assert F.linear(x, weight).shape == (2, 4)
+
+
+def test_products_go_through_one_dnn_where_mkl_is_slow(products, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cpu, "_product", lambda *tensors: seen.append(tensors) or F.linear(*tensors))
+    linear(torch.randn(2, 3), torch.randn(4, 3))
+    assert bool(seen) == (products == "oneDNN")
 
 
 def test_linear_s_output_takes_in_place_arithmetic_and_any_number_of_rows():
