@@ -49,6 +49,8 @@ def _make(
     stopped: Event,
 ) -> None:
     try:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # each thread has a current device, at first cuda:0
         for indices in order:
             if stopped.is_set():
                 return

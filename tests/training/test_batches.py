@@ -70,10 +70,21 @@ def test_no_thread_is_left_behind_an_interruption(error):
     assert not threads()
 
 
+def test_the_thread_pins_memory_on_the_device_of_the_run(monkeypatch):
+    used = {}
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: used.update({threading.current_thread().name: device}))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pytest.fail("no device") if not used else tensor)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, non_blocking: tensor)
+    second = torch.device("cuda", 1)
+    with batches_of(Counting(), [[0], [1]], second) as batches:
+        assert len(list(batches)) == 2
+    assert used == {"batches": second}
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_cuda_the_batches_are_on_the_device():
     order = [[row, row + 1] for row in range(20)]
-    with batches_of(Counting(), order, torch.device("cuda")) as batches:
+    with batches_of(Counting(), order, torch.device("cuda", 0)) as batches:
         found = [batch["input_ids"] for batch in batches]
     assert all(column.is_cuda for column in found) and [column.tolist() for column in found] == order
 
