@@ -9,6 +9,7 @@ processor whenever they are asked for, as in the library's examples, and prepare
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from transformers.trainer_callback import PrinterCallback
 from peftbench.assets.fetch import fetch
 from peftbench.config.compose import compose
 from peftbench.config.schema import RunConfig, resolve
+from peftbench.errors import PeftbenchError
 from peftbench.runs.origin import environment
 from peftbench.runs.prepare import Prepared, prepare
 from peftbench.training.devices import choose_device, resolve_precision
@@ -139,4 +141,7 @@ def _decoded(split: Any, preprocessing: Any, row: int) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PeftbenchError as error:
+        sys.exit(str(error))
