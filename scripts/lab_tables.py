@@ -2,10 +2,12 @@
 
     python scripts/lab_tables.py model=minilm seeds=3
     python scripts/lab_tables.py --only family --tasks mrpc,movies_binary tuned=8 until=decided budget=4h
+    python scripts/lab_tables.py --only family task=mrpc,movies_binary seeds=3
 
-What is given holds for all tables, as for `peftbench sweep`. Runs that are there already are not trained again,
-so an interrupted call goes on; tables share runs. Nothing else should run on the machine: what a table shows of
-time is measured behind its training.
+Of several tasks, as `task=…` names them, a table with a column a task is written too, to docs/results/<model>-<table>.
+What is given holds for all tables, as for `peftbench sweep`. Runs that are there already are not trained again, so an
+interrupted call goes on; tables share runs. Nothing else should run on the machine: what a table shows of time is
+measured behind its training.
 """
 
 import argparse
@@ -20,14 +22,11 @@ from peftbench.cli import main as peftbench
 from peftbench.errors import PeftbenchError
 from peftbench.files import atomic_write, make_folder
 from peftbench.runs.origin import processor
-from peftbench.search.tuning import read_tuned
-from peftbench.sweeps.request import read_request
-from peftbench.sweeps.until import wanted_runs
-from peftbench.tables.build import build_table
-from peftbench.tables.collect import collect
+from peftbench.search.found_table import build_tables, read_table
+from peftbench.sweeps.request import command_of, read_request, split_tasks
 from peftbench.tables.export.html import to_html
 from peftbench.tables.export.markdown import to_markdown
-from peftbench.tables.tuning import with_tuning
+from peftbench.tables.table import Table
 from peftbench.terminal import print_error
 
 TABLES = ("lab/bottleneck", "lab/insertion", "lab/methods", "lab/lora_rank")
@@ -43,28 +42,36 @@ def main() -> int:
     tasks = [[f"task={task}"] for task in arguments.tasks.split(",")] if arguments.tasks else [[]]
     names = arguments.only.split(",")
     lines = [(name, [f"table={name}", *task, *arguments.settings]) for task, name in product(tasks, names)]
-    for _, line in lines:
-        read_request(line, tunes=True)  # a mistake in the last one is told before hours of the first
+    for one in (one for _, line in lines for one in split_tasks(line)):
+        read_request(one, tunes=True)  # a mistake in the last one is told before hours of the first
     codes = []
     for name, line in lines:
         codes.append(peftbench(["sweep", *line]))
         if codes[-1] not in (0, 1):
             return codes[-1]
-        write_table(name, line)
+        write_tables(name, line)
     return max(codes)
 
 
-def write_table(name: str, line: list[str]) -> None:
-    """Write the table that the finished runs of a `peftbench sweep` make: Markdown, page, and for `advise`."""
-    request, tuned = read_tuned(line)
-    found = wanted_runs(request, collect(request.planned, request.stale == "use"))
-    table = with_tuning(build_table(request.spec, found, request.command), tuned)
-    setting, short = f"{table.model}-{table.task}", name.rpartition("/")[2]
-    write_comparison(to_comparison(table, found), FOLDER / setting / f"{short}.json")
-    make_folder(RESULTS / setting)
-    with atomic_write(RESULTS / setting / f"{short}.md") as file:
+def write_tables(name: str, line: list[str]) -> None:
+    """Write the tables that the finished runs of a `peftbench sweep` make, and those of one task for `advise`."""
+    tables, short = [read_table(of_task) for of_task in split_tasks(line)], name.rpartition("/")[2]
+    for of_task in tables:
+        table = of_task.build()
+        setting = f"{table.model}-{table.task}"
+        write_comparison(to_comparison(table, of_task.found), FOLDER / setting / f"{short}.json")
+        write_texts(table, RESULTS / setting, short)
+    if len(tables) > 1:
+        table = build_tables(tables, command_of(line))
+        write_texts(table, RESULTS, f"{table.model}-{short}")
+
+
+def write_texts(table: Table, folder: Path, name: str) -> None:
+    """Write a table as Markdown and as a page."""
+    make_folder(folder)
+    with atomic_write(folder / f"{name}.md") as file:
         file.write(f"{to_markdown(table)}\nMade on {machine()}.\n")
-    with atomic_write(RESULTS / setting / f"{short}.html") as file:
+    with atomic_write(folder / f"{name}.html") as file:
         file.write(to_html(table))
 
 

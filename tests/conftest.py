@@ -216,7 +216,7 @@ def sweep(tmp_path, tiny_model_dir, tiny_data_dir):
         return main(line(*argv, command=command))
 
     def line(*argv: str, command: str = "sweep") -> list[str]:
-        table = "table=tiny" if command == "sweep" else "tiny"
+        table = "tiny" if command == "table" else "table=tiny"
         return [command, table, f"hydra.searchpath=[file://{tmp_path / 'conf'}]", *argv]
 
     run.outputs, run.line, run.spec = outputs, line, folder / "tiny.yaml"

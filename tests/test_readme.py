@@ -10,7 +10,7 @@ from conftest import ROOT
 from peftbench import cli
 from peftbench.config.compose import compose, expand
 from peftbench.config.schema import resolve
-from peftbench.sweeps.request import read_request
+from peftbench.sweeps.request import read_request, split_tasks
 
 README = (ROOT / "README.md").read_text()
 LINES = [
@@ -31,7 +31,7 @@ def test_command(line, capsys):
         for combination in expand(overrides) if multirun else [overrides]:
             assert resolve(compose(combination)).method_name
     elif command == "sweep" and any(word.startswith("table=") for word in rest):
-        assert read_request(rest).planned
+        assert all(read_request(of_task).planned for of_task in split_tasks(rest))
     elif command in ("list", "params"):
         assert cli.main([command, *rest]) == 0
     else:

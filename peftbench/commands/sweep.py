@@ -4,6 +4,7 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,19 +17,18 @@ from peftbench.interruption import interrupt_on_sigterm
 from peftbench.loggers.wandb_table import log_table
 from peftbench.runs.result import SECTIONS
 from peftbench.search import run as search
+from peftbench.search.found_table import FoundTable, build_tables, find_runs_of
 from peftbench.search.request import is_search
 from peftbench.search.tuning import RowTrials, check_current, plan_trials, read_tuned
 from peftbench.sweeps.evaluate import evaluate_rows
 from peftbench.sweeps.measure import is_local, measure_rows, needed_sections
-from peftbench.sweeps.request import TableRequest, key_of, read_request
+from peftbench.sweeps.request import TableRequest, command_of, key_of, read_request, split_tasks
 from peftbench.sweeps.spread import varied_runs
 from peftbench.sweeps.train import exit_code, train_missing
-from peftbench.sweeps.until import train_until_decided, wanted_runs
-from peftbench.tables.build import build_table
-from peftbench.tables.collect import Found, PlannedRun, collect
+from peftbench.sweeps.until import train_until_decided
+from peftbench.tables.collect import Found, PlannedRun
 from peftbench.tables.export.formats import write_table
 from peftbench.tables.table import Tuned
-from peftbench.tables.tuning import with_tuning
 from peftbench.terminal import console, format_duration
 
 _EXAMPLES = """
@@ -36,6 +36,7 @@ a table
   table=lab/bottleneck     `peftbench list tables` shows those there are
   seeds=3                  a number of seeds, or a list: seeds=[0,1,2]
   model=minilm task=rte    settings of all runs, as for `peftbench train`
+  task=mrpc,rte            several tasks: a column each, and rows compared by their mean
   table.split=test         show the scores on test where it is labelled (default: what the table says, or validation)
   table.delta=0.5          what is called no difference, in points (default: 1)
   evaluation.merged=true   show the runs merged into the backbone;
@@ -83,34 +84,51 @@ def main(argv: list[str]) -> int:
         raise UserError("a sweep trains what is missing, without force=…; stale=rerun trains runs of other code again")
     if is_search(settings):
         return search.main(settings)
-    request, trials, tuned = read_request(settings, tunes=True), plan_trials(settings), list[Tuned]()
+    lines = split_tasks(settings)
+    made = [(read_request(line, tunes=True), list[Tuned]()) for line in lines]
+    trials = [plan_trials(line) for line in lines]
     interrupt_on_sigterm()
     started = time.monotonic()
     code = 0
     mistakes: dict[Path, str] = {}
     try:
-        if trials:
-            _tune(request, trials, mistakes, started)
-            request, tuned = read_tuned(settings, mistakes)
-        _train(request, settings, mistakes, started)
-        code = evaluate_rows(request)
-        code = measure_rows(request) or code
+        for number, line in enumerate(lines):
+            if len(lines) > 1:
+                console.print(f"\ntask {number + 1} of {len(lines)}: {line[-1].partition('=')[2]}", style="bold")
+            if trials[number]:
+                _tune(made[number][0], trials[number], mistakes, started)
+                made[number] = read_tuned(line, mistakes)
+            request, _ = made[number]
+            _train(request, line, mistakes, started)
+            code = evaluate_rows(request) or code
+            code = measure_rows(request) or code
     except KeyboardInterrupt:
         code = INTERRUPTED
-        if trials and not tuned:
+        if any(of_task and not tuned for of_task, (_, tuned) in zip(trials, made, strict=True)):
             console.print("\ninterrupted while tuning; the same command goes on")
             return code
-    found = wanted_runs(request, collect(request.planned, request.stale == "use", mistakes))
-    table = with_tuning(build_table(request.spec, found, request.command), tuned)
-    show(table)
-    if request.explain_spread:
-        show_spread(settings, request, found)
+    tables = [find_runs_of(request, tuned, mistakes) for request, tuned in made]
+    _show_and_write(tables, lines, command_of(settings))
+    return code or max(exit_code(table.found, mistakes) for table in tables)
+
+
+def _show_and_write(tables: Sequence[FoundTable], lines: Sequence[list[str]], command: str) -> None:
+    """Show the table and write it, of several tasks also each task's, in a folder of its name, and log all."""
+    request = tables[0].request
     folder = Path(request.config.output_dir) / request.config.experiment / "tables" / request.spec.name
-    files = write_table(table, folder)
-    console.print(f"\ntable, plots and page: {folder}/")
+    table = build_tables(tables, command)
+    show(table)
+    written = [(table, write_table(table, folder))]
+    for of_task, line in zip(tables, lines, strict=True):
+        if len(tables) > 1:
+            built = of_task.build()
+            written.append((replace(built, name=f"{built.name}/{built.task}"), write_table(built, folder / built.task)))
+        if of_task.request.explain_spread:
+            show_spread(line, of_task.request, of_task.found)
+    console.print(f"\ntable, plots and page: {folder}/{' and, of each task, below it' if len(tables) > 1 else ''}")
     if request.config.logger.name == "wandb" and request.config.logger.mode != "disabled":
-        log_table(table, files, request.config.logger, request.config.experiment)
-    return code or exit_code(found, mistakes)
+        for built, files in written:
+            log_table(built, files, request.config.logger, request.config.experiment)
 
 
 def _tune(request: TableRequest, trials: Sequence[RowTrials], mistakes: dict[Path, str], started: float) -> None:

@@ -8,15 +8,12 @@ from peftbench.arguments import Parser
 from peftbench.commands.table_output import add_output_options, check_output, put_out
 from peftbench.config.quoting import quote_free_text
 from peftbench.errors import UserError
-from peftbench.search.tuning import read_tuned
-from peftbench.sweeps.request import TableRequest
+from peftbench.search.found_table import build_tables, read_table
+from peftbench.sweeps.request import TableRequest, command_of, split_tasks
 from peftbench.sweeps.spread import varied_runs
-from peftbench.sweeps.until import wanted_runs
-from peftbench.tables.build import build_table
 from peftbench.tables.collect import Found, collect
 from peftbench.tables.export.spread import to_terminal as spread_to_terminal
 from peftbench.tables.spread import explain
-from peftbench.tables.tuning import with_tuning
 from peftbench.terminal import console, print_table
 
 
@@ -28,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("table", metavar="TABLE", help="e.g. lab/bottleneck; `peftbench list tables` shows them")
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="as for `peftbench sweep`, e.g. model=minilm seeds=3"
+        "overrides", nargs="*", metavar="KEY=VALUE", help="as for `peftbench sweep`, e.g. model=minilm task=mrpc,rte"
     )
     parser.add_argument(
         "--explain-spread",
@@ -50,11 +47,13 @@ def main(argv: list[str]) -> int:
     if arguments.explain_spread and arguments.format:
         raise UserError("--explain-spread is shown on the terminal: leave out --format")
     settings = [f"table={arguments.table}", *quote_free_text(arguments.overrides)]
-    request, tuned = read_tuned([*settings, *(["explain_spread=true"] if arguments.explain_spread else [])])
-    found = wanted_runs(request, collect(request.planned, use_stale=request.stale == "use"))
-    put_out(with_tuning(build_table(request.spec, found, request.command), tuned), arguments)
+    lines = split_tasks([*settings, *(["explain_spread=true"] if arguments.explain_spread else [])])
+    if arguments.explain_spread and len(lines) > 1:
+        raise UserError("--explain-spread is of one task: ask for one at a time")
+    tables = [read_table(line) for line in lines]
+    put_out(build_tables(tables, command_of(settings)), arguments)
     if arguments.explain_spread:
-        show_spread(settings, request, found)
+        show_spread(settings, tables[0].request, tables[0].found)
     return 0
 
 

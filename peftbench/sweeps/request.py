@@ -74,6 +74,8 @@ def read_line(argv: Sequence[str]) -> TableLine:
     chosen = [line.partition("=")[2] for line in argv if key_of(line) == "table"]
     if len(chosen) != 1:
         raise UserError("say which table, once: table=…; `peftbench list tables` shows those there are")
+    if "," in (tasks := last_value(argv, "task") or ""):
+        raise UserError(f"task={tasks}: only `peftbench sweep table=…` and `peftbench table` take several tasks")
     for line in argv:
         if key_of(line) == "evaluation.split":
             raise UserError(f"{line}: this is called table.split={line.partition('=')[2]} now")
@@ -132,8 +134,30 @@ def read_request(
         budget=None if settings["budget"] is None else duration("budget=", settings["budget"]),
         hydra=[line for line in argv if _is_hydra(line)],
         config=configs[0],
-        command=f"peftbench sweep {shlex.join(line for line in argv if not _is_of(line, ('stale', 'on_error')))}",
+        command=command_of(argv),
     )
+
+
+def command_of(argv: Sequence[str]) -> str:
+    """Return the line to type for a table."""
+    return f"peftbench sweep {shlex.join(line for line in argv if not _is_of(line, ('stale', 'on_error')))}"
+
+
+def split_tasks(argv: Sequence[str]) -> list[list[str]]:
+    """Return a line for each task of `task=a,b`; of one task the line itself.
+
+    Raises UserError where a task is named twice, and with `until`, which looks at the scores of one task.
+    """
+    names = (last_value(argv, "task") or "").split(",")
+    if len(names) < 2:
+        return [list(argv)]
+    wrong = next((name for name in names if not name or names.count(name) > 1), None)
+    if wrong is not None:
+        raise UserError(f"task={','.join(names)} names {f'{wrong!r} twice' if wrong else 'an empty task'}")
+    if given := next((line for line in argv if key_of(line) == "until"), None):
+        raise UserError(f"{given} looks at the scores of one task: ask for one task at a time")
+    others = [line for line in argv if key_of(line) != "task"]
+    return [[*others, f"task={name}"] for name in names]
 
 
 def _with_looks(spec: TableSpec, argv: Sequence[str], settings: Mapping[str, Any]) -> TableSpec:

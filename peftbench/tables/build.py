@@ -22,7 +22,7 @@ from peftbench.tables.conclusion import conclude
 from peftbench.tables.evidence import Evidence, read_evidence
 from peftbench.tables.looks import follow_scores
 from peftbench.tables.pairs import Comparison, comparable, compare, compare_pairs, join_table
-from peftbench.tables.scored import RowScores
+from peftbench.tables.scored import score_rows
 from peftbench.tables.sequential import Course
 from peftbench.tables.spec import TableSpec
 from peftbench.tables.standing import with_best, with_standing
@@ -49,11 +49,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         spec = replace(spec, rows=[replace(row, lab={}, published={}) for row in spec.rows])
     runs = {label: [run for run in shown if run.planned.label == label] for label in labels}
     used = {label: [run for run in of_row if run.used] for label, of_row in runs.items()}
-    scored = {
-        label: RowScores({run.planned.seed: evidence[run.key].predictions for run in of_row})
-        for label, of_row in used.items()
-        if of_row
-    }
+    scored = score_rows(shown, evidence)
     primary = str(config["task"]["metrics"][0])
     metrics = [metric for metric in config["task"]["metrics"] if metric in SCORES]
     comparisons = comparable(_comparisons(spec, metrics), scored)
@@ -74,7 +70,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
                     against[row.label] = told
                     cells = told_cells(cells, told, primary)
         cells = with_other_figures(cells, row, spec.tolerance)
-        points = [_point(run, evidence.get(run.key)) for run in runs[row.label]]
+        points = [run_point(run, evidence.get(run.key)) for run in runs[row.label]]
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points))
     evaluation = replace(spec.evaluation, split=shown[0].planned.evaluation.split)
     columns = columns_of(max((row.classes or 0 for row in scored.values()), default=0))
@@ -148,7 +144,8 @@ def _other_setting(spec: TableSpec, config: Mapping) -> list[str]:
     return [f"figures and claims {theirs}: figures are left out, claims {here}"]
 
 
-def _point(run: Found, evidence: Evidence | None) -> RunPoint:
+def run_point(run: Found, evidence: Evidence | None = None) -> RunPoint:
+    """Return what a table says of a run, with its training curve where there is evidence."""
     return RunPoint(
         id=run.record.folder.name,
         seed=run.planned.seed,

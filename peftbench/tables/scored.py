@@ -1,6 +1,6 @@
 """What the runs of a row said about the evaluation examples, and how sure their scores are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 
 import numpy as np
@@ -8,8 +8,10 @@ import numpy as np
 from peftbench.runs.predictions import Predictions
 from peftbench.tables import statistics
 from peftbench.tables.bootstrap import RESAMPLES, score_draws
+from peftbench.tables.collect import Found
 from peftbench.tables.columns import PERCENT, POINTS, in_unit
 from peftbench.tables.dense_draws import box_draws, pixel_draws
+from peftbench.tables.evidence import Evidence, Key
 from peftbench.tables.simultaneous import Joint
 from peftbench.tables.statistics import Interval
 
@@ -52,14 +54,14 @@ class RowScores:
     def score(self, metric: str, joint: Joint) -> Interval:
         """Return the score with its interval, in the column's unit; `joint` of the table's comparisons."""
         interval = statistics.score_interval(self.draws(metric), joint.confidence, joint.pool(metric))
-        return interval.within(_least(metric), 1.0).scaled(in_unit(metric, 1.0))
+        return interval.within(least_score(metric), 1.0).scaled(in_unit(metric, 1.0))
 
     def difference(self, metric: str, other: "RowScores", joint: Joint) -> Interval | None:
         """Return the difference to another row in points; None where it is of other examples."""
         if not self.has_examples_of(other):
             return None
         draws = self.draws(metric), other.draws(metric)
-        widest = 1.0 - _least(metric)
+        widest = 1.0 - least_score(metric)
         interval = statistics.difference_interval(*draws, joint.confidence, joint.pool(metric))
         return interval.within(-widest, widest).scaled(POINTS)
 
@@ -88,6 +90,15 @@ class RowScores:
         return self._draws[metric]
 
 
-def _least(metric: str) -> float:
+def score_rows(found: Sequence[Found], evidence: Mapping[Key, Evidence]) -> dict[str, RowScores]:
+    """Return by label what the used runs of each row said; runs and evidence as `read_evidence` returns them."""
+    answers: dict[str, dict[int, Predictions]] = {}
+    for run in found:
+        if run.used:
+            answers.setdefault(run.planned.label, {})[run.planned.seed] = evidence[run.key].predictions
+    return {label: RowScores(of_row) for label, of_row in answers.items()}
+
+
+def least_score(metric: str) -> float:
     """Return the least that a score can be; the most is 1."""
     return 0.0 if metric in PERCENT or metric == "roc_auc" else -1.0

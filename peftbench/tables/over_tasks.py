@@ -1,0 +1,231 @@
+"""One table over several tasks: a column a task, and each row's mean over them, by which rows are compared.
+
+The tasks are those asked for, not a sample of others, so a mean is as uncertain as its parts: by examples and by seeds.
+A task's examples have nothing to do with another's, so each task takes the draws of the bootstrap in an order of its
+own. Runs of one seed on all tasks count as one, whose score is the mean of theirs; what then holds of scores and
+their differences is what holds in any table (`statistics.py`).
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import combinations
+
+import numpy as np
+
+from peftbench.tables import notes
+from peftbench.tables.build import run_point
+from peftbench.tables.cells import record_cells
+from peftbench.tables.collect import Found
+from peftbench.tables.columns import COLUMNS, EXACT, PERCENT, POINTS
+from peftbench.tables.conclusion import conclude
+from peftbench.tables.evidence import read_evidence
+from peftbench.tables.pairs import judged
+from peftbench.tables.pooling import pool_rows
+from peftbench.tables.scored import least_score, score_rows
+from peftbench.tables.simultaneous import Joint, join_comparisons
+from peftbench.tables.spec import TableSpec
+from peftbench.tables.standing import stand
+from peftbench.tables.statistics import difference_interval, score_interval
+from peftbench.tables.table import Cell, Column, Pair, Row, Table
+
+MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What the runs of one task came to.
+
+    Attributes:
+        name, metric: of the task. least: what its score can be at least, in points, as draws are.
+        evaluation: what scores are of. examples: how many. found: its runs, checked.
+        seeds: by label, of the row's used runs. draws: (1 + draws, seeds) by label.
+        ceiling: what human raters score, None where that is not known.
+    """
+
+    name: str
+    metric: str
+    least: float
+    evaluation: str
+    examples: int
+    found: list[Found]
+    seeds: Mapping[str, Sequence[int]]
+    draws: Mapping[str, np.ndarray]
+    ceiling: float | None
+
+
+def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], command: str) -> Table:
+    """Make the table as it stands; a row that lacks a task has no mean.
+
+    Args:
+        of_tasks: what is asked for and every run of it, from `collect`: of each task the same rows.
+        command: what the user types to make the table.
+    """
+    spec = of_tasks[0][0]
+    tasks = [_read(number, spec, found) for number, (spec, found) in enumerate(of_tasks)]
+    shown = [run for task in tasks for run in task.found]
+    draws = {(label, task.name): drawn for task in tasks for label, drawn in task.draws.items()}
+    means = _means(tasks)
+    draws |= {(label, MEAN): drawn for label, drawn in means.items()}
+    least = {task.name: task.least for task in tasks}
+    least[MEAN] = sum(least.values()) / len(least)
+    several = {key: drawn for key, drawn in draws.items() if drawn.shape[1] > 1}
+    compared = [
+        ((label, of), (spec.baseline, of))
+        for label, of in several
+        if label != spec.baseline and (spec.baseline, of) in several
+    ]
+    joint = join_comparisons(compared, several, kind=lambda key: key[1])
+    total = sum(task.examples for task in tasks)
+    against = {
+        label: _pair(label, spec.baseline, means, joint, MEAN, spec.delta, total)
+        for (label, of), _ in compared
+        if of == MEAN
+    }
+    rows = []
+    for row in spec.rows:
+        cells = _recorded(row.label, tasks)
+        for of in [*least, MEAN]:
+            if (row.label, of) in draws:
+                cells[of] = _cell(draws, (row.label, of), spec.baseline, joint, least[of])
+        if pair := against.get(row.label):
+            cells["difference"] = Cell(pair.value, None, cells[MEAN].n, pair.low, pair.high, cells[MEAN].differs)
+        runs = [run_point(run) for run in shown if run.planned.label == row.label]
+        rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, runs, "", against.get(row.label)))
+    ranked = {label: drawn for label, drawn in means.items() if drawn.shape[1] > 1}
+    pairs = _pairs(ranked, spec.delta, total)
+    if len(ranked) > 1:
+        rows = stand(rows, ranked, pairs, pool_rows(ranked.values()))
+    mean, of_each = _columns(tasks)
+    costs = [COLUMNS[key] for key in EXACT]
+    measures = [mean, *([COLUMNS["p_best"]] if len(ranked) > 1 else []), COLUMNS["difference"], *of_each]
+    model = shown[0].planned.config["model"]["name"]
+    return Table(
+        name=spec.name,
+        title=spec.title,
+        command=command,
+        model=model,
+        task=", ".join(task.name for task in tasks),
+        seeds=spec.seeds,
+        baseline=spec.baseline,
+        primary=MEAN,
+        evaluation=" and ".join(dict.fromkeys(task.evaluation for task in tasks)),
+        ceiling=None,
+        examples=total or None,
+        columns=[costs[0], *measures],
+        all_columns=[*costs, *measures],
+        rows=rows,
+        claims=[],
+        pairs=pairs,
+        conclusion=conclude(rows, pairs, mean, spec.delta),
+        reading=_reading(spec, tasks, mean, len(compared), pairs),
+        notes=[*notes.missing_runs([*shown], command), *notes.mixed_conditions(shown)],
+        environment=notes.environment(shown),
+        delta=spec.delta,
+    )
+
+
+def _read(number: int, spec: TableSpec, found: Sequence[Found]) -> _Task:
+    labels = [row.label for row in spec.rows]
+    shown, evidence = read_evidence([run for run in found if run.planned.label in labels])
+    task = shown[0].planned.config["task"]
+    metric = str(task["metrics"][0])
+    scored = score_rows(shown, evidence)
+    drawn = {label: POINTS * row.draws(metric) for label, row in scored.items()}
+    examples = next((len(row.labels) for row in scored.values()), 0)
+    ceiling = (task.get("ceiling") or {}).get(metric)
+    return _Task(
+        name=task["name"],
+        metric=metric,
+        least=POINTS * least_score(metric),
+        evaluation=str(replace(spec.evaluation, split=shown[0].planned.evaluation.split)),
+        examples=examples,
+        found=shown,
+        seeds={label: row.seeds for label, row in scored.items()},
+        draws={label: reordered(of_row, number) for label, of_row in drawn.items()},
+        ceiling=None if ceiling is None else POINTS * ceiling,
+    )
+
+
+def reordered(draws: np.ndarray, number: int) -> np.ndarray:
+    """Return draws, (1 + draws, seeds), in the order of task `number`, the sample itself first; all its rows alike."""
+    order = 1 + np.random.default_rng(number).permutation(len(draws) - 1)
+    return np.concatenate([draws[:1], draws[order]])
+
+
+def _means(tasks: Sequence[_Task]) -> dict[str, np.ndarray]:
+    """Return the means over all tasks, (1 + draws, seeds) by label, of the rows and seeds that all tasks have."""
+    means = {}
+    for label in tasks[0].draws:
+        if all(label in task.draws for task in tasks):
+            common = reduce(set.intersection, (set(task.seeds[label]) for task in tasks))
+            if common:
+                columns = [[list(task.seeds[label]).index(seed) for seed in sorted(common)] for task in tasks]
+                of_row = [task.draws[label][:, chosen] for task, chosen in zip(tasks, columns, strict=True)]
+                means[label] = np.mean(of_row, axis=0)
+    return means
+
+
+def _cell(
+    draws: Mapping[tuple[str, str], np.ndarray], key: tuple[str, str], baseline: str, joint: Joint, least: float
+) -> Cell:
+    label, of = key
+    scores = draws[key][0]
+    interval = score_interval(draws[key], joint.confidence, joint.pool(of)).within(least, POINTS)
+    sd = float(scores.std(ddof=1)) if len(scores) > 1 else None
+    differs = None
+    if label != baseline and (baseline, of) in draws:
+        difference = difference_interval(draws[key], draws[baseline, of], joint.confidence, joint.pool(of))
+        differs = None if difference.low is None else difference.excludes(0)
+    return Cell(interval.estimate, sd, len(scores), interval.low, interval.high, differs)
+
+
+def _pair(
+    row: str, other: str, means: Mapping[str, np.ndarray], joint: Joint, kind: Hashable, delta: float, examples: int
+) -> Pair:
+    pool = joint.pool(kind)
+    difference = difference_interval(means[row], means[other], joint.confidence, pool)
+    return judged(row, other, difference, means[row], means[other], joint.confidence, pool, delta, examples)
+
+
+def _pairs(ranked: Mapping[str, np.ndarray], delta: float, examples: int) -> list[Pair]:
+    compared = list(combinations(ranked, 2))
+    if not compared:
+        return []
+    joint = join_comparisons(compared, ranked)
+    return [_pair(one, other, ranked, joint, None, delta, examples) for one, other in compared]
+
+
+def _recorded(label: str, tasks: Sequence[_Task]) -> dict[str, Cell]:
+    """Return what the row trains, by the first task that it has runs of: a head's outputs are not counted in it."""
+    for task in tasks:
+        if label in task.draws:
+            cells = record_cells([run for run in task.found if run.used and run.planned.label == label], {})
+            return {key: cells[key] for key in EXACT if key in cells}
+    return {}
+
+
+def _columns(tasks: Sequence[_Task]) -> tuple[Column, list[Column]]:
+    """Return the column of the means and those of the tasks: all scores in hundredths, so that they have a mean."""
+    units = {task.metric: "%" if task.metric in PERCENT else "× 100" for task in tasks}
+    if len(units) == 1:
+        ((metric, unit),) = units.items()
+        return Column(MEAN, f"mean {COLUMNS[metric].title}", unit), [
+            Column(task.name, task.name, unit) for task in tasks
+        ]
+    each = [Column(task.name, f"{task.name} {COLUMNS[task.metric].title}", units[task.metric]) for task in tasks]
+    return Column(MEAN, "mean score", "× 100"), each
+
+
+def _reading(
+    spec: TableSpec, tasks: Sequence[_Task], mean: Column, comparisons: int, pairs: Sequence[Pair]
+) -> list[str]:
+    examples = ", ".join(f"{task.name} {task.examples:,} ({task.evaluation})" for task in tasks)
+    ceilings = [f"{task.name} {task.ceiling:.1f}" for task in tasks if task.ceiling is not None]
+    lines = [
+        f"{mean.title}: all tasks count alike, and they alone are meant, not tasks in general; examples: {examples}",
+        *notes.reading(spec, comparisons, pairs),
+    ]
+    if ceilings:
+        lines.append(f"half of the human raters against the other half: {', '.join(ceilings)}")
+    return lines

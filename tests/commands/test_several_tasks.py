@@ -1,0 +1,108 @@
+"""`peftbench sweep` and `peftbench table` with `task=a,b`: a column a task, and rows compared by their mean."""
+
+import json
+import shutil
+
+import pytest
+
+from peftbench.runs.find import find_runs
+
+pytestmark = pytest.mark.long
+TASK = """
+name: {name}
+source: local
+splits: {{train: {train}, validation: {validation}, test: null}}
+text: [text]
+label: label
+labels: []
+metrics: [accuracy, f1]
+"""
+
+
+@pytest.fixture
+def two_tasks(sweep, tiny_data_dir):
+    """The tiny table on two tasks of one and other names, `one` with 21 validation rows and `other` with 9."""
+    folder = sweep.spec.parent.parent / "task"
+    folder.mkdir()
+    for name, validation in (("one", "validation"), ("other", "test")):
+        files = {split: tiny_data_dir / "opinions" / f"{split}.csv" for split in ("train", validation)}
+        text = TASK.format(name=name, train=files["train"], validation=files[validation])
+        (folder / f"{name}.yaml").write_text(text)
+    spec = sweep.spec.read_text()
+    start, end = spec.index("task=text_file"), spec.index("trainer.epochs")
+    sweep.spec.write_text(f"{spec[:start]}task.max_length=32, {spec[end:]}")
+    return sweep
+
+
+def test_each_task_has_a_column_and_the_mean_is_theirs(two_tasks, capsys):
+    unmeasured = "table.columns=[share,accuracy,difference]"
+    assert two_tasks("task=one,other", unmeasured) == 0
+    shown = capsys.readouterr().out
+    assert "task 1 of 2: one" in shown and "task 2 of 2: other" in shown
+    folder = two_tasks.outputs / "tiny" / "tables" / "tiny"
+    table = json.loads((folder / "table.json").read_text())
+    assert table["task"] == "one, other" and table["examples"] == 30 and table["primary"] == "mean"
+    assert [column["key"] for column in table["columns"]] == ["share", "mean", "p_best", "difference", "one", "other"]
+    alone = {name: json.loads((folder / name / "table.json").read_text()) for name in ("one", "other")}
+    for number, row in enumerate(table["rows"]):
+        scores = {name: of_task["rows"][number]["cells"]["accuracy"] for name, of_task in alone.items()}
+        for name, cell in scores.items():
+            assert row["cells"][name]["value"] == pytest.approx(cell["value"])
+            assert row["cells"][name]["sd"] == pytest.approx(cell["sd"])
+        mean = sum(cell["value"] for cell in scores.values()) / 2
+        assert row["cells"]["mean"]["value"] == pytest.approx(mean)
+        assert len(row["runs"]) == 4 and all(run["used"] for run in row["runs"])
+        assert row["baseline"] or row["against"]["value"] == pytest.approx(
+            mean - table["rows"][0]["cells"]["mean"]["value"]
+        )
+    assert len(table["pairs"]) == 3 and table["conclusion"].startswith("Highest mean accuracy")
+    page = (folder / "table.html").read_text()
+    assert "mean accuracy, %" in page and "task one, other" in page
+    assert {path.name for path in folder.iterdir() if path.suffix == ".svg"} >= {"score-by-share.svg"}
+
+    lost = next(
+        run for run in find_runs(two_tasks.outputs) if run.facts["method"] == "lora" and run.facts["task"] == "other"
+    )
+    shutil.rmtree(lost.record.folder)
+    assert two_tasks("task=one,other", unmeasured, command="table") == 0
+    shown = capsys.readouterr().out
+    assert "1 of 12 runs are missing: peftbench sweep table=tiny" in shown and "task=one,other" in shown
+    assert two_tasks("task=one,other", unmeasured) == 0
+    assert "11 of" not in capsys.readouterr().out
+    again = json.loads((folder / "table.json").read_text())
+    assert [row["cells"]["mean"] for row in again["rows"]] == [row["cells"]["mean"] for row in table["rows"]]
+
+
+def test_a_task_that_a_row_lacks_leaves_it_without_a_mean(two_tasks, capsys):
+    assert two_tasks("task=one", "table.columns=[accuracy]") == 0
+    capsys.readouterr()
+    assert two_tasks("task=one,other", "--format", "json", command="table") == 0
+    table = json.loads(capsys.readouterr().out)
+    assert all("one" in row["cells"] and "mean" not in row["cells"] for row in table["rows"])
+    assert table["pairs"] == [] and table["conclusion"] == ""
+
+
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        (["task=one,one"], "task=one,one names 'one' twice"),
+        (["task=one,"], "task=one, names an empty task"),
+        (["task=one,twice"], "twice"),
+        (["task=one,other", "until=decided"], "until=decided looks at the scores of one task"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_trained(two_tasks, argv, said, capsys):
+    assert two_tasks(*argv) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") <= 3 and "Traceback" not in error
+    assert not two_tasks.outputs.exists()
+
+
+def test_a_plan_is_of_one_task(two_tasks, capsys):
+    assert two_tasks("task=one,other", command="plan") == 2
+    assert "only `peftbench sweep table=…` and `peftbench table` take several tasks" in capsys.readouterr().err
+
+
+def test_the_spread_is_of_one_task(two_tasks, capsys):
+    assert two_tasks("task=one,other", "--explain-spread", command="table") == 2
+    assert "--explain-spread is of one task" in capsys.readouterr().err
