@@ -67,13 +67,21 @@ def _closure_digest(modules: tuple[str, ...], package: Path) -> str:
         name = todo.pop()
         if name in found:
             continue
-        path = _file_of(name, package)
-        tree = None if path is None else _parse(path)
-        found[name] = "" if tree is None else hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-        if tree is not None and not _is_registry(name):
-            todo += _imported(tree, package)
+        found[name], imported = _read_module(name, package)
+        if not _is_registry(name):
+            todo += imported
     text = "".join(f"{name} {digest}\n" for name, digest in sorted(found.items()) if not _is_registry(name))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@cache
+def _read_module(name: str, package: Path) -> tuple[str, list[str]]:
+    """Return the digest of a module's code, empty where it has no file, and the deciding modules that it imports."""
+    path = _file_of(name, package)
+    tree = None if path is None else _parse(path)
+    if tree is None:
+        return "", []
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), list(_imported(tree, package))
 
 
 def _is_registry(module: str) -> bool:

@@ -17,6 +17,12 @@ class New(Method):
 '''
 
 
+def as_a_new_process():
+    """Forget the files that were read."""
+    origin._closure_digest.cache_clear()
+    origin._read_module.cache_clear()
+
+
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A copy of the package's source whose files a test may change."""
@@ -24,12 +30,12 @@ def package(tmp_path, monkeypatch):
     shutil.copytree(origin.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(origin, "PACKAGE", copy)
     yield copy
-    origin._closure_digest.cache_clear()
+    as_a_new_process()
 
 
 def append(path, text):
     path.write_text(path.read_text() + text)
-    origin._closure_digest.cache_clear()  # as a new process
+    as_a_new_process()
 
 
 def test_the_digest_is_the_same_for_the_same_code(package):
@@ -85,7 +91,7 @@ def test_a_method_that_builds_on_another_changes_with_it(package):
 def test_a_module_that_is_gone_changes_it(package):
     before = origin.code_digest(LORA)
     (package / "methods" / "lora.py").unlink()
-    origin._closure_digest.cache_clear()
+    as_a_new_process()
     assert origin.code_digest(LORA) != before
 
 
@@ -96,7 +102,7 @@ def test_a_method_outside_the_package_counts(tmp_path, monkeypatch):
     before = origin.code_digest(["my_plugin_method"])
     append(plugin, "CHANGED = 1\n")
     assert origin.code_digest(["my_plugin_method"]) != before
-    origin._closure_digest.cache_clear()
+    as_a_new_process()
 
 
 def test_what_is_edited_while_a_process_runs_changes_nothing_in_it(package):
