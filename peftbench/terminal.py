@@ -2,13 +2,15 @@
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
+
+from peftbench.errors import PeftbenchError
 
 # control characters but the line end, and those that turn the direction of what follows
 _CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -98,6 +100,15 @@ def print_table(*parts: RenderableType) -> None:
 def print_error(error: Exception | str) -> None:
     """Print an error, or a warning, in one line."""
     error_console.print("peftbench:", " ".join(str(error).splitlines()))
+
+
+def run_script(main: Callable[[], int | None]) -> NoReturn:
+    """Run what a script does and end with its exit code; an error of peftbench's is one line and 1 or 2."""
+    try:
+        sys.exit(main())
+    except PeftbenchError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
 
 
 def format_metric(name: str, value: float | None) -> str:

@@ -9,7 +9,6 @@ processor whenever they are asked for, as in the library's examples, and prepare
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -27,9 +26,9 @@ from transformers.trainer_callback import PrinterCallback
 from peftbench.assets.fetch import fetch
 from peftbench.config.compose import compose
 from peftbench.config.schema import RunConfig, resolve
-from peftbench.errors import PeftbenchError
 from peftbench.runs.origin import environment
 from peftbench.runs.prepare import Prepared, prepare
+from peftbench.terminal import run_script
 from peftbench.training.devices import choose_device, resolve_precision
 
 LORA = ["method=lora", "method.rank=8", "method.alpha=16", "method.targets=[query,value]", "method.dropout=0"]
@@ -141,7 +140,4 @@ def _decoded(split: Any, preprocessing: Any, row: int) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PeftbenchError as error:
-        sys.exit(str(error))
+    run_script(main)

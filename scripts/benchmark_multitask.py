@@ -38,6 +38,7 @@ from peftbench.runs.origin import environment
 from peftbench.serving.mixing import mixer
 from peftbench.serving.passes import mixed_logits
 from peftbench.serving.task_tensors import TaskTensors
+from peftbench.terminal import run_script
 from peftbench.training.devices import autocasting, resolve_precision, use_device
 
 warnings.filterwarnings("ignore", category=FutureWarning)
@@ -185,4 +186,4 @@ def peft_variant(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -20,7 +20,6 @@ The `adapters` library is left out: it needs transformers 4 and cannot share an 
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -37,11 +36,11 @@ from training_units import Unit, in_process, our_unit, peer_unit
 from peftbench.assets.fetch import fetch
 from peftbench.config.compose import compose
 from peftbench.config.schema import RunConfig, resolve
-from peftbench.errors import PeftbenchError
 from peftbench.measuring.latency import compare, ratio_with_interval, synchroniser
 from peftbench.methods import build
 from peftbench.runs.origin import environment
 from peftbench.runs.prepare import Prepared, prepare
+from peftbench.terminal import run_script
 from peftbench.training.devices import choose_device, resolve_precision
 
 SECTIONS = ("training", "inference", "startup", "memory")
@@ -247,7 +246,4 @@ def mib(size: int | None) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PeftbenchError as error:
-        sys.exit(str(error))
+    run_script(main)

@@ -33,7 +33,6 @@ import peers
 from peftbench.backbones.economy.cpu import CheapOnCpu
 from peftbench.config.compose import compose
 from peftbench.config.schema import RunConfig, resolve
-from peftbench.errors import PeftbenchError
 from peftbench.files import make_folder, write_json
 from peftbench.runs.find import inspect_run
 from peftbench.runs.identity import run_id
@@ -42,6 +41,7 @@ from peftbench.runs.prepare import prepare
 from peftbench.runs.record import Record
 from peftbench.runs.result import Status
 from peftbench.runs.settle import settled
+from peftbench.terminal import run_script
 
 EXPERIMENT = "compare_quality"
 METHODS = {
@@ -175,7 +175,4 @@ def spread(values: list[float], metric: str) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PeftbenchError as error:
-        sys.exit(str(error))
+    run_script(main)

@@ -21,6 +21,7 @@ from peftbench.measuring.latency import ratio_with_interval
 from peftbench.runs.attached import attached_for_training
 from peftbench.runs.prepare import prepare
 from peftbench.runs.settle import settled
+from peftbench.terminal import run_script
 from peftbench.training.loop import fit
 
 EPOCHS = 2
@@ -100,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -7,7 +7,6 @@ over the texts that the task has in all of its splits. A mean of 0 has no polari
 """
 
 import ast
-import sys
 
 import numpy as np
 
@@ -16,9 +15,10 @@ from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
 from peftbench.config.task import TextTaskConfig
 from peftbench.tasks.metrics import score
+from peftbench.tasks.splits import SPLITS
 from peftbench.tasks.text.files import read_text
 from peftbench.tasks.text.packages import package_reader
-from peftbench.tasks.text.read import SPLITS
+from peftbench.terminal import run_script
 
 TASKS = [f"{domain}{kind}" for domain in ("movies", "nyt", "tweets", "amazon") for kind in ("", "_binary")]
 DIVISIONS = 100
@@ -61,4 +61,4 @@ def _agreement(task: TextTaskConfig, ratings: list[np.ndarray], random: np.rando
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

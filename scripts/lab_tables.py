@@ -13,13 +13,11 @@ measured behind its training.
 import argparse
 import os
 import platform
-import sys
 from itertools import product
 from pathlib import Path
 
 from peftbench.advice.shipped import FOLDER, to_comparison, write_comparison
 from peftbench.cli import main as peftbench
-from peftbench.errors import PeftbenchError
 from peftbench.files import atomic_write, make_folder
 from peftbench.runs.origin import processor
 from peftbench.search.found_table import build_tables, read_table
@@ -27,7 +25,7 @@ from peftbench.sweeps.request import command_of, read_request, split_tasks
 from peftbench.tables.export.html import to_html
 from peftbench.tables.export.markdown import to_markdown
 from peftbench.tables.table import Table
-from peftbench.terminal import print_error
+from peftbench.terminal import run_script
 
 TABLES = ("lab/bottleneck", "lab/insertion", "lab/methods", "lab/lora_rank")
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -85,8 +83,4 @@ def machine() -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except PeftbenchError as error:
-        print_error(error)
-        sys.exit(error.exit_code)
+    run_script(main)

@@ -8,9 +8,9 @@ Runs that are there already are not trained again, so an interrupted call goes o
 """
 
 import argparse
-import sys
 
 from peftbench.cli import main as peftbench
+from peftbench.terminal import run_script
 
 GRID = {
     "head": "task=mrpc trainer.epochs=3 trainer.lr=5e-3,2e-2",
@@ -45,4 +45,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)
