@@ -119,7 +119,10 @@ def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], comm
         pairs=pairs,
         conclusion=conclude(rows, pairs, mean, spec.delta),
         reading=_reading(spec, tasks, mean, len(compared), pairs),
-        notes=[*notes.missing_runs([*shown], command), *notes.mixed_conditions(shown)],
+        notes=[
+            *(f"{task.name}: {note}" for task in tasks for note in notes.missing_runs(task.found, command)),
+            *notes.mixed_conditions(shown),
+        ],
         environment=notes.environment(shown),
         delta=spec.delta,
     )

@@ -66,7 +66,7 @@ def test_each_task_has_a_column_and_the_mean_is_theirs(two_tasks, capsys):
     shutil.rmtree(lost.record.folder)
     assert two_tasks("task=one,other", unmeasured, command="table") == 0
     shown = capsys.readouterr().out
-    assert "1 of 12 runs are missing: peftbench sweep table=tiny" in shown and "task=one,other" in shown
+    assert "other: 1 of 6 runs are missing: peftbench sweep table=tiny" in shown and "task=one,other" in shown
     assert two_tasks("task=one,other", unmeasured) == 0
     assert "11 of" not in capsys.readouterr().out
     again = json.loads((folder / "table.json").read_text())
