@@ -30,6 +30,8 @@ from peftbench.tables.statistics import difference_interval, score_interval
 from peftbench.tables.table import Cell, Column, Pair, Row, Table
 
 MEAN = "mean"
+# what does not depend on the task: a latency is that of sequences of stated lengths
+_COSTS = ("share", "latency", "latency_merged")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], comm
     if len(ranked) > 1:
         rows = stand(rows, ranked, pairs, pool_rows(ranked.values()))
     mean, of_each = _columns(tasks)
-    costs = [COLUMNS[key] for key in EXACT]
+    costs = [COLUMNS[key] for key in _COSTS if key in spec.columns and any(key in row.cells for row in rows)]
     measures = [mean, *([COLUMNS["p_best"]] if len(ranked) > 1 else []), COLUMNS["difference"], *of_each]
     model = shown[0].planned.config["model"]["name"]
     return Table(
@@ -112,8 +114,8 @@ def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], comm
         evaluation=" and ".join(dict.fromkeys(task.evaluation for task in tasks)),
         ceiling=None,
         examples=total or None,
-        columns=[costs[0], *measures],
-        all_columns=[*costs, *measures],
+        columns=[*costs, *measures],
+        all_columns=[*costs, COLUMNS["trained"], *measures],
         rows=rows,
         claims=[],
         pairs=pairs,
@@ -200,12 +202,12 @@ def _pairs(ranked: Mapping[str, np.ndarray], delta: float, examples: int) -> lis
 
 
 def _recorded(label: str, tasks: Sequence[_Task]) -> dict[str, Cell]:
-    """Return what the row trains, by the first task that it has runs of: a head's outputs are not counted in it."""
+    """Return what the row costs, each figure by the first task that has it: a head's outputs are not counted in it."""
+    cells: dict[str, Cell] = {}
     for task in tasks:
         if label in task.draws:
-            cells = record_cells([run for run in task.found if run.used and run.planned.label == label], {})
-            return {key: cells[key] for key in EXACT if key in cells}
-    return {}
+            cells = record_cells([run for run in task.found if run.used and run.planned.label == label], {}) | cells
+    return {key: cells[key] for key in (*EXACT, *_COSTS) if key in cells}
 
 
 def _columns(tasks: Sequence[_Task]) -> tuple[Column, list[Column]]:
@@ -231,4 +233,6 @@ def _reading(
     ]
     if ceilings:
         lines.append(f"half of the human raters against the other half: {', '.join(ceilings)}")
+    if "latency" in spec.columns:
+        lines.append("latency: of the runs of the first task that it was measured for")
     return lines

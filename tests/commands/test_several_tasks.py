@@ -35,14 +35,15 @@ def two_tasks(sweep, tiny_data_dir):
 
 
 def test_each_task_has_a_column_and_the_mean_is_theirs(two_tasks, capsys):
-    unmeasured = "table.columns=[share,accuracy,difference]"
-    assert two_tasks("task=one,other", unmeasured) == 0
+    columns = "table.columns=[share,accuracy,difference,latency]"
+    assert two_tasks("task=one,other", columns) == 0
     shown = capsys.readouterr().out
     assert "task 1 of 2: one" in shown and "task 2 of 2: other" in shown
     folder = two_tasks.outputs / "tiny" / "tables" / "tiny"
     table = json.loads((folder / "table.json").read_text())
     assert table["task"] == "one, other" and table["examples"] == 30 and table["primary"] == "mean"
-    assert [column["key"] for column in table["columns"]] == ["share", "mean", "p_best", "difference", "one", "other"]
+    keys = ["share", "latency", "mean", "p_best", "difference", "one", "other"]
+    assert [column["key"] for column in table["columns"]] == keys
     alone = {name: json.loads((folder / name / "table.json").read_text()) for name in ("one", "other")}
     for number, row in enumerate(table["rows"]):
         scores = {name: of_task["rows"][number]["cells"]["accuracy"] for name, of_task in alone.items()}
@@ -51,6 +52,7 @@ def test_each_task_has_a_column_and_the_mean_is_theirs(two_tasks, capsys):
             assert row["cells"][name]["sd"] == pytest.approx(cell["sd"])
         mean = sum(cell["value"] for cell in scores.values()) / 2
         assert row["cells"]["mean"]["value"] == pytest.approx(mean)
+        assert row["cells"]["latency"] == alone["one"]["rows"][number]["cells"]["latency"]
         assert len(row["runs"]) == 4 and all(run["used"] for run in row["runs"])
         assert row["baseline"] or row["against"]["value"] == pytest.approx(
             mean - table["rows"][0]["cells"]["mean"]["value"]
@@ -64,10 +66,10 @@ def test_each_task_has_a_column_and_the_mean_is_theirs(two_tasks, capsys):
         run for run in find_runs(two_tasks.outputs) if run.facts["method"] == "lora" and run.facts["task"] == "other"
     )
     shutil.rmtree(lost.record.folder)
-    assert two_tasks("task=one,other", unmeasured, command="table") == 0
+    assert two_tasks("task=one,other", columns, command="table") == 0
     shown = capsys.readouterr().out
     assert "other: 1 of 6 runs are missing: peftbench sweep table=tiny" in shown and "task=one,other" in shown
-    assert two_tasks("task=one,other", unmeasured) == 0
+    assert two_tasks("task=one,other", columns) == 0
     assert "11 of" not in capsys.readouterr().out
     again = json.loads((folder / "table.json").read_text())
     assert [row["cells"]["mean"] for row in again["rows"]] == [row["cells"]["mean"] for row in table["rows"]]
