@@ -20,8 +20,9 @@ from peftbench.advice.shipped import FOLDER, to_comparison, write_comparison
 from peftbench.cli import main as peftbench
 from peftbench.files import atomic_write, make_folder
 from peftbench.runs.origin import processor
-from peftbench.search.found_table import build_tables, read_table
-from peftbench.sweeps.request import command_of, read_request, split_tasks
+from peftbench.search.found_table import build_tables, read_tables
+from peftbench.sweeps.request import command_of, read_request
+from peftbench.sweeps.tasks import check_tasks, split_tasks
 from peftbench.tables.export.html import to_html
 from peftbench.tables.export.markdown import to_markdown
 from peftbench.tables.table import Table
@@ -40,8 +41,10 @@ def main() -> int:
     tasks = [[f"task={task}"] for task in arguments.tasks.split(",")] if arguments.tasks else [[]]
     names = arguments.only.split(",")
     lines = [(name, [f"table={name}", *task, *arguments.settings]) for task, name in product(tasks, names)]
-    for one in (one for _, line in lines for one in split_tasks(line)):
-        read_request(one, tunes=True)  # a mistake in the last one is told before hours of the first
+    for _, line in lines:
+        check_tasks(
+            [read_request(one, tunes=True) for one in split_tasks(line)]
+        )  # a mistake in the last one is told before hours of the first
     codes = []
     for name, line in lines:
         codes.append(peftbench(["sweep", *line]))
@@ -53,7 +56,7 @@ def main() -> int:
 
 def write_tables(name: str, line: list[str]) -> None:
     """Write the tables that the finished runs of a `peftbench sweep` make, and those of one task for `advise`."""
-    tables, short = [read_table(of_task) for of_task in split_tasks(line)], name.rpartition("/")[2]
+    tables, short = read_tables(split_tasks(line)), name.rpartition("/")[2]
     for of_task in tables:
         table = of_task.build()
         setting = f"{table.model}-{table.task}"

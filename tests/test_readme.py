@@ -10,7 +10,8 @@ from conftest import ROOT
 from peftbench import cli
 from peftbench.config.compose import compose, expand
 from peftbench.config.schema import resolve
-from peftbench.sweeps.request import read_request, split_tasks
+from peftbench.sweeps.request import read_request
+from peftbench.sweeps.tasks import split_tasks
 
 README = (ROOT / "README.md").read_text()
 LINES = [

@@ -22,8 +22,9 @@ from peftbench.search.request import is_search
 from peftbench.search.tuning import RowTrials, check_current, plan_trials, read_tuned
 from peftbench.sweeps.evaluate import evaluate_rows
 from peftbench.sweeps.measure import is_local, measure_rows, needed_sections
-from peftbench.sweeps.request import TableRequest, command_of, key_of, read_request, split_tasks
+from peftbench.sweeps.request import TableRequest, command_of, key_of, read_request
 from peftbench.sweeps.spread import varied_runs
+from peftbench.sweeps.tasks import check_tasks, split_tasks
 from peftbench.sweeps.train import exit_code, train_missing
 from peftbench.sweeps.until import train_until_decided
 from peftbench.tables.collect import Found, PlannedRun
@@ -86,6 +87,7 @@ def main(argv: list[str]) -> int:
         return search.main(settings)
     lines = split_tasks(settings)
     made = [(read_request(line, tunes=True), list[Tuned]()) for line in lines]
+    check_tasks([request for request, _ in made])
     trials = [plan_trials(line) for line in lines]
     interrupt_on_sigterm()
     started = time.monotonic()
@@ -99,9 +101,11 @@ def main(argv: list[str]) -> int:
                 _tune(made[number][0], trials[number], mistakes, started)
                 made[number] = read_tuned(line, mistakes)
             request, _ = made[number]
-            _train(request, line, mistakes, started)
+            goes_on = _train(request, line, mistakes, started)
             code = evaluate_rows(request) or code
             code = measure_rows(request) or code
+            if not goes_on:
+                break
     except KeyboardInterrupt:
         code = INTERRUPTED
         if any(of_task and not tuned for of_task, (_, tuned) in zip(trials, made, strict=True)):
@@ -150,16 +154,16 @@ def _tune(request: TableRequest, trials: Sequence[RowTrials], mistakes: dict[Pat
             raise PeftbenchError("a trial has failed, and on_error=stop starts nothing further")
 
 
-def _train(request: TableRequest, settings: list[str], mistakes: dict[Path, str], started: float) -> None:
-    """Train what is missing: of a table with `until`, what its open comparisons need."""
+def _train(request: TableRequest, settings: list[str], mistakes: dict[Path, str], started: float) -> bool:
+    """Train what is missing: of a table with `until`, what its open comparisons need; False where it was stopped."""
     if request.spec.most_seeds is not None:
         train_until_decided(request, lambda runs: _train_runs(request, runs, mistakes), mistakes, started)
-        return
+        return True
     labels = [row.label for row in request.spec.rows]
     runs = [run for run in request.planned if run.label in labels]
     if request.explain_spread:
         runs += [run for of_source in varied_runs(settings).values() for run in of_source]
-    _train_runs(request, runs, mistakes)
+    return _train_runs(request, runs, mistakes)
 
 
 def _train_runs(request: TableRequest, runs: Sequence[PlannedRun], mistakes: dict[Path, str]) -> bool:

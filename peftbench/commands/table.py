@@ -8,9 +8,10 @@ from peftbench.arguments import Parser
 from peftbench.commands.table_output import add_output_options, check_output, put_out
 from peftbench.config.quoting import quote_free_text
 from peftbench.errors import UserError
-from peftbench.search.found_table import build_tables, read_table
-from peftbench.sweeps.request import TableRequest, command_of, split_tasks
+from peftbench.search.found_table import build_tables, read_tables
+from peftbench.sweeps.request import TableRequest, command_of
 from peftbench.sweeps.spread import varied_runs
+from peftbench.sweeps.tasks import split_tasks
 from peftbench.tables.collect import Found, collect
 from peftbench.tables.export.spread import to_terminal as spread_to_terminal
 from peftbench.tables.spread import explain
@@ -48,9 +49,7 @@ def main(argv: list[str]) -> int:
         raise UserError("--explain-spread is shown on the terminal: leave out --format")
     settings = [f"table={arguments.table}", *quote_free_text(arguments.overrides)]
     lines = split_tasks([*settings, *(["explain_spread=true"] if arguments.explain_spread else [])])
-    if arguments.explain_spread and len(lines) > 1:
-        raise UserError("--explain-spread is of one task: ask for one at a time")
-    tables = [read_table(line) for line in lines]
+    tables = read_tables(lines)
     put_out(build_tables(tables, command_of(settings)), arguments)
     if arguments.explain_spread:
         show_spread(settings, tables[0].request, tables[0].found)

@@ -1,11 +1,12 @@
 """A line's table as it stands: what it asks for, the runs there are, and how its rows were tuned."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from peftbench.search.tuning import read_tuned
 from peftbench.sweeps.request import TableRequest
+from peftbench.sweeps.tasks import check_tasks
 from peftbench.sweeps.until import wanted_runs
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Found, collect
@@ -27,9 +28,11 @@ class FoundTable:
         return with_tuning(build_table(self.request.spec, self.found, self.request.command), self.tuned)
 
 
-def read_table(argv: Sequence[str]) -> FoundTable:
-    """Read a line of one task and find its runs; raises UserError as `read_tuned` does."""
-    return find_runs_of(*read_tuned(argv))
+def read_tables(lines: Sequence[Sequence[str]]) -> list[FoundTable]:
+    """Read the lines of one table, one a task, and find their runs; raises UserError as `read_tuned` does."""
+    read = [read_tuned(line) for line in lines]
+    check_tasks([request for request, _ in read])
+    return [find_runs_of(request, tuned) for request, tuned in read]
 
 
 def find_runs_of(
@@ -44,4 +47,8 @@ def build_tables(tables: Sequence[FoundTable], command: str) -> Table:
     """Make the one table of a line: of several tasks that with a column a task; `command` is the line to type."""
     if len(tables) == 1:
         return tables[0].build()
-    return build_over_tasks([(table.request.spec, table.found) for table in tables], command)
+    built = build_over_tasks([(table.request.spec, table.found) for table in tables], command)
+    if any(table.tuned for table in tables):
+        note = "rows were tuned on each task by itself: its own table has the settings and trials"
+        return replace(built, reading=[*built.reading, note])
+    return built

@@ -143,23 +143,6 @@ def command_of(argv: Sequence[str]) -> str:
     return f"peftbench sweep {shlex.join(line for line in argv if not _is_of(line, ('stale', 'on_error')))}"
 
 
-def split_tasks(argv: Sequence[str]) -> list[list[str]]:
-    """Return a line for each task of `task=a,b`; of one task the line itself.
-
-    Raises UserError where a task is named twice, and with `until`, which looks at the scores of one task.
-    """
-    names = (last_value(argv, "task") or "").split(",")
-    if len(names) < 2:
-        return [list(argv)]
-    wrong = next((name for name in names if not name or names.count(name) > 1), None)
-    if wrong is not None:
-        raise UserError(f"task={','.join(names)} names {f'{wrong!r} twice' if wrong else 'an empty task'}")
-    if given := next((line for line in argv if key_of(line) == "until"), None):
-        raise UserError(f"{given} looks at the scores of one task: ask for one task at a time")
-    others = [line for line in argv if key_of(line) != "task"]
-    return [[*others, f"task={name}"] for name in names]
-
-
 def _with_looks(spec: TableSpec, argv: Sequence[str], settings: Mapping[str, Any]) -> TableSpec:
     """Return the table with the seeds that its rows may get, where it is to be decided by adding them."""
     if settings["until"] is None:

@@ -40,12 +40,14 @@ class _Task:
 
     Attributes:
         name, metric: of the task. least: what its score can be at least, in points, as draws are.
+        key: of its column and cells, for a task may be called as another column is.
         evaluation: what scores are of. examples: how many. found: its runs, checked.
         seeds: by label, of the row's used runs. draws: (1 + draws, seeds) by label.
         ceiling: what human raters score, None where that is not known.
     """
 
     name: str
+    key: str
     metric: str
     least: float
     evaluation: str
@@ -66,10 +68,10 @@ def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], comm
     spec = of_tasks[0][0]
     tasks = [_read(number, spec, found) for number, (spec, found) in enumerate(of_tasks)]
     shown = [run for task in tasks for run in task.found]
-    draws = {(label, task.name): drawn for task in tasks for label, drawn in task.draws.items()}
+    draws = {(label, task.key): drawn for task in tasks for label, drawn in task.draws.items()}
     means = _means(tasks)
     draws |= {(label, MEAN): drawn for label, drawn in means.items()}
-    least = {task.name: task.least for task in tasks}
+    least = {task.key: task.least for task in tasks}
     least[MEAN] = sum(least.values()) / len(least)
     several = {key: drawn for key, drawn in draws.items() if drawn.shape[1] > 1}
     compared = [
@@ -80,7 +82,7 @@ def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], comm
     joint = join_comparisons(compared, several, kind=lambda key: key[1])
     total = sum(task.examples for task in tasks)
     against = {
-        label: _pair(label, spec.baseline, means, joint, MEAN, spec.delta, total)
+        label: _pair(label, spec.baseline, means, joint, MEAN, spec.delta, total, least[MEAN])
         for (label, of), _ in compared
         if of == MEAN
     }
@@ -95,7 +97,7 @@ def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], comm
         runs = [run_point(run) for run in shown if run.planned.label == row.label]
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, runs, "", against.get(row.label)))
     ranked = {label: drawn for label, drawn in means.items() if drawn.shape[1] > 1}
-    pairs = _pairs(ranked, spec.delta, total)
+    pairs = _pairs(ranked, spec.delta, total, least[MEAN])
     if len(ranked) > 1:
         rows = stand(rows, ranked, pairs, pool_rows(ranked.values()))
     mean, of_each = _columns(tasks)
@@ -120,9 +122,10 @@ def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], comm
         claims=[],
         pairs=pairs,
         conclusion=conclude(rows, pairs, mean, spec.delta),
-        reading=_reading(spec, tasks, mean, len(compared), pairs),
+        reading=_reading(spec, rows, tasks, mean, len(compared), pairs),
         notes=[
             *(f"{task.name}: {note}" for task in tasks for note in notes.missing_runs(task.found, command)),
+            *_fewer_seeds(tasks, means),
             *notes.mixed_conditions(shown),
         ],
         environment=notes.environment(shown),
@@ -141,6 +144,7 @@ def _read(number: int, spec: TableSpec, found: Sequence[Found]) -> _Task:
     ceiling = (task.get("ceiling") or {}).get(metric)
     return _Task(
         name=task["name"],
+        key=f"task.{task['name']}",
         metric=metric,
         least=POINTS * least_score(metric),
         evaluation=str(replace(spec.evaluation, split=shown[0].planned.evaluation.split)),
@@ -171,6 +175,15 @@ def _means(tasks: Sequence[_Task]) -> dict[str, np.ndarray]:
     return means
 
 
+def _fewer_seeds(tasks: Sequence[_Task], means: Mapping[str, np.ndarray]) -> list[str]:
+    """Name the rows whose mean is of fewer seeds than some task has of them."""
+    return [
+        f"{label}: its mean is of {drawn.shape[1]} seed{'s' if drawn.shape[1] > 1 else ''}, those that all tasks have"
+        for label, drawn in means.items()
+        if any(len(task.seeds[label]) > drawn.shape[1] for task in tasks)
+    ]
+
+
 def _cell(
     draws: Mapping[tuple[str, str], np.ndarray], key: tuple[str, str], baseline: str, joint: Joint, least: float
 ) -> Cell:
@@ -186,19 +199,26 @@ def _cell(
 
 
 def _pair(
-    row: str, other: str, means: Mapping[str, np.ndarray], joint: Joint, kind: Hashable, delta: float, examples: int
+    row: str,
+    other: str,
+    means: Mapping[str, np.ndarray],
+    joint: Joint,
+    kind: Hashable,
+    delta: float,
+    examples: int,
+    least: float,
 ) -> Pair:
-    pool = joint.pool(kind)
-    difference = difference_interval(means[row], means[other], joint.confidence, pool)
+    pool, widest = joint.pool(kind), POINTS - least
+    difference = difference_interval(means[row], means[other], joint.confidence, pool).within(-widest, widest)
     return judged(row, other, difference, means[row], means[other], joint.confidence, pool, delta, examples)
 
 
-def _pairs(ranked: Mapping[str, np.ndarray], delta: float, examples: int) -> list[Pair]:
+def _pairs(ranked: Mapping[str, np.ndarray], delta: float, examples: int, least: float) -> list[Pair]:
     compared = list(combinations(ranked, 2))
     if not compared:
         return []
     joint = join_comparisons(compared, ranked)
-    return [_pair(one, other, ranked, joint, None, delta, examples) for one, other in compared]
+    return [_pair(one, other, ranked, joint, None, delta, examples, least) for one, other in compared]
 
 
 def _recorded(label: str, tasks: Sequence[_Task]) -> dict[str, Cell]:
@@ -216,23 +236,26 @@ def _columns(tasks: Sequence[_Task]) -> tuple[Column, list[Column]]:
     if len(units) == 1:
         ((metric, unit),) = units.items()
         return Column(MEAN, f"mean {COLUMNS[metric].title}", unit), [
-            Column(task.name, task.name, unit) for task in tasks
+            Column(task.key, task.name, unit) for task in tasks
         ]
-    each = [Column(task.name, f"{task.name} {COLUMNS[task.metric].title}", units[task.metric]) for task in tasks]
+    each = [Column(task.key, f"{task.name} {COLUMNS[task.metric].title}", units[task.metric]) for task in tasks]
     return Column(MEAN, "mean score", "× 100"), each
 
 
 def _reading(
-    spec: TableSpec, tasks: Sequence[_Task], mean: Column, comparisons: int, pairs: Sequence[Pair]
+    spec: TableSpec, rows: Sequence[Row], tasks: Sequence[_Task], mean: Column, comparisons: int, pairs: Sequence[Pair]
 ) -> list[str]:
     examples = ", ".join(f"{task.name} {task.examples:,} ({task.evaluation})" for task in tasks)
     ceilings = [f"{task.name} {task.ceiling:.1f}" for task in tasks if task.ceiling is not None]
     lines = [
-        f"{mean.title}: all tasks count alike, and they alone are meant, not tasks in general; examples: {examples}",
+        f"{mean.title}: of each task's first metric (task.metrics), all tasks alike; they alone are meant, not tasks in"
+        f" general; examples: {examples}",
         *notes.reading(spec, comparisons, pairs),
     ]
     if ceilings:
         lines.append(f"half of the human raters against the other half: {', '.join(ceilings)}")
-    if "latency" in spec.columns:
+    if spec.claims:
+        lines.append("what the lab says is judged in each task's own table")
+    if any("latency" in row.cells for row in rows) and "latency" in spec.columns:
         lines.append("latency: of the runs of the first task that it was measured for")
     return lines

@@ -42,14 +42,14 @@ def test_each_task_has_a_column_and_the_mean_is_theirs(two_tasks, capsys):
     folder = two_tasks.outputs / "tiny" / "tables" / "tiny"
     table = json.loads((folder / "table.json").read_text())
     assert table["task"] == "one, other" and table["examples"] == 30 and table["primary"] == "mean"
-    keys = ["share", "latency", "mean", "p_best", "difference", "one", "other"]
+    keys = ["share", "latency", "mean", "p_best", "difference", "task.one", "task.other"]
     assert [column["key"] for column in table["columns"]] == keys
     alone = {name: json.loads((folder / name / "table.json").read_text()) for name in ("one", "other")}
     for number, row in enumerate(table["rows"]):
         scores = {name: of_task["rows"][number]["cells"]["accuracy"] for name, of_task in alone.items()}
         for name, cell in scores.items():
-            assert row["cells"][name]["value"] == pytest.approx(cell["value"])
-            assert row["cells"][name]["sd"] == pytest.approx(cell["sd"])
+            assert row["cells"][f"task.{name}"]["value"] == pytest.approx(cell["value"])
+            assert row["cells"][f"task.{name}"]["sd"] == pytest.approx(cell["sd"])
         mean = sum(cell["value"] for cell in scores.values()) / 2
         assert row["cells"]["mean"]["value"] == pytest.approx(mean)
         assert row["cells"]["latency"] == alone["one"]["rows"][number]["cells"]["latency"]
@@ -80,7 +80,7 @@ def test_a_task_that_a_row_lacks_leaves_it_without_a_mean(two_tasks, capsys):
     capsys.readouterr()
     assert two_tasks("task=one,other", "--format", "json", command="table") == 0
     table = json.loads(capsys.readouterr().out)
-    assert all("one" in row["cells"] and "mean" not in row["cells"] for row in table["rows"])
+    assert all("task.one" in row["cells"] and "mean" not in row["cells"] for row in table["rows"])
     assert table["pairs"] == [] and table["conclusion"] == ""
 
 
@@ -107,4 +107,48 @@ def test_a_plan_is_of_one_task(two_tasks, capsys):
 
 def test_the_spread_is_of_one_task(two_tasks, capsys):
     assert two_tasks("task=one,other", "--explain-spread", command="table") == 2
-    assert "--explain-spread is of one task" in capsys.readouterr().err
+    assert two_tasks("task=one,other", "explain_spread=true") == 2
+    assert capsys.readouterr().err.count("explain_spread=true looks at the scores of one task") == 2
+
+
+def test_rows_of_a_task_of_their_own_and_two_tasks_of_one_name_are_refused(two_tasks, capsys):
+    spec = two_tasks.spec.read_text()
+    two_tasks.spec.write_text(spec.replace("[method=lora,", "[method=lora, task=one,"))
+    assert two_tasks("task=one,other") == 2
+    assert "row 'LoRA' is of task one whatever task=… says" in capsys.readouterr().err
+    two_tasks.spec.write_text(spec)
+    tasks = two_tasks.spec.parent.parent / "task"
+    shutil.copy(tasks / "one.yaml", tasks / "copied.yaml")
+    for command in ("sweep", "table"):
+        assert two_tasks("task=one,copied", command=command) == 2
+        assert "two of the tasks are called one" in capsys.readouterr().err
+    assert not two_tasks.outputs.exists()
+
+
+def test_tasks_may_be_called_as_columns_are_and_on_error_stop_ends_all(two_tasks, capsys):
+    tasks = two_tasks.spec.parent.parent / "task"
+    for name in ("mean", "share"):
+        (tasks / f"{name}.yaml").write_text((tasks / "one.yaml").read_text().replace("name: one", f"name: {name}"))
+    columns = "table.columns=[share,accuracy]"
+    assert two_tasks("task=mean,share", "seeds=1", columns) == 0
+    capsys.readouterr()
+    assert two_tasks("task=mean,share", "seeds=1", columns, "--format", "json", command="table") == 0
+    table = json.loads(capsys.readouterr().out)
+    for row in table["rows"]:
+        assert (
+            row["cells"]["share"]["value"] < 50 < row["cells"]["task.share"]["value"] == row["cells"]["mean"]["value"]
+        )
+    wrong = ["trainer.lr=1e30", "trainer.epochs=3"]  # diverges
+    assert two_tasks("task=one,other", "seeds=1", columns, "on_error=stop", *wrong) == 1
+    assert "task 2 of 2" not in capsys.readouterr().out
+
+
+def test_a_mean_of_fewer_seeds_than_a_task_has_is_named(two_tasks, capsys):
+    columns = "table.columns=[accuracy]"
+    assert two_tasks("task=one", columns) == 0 and two_tasks("task=other", "seeds=[0]", columns) == 0
+    capsys.readouterr()
+    assert two_tasks("task=one,other", columns, command="table") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "head: its mean is of 1 seed, those that all tasks have" in shown and "other: 3 of 6 runs are missing" in shown
+    )

@@ -101,6 +101,7 @@ def _pairs(table: Table) -> str:
     if not table.pairs:
         return ""
     difference = COLUMNS["difference"]
+    primary = next((column.title for column in table.all_columns if column.key == table.primary), table.primary)
     rows = "".join(
         f"<tr><td>{escape(pair.row)}</td><td>{escape(pair.other)}</td><td class='figure'>"
         f"{escape(format_interval((pair.value, pair.low, pair.high), difference))}</td>"
@@ -109,7 +110,7 @@ def _pairs(table: Table) -> str:
     )
     head = "<thead><tr><th>row</th><th>other</th><th>difference, points</th><th>verdict on the row</th></tr></thead>"
     return (
-        f"<h2>All pairs</h2><details><summary>{len(table.pairs)} differences of {escape(table.primary)}</summary>"
+        f"<h2>All pairs</h2><details><summary>{len(table.pairs)} differences of {escape(primary)}</summary>"
         f'<div class="scroll"><table class="claims">{head}<tbody>{rows}</tbody></table></div></details>'
     )
 
