@@ -41,10 +41,8 @@ def main() -> int:
     tasks = [[f"task={task}"] for task in arguments.tasks.split(",")] if arguments.tasks else [[]]
     names = arguments.only.split(",")
     lines = [(name, [f"table={name}", *task, *arguments.settings]) for task, name in product(tasks, names)]
-    for _, line in lines:
-        check_tasks(
-            [read_request(one, tunes=True) for one in split_tasks(line)]
-        )  # a mistake in the last one is told before hours of the first
+    for _, line in lines:  # a mistake in the last one is told before hours of the first
+        check_tasks([read_request(one, tunes=True) for one in split_tasks(line)])
     codes = []
     for name, line in lines:
         codes.append(peftbench(["sweep", *line]))

@@ -13,11 +13,11 @@ from peftbench.audit.evidence import Evidence
 from peftbench.audit.one_seed import compare_runs
 from peftbench.tables.columns import COLUMNS
 from peftbench.tables.notes import standing
-from peftbench.tables.pairs import judged
+from peftbench.tables.pairs import compare_draws
 from peftbench.tables.pooling import ALONE, Pool, pool_rows
 from peftbench.tables.simultaneous import join_comparisons
 from peftbench.tables.standing import stand
-from peftbench.tables.statistics import difference_interval, score_interval
+from peftbench.tables.statistics import score_interval
 from peftbench.tables.table import Cell, Column, Pair, Row, RunPoint, Table, format_cell
 from peftbench.tables.verdicts import BETTER, LOWER
 
@@ -105,8 +105,7 @@ def _pairs(draws: Mapping[str, np.ndarray], several: Pool, delta: float, example
     for one, other in compared:
         single = min(draws[one].shape[1], draws[other].shape[1]) == 1
         pool = ALONE if single else several
-        difference = difference_interval(rows[one], rows[other], confidence, pool).within(-widest, widest)
-        pair = judged(one, other, difference, rows[one], rows[other], confidence, pool, delta, examples)
+        pair = compare_draws(one, other, rows, confidence, pool, delta, examples, widest)
         pairs.append(replace(pair, needs_seeds=None, single=True) if single else pair)
     return pairs
 

@@ -96,7 +96,8 @@ def main(argv: list[str]) -> int:
     try:
         for number, line in enumerate(lines):
             if len(lines) > 1:
-                console.print(f"\ntask {number + 1} of {len(lines)}: {line[-1].partition('=')[2]}", style="bold")
+                name = made[number][0].config.task.name
+                console.print(f"\ntask {number + 1} of {len(lines)}: {name}", style="bold")
             if trials[number]:
                 _tune(made[number][0], trials[number], mistakes, started)
                 made[number] = read_tuned(line, mistakes)

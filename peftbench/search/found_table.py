@@ -1,7 +1,7 @@
 """A line's table as it stands: what it asks for, the runs there are, and how its rows were tuned."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peftbench.search.tuning import read_tuned
@@ -21,7 +21,7 @@ class FoundTable:
 
     request: TableRequest
     found: list[Found]
-    tuned: list[Tuned] = field(default_factory=list)
+    tuned: list[Tuned]
 
     def build(self) -> Table:
         """Make the table."""

@@ -6,7 +6,7 @@ own. Runs of one seed on all tasks count as one, whose score is the mean of thei
 their differences is what holds in any table (`statistics.py`).
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations
@@ -20,7 +20,7 @@ from peftbench.tables.collect import Found
 from peftbench.tables.columns import COLUMNS, EXACT, PERCENT, POINTS
 from peftbench.tables.conclusion import conclude
 from peftbench.tables.evidence import read_evidence
-from peftbench.tables.pairs import judged
+from peftbench.tables.pairs import compare_draws
 from peftbench.tables.pooling import pool_rows
 from peftbench.tables.scored import least_score, score_rows
 from peftbench.tables.simultaneous import Joint, join_comparisons
@@ -80,16 +80,17 @@ def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], comm
         if label != spec.baseline and (spec.baseline, of) in several
     ]
     joint = join_comparisons(compared, several, kind=lambda key: key[1])
+    pool, widest = joint.pool(MEAN), POINTS - least[MEAN]
     total = sum(task.examples for task in tasks)
     against = {
-        label: _pair(label, spec.baseline, means, joint, MEAN, spec.delta, total, least[MEAN])
+        label: compare_draws(label, spec.baseline, means, joint.confidence, pool, spec.delta, total, widest)
         for (label, of), _ in compared
         if of == MEAN
     }
     rows = []
     for row in spec.rows:
         cells = _recorded(row.label, tasks)
-        for of in [*least, MEAN]:
+        for of in least:
             if (row.label, of) in draws:
                 cells[of] = _cell(draws, (row.label, of), spec.baseline, joint, least[of])
         if pair := against.get(row.label):
@@ -97,7 +98,7 @@ def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], comm
         runs = [run_point(run) for run in shown if run.planned.label == row.label]
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, runs, "", against.get(row.label)))
     ranked = {label: drawn for label, drawn in means.items() if drawn.shape[1] > 1}
-    pairs = _pairs(ranked, spec.delta, total, least[MEAN])
+    pairs = _pairs(ranked, spec.delta, total, widest)
     if len(ranked) > 1:
         rows = stand(rows, ranked, pairs, pool_rows(ranked.values()))
     mean, of_each = _columns(tasks)
@@ -198,27 +199,13 @@ def _cell(
     return Cell(interval.estimate, sd, len(scores), interval.low, interval.high, differs)
 
 
-def _pair(
-    row: str,
-    other: str,
-    means: Mapping[str, np.ndarray],
-    joint: Joint,
-    kind: Hashable,
-    delta: float,
-    examples: int,
-    least: float,
-) -> Pair:
-    pool, widest = joint.pool(kind), POINTS - least
-    difference = difference_interval(means[row], means[other], joint.confidence, pool).within(-widest, widest)
-    return judged(row, other, difference, means[row], means[other], joint.confidence, pool, delta, examples)
-
-
-def _pairs(ranked: Mapping[str, np.ndarray], delta: float, examples: int, least: float) -> list[Pair]:
+def _pairs(ranked: Mapping[str, np.ndarray], delta: float, examples: int, widest: float) -> list[Pair]:
     compared = list(combinations(ranked, 2))
     if not compared:
         return []
     joint = join_comparisons(compared, ranked)
-    return [_pair(one, other, ranked, joint, None, delta, examples, least) for one, other in compared]
+    confidence, pool = joint.confidence, joint.pool(None)
+    return [compare_draws(one, other, ranked, confidence, pool, delta, examples, widest) for one, other in compared]
 
 
 def _recorded(label: str, tasks: Sequence[_Task]) -> dict[str, Cell]:

@@ -9,7 +9,7 @@ from peftbench.tables.columns import POINTS, SCORES
 from peftbench.tables.pooling import Pool
 from peftbench.tables.scored import RowScores
 from peftbench.tables.simultaneous import Joint, join_comparisons
-from peftbench.tables.statistics import Interval
+from peftbench.tables.statistics import Interval, difference_interval
 from peftbench.tables.table import Pair
 from peftbench.tables.verdicts import DELTA, OPEN, is_futile, needs, spread_of, verdict
 
@@ -52,6 +52,25 @@ def compare(
     draws = POINTS * ours.draws(metric), POINTS * theirs.draws(metric)
     pool = joint.pool(metric).scaled(POINTS)
     return judged(row, other, difference, *draws, joint.confidence, pool, delta, len(ours.labels))
+
+
+def compare_draws(
+    row: str,
+    other: str,
+    draws: Mapping[str, np.ndarray],
+    confidence: float,
+    pool: Pool,
+    delta: float,
+    examples: int,
+    widest: float,
+) -> Pair:
+    """Return one difference with its verdict, and what would tell it, none beyond ± `widest`; see `judged`.
+
+    `draws` are (1 + draws, seeds) by label, in points.
+    """
+    ours, theirs = draws[row], draws[other]
+    difference = difference_interval(ours, theirs, confidence, pool).within(-widest, widest)
+    return judged(row, other, difference, ours, theirs, confidence, pool, delta, examples)
 
 
 def judged(
