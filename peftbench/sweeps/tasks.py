@@ -17,6 +17,8 @@ def split_tasks(argv: Sequence[str]) -> list[list[str]]:
     names = (last_value(argv, "task") or "").split(",")
     if len(names) < 2:
         return [list(argv)]
+    if names[0].startswith("["):
+        raise UserError(f"task={','.join(names)}: write several tasks as task=a,b, without brackets")
     wrong = next((name for name in names if not name or names.count(name) > 1), None)
     if wrong is not None:
         raise UserError(f"task={','.join(names)} names {f'{wrong!r} twice' if wrong else 'an empty task'}")

@@ -88,6 +88,7 @@ def test_a_task_that_a_row_lacks_leaves_it_without_a_mean(two_tasks, capsys):
     "argv, said",
     [
         (["task=one,one"], "task=one,one names 'one' twice"),
+        (["task=[one,other]"], "write several tasks as task=a,b, without brackets"),
         (["task=one,"], "task=one, names an empty task"),
         (["task=one,twice"], "task=twice: there is no such task"),
         (["task=one,other", "until=decided"], "until=decided looks at the scores of one task"),
