@@ -95,6 +95,9 @@ def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], comm
                 cells[of] = _cell(draws, (row.label, of), spec.baseline, joint, least[of])
         if pair := against.get(row.label):
             cells["difference"] = Cell(pair.value, None, cells[MEAN].n, pair.low, pair.high, cells[MEAN].differs)
+        elif row.label != spec.baseline and row.label in means and spec.baseline in means:  # of one seed
+            value = float(means[row.label][0].mean() - means[spec.baseline][0].mean())
+            cells["difference"] = Cell(value, None, 1)
         runs = [run_point(run) for run in shown if run.planned.label == row.label]
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, runs, "", against.get(row.label)))
     ranked = {label: drawn for label, drawn in means.items() if drawn.shape[1] > 1}

@@ -139,6 +139,10 @@ def test_tasks_may_be_called_as_columns_are_and_on_error_stop_ends_all(two_tasks
         assert (
             row["cells"]["share"]["value"] < 50 < row["cells"]["task.share"]["value"] == row["cells"]["mean"]["value"]
         )
+    first, last = table["rows"][0]["cells"], table["rows"][-1]["cells"]
+    difference = last["difference"]
+    assert difference["value"] == pytest.approx(last["mean"]["value"] - first["mean"]["value"])
+    assert difference["low"] is None, "one seed has no interval"
     wrong = ["trainer.lr=1e30", "trainer.epochs=3"]  # diverges
     assert two_tasks("task=one,other", "seeds=1", columns, "on_error=stop", *wrong) == 1
     assert "task 2 of 2" not in capsys.readouterr().out
