@@ -1,16 +1,16 @@
 """What a figure may depend on besides the config: the code, versions, commit and device."""
 
-import ast
 import hashlib
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from peftbench import __version__
+from peftbench.runs.parsed_code import parse, remember
 from peftbench.runs.result import Environment, Result
 
 PACKAGE = Path(__file__).parents[1]
@@ -70,6 +70,7 @@ def _closure_digest(modules: tuple[str, ...], package: Path) -> str:
         found[name], imported = _read_module(name, package)
         if not _is_registry(name):
             todo += imported
+    remember()
     text = "".join(f"{name} {digest}\n" for name, digest in sorted(found.items()) if not _is_registry(name))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -78,10 +79,12 @@ def _closure_digest(modules: tuple[str, ...], package: Path) -> str:
 def _read_module(name: str, package: Path) -> tuple[str, list[str]]:
     """Return the digest of a module's code, empty where it has no file, and the deciding modules that it imports."""
     path = _file_of(name, package)
-    tree = None if path is None else _parse(path)
-    if tree is None:
+    try:
+        digest, imported = parse(path.read_bytes()) if path else ("", [])
+    except (OSError, SyntaxError):
         return "", []
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), list(_imported(tree, package))
+    deciding = tuple(f"peftbench.{part}." for part in _DECIDING)
+    return digest, [name for name in imported if name.startswith(deciding) and _file_of(name, package)]
 
 
 def _is_registry(module: str) -> bool:
@@ -104,35 +107,6 @@ def _file_of(module: str, package: Path) -> Path | None:
         if file := next((file for file in found if file.is_file()), None):
             return file
     return Path(spec.origin) if not inner and spec and spec.origin and Path(spec.origin).is_file() else None
-
-
-def _parse(path: Path) -> ast.Module | None:
-    """Return the file's syntax tree without docstrings; comments and layout are not in it."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError):
-        return None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-            first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
-                node.body = node.body[1:]
-    return tree
-
-
-def _imported(tree: ast.Module, package: Path) -> Iterator[str]:
-    """Yield the deciding modules that a file imports, in functions too."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            # `from a.b import c`: c may be a module of its own
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            if name.startswith(tuple(f"peftbench.{part}." for part in _DECIDING)) and _file_of(name, package):
-                yield name
 
 
 def processor() -> str:

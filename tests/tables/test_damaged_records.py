@@ -15,7 +15,6 @@ from peftbench.runs.digests import digests
 from peftbench.runs.identity import run_id
 from peftbench.runs.predictions import Predictions
 from peftbench.runs.record import Record
-from peftbench.tables import bootstrap
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import PlannedRun, collect
 from peftbench.tables.columns import MEASURED, PER_RUN
@@ -66,10 +65,8 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def runs(whole, tmp_path, monkeypatch):
-    """A copy of them to damage; the last, LoRA's seed 1, is the one to go for. Few draws are enough here."""
-    monkeypatch.setattr(bootstrap, "RESAMPLES", 40)
-    monkeypatch.setattr(bootstrap, "CHUNK", 20)
+def runs(whole, tmp_path):
+    """A copy of them to damage; the last, LoRA's seed 1, is the one to go for."""
     shutil.copytree(whole[0].folder.parent, tmp_path / "runs")
     return [replace(run, folder=tmp_path / "runs" / run.folder.name) for run in whole]
 
