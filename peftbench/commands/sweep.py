@@ -24,7 +24,7 @@ from peftbench.sweeps.evaluate import evaluate_rows
 from peftbench.sweeps.measure import is_local, measure_rows, needed_sections
 from peftbench.sweeps.request import TableRequest, command_of, key_of, read_request
 from peftbench.sweeps.spread import varied_runs
-from peftbench.sweeps.tasks import check_tasks, split_tasks
+from peftbench.sweeps.tasks import check_tasks, read_each, split_tasks
 from peftbench.sweeps.train import exit_code, train_missing
 from peftbench.sweeps.until import train_until_decided
 from peftbench.tables.collect import Found, PlannedRun
@@ -86,9 +86,9 @@ def main(argv: list[str]) -> int:
     if is_search(settings):
         return search.main(settings)
     lines = split_tasks(settings)
-    made = [(read_request(line, tunes=True), list[Tuned]()) for line in lines]
+    made = [(request, list[Tuned]()) for request in read_each(lines, partial(read_request, tunes=True))]
     check_tasks([request for request, _ in made])
-    trials = [plan_trials(line) for line in lines]
+    trials = read_each(lines, plan_trials)
     interrupt_on_sigterm()
     started = time.monotonic()
     code = 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from peftbench.search.tuning import read_tuned
 from peftbench.sweeps.request import TableRequest
-from peftbench.sweeps.tasks import check_tasks
+from peftbench.sweeps.tasks import check_tasks, read_each
 from peftbench.sweeps.until import wanted_runs
 from peftbench.tables.build import build_table
 from peftbench.tables.collect import Found, collect
@@ -30,7 +30,7 @@ class FoundTable:
 
 def read_tables(lines: Sequence[Sequence[str]]) -> list[FoundTable]:
     """Read the lines of one table, one a task, and find their runs; raises UserError as `read_tuned` does."""
-    read = [read_tuned(line) for line in lines]
+    read = read_each(lines, read_tuned)
     check_tasks([request for request, _ in read])
     return [find_runs_of(request, tuned) for request, tuned in read]
 

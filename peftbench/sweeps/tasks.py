@@ -1,9 +1,12 @@
 """A table over several tasks, `task=a,b`: a line for each, and what has to hold of them together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from peftbench.errors import UserError
 from peftbench.sweeps.request import TableRequest, key_of, last_value
+
+T = TypeVar("T")
 
 _OF_ONE_TASK = ("until", "explain_spread")
 _OFF = ("null", "false")
@@ -27,6 +30,27 @@ def split_tasks(argv: Sequence[str]) -> list[list[str]]:
             raise UserError(f"{line} looks at the scores of one task: ask for one task at a time")
     others = [line for line in argv if key_of(line) != "task"]
     return [[*others, f"task={name}"] for name in names]
+
+
+def read_each(lines: Sequence[Sequence[str]], read: Callable[[Sequence[str]], T]) -> list[T]:
+    """Return what `read` makes of the line of each task; a UserError of some tasks alone begins with the task."""
+    results: list[T] = []
+    for line in lines:
+        try:
+            results.append(read(line))
+        except UserError as error:
+            if all(_mistake(other, read) == str(error) for other in lines):
+                raise
+            raise UserError(f"task={last_value(line, 'task')}: {error}") from error
+    return results
+
+
+def _mistake(line: Sequence[str], read: Callable[[Sequence[str]], object]) -> str | None:
+    try:
+        read(line)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def check_tasks(requests: Sequence[TableRequest]) -> None:

@@ -101,6 +101,20 @@ def test_mistakes_are_one_line_before_anything_is_trained(two_tasks, argv, said,
     assert not two_tasks.outputs.exists()
 
 
+def test_a_mistake_of_one_task_names_it_and_one_of_all_names_none(two_tasks, capsys):
+    folder = two_tasks.spec.parent.parent / "task"
+    (folder / "odd.yaml").write_text(
+        (folder / "one.yaml").read_text().replace("name: one", "name: odd").replace("accuracy, f1", "")
+    )
+    assert two_tasks("task=one,odd") == 2
+    error = capsys.readouterr().err
+    assert "task=odd: row 'head': " in error and "task.metrics is empty" in error
+    assert two_tasks("task=one,other", "trainer.lr=0") == 2
+    error = capsys.readouterr().err
+    assert "row 'head': trainer.lr=0" in error and "task=" not in error
+    assert not two_tasks.outputs.exists()
+
+
 def test_a_plan_is_of_one_task(two_tasks, capsys):
     assert two_tasks("task=one,other", command="plan") == 2
     assert "only `peftbench sweep table=…` and `peftbench table` take several tasks" in capsys.readouterr().err
