@@ -80,7 +80,9 @@ def _drop_output() -> None:
 def _answer(argv: list[str]) -> int:
     """Run the command that `argv` names; only what standard output raises comes through, besides the exit code."""
     from peftbench.errors import INTERRUPTED, PeftbenchError
+    from peftbench.interruption import interrupt_on_sigterm
 
+    interrupt_on_sigterm()
     try:
         return _dispatch(argv)
     except PeftbenchError as error:

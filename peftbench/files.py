@@ -108,7 +108,7 @@ def write_error(path: Path, error: OSError) -> UserError:
     """Say in one line which path could not be written, why, and what to do."""
     reason = error.strerror or str(error)
     room = "Free some space, or choose" if error.errno in _DISK_FULL else "Choose"
-    return UserError(f"Cannot write {path}: {reason}. {room} another folder with output_dir=….")
+    return UserError(f"Cannot write {path}: {reason}. {room} another folder (of runs and tables: output_dir=…).")
 
 
 def make_folder(folder: Path) -> None:

@@ -18,8 +18,12 @@ _received: set[int] = set()
 
 
 def interrupt_on_sigterm() -> None:
-    """Let SIGTERM raise KeyboardInterrupt as Ctrl-C does, for a command's time outside of training."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let SIGTERM raise KeyboardInterrupt as Ctrl-C does, so that a command leaves nothing half-written.
+
+    Outside of the main thread, which alone gets signals, nothing changes.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @contextmanager

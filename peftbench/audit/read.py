@@ -33,7 +33,7 @@ def read_evidence(
         _check_unused(path, "a CSV file", task=task, metric=metric, examples=examples)
         return checked(read_csv(path))
     if not path.is_dir():
-        raise UserError(f"no such file or folder: {path}")
+        raise UserError(f"{'neither a file nor a folder' if path.exists() else 'no such file or folder'}: {path}")
     if samples := find_samples(path):
         _check_unused(path, "a folder of samples", examples=examples)
         return checked(read_harness(path, samples, task, metric))

@@ -14,7 +14,6 @@ from peftbench.commands.limit_options import latency_ratio, mebibytes, percent
 from peftbench.config.quoting import in_quotes, quote_free_text
 from peftbench.errors import INTERRUPTED, UserError
 from peftbench.files import write_json
-from peftbench.interruption import interrupt_on_sigterm
 from peftbench.recommend.recommend import Question, Selection, recommend
 from peftbench.recommend.sentence import headline
 from peftbench.sweeps.request import key_of, merge
@@ -66,7 +65,6 @@ def main(argv: list[str]) -> int:
     question = Question(
         _lines(arguments), limits, None if arguments.budget is None else duration("--budget", arguments.budget)
     )
-    interrupt_on_sigterm()
     try:
         outcome, selection = recommend(question)
     except KeyboardInterrupt:
@@ -87,7 +85,8 @@ def _lines(arguments: argparse.Namespace) -> list[str]:
     """Return the settings that make the table of all candidates; raises UserError for a file that is not there."""
     file = Path(arguments.file).expanduser()
     if not file.is_file():
-        raise UserError(f"{arguments.file}: {'this is a folder, not a file' if file.is_dir() else 'no such file'}")
+        other = "a folder" if file.is_dir() else "a pipe or device"
+        raise UserError(f"{arguments.file}: {f'this is {other}, not a file' if file.exists() else 'no such file'}")
     if len(arguments.text) > 2:
         raise UserError(f"--text {' --text '.join(arguments.text)}: a text is one column, or a pair of two")
     name = re.sub(r"[^\w-]+", "-", file.stem).strip("-")[:40]

@@ -67,7 +67,6 @@ def main(argv: list[str]) -> int:
         from peftbench.serving.server import Limits, make_server
     except ModuleNotFoundError as error:
         raise UserError(f"serve needs {error.name}: pip install 'peftbench[serve]'") from None
-    from peftbench.interruption import interrupt_on_sigterm
     from peftbench.serving.multitask import MultiTask
     from peftbench.terminal import error_console
     from peftbench.training.devices import choose_device
@@ -90,7 +89,6 @@ def main(argv: list[str]) -> int:
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         error_console.print(f"serving {', '.join(tasks.tasks)} on http://{shown}:{port}, Ctrl-C ends it")
-        interrupt_on_sigterm()
         with contextlib.suppress(KeyboardInterrupt):  # which the server raises again when it has ended
             server.run(sockets=[listening])
     return 0

@@ -13,7 +13,6 @@ from peftbench.commands.table import show_spread
 from peftbench.commands.table_output import show
 from peftbench.config.quoting import quote_free_text
 from peftbench.errors import INTERRUPTED, PeftbenchError, UserError
-from peftbench.interruption import interrupt_on_sigterm
 from peftbench.loggers.wandb_table import log_table
 from peftbench.runs.result import SECTIONS
 from peftbench.search import run as search
@@ -89,7 +88,6 @@ def main(argv: list[str]) -> int:
     made = [(request, list[Tuned]()) for request in read_each(lines, partial(read_request, tunes=True))]
     check_tasks([request for request, _ in made])
     trials = read_each(lines, plan_trials)
-    interrupt_on_sigterm()
     started = time.monotonic()
     code = 0
     mistakes: dict[Path, str] = {}

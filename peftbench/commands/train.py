@@ -8,7 +8,6 @@ from omegaconf import DictConfig
 
 from peftbench.arguments import unknown_option
 from peftbench.errors import INTERRUPTED, PeftbenchError, UserError
-from peftbench.interruption import interrupt_on_sigterm
 from peftbench.sweeps.job import train_job
 
 _exit_codes: list[int] = []
@@ -43,7 +42,6 @@ def main(argv: list[str]) -> int:
     sys.argv = [sys.argv[0], *sorted(argv, key=lambda word: word not in ("-m", "--multirun"))]
     main = hydra.main(version_base=VERSION_BASE, config_path=CONFIG_PATH, config_name=CONFIG_NAME)
     compose_and_train = main(_hydras_job)
-    interrupt_on_sigterm()
     try:
         compose_and_train()
         if _unforeseen:

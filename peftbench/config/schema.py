@@ -90,6 +90,8 @@ class MeasureConfig:
     def __post_init__(self) -> None:
         at_least("measure.seconds", self.seconds, 0)
         for name in ("batches", "lengths"):
+            if not getattr(self, name):
+                raise UserError(f"measure.{name} is empty: name at least one, or set measure.latency=false")
             for value in getattr(self, name):
                 at_least(f"measure.{name}", value, 1)
 

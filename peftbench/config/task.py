@@ -33,6 +33,9 @@ class TaskConfig(AssetConfig):
         check_source(self, "task")
         self.dir = absolute(self.dir)
         self.splits = {name: _source_of_split(name, value, self.source) for name, value in self.splits.items()}
+        twice = next((name for name in self.labels if self.labels.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"task.labels names {twice!r} twice: each class once, in the order of its number")
         if not self.metrics:
             raise UserError("task.metrics is empty: name at least one, e.g. task.metrics=[accuracy]")
 
@@ -208,4 +211,6 @@ def _source_of_split(split: str, value: Any, source: str) -> str | float | None:
                 + ("" if split == "train" else ", or a share of the training data between 0 and 1, such as 0.2")
             )
         return float(value)
+    if not isinstance(value, str | None):
+        raise UserError(f"task.splits.{split}={value} must be one file, not {type(value).__name__}: join several first")
     return absolute(value) if source == "local" else value

@@ -20,6 +20,7 @@ from peftbench.backbones.economy.frozen import Casts, frozen_in_bf16
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.inputs import Size, positions_of, random_inputs, small_size
 from peftbench.config.schema import MeasureConfig
+from peftbench.errors import UserError
 from peftbench.interruption import check_interrupted
 from peftbench.methods.base import Method
 from peftbench.training.devices import autocasting
@@ -59,12 +60,12 @@ def measure_latency(
     """
     sites = backbone.sites
     base: Any = sites.base
+    sizes = fitting_sizes(config.lengths if sizes is None else sizes, method, backbone)
     with _bare_and_evaluating(method, backbone):
         settings = [
             _measure_setting(method, backbone, batch, size, config.seconds, precision)
             for batch in config.batches
-            for size in (config.lengths if sizes is None else sizes)
-            if not isinstance(size, int) or size + method.extra_tokens <= sites.positions
+            for size in sizes
         ]
         return {
             "settings": settings,
@@ -75,6 +76,15 @@ def measure_latency(
             "threads": torch.get_num_threads(),
             "compile": False,
         }
+
+
+def fitting_sizes(sizes: Sequence[Size], method: Method, backbone: HeadedBackbone) -> list[Size]:
+    """Return the sizes, tokens or (height, width), that the model takes; raises UserError where it takes none."""
+    longest = backbone.sites.positions - method.extra_tokens
+    fitting = [size for size in sizes if not isinstance(size, int) or size <= longest]
+    if not fitting:
+        raise UserError(f"measure.lengths={list(sizes)}: the model takes at most {longest} tokens: give a shorter one")
+    return fitting
 
 
 def compare(

@@ -59,7 +59,7 @@ def execute_run(
     failed, of which the record says why, or of which a measurement failed, and TakenOverError where another process
     took it over.
     """
-    from peftbench.runs.measured import measure_sections, sections_to_measure
+    from peftbench.runs.measured import check_sections, measure_sections, sections_to_measure
     from peftbench.runs.prepare import prepare
     from peftbench.runs.settle import settled
     from peftbench.runs.sources import check_data, check_parts
@@ -73,6 +73,7 @@ def execute_run(
         check_parts(record, config)
         return _return_to_finished(record, config, mirrors)
     prepared = prepare(config, reuse=True)
+    check_sections(sections_to_measure(config.measure), prepared, config)
     report_data(prepared.task, prepared.warnings)
     with RunLock(record.folder) as lock:
         finished = _begin(record, config, overrides, prepared.origin, only_stale)

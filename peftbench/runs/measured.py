@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from peftbench.config.schema import MeasureConfig, RunConfig, resolve
 from peftbench.errors import PeftbenchError, UserError
-from peftbench.measuring.latency import measure_latency
+from peftbench.measuring.latency import fitting_sizes, measure_latency
 from peftbench.measuring.run import measure_section
 from peftbench.methods.parts import PartsMethod
 from peftbench.runs.adapter import load_adapter
@@ -21,7 +21,19 @@ from peftbench.training.devices import is_out_of_memory
 
 def sections_to_measure(asked: MeasureConfig, result: Result | None = None) -> list[str]:
     """Return the sections that are asked for and that the result, if there is one, has no figures of."""
-    return [name for name in SECTIONS if getattr(asked, name) and not (result and result.section(name))]
+    return [name for name in SECTIONS if getattr(asked, name) and not (result and _has_figures(result.section(name)))]
+
+
+def _has_figures(section: Section) -> bool:
+    # of a latency there may be a record of no setting at all, where none fitted the model
+    return section.result is not None and section.result.get("settings") != []
+
+
+def check_sections(names: Iterable[str], prepared: Prepared, config: RunConfig) -> None:
+    """Raise UserError where a section cannot be measured as `config` says, before anything is trained for it."""
+    if "latency" in names:
+        sizes = prepared.splits["train"].timed_sizes(config.measure.lengths)
+        fitting_sizes(config.measure.lengths if sizes is None else sizes, prepared.method, prepared.backbone)
 
 
 def measure_sections(names: Iterable[str], prepared: Prepared, config: RunConfig, record: Record) -> list[str]:
@@ -73,7 +85,9 @@ def measure_finished(
     """
     config = config or resolve(record.config())
     with RunLock(record.folder):
-        errors = measure_sections(names, _prepare_trained(record, config), config, record)
+        prepared = _prepare_trained(record, config)
+        check_sections(names, prepared, config)
+        errors = measure_sections(names, prepared, config, record)
         log(config, record)
     if errors:
         raise PeftbenchError(f"{record.folder.name}: {'; '.join(errors)} (see {record.log_path})")

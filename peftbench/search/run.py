@@ -13,7 +13,6 @@ from peftbench.config.hydra_session import VERSION_BASE
 from peftbench.config.mistakes import translate
 from peftbench.errors import INTERRUPTED, PeftbenchError, UserError
 from peftbench.files import make_folder
-from peftbench.interruption import interrupt_on_sigterm
 from peftbench.search.report import show_trials, show_winner, write_trials, write_winner
 from peftbench.search.request import BASE, SearchRequest, import_optuna, lines_of, read_search
 from peftbench.search.select import Trial, outcome, select
@@ -38,7 +37,6 @@ def main(settings: Sequence[str]) -> int:
     Raises UserError for a mistake in the line, the space or all trials, PeftbenchError where no trial has a score.
     """
     request = read_search(settings)
-    interrupt_on_sigterm()
     tried: list[_Tried] = []
     mistakes: dict[Path, str] = {}
     interrupted = False

@@ -41,11 +41,15 @@ def print_tsv(batches: Iterable[Batch], columns: Sequence[str], labels: Sequence
     task = [] if labels is not None else ["task"]
     for number, batch in enumerate(batches):
         if number == 0:
-            print(*task, "prediction", *_shares(labels), *columns, sep="\t")
+            _print_cells([*task, *_new_columns(labels, columns), *columns])
         for row, answer in batch:
             own = [row.task or ""] if task else []
-            print(*own, *_cells(answer, labels), *(" ".join(text.split()) for text in row.texts), sep="\t")
+            _print_cells([*own, *_cells(answer, labels), *row.texts])
         sys.stdout.flush()
+
+
+def _print_cells(cells: Iterable[str]) -> None:
+    print(*(" ".join(cell.split()) for cell in cells), sep="\t")
 
 
 def print_table(batches: Iterable[Batch], columns: Sequence[str], labels: Sequence[str] | None) -> None:
@@ -76,11 +80,11 @@ def print_table(batches: Iterable[Batch], columns: Sequence[str], labels: Sequen
 def write_csv(path: Path, batches: Iterable[Batch], columns: Sequence[str], labels: Sequence[str] | None) -> None:
     """Write every row of the input as it was, in its order, and behind it its prediction and probabilities.
 
-    A new column whose name the input has already gets `_2` behind it. The file is there once all rows are.
+    A new column whose name is taken already gets `_2` behind it. The file is there once all rows are.
     """
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*columns, *(_unused(name, columns) for name in ("prediction", *_shares(labels)))])
+        writer.writerow([*columns, *_new_columns(labels, columns)])
         for batch in batches:
             writer.writerows([*row.cells, *_cells(answer, labels)] for row, answer in batch)
 
@@ -106,9 +110,12 @@ def _shares_of(answer: Answer, labels: Sequence[str] | None) -> list[float | Non
     return [answer.probabilities[name] for name in labels]
 
 
-def _unused(name: str, taken: Sequence[str]) -> str:
-    number = 2
-    unused = name
-    while unused in taken:
-        unused, number = f"{name}_{number}", number + 1
-    return unused
+def _new_columns(labels: Sequence[str] | None, columns: Sequence[str]) -> list[str]:
+    """Return the headers of prediction and probabilities, each another than those before it and than `columns`."""
+    new: list[str] = []
+    for name in ("prediction", *_shares(labels)):
+        number, unused = 2, name
+        while unused in columns or unused in new:
+            unused, number = f"{name}_{number}", number + 1
+        new.append(unused)
+    return new

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE
@@ -165,6 +166,21 @@ def test_standard_input_is_answered_batch_by_batch(tiny_run: Record) -> None:
         answers += [json.loads(line)["text"] for line in process.stdout]
     assert answers == ["good film", "bad plot", "a plot"]
     assert process.returncode == 0
+
+
+def test_nothing_is_left_of_an_output_that_sigterm_stops(tiny_run: Record, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("text\n" + "good film\n" * 100_000)
+    target = tmp_path / "made" / "out.csv"
+    target.parent.mkdir()
+    command = ["-m", "peftbench", "predict", str(tiny_run.folder), "--file", str(source), "--output", str(target)]
+    with forked.Popen([*command, "--batch-size", "1"], cwd=ROOT, stderr=PIPE) as process:
+        while process.poll() is None and not list(target.parent.iterdir()):
+            time.sleep(0.01)
+        process.terminate()
+        assert process.stderr is not None
+        assert process.stderr.read().endswith(b"peftbench: interrupted\n")
+    assert process.returncode == 130 and not list(target.parent.iterdir())
 
 
 def test_answers_before_a_bad_line_are_given(

@@ -6,6 +6,7 @@ import torch
 from tiny import headed, method_configs, tiny_batch, tiny_model
 
 from peftbench.config.schema import MeasureConfig
+from peftbench.errors import UserError
 from peftbench.measuring.latency import compare, measure_latency, ratio_with_interval
 from peftbench.methods import Method, build
 from peftbench.methods.head import HeadConfig
@@ -142,6 +143,13 @@ def test_lengths_that_no_longer_fit_are_skipped(config):
     lengths = MeasureConfig(latency=True, seconds=0, batches=[1], lengths=[56, 57, 64])
     result = measure_latency(build(config, backbone.sites), backbone, lengths)
     assert [s["length"] for s in result["settings"]] == [56]
+
+
+def test_no_length_that_fits_is_an_error_and_no_empty_result():
+    backbone = backbone_of()  # 66 positions
+    lengths = MeasureConfig(latency=True, seconds=0, batches=[1], lengths=[57, 1000])
+    with pytest.raises(UserError, match=r"measure.lengths=\[57, 1000\]: the model takes at most 56 tokens"):
+        measure_latency(build(PrefixConfig(length=10), backbone.sites), backbone, lengths)
 
 
 def test_compare_interleaves_in_rotating_order():

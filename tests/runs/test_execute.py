@@ -13,7 +13,7 @@ from peftbench.errors import PeftbenchError, UserError
 from peftbench.runs.execute import execute_run
 from peftbench.runs.find import find_runs
 from peftbench.runs.record import Record
-from peftbench.runs.result import Status
+from peftbench.runs.result import Section, Status
 from peftbench.runs.settle import possible_folders, settled
 from peftbench.training import devices
 
@@ -70,6 +70,20 @@ def test_a_measurement_asked_of_a_finished_run_is_taken_without_training(line: l
     assert "measuring its latency" in capsys.readouterr().out
     train(line, "measure.latency=true")
     assert "finished already" in capsys.readouterr().out
+
+
+def test_a_length_that_does_not_fit_is_refused_before_training_and_never_counts_as_measured(
+    line: list[str], monkeypatch
+) -> None:
+    too_long = ["measure.latency=true", "measure.lengths=[1000]"]
+    with pytest.raises(UserError, match=r"measure.lengths=\[1000\]: the model takes at most"):
+        train(line, *too_long)
+    record = train(line)
+    with pytest.raises(UserError, match=r"measure.lengths=\[1000\]"):
+        train(line, *too_long)
+    record.update(latency=Section({"settings": []}))  # as former versions left it
+    monkeypatch.setattr("peftbench.training.loop.fit", no_training)
+    assert train(line, "measure.latency=true").read().latency.result["settings"]
 
 
 def test_finishing_clears_an_earlier_error(line: list[str], monkeypatch) -> None:

@@ -11,7 +11,15 @@ pytestmark = pytest.mark.long
 DRIVER = Path(__file__).with_name("takeover.py")
 
 
-@pytest.mark.parametrize(("end", "step"), [("finishes", 1), ("fails", 3)])
+@pytest.mark.parametrize(
+    ("end", "step"),
+    [
+        ("finishes", 5),
+        ("fails", 5),
+        pytest.param("finishes", 1, marks=pytest.mark.slow),
+        pytest.param("fails", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_pause_at_any_file_operation(
     end: str, step: int, tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path
 ) -> None:

@@ -52,6 +52,8 @@ def read_columns(path: Path, columns: Sequence[str], *fallbacks: Sequence[str]) 
     """
     if path.suffix.lower() not in READERS:
         raise UserError(f"{path}: cannot tell the format; name the file {', '.join(READERS)}")
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'a pipe or device'}, not a file")
     choices = [columns, *fallbacks]
     cells, repeated = READERS[path.suffix.lower()](path, read_text(path), choices)
     items = list(cells)

@@ -1,6 +1,7 @@
 """The user's own files, good and bad."""
 
 import json
+import os
 
 import pytest
 from text_files import text_file
@@ -151,6 +152,12 @@ def test_bad_files(write, name, content, message):
 def test_no_such_file(tmp_path):
     with pytest.raises(UserError, match=r"no such file: .*nowhere\.csv"):
         load_task(text_file(splits={"train": str(tmp_path / "nowhere.csv")}))
+
+
+def test_a_pipe_is_no_file_to_wait_for(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(UserError, match=r"cannot read .*a\.csv: it is a pipe"):
+        read_columns(tmp_path / "a.csv", ["text"])
 
 
 def test_a_folder_is_no_file(tmp_path):
