@@ -65,7 +65,7 @@ def test_a_short_run_on_the_real_model_repeats_itself_bit_for_bit(real_assets, d
 
 @pytest.mark.slow
 def test_the_default_run_keeps_its_promise(real_assets, tmp_path):
-    """85 % or better on validation, within 5 minutes on two cores."""
-    result = _train(tmp_path)
-    assert result.metrics["validation"]["accuracy"] >= 0.85
-    assert result.time.total < 300
+    """85 % or better on validation in the mean of three seeds, each within 5 minutes on two cores."""
+    results = [_train(tmp_path / str(seed), f"seed={seed}") for seed in range(3)]
+    assert sum(result.metrics["validation"]["accuracy"] for result in results) / 3 >= 0.85
+    assert all(result.time.total < 300 for result in results)

@@ -188,3 +188,10 @@ def test_composing_imports_no_torch():
     script = "import sys; from peftbench.config.compose import compose; compose([]); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_task_may_have_its_own_learning_rate_for_a_method():
+    given = {task: compose([f"task={task}"]).trainer.lr for task in ("mrpc", "stsb_binary")}
+    assert given["stsb_binary"] == 2 * given["mrpc"]
+    assert compose(["task=stsb_binary", "method=lora"]).trainer.lr == compose(["task=mrpc", "method=lora"]).trainer.lr
+    assert compose(["task=stsb_binary", "trainer.lr=0.1"]).trainer.lr == 0.1

@@ -8,7 +8,7 @@ from peftbench.runs.identity import run_id
 
 # as earlier versions named them
 IDS = """
-adapter-stsb_binary-minilm-s0-9cd7e275
+adapter-mrpc-minilm-s0-a72a95ed
 lora-mrpc-minilm-s0-41c65f11
 prefix-movies_binary-minilm-s0-1c99068b
 pfeiffer-stsb_binary-minilm-s0-536b4a34
