@@ -1,10 +1,8 @@
 # `make` lists what there is to make. Everything runs in .venv, which the first target that needs it makes.
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
-# half as many again as cores, at most 8: tests of processes wait for these, a quarter of the time
-WORKERS = $(shell $(PYTHON) -c "import os; print(min(8, (os.cpu_count() * 3 + 1) // 2))")
 # tests of a file stay together, for they share what is trained once; conftest.py says which files come first
-PARALLEL ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PARALLEL ?= -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -38,6 +38,7 @@ def print_help(overrides: Sequence[str]) -> None:
         raise translate(error, overrides) from error
     drop_unused(config["task"])
     config["method"].pop("search", None)  # no setting of a run
+    config["task"].pop("recipe", None)  # trainer's settings show what it makes of them
     with hydra_ready() as loader:
         options = {group: loader.get_group_options(group) for group in GROUPS}
     chosen = {group: config[group].get("name", "default") for group in GROUPS}
