@@ -25,7 +25,7 @@ def sections_to_measure(asked: MeasureConfig, result: Result | None = None) -> l
 
 
 def _has_figures(section: Section) -> bool:
-    # of a latency there may be a record of no setting at all, where none fitted the model
+    # former versions recorded a latency of no setting where no length fitted the model
     return section.result is not None and section.result.get("settings") != []
 
 
@@ -33,7 +33,7 @@ def check_sections(names: Iterable[str], prepared: Prepared, config: RunConfig) 
     """Raise UserError where a section cannot be measured as `config` says, before anything is trained for it."""
     if "latency" in names:
         sizes = prepared.splits["train"].timed_sizes(config.measure.lengths)
-        fitting_sizes(config.measure.lengths if sizes is None else sizes, prepared.method, prepared.backbone)
+        fitting_sizes(sizes, prepared.method, prepared.backbone)
 
 
 def measure_sections(names: Iterable[str], prepared: Prepared, config: RunConfig, record: Record) -> list[str]:
