@@ -212,5 +212,5 @@ def _source_of_split(split: str, value: Any, source: str) -> str | float | None:
             )
         return float(value)
     if not isinstance(value, str | None):
-        raise UserError(f"task.splits.{split}={value} must be one file, not {type(value).__name__}: join several first")
+        raise UserError(f"task.splits.{split}={value} must be one file; join several first")
     return absolute(value) if source == "local" else value

@@ -39,9 +39,10 @@ def read_each(lines: Sequence[Sequence[str]], read: Callable[[Sequence[str]], T]
         try:
             results.append(read(line))
         except UserError as error:
-            if all(_mistake(other, read) == str(error) for other in lines):
+            task = f"task={last_value(line, 'task')}"
+            if task in str(error) or all(_mistake(other, read) == str(error) for other in lines):
                 raise
-            raise UserError(f"task={last_value(line, 'task')}: {error}") from error
+            raise UserError(f"{task}: {error}") from error
     return results
 
 

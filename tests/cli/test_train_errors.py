@@ -62,7 +62,7 @@ MISTAKES = {
     "no column": (["task.text=[txt]"], "txt.*text"),
     "label outside the set": (["task.labels=[bad,worse]"], "good.*bad, worse"),
     "a class twice": (["task.labels=[bad,good,bad]"], "task.labels names 'bad' twice"),
-    "two files for a split": (["task.splits.train=[a.csv,b.csv]"], "task.splits.train=.* must be one file, not"),
+    "two files for a split": (["task.splits.train=[a.csv,b.csv]"], "task.splits.train=.* must be one file; join"),
     "no batch to measure": (["measure.batches=[]"], "measure.batches is empty"),
     "metric": (["task.metrics=[acuracy]"], "accuracy"),
     "device": (["device=gpu"], "choose auto, cpu, cuda"),
