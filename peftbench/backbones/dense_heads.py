@@ -172,5 +172,4 @@ def put_on_maps(backbone: Backbone, build: Callable[[], nn.Module], layers: Sequ
     model = DenseModel(sites, layers, head.to(sites.device))
     model.eval()
     parameters = {f"head.{name}": parameter for name, parameter in head.named_parameters()}
-    statistics = {f"head.{name}": buffer for name, buffer in head.named_buffers()}
-    return HeadedBackbone(backbone, model, replace(sites, model=model, head_modules=(head,)), parameters, statistics)
+    return HeadedBackbone(backbone, model, replace(sites, model=model, head_modules=(head,)), parameters)

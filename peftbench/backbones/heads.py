@@ -5,7 +5,7 @@ pooler) belongs to each head: the head's tensors take its place in the encoder w
 """
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,19 +25,26 @@ class HeadedBackbone:
         model: called with a batch's columns, returns an object with `.logits`, (batch, outputs).
         sites: the backbone's, and with the head the site `final`.
         head: the head's parameters by their names in `model`; they train, the others are frozen.
-        statistics: what the head gathers while it trains, by name: the running means of its batch norms.
     """
 
     backbone: Backbone
     model: nn.Module
     sites: Sites
     head: dict[str, nn.Parameter]
-    statistics: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Number of the backbone's parameters, the head left out."""
         return self.backbone.size
+
+    @property
+    def statistics(self) -> dict[str, torch.Tensor]:
+        """What the head gathers while it trains, by name in `model`: the running means of its batch norms.
+
+        Asked for anew each time: a module that moves to another device puts new tensors in their place.
+        """
+        gathered = {id(buffer) for module in self.sites.head_modules for buffer in module.buffers()}
+        return {name: buffer for name, buffer in self.model.named_buffers() if id(buffer) in gathered}
 
 
 def add_head(backbone: Backbone, num_outputs: int) -> HeadedBackbone:

@@ -77,6 +77,13 @@ def test_the_linear_head_is_batch_norm_and_one_map_a_patch():
     assert set(headed.statistics) == {f"head.norm.{n}" for n in ("running_mean", "running_var", "num_batches_tracked")}
 
 
+def test_statistics_are_gathered_where_the_head_has_been_moved_to():
+    headed = add_dense_head(backbone("dinov2"), "linear", 5)
+    headed.model.double().train()  # as another device does, another type puts new buffers in the place of the old
+    headed.model(pixel_values=pixels(32, 32).double())
+    assert headed.statistics["head.norm.running_mean"].abs().sum() > 0
+
+
 def test_a_head_counts_the_same_without_weights():
     numbers = IMAGE_ARCHITECTURES["dinov2"]
     blank = blank_backbone({"model_type": numbers[0], **numbers[1]})

@@ -30,6 +30,15 @@ def test_fp32_agrees_with_the_cpu(train_tiny):
     assert cuda.metrics["validation"]["loss"] == pytest.approx(cpu.metrics["validation"]["loss"], rel=1e-2)
 
 
+def test_what_frozen_layers_give_is_kept_in_bf16(train_tiny):
+    lines = ("method=pfeiffer", "method.layers=1", "model.dropout=0.0", "trainer.precision=bf16", "device=cuda")
+    plain, kept = (
+        train_tiny("opinions", *lines, f"trainer.cache_frozen={keeps}", f"experiment=kept-{keeps}").read()
+        for keeps in ("false", "true")
+    )
+    assert kept.metrics["validation"]["loss"] == pytest.approx(plain.metrics["validation"]["loss"], rel=0.03)
+
+
 @pytest.mark.parametrize(
     "method", ["full", "lora", "adaptformer", "vpt", "ssf", "convpass", "fact", "vit_adapter method.interactions=1"]
 )
@@ -45,7 +54,9 @@ def test_image_methods_train_in_bf16_and_score_on_the_cpu_as_there(method, tmp_p
     assert scored == pytest.approx(result.evaluation("test").metrics, abs=0.03)
 
 
-def test_detection_learns_in_fp32_what_the_cpu_does(tmp_path, capsys):
+def test_detection_learns_in_fp32_what_the_cpu_does(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)  # TF32 rounds to 10 bits
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     data, model = write_detection(tmp_path / "data"), write_tiny_dinov2(tmp_path / "tiny-dinov2")
     losses = {}
     for device in ("cpu", "cuda"):
