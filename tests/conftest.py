@@ -1,17 +1,20 @@
 """Shared by all tests: where the data and the reference tensors lie, and tiny random backbones."""
 
+import functools
 import gc
 import io
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 # tiny tensors gain nothing from threads, and tests that run side by side lose by them; for numpy and children too
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import pytest
+import torch
 
 from peftbench.cli import main
 from peftbench.runs.record import Record
@@ -31,6 +34,25 @@ def pytest_collection_finish() -> None:
     """Take what is imported by now, torch and transformers, out of every later garbage collection."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_type_as_on_cuda() -> Iterator[None]:
+    """Let products and norms refuse an input of another type than their weight outside autocast, as CUDA does."""
+    with pytest.MonkeyPatch.context() as patched:
+        for kind in (torch.nn.Linear, torch.nn.LayerNorm, torch.nn.Conv1d, torch.nn.Conv2d):
+            patched.setattr(kind, "forward", _of_one_type(kind.forward))
+        yield
+
+
+def _of_one_type(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    @functools.wraps(forward)
+    def checked(module: Any, input: torch.Tensor) -> torch.Tensor:
+        if input.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            assert input.dtype == module.weight.dtype, f"{module} of {input.dtype}: on CUDA this fails"
+        return forward(module, input)
+
+    return checked
 
 
 def _shared(variable: str, folder: str) -> Path:

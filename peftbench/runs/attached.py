@@ -1,7 +1,7 @@
 """A prepared run made ready to train: the method attached, with what spares computing around it."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -32,7 +32,9 @@ def attached_for_training(prepared: Prepared, trainer: TrainerConfig) -> Iterato
             return
         first = method.first_layer(sites)
         kept = {name: _with_states(prepared, trainer, first, name) for name in _KEPT}
-        with beginning_behind(sites, first):
+        with ExitStack() as beginning:
+            with autocasting(trainer.precision, prepared.device):  # it looks at what the layers give
+                beginning.enter_context(beginning_behind(sites, first))
             yield {**prepared.splits, **kept}
 
 
