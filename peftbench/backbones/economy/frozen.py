@@ -1,6 +1,6 @@
 """Frozen weights in bf16: cast once instead of at every step and, on a CPU, laid out once for oneDNN's products.
 
-Norms, biases, what trains, its gradients and its optimizer state stay fp32; weights of linear maps, embeddings and
+Norms, what trains, its gradients and its optimizer state stay fp32; weights and biases of linear maps, embeddings and
 activations are bf16.
 """
 
@@ -18,7 +18,7 @@ _ROWS = 2048
 
 
 class Cast:
-    """A frozen weight, (d_out, d_in), and what stands for it in bf16 products."""
+    """A frozen weight, (d_out, d_in), or bias and what stands for it in bf16 products."""
 
     def __init__(self, original: torch.Tensor) -> None:
         self.original = original
@@ -45,7 +45,7 @@ _HELD: Casts = WeakTensorKeyDictionary()
 
 @contextmanager
 def frozen_in_bf16(module: nn.Module, casts: Casts | None = None) -> Iterator[None]:
-    """Inside the block, hold the weights of linear maps and embeddings that do not train in bf16.
+    """Inside the block, hold the weights and biases of linear maps and embeddings that do not train in bf16.
 
     They are given back bit for bit.
 
@@ -54,21 +54,22 @@ def frozen_in_bf16(module: nn.Module, casts: Casts | None = None) -> Iterator[No
         casts: keeps each weight's cast for the next block, where blocks follow each other fast.
     """
     casts = {} if casts is None else casts
-    held: list[torch.Tensor] = []
+    held: list[nn.Parameter] = []
     try:
         for part in module.modules():
             if isinstance(part, nn.Linear | nn.Embedding):
-                weight = part.weight
-                if weight.dtype == torch.float32 and not weight.requires_grad:
-                    if weight not in casts or casts[weight].original.data_ptr() != weight.data_ptr():
-                        casts[weight] = Cast(weight.data)
-                    _HELD[weight] = casts[weight]
-                    held.append(weight)
-                    weight.data = casts[weight].rounded
+                for parameter in part.parameters(recurse=False):
+                    if parameter.dtype != torch.float32 or parameter.requires_grad:
+                        continue
+                    if parameter not in casts or casts[parameter].original.data_ptr() != parameter.data_ptr():
+                        casts[parameter] = Cast(parameter.data)
+                    _HELD[parameter] = casts[parameter]
+                    held.append(parameter)
+                    parameter.data = casts[parameter].rounded
         yield
     finally:
-        for weight in held:
-            weight.data = _HELD.pop(weight).original
+        for parameter in held:
+            parameter.data = _HELD.pop(parameter).original
 
 
 def cast_of(weight: torch.Tensor) -> Cast | None:

@@ -152,7 +152,7 @@ def test_frozen_weights_are_cast_and_given_back_bit_for_bit():
     before = {name: (p, p.data_ptr(), p.detach().clone()) for name, p in model.named_parameters()}
     with pytest.raises(ZeroDivisionError), frozen_in_bf16(model):
         layer = model.base_model.encoder.layer[0]
-        assert layer.attention.self.query.weight.dtype == torch.bfloat16
+        assert layer.attention.self.query.weight.dtype == layer.attention.self.query.bias.dtype == torch.bfloat16
         assert model.base_model.embeddings.word_embeddings.weight.dtype == torch.bfloat16
         assert layer.attention.output.LayerNorm.weight.dtype == torch.float32
         assert model.classifier.weight.dtype == torch.float32, "it trains"
