@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from peftbench.assets.fetch import fetch
 from peftbench.assets.weights import weights_digest
@@ -30,6 +31,7 @@ from peftbench.runs.origin import code_digest
 from peftbench.runs.parts import LoadedPart, load_parts
 from peftbench.runs.result import Origin, Part
 from peftbench.runs.settle import check_layer_count
+from peftbench.runs.workers import launched_workers
 from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.kinds import load_task, reader_of
 from peftbench.training.devices import use_device
@@ -97,6 +99,7 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
     check_length(config, backbone.sites.positions, method.extra_tokens)
     concerns = check_method(method, backbone, config.task.longest)
     _check_trainer(config, backbone.sites, method)
+    _check_divisible(backbone.sites, method)
     splits, warnings = _encoded(task, backbone, weights, config.task)
     if config.trainer.cache_frozen and splits["train"].augmented(0, 0) is not splits["train"]:
         raise UserError(
@@ -137,6 +140,16 @@ def _check_trainer(config: RunConfig, sites: Sites, method: Method) -> None:
             " nothing stays the same: where it has method.layers, set them to the upper ones, such as 3-"
         )
     check_lower_layers(sites, first)
+
+
+def _check_divisible(sites: Sites, method: Method) -> None:
+    """Raise UserError under torchrun for what would not train as in one process."""
+    trained = [method, *sites.head_modules]
+    if launched_workers() > 1 and any(isinstance(m, _BatchNorm) for part in trained for m in part.modules()):
+        raise UserError(
+            "under torchrun each process has a part of every batch, and the method or the head has batch norms, which"
+            " take the means of a whole one: train this run in one process"
+        )
 
 
 def origin_of(

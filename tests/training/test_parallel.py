@@ -11,12 +11,14 @@ from subprocess import PIPE
 import forked
 import pytest
 import torch
+from dense_data import write_detection, write_segmentation, write_tiny_dinov2
 from safetensors.torch import load_file
 
 from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
 from peftbench.errors import UserError
 from peftbench.runs.execute import execute_run
+from peftbench.runs.prepare import prepare
 from peftbench.runs.workers import execute_or_help
 from peftbench.training.parallel import ALONE, Workers
 
@@ -105,6 +107,18 @@ def test_what_cannot_be_divided_is_the_user_s_mistake(settings, change, message,
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=message):
         execute_or_help(resolve(compose([*settings("one"), change])), lambda: None)
+
+
+@pytest.mark.parametrize(("kind", "write"), [("segmentation", write_segmentation), ("detection", write_detection)])
+def test_batch_norms_are_not_divided(kind, write, tmp_path, monkeypatch):
+    data, model = write(tmp_path / "data"), write_tiny_dinov2(tmp_path / "dinov2")
+    line = [f"task={kind}_folder", f"task.dir={data}", "model=local", f"model.path={model}", "method=lora"]
+    config = resolve(compose([*line, "device=cpu", "threads=1"]))
+    prepare(config)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="under torchrun .* batch norms"):
+        prepare(config)
 
 
 def test_parts_of_a_batch():
