@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from peftbench import __version__
 from peftbench.backbones.heads import HeadedBackbone
@@ -65,7 +65,8 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Read the trained tensors, `method.…` and `head.…`; UserError where the file is cut short or damaged."""
     path = folder / _TENSORS
     try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
+        # no map of the file: what is written over it would change the answers of a server
+        tensors: dict[str, torch.Tensor] = load(path.read_bytes())
         return tensors
     except Exception as error:  # safetensors raises its own kind for a file cut short
         raise UserError(f"{path} is cut short or damaged: train the run again with force=true") from error

@@ -129,6 +129,8 @@ def _check_trainer(config: RunConfig, sites: Sites, method: Method) -> None:
             "trainer.compile=true: what is compiled cannot act otherwise from batch to batch, as method.drop makes it:"
             " leave one of them out"
         )
+    if trainer.compile and trainer.checkpointing:
+        raise UserError("trainer.compile=true and trainer.checkpointing=true do not go together: leave one of them out")
     if not trainer.cache_frozen:
         return
     if trainer.compile:

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from peftbench.errors import UserError
 from peftbench.serving.gathering import Gathering, QueueFullError
@@ -108,12 +109,10 @@ def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:
             asked = await _read(request, limits)
             texts = [row.text for row in asked.rows]
             names = [row.task for row in asked.rows]
-            examples = tasks.examples(texts, names)
+            examples = _examples(tasks, texts, names)
             answers = await asyncio.wrap_future(gathering.ask(examples, names)) if examples else []
         except _RefusedError as error:
             return refuse(error.status, str(error))
-        except UserError as error:
-            return refuse(422, str(error))
         except QueueFullError as error:
             return refuse(503, str(error))
         except Exception as error:  # one request's failure is its own
@@ -146,6 +145,13 @@ def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:
     return app
 
 
+def _examples(tasks: MultiTask, texts: list[Any], names: list[str]) -> list[Any]:
+    try:
+        return tasks.examples(texts, names)
+    except UserError as error:  # behind this it is not the request's fault
+        raise _RefusedError(422, str(error)) from error
+
+
 class _RefusedError(Exception):
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -162,6 +168,8 @@ async def _read(request: Request, limits: Limits) -> Asked:
                 body += part
                 if len(body) > most:
                     raise _RefusedError(413, f"the request is larger than {most:,} bytes: send fewer rows at a time")
+    except ClientDisconnect:
+        raise _RefusedError(400, "the connection ended before the request was whole") from None
     except TimeoutError:
         raise _RefusedError(408, f"the request did not come whole within {limits.seconds:g} s: send it again") from None
     try:

@@ -17,7 +17,7 @@ def divide(labels: Sequence[int] | Sequence[float], shares: Mapping[str, float])
         labels: of the rows, classes or scores; rows of like label are dealt out evenly.
         shares: 0 to 1 by the name of the split. A label that occurs once stays with `train`.
 
-    Raises UserError where a share is not a row, all shares together leave none, or no label occurs twice.
+    Raises UserError where a share is not a row, no label occurs twice, or what is left has no two labels.
     """
     if sum(shares.values()) >= 1:
         named = ", ".join(f"task.splits.{name}={share:g}" for name, share in shares.items())
@@ -43,4 +43,10 @@ def divide(labels: Sequence[int] | Sequence[float], shares: Mapping[str, float])
         order = order[~taken]
         left -= share
     chosen = {row for rows in parts.values() for row in rows}
-    return {REST: [row for row in range(len(values)) if row not in chosen], **parts}
+    rest = [row for row in range(len(values)) if row not in chosen]
+    kinds, left_kinds = (len(np.unique(part)) for part in (values, values[rest]))
+    if not rest or left_kinds < 2 <= kinds:
+        named = ", ".join(f"task.splits.{name}={share:g}" for name, share in shares.items())
+        found = f"{len(rest):,} of {len(values):,} rows" + (", all of one label" if rest else "")
+        raise UserError(f"{named}: that leaves {found} to train on")
+    return {REST: rest, **parts}

@@ -1,6 +1,8 @@
 """Loading a backbone: what is its own, what is the head's, and what a broken folder says."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,16 @@ def test_dropout_is_replaced_where_asked(tiny_model_dir):
 
     assert rates(_load(tiny_model_dir, 2)) == {0.1}
     assert rates(_load(tiny_model_dir, 2, dropout=0.0)) == {0.0}
+
+
+def test_a_file_that_is_written_over_does_not_change_a_loaded_model(tiny_model_dir, tmp_path):
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    model = load_backbone(folder).encoder
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(-(1 << 15), os.SEEK_END)
+        file.write(bytes(1 << 15))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_weights_cut_short(tiny_model_dir, tmp_path):

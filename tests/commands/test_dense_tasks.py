@@ -204,6 +204,10 @@ def damage(kind, folder, how):
             content = None
         case "boxes with a picture elsewhere":
             content["images"][2]["file_name"] = "../../secret.png"
+        case "boxes with an odd picture":
+            content["images"][2]["file_name"] = "a\0b.png"
+        case "boxes of crowds alone":
+            content["annotations"] = [{**entry, "iscrowd": 1} for entry in content["annotations"]]
         case "boxes of other sizes":
             content["images"][2]["width"] = 50
     if how.startswith("boxes"):
@@ -232,6 +236,8 @@ MISTAKES = {
         ("boxes without images", "no list of images"),
         ("boxes no JSON", "is no JSON"),
         ("boxes with a picture elsewhere", "lies outside of"),
+        ("boxes with an odd picture", "has characters that no file name has"),
+        ("boxes of crowds alone", "no box at all of a single object"),
         ("boxes of other sizes", "48 x 32 pixels"),
     ],
 }

@@ -1,18 +1,31 @@
 """What a run saves of its method gives, on another copy of the backbone, the answers of what was trained."""
 
+import os
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny import headed, method_configs, tiny_batch, tiny_model
 
 from peftbench.methods import METHODS, build
 from peftbench.methods.bottleneck import BottleneckConfig
-from peftbench.runs.adapter import load_adapter, save_adapter
+from peftbench.runs.adapter import load_adapter, read_tensors, save_adapter
 
 CONFIGS = method_configs() | {
     f"{name}-one-layer": cls.config_class(reduction_factor=8, layers="1")
     for name, cls in METHODS.items()
     if issubclass(cls.config_class, BottleneckConfig) and "texts" in cls.examples
 }
+
+
+def test_a_file_that_is_written_over_does_not_change_what_was_read(tmp_path):
+    path = tmp_path / "adapter.safetensors"
+    save_file({"a": torch.ones(1000)}, path)
+    tensor = read_tensors(tmp_path)["a"]
+    with path.open("r+b") as file:
+        file.seek(-4000, os.SEEK_END)
+        file.write(bytes(4000))
+    assert torch.equal(tensor, torch.ones(1000))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -156,6 +157,26 @@ def test_a_client_that_stalls_is_refused_and_the_server_can_end(tasks: MultiTask
         told = client.makefile("rb").read()
     assert told.startswith(b"HTTP/1.1 408")
     assert b"the request did not come whole within 0.2 s" in told
+
+
+def test_a_client_that_leaves_is_no_failure_of_the_server(tasks: MultiTask) -> None:
+    with served(tasks) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as client:
+            client.sendall(b'POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{"rows"')
+        while not (counted := re.findall(r'requests_total\{status="(\d+)"\}', httpx.get(f"{address}/metrics").text)):
+            time.sleep(0.01)
+    assert counted == ["400"]
+
+
+def test_a_run_that_was_damaged_is_the_server_s_failure(task_runs: dict[str, Record], tmp_path) -> None:
+    folder = task_runs["lora"].folder
+    record = Record(shutil.copytree(folder, tmp_path / folder.name))
+    with served(MultiTask({"lora": record}, device="cpu")) as address:
+        path = record.adapter_dir / "adapter.safetensors"
+        path.write_bytes(path.read_bytes()[:-4] + b"\1\2\3\4")
+        answer = httpx.post(f"{address}/predict", json={"rows": [{"task": "lora", "text": "good"}]})
+    assert answer.status_code == 500 and "damaged" in answer.json()["error"]
 
 
 def test_a_client_that_does_not_read_its_answer_is_dropped_and_the_server_can_end(tasks: MultiTask) -> None:

@@ -179,3 +179,10 @@ def test_where_it_cannot_apply_one_line_says_why(lines, message, train_tiny, tmp
         train_tiny("opinions", "model.dropout=0.0", *lines, "trainer.cache_frozen=true", f"output_dir={tmp_path}")
     assert "\n" not in str(caught.value) and str(caught.value).startswith("trainer.cache_frozen=true")
     assert not any(tmp_path.iterdir())
+
+
+def test_what_is_compiled_keeps_all_activations(train_tiny, tmp_path):
+    lines = ("method=lora", "trainer.compile=true", "trainer.checkpointing=true", f"output_dir={tmp_path}")
+    with pytest.raises(UserError, match="trainer.compile=true and trainer.checkpointing=true do not go together"):
+        train_tiny("opinions", *lines)
+    assert not any(tmp_path.iterdir())

@@ -6,6 +6,7 @@ Where query, key and value are one map, peft has one A and one B for all of it: 
 import math
 import re
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ _A = re.compile(re.escape(PREFIX) + r"(.+)\.lora_A\.weight")
 _READ = (
     *("peft_type", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"),
     *("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"),
-    # which maps they are is seen from the weights
+    # which maps they are is seen from the weights, of which these say the same
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save"),
     *("fan_in_fan_out", "megatron_core", "qalora_group_size", "ensure_weight_tying"),
 )
@@ -93,6 +94,8 @@ def _config(settings: Settings, tensors: Tensors, sites: Sites) -> LoraConfig:
     acted_on = [match[1] for key in tensors if (match := _A.fullmatch(key))]
     if not acted_on:
         raise UserError("its weights hold no lora_A")
+    for module in acted_on:
+        _check_named(settings, module, tensors[f"{PREFIX}{module}.lora_A.weight"].shape[0])
     modules = {
         module: _with_update(places, tensors.get(f"{PREFIX}{module}.lora_B.weight"))
         for module, places in sites_of_modules(acted_on, sites).items()
@@ -115,6 +118,32 @@ def _config(settings: Settings, tensors: Tensors, sites: Sites) -> LoraConfig:
     )
 
 
+def _check_named(settings: Settings, module: str, rank: int) -> None:
+    """Raise UserError where the settings say otherwise than the weights of a map: peft makes the model they say."""
+    said = _of_module(settings, "rank_pattern", module, required(settings, "r", (int, float)))
+    if said != rank:
+        raise UserError(f"r or rank_pattern say a rank of {said} for {module}, and its weights have {rank}")
+    if not _is_named(settings, "target_modules", module, True) or _is_named(settings, "exclude_modules", module, False):
+        raise UserError(f"target_modules and exclude_modules leave out {module}, which its weights change")
+    layers: Any = required(settings, "layers_to_transform", (int, list), [])
+    number = re.match(r".*\.[^.]*\.(\d+)\.", module)
+    if layers != [] and number and int(number[1]) not in (layers if isinstance(layers, list) else [layers]):
+        raise UserError(f"layers_to_transform leaves out the layer of {module}, which its weights change")
+
+
+def _is_named(settings: Settings, key: str, module: str, otherwise: bool) -> bool:
+    """Tell whether a setting names a map, by a pattern for all of its name or in a list of endings; if it is there."""
+    names: Any = required(settings, key, (str, list), [])
+    if names in ([], "", "all-linear"):
+        return otherwise
+    if isinstance(names, list):
+        return any(module == name or module.endswith(f".{name}") for name in names)
+    try:
+        return re.fullmatch(names, module) is not None
+    except re.error as error:
+        raise UserError(f"{key}={names} is no pattern for names: {error}") from error
+
+
 def _with_update(places: list[Place], b: torch.Tensor | None) -> list[Place]:
     """Return those of a module's maps that its B changes; all where it changes none."""
     if len(places) == 1 or b is None:
@@ -123,15 +152,20 @@ def _with_update(places: list[Place], b: torch.Tensor | None) -> list[Place]:
 
 
 def _own_alpha(settings: Settings, module: str, count: int, rslora: bool) -> float:
-    alpha = required(settings, "lora_alpha", (int, float))
-    patterns = required(settings, "alpha_pattern", dict, {})
+    alpha = _of_module(settings, "alpha_pattern", module, required(settings, "lora_alpha", (int, float)))
+    return float(alpha) / (math.sqrt(count) if rslora else count)
+
+
+def _of_module(settings: Settings, key: str, module: str, usual: float) -> float:
+    """Return the number that a setting of patterns has for a map, `usual` where none names it."""
+    patterns = required(settings, key, dict, {})
     for pattern in patterns:
         if not re.fullmatch(r"[\w.]+", pattern):
-            raise UserError(f"alpha_pattern: {pattern} is a regular expression, only names of maps are followed")
+            raise UserError(f"{key}: {pattern} is a regular expression, only names of maps are followed")
         if module == pattern or module.endswith(f".{pattern}"):
-            alpha = required(patterns, pattern, (int, float))
-            break
-    return float(alpha) / (math.sqrt(count) if rslora else count)
+            number: float = required(patterns, pattern, (int, float))
+            return number
+    return usual
 
 
 LORA = Converter(_settings, _ties, _config)

@@ -126,14 +126,16 @@ def _split(place: Path, size: Size, classes: Sequence[str]) -> DenseSplit:
         boxes = picture.boxes.copy()
         boxes[:, 1:5] *= np.array([wide, high, wide, high], np.float32)
         label[: len(boxes)] = boxes
-    if not (labels[..., 0] >= 0).any():
-        raise UserError(f"{place / _ANNOTATIONS} has no box at all")
+    if not ((labels[..., 0] >= 0) & (labels[..., 5] == 0)).any():
+        raise UserError(f"{place / _ANNOTATIONS} has no box at all of a single object (iscrowd=0)")
     return split_of_files(files, size, labels)
 
 
 def _file(place: Path, picture: Annotated) -> Path:
     folder = place / "images"
     path = folder / picture.file
+    if not picture.file.isprintable():
+        raise UserError(f"{place / _ANNOTATIONS}: image {picture.file!r} has characters that no file name has")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{place / _ANNOTATIONS}: image {picture.file} lies outside of {folder}")
     if not path.is_file():

@@ -1,5 +1,6 @@
 """Images of a split, decoded once and kept as bytes of one size; batches of them."""
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from peftbench.errors import UserError
 from peftbench.interruption import check_interrupted
 from peftbench.tasks.base import Batch, Examples
 from peftbench.tasks.image.augment import View, draw_view, view_pixels
@@ -92,7 +94,8 @@ def encode_images(
         count: how many there are. open_one: returns image i as PIL's.
         labels: (images,), or None. preprocessing: of the checkpoint. augment: out of flip and crop.
 
-    Raises UserError for an image that cannot be read, KeyboardInterrupt where a signal has come.
+    Raises UserError for an image that cannot be read and where there is no room for all, KeyboardInterrupt where a
+    signal has come.
     """
 
     def read(start: int) -> tuple[int, np.ndarray]:
@@ -113,7 +116,13 @@ def encode_images(
 def _store(count: int, shape: tuple[int, ...]) -> np.ndarray:
     """Return an array for so many images, in memory where they fit."""
     whole = (count, *shape)
-    if int(np.prod(whole)) <= IN_MEMORY_BYTES:
+    if math.prod(whole) <= IN_MEMORY_BYTES:
         return np.empty(whole, np.uint8)
-    with tempfile.TemporaryFile(prefix="peftbench-images-") as file:  # gone with the last that maps it
-        return np.memmap(file, np.uint8, "w+", shape=whole)
+    try:
+        with tempfile.TemporaryFile(prefix="peftbench-images-") as file:  # gone with the last that maps it
+            return np.memmap(file, np.uint8, "w+", shape=whole)
+    except OSError as error:
+        raise UserError(
+            f"{count:,} images of {shape[1]:,} × {shape[2]:,} pixels need {math.prod(whole) / 2**30:,.0f} GiB in"
+            f" {tempfile.gettempdir()} ({error.strerror}): lower task.image_size, or set TMPDIR to a larger disk"
+        ) from error

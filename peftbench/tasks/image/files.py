@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.errors import UserError
+from peftbench.files import check_regular
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 # a side beyond this is no photograph, and its pixels alone may take all memory
@@ -26,6 +27,8 @@ def open_image(source: Path | bytes, name: str) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
+        if isinstance(source, Path) and not source.is_dir():
+            check_regular(source)
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             width, height = image.size
             if max(width, height) > LARGEST_SIDE:
@@ -37,6 +40,8 @@ def open_image(source: Path | bytes, name: str) -> Any:
         raise
     except FileNotFoundError as error:
         raise UserError(f"no such image: {name}") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name} has more pixels than are read: {_first_line(error)}") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{name} is no image that can be read (or it is damaged)") from error
     except OSError as error:

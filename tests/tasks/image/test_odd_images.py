@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import ViTImageProcessorPil
 
@@ -13,10 +14,12 @@ from peftbench.errors import UserError
 from peftbench.serving.image_inputs import read_images
 from peftbench.serving.picture_outputs import write_boxes
 from peftbench.tasks.detection.read import Box
+from peftbench.tasks.image.encoded import encode_images
 from peftbench.tasks.image.files import open_image
 from peftbench.tasks.image.given import read_given
-from peftbench.tasks.image.preprocessing import preprocessing_of
+from peftbench.tasks.image.preprocessing import Preprocessing, preprocessing_of
 
+THREE = torch.full((3, 1, 1), 0.5)
 PIXELS = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
 
 
@@ -76,6 +79,19 @@ def test_a_line_is_refused_before_it_takes_all_memory():
 def test_a_folder_is_no_damaged_image(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*: Is a directory"):
         open_image(tmp_path, str(tmp_path))
+
+
+def test_a_pipe_and_a_picture_of_too_many_pixels_are_no_damaged_images(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match=r"cannot read pipe: it is no regular file"):
+        open_image(tmp_path / "pipe.png", "pipe")
+    with pytest.raises(UserError, match=r"a\.png has more pixels than are read: Image size \(200000000 pixels\)"):
+        open_image(written(Image.new("1", (20_000, 10_000)), "PNG"), "a.png")
+
+
+def test_images_for_which_there_is_no_room_are_one_line():
+    with pytest.raises(UserError, match=r"16 images of 1,000,000 × 1,000,000 pixels need 44,703 GiB in .*image_size"):
+        encode_images(16, lambda number: None, None, Preprocessing(None, (10**6, 10**6), {}, THREE, THREE), ())
 
 
 def test_whatever_pillow_raises_is_one_line(monkeypatch):
