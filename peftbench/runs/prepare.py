@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from peftbench.assets.fetch import fetch
 from peftbench.assets.weights import weights_digest
@@ -146,8 +145,8 @@ def _check_trainer(config: RunConfig, sites: Sites, method: Method) -> None:
 
 def _check_divisible(sites: Sites, method: Method) -> None:
     """Raise UserError under torchrun for what would not train as in one process."""
-    trained = [method, *sites.head_modules]
-    if launched_workers() > 1 and any(isinstance(m, _BatchNorm) for part in trained for m in part.modules()):
+    modules = [module for part in (method, *sites.head_modules) for module in part.modules()]
+    if launched_workers() > 1 and any(isinstance(module, _BATCH_NORMS) for module in modules):
         raise UserError(
             "under torchrun each process has a part of every batch, and the method or the head has batch norms, which"
             " take the means of a whole one: train this run in one process"
@@ -177,6 +176,7 @@ def origin_of(
     return Origin(task.checksum, code_digest(modules), modules, weights, task.checksums, made_of)
 
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _THREADS = torch.get_num_threads()  # what the environment or torch chose
 _kept: dict[str, tuple[object, Any]] = {}
 

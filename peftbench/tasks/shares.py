@@ -19,8 +19,8 @@ def divide(labels: Sequence[int] | Sequence[float], shares: Mapping[str, float])
 
     Raises UserError where a share is not a row, no label occurs twice, or what is left has no two labels.
     """
+    named = ", ".join(f"task.splits.{name}={share:g}" for name, share in shares.items())
     if sum(shares.values()) >= 1:
-        named = ", ".join(f"task.splits.{name}={share:g}" for name, share in shares.items())
         raise UserError(f"{named}: together they must leave rows to train on")
     values = np.asarray(labels)
     order = np.lexsort((np.random.default_rng(_SEED).permutation(len(values)), values))
@@ -46,7 +46,6 @@ def divide(labels: Sequence[int] | Sequence[float], shares: Mapping[str, float])
     rest = [row for row in range(len(values)) if row not in chosen]
     kinds, left_kinds = (len(np.unique(part)) for part in (values, values[rest]))
     if not rest or left_kinds < 2 <= kinds:
-        named = ", ".join(f"task.splits.{name}={share:g}" for name, share in shares.items())
-        found = f"{len(rest):,} of {len(values):,} rows" + (", all of one label" if rest else "")
-        raise UserError(f"{named}: that leaves {found} to train on")
+        alike = ", all of one label" if rest else ""
+        raise UserError(f"{named}: that leaves {len(rest):,} of {len(values):,} rows to train on{alike}")
     return {REST: rest, **parts}

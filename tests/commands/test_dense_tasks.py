@@ -11,10 +11,13 @@ from PIL import Image
 from wandb_log import read_logs
 
 from peftbench.cli import main
+from peftbench.config.compose import compose
+from peftbench.config.schema import resolve
 from peftbench.errors import UserError
 from peftbench.runs.record import Record
 from peftbench.tasks.detection.average_precision import average_precision, detection_score, match
 from peftbench.tasks.detection.coco import read_annotations
+from peftbench.tasks.kinds import load_task
 from peftbench.tasks.segmentation.confusion import pixel_confusions, segmentation_score
 
 pytest.importorskip("pycocotools", reason="the vision extra is not installed")
@@ -236,11 +239,21 @@ MISTAKES = {
         ("boxes without images", "no list of images"),
         ("boxes no JSON", "is no JSON"),
         ("boxes with a picture elsewhere", "lies outside of"),
-        ("boxes with an odd picture", "has characters that no file name has"),
+        ("boxes with an odd picture", "has a null character, which no file name has"),
         ("boxes of crowds alone", "no box at all of a single object"),
         ("boxes of other sizes", "48 x 32 pixels"),
     ],
 }
+
+
+def test_a_picture_s_name_may_hold_any_space(own):
+    folder = own["detection"] / "train"
+    path = folder / "annotations.json"
+    name = "Screenshot 1.00.00\u202fPM.png"  # as macOS names them
+    (folder / "images" / "02.png").rename(folder / "images" / name)
+    path.write_text(path.read_text().replace("02.png", name), encoding="utf-8")
+    config = resolve(compose(["task=detection_folder", f"task.dir={own['detection']}"]))
+    assert len(load_task(config.task, ["train"]).splits["train"]) == 12
 
 
 @pytest.mark.parametrize(("kind", "how", "said"), [(k, *entry) for k, entries in MISTAKES.items() for entry in entries])

@@ -42,7 +42,7 @@ def test_shares_that_leave_nothing_are_refused():
         divide([0, 1] * 5, {"validation": 0.01})
     with pytest.raises(UserError, match=r"task\.splits\.validation=0\.99: that leaves 0 of 10 rows to train on"):
         divide([0, 1] * 5, {"validation": 0.99})
-    with pytest.raises(UserError, match=r"leaves 1 of 10 rows, all of one label to train on"):
+    with pytest.raises(UserError, match=r"leaves 1 of 10 rows to train on, all of one label"):
         divide([0, 1] * 5, {"validation": 0.5, "test": 0.4})
     with pytest.raises(UserError, match=r"task\.splits\.validation: no label occurs twice"):
         divide(list(range(10)), {"validation": 0.2})

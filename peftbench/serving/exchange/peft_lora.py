@@ -95,7 +95,7 @@ def _config(settings: Settings, tensors: Tensors, sites: Sites) -> LoraConfig:
     if not acted_on:
         raise UserError("its weights hold no lora_A")
     for module in acted_on:
-        _check_named(settings, module, tensors[f"{PREFIX}{module}.lora_A.weight"].shape[0])
+        _check_agrees(settings, module, tensors[f"{PREFIX}{module}.lora_A.weight"].shape[0])
     modules = {
         module: _with_update(places, tensors.get(f"{PREFIX}{module}.lora_B.weight"))
         for module, places in sites_of_modules(acted_on, sites).items()
@@ -118,7 +118,7 @@ def _config(settings: Settings, tensors: Tensors, sites: Sites) -> LoraConfig:
     )
 
 
-def _check_named(settings: Settings, module: str, rank: int) -> None:
+def _check_agrees(settings: Settings, module: str, rank: int) -> None:
     """Raise UserError where the settings say otherwise than the weights of a map: peft makes the model they say."""
     said = _of_module(settings, "rank_pattern", module, required(settings, "r", (int, float)))
     if said != rank:
@@ -132,7 +132,10 @@ def _check_named(settings: Settings, module: str, rank: int) -> None:
 
 
 def _is_named(settings: Settings, key: str, module: str, otherwise: bool) -> bool:
-    """Tell whether a setting names a map, by a pattern for all of its name or in a list of endings; if it is there."""
+    """Tell whether a setting names a map: by a pattern for all of its name, or in a list of endings.
+
+    `otherwise`: what holds where it names nothing in particular.
+    """
     names: Any = required(settings, key, (str, list), [])
     if names in ([], "", "all-linear"):
         return otherwise

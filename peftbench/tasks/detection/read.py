@@ -134,8 +134,8 @@ def _split(place: Path, size: Size, classes: Sequence[str]) -> DenseSplit:
 def _file(place: Path, picture: Annotated) -> Path:
     folder = place / "images"
     path = folder / picture.file
-    if not picture.file.isprintable():
-        raise UserError(f"{place / _ANNOTATIONS}: image {picture.file!r} has characters that no file name has")
+    if "\0" in picture.file:
+        raise UserError(f"{place / _ANNOTATIONS}: image {picture.file!r} has a null character, which no file name has")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{place / _ANNOTATIONS}: image {picture.file} lies outside of {folder}")
     if not path.is_file():

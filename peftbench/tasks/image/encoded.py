@@ -1,6 +1,7 @@
 """Images of a split, decoded once and kept as bytes of one size; batches of them."""
 
 import math
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -120,6 +121,8 @@ def _store(count: int, shape: tuple[int, ...]) -> np.ndarray:
         return np.empty(whole, np.uint8)
     try:
         with tempfile.TemporaryFile(prefix="peftbench-images-") as file:  # gone with the last that maps it
+            if hasattr(os, "posix_fallocate"):  # not on macOS; a page that finds no room later would end the process
+                os.posix_fallocate(file.fileno(), 0, math.prod(whole))
             return np.memmap(file, np.uint8, "w+", shape=whole)
     except OSError as error:
         raise UserError(
