@@ -1,28 +1,24 @@
-"""A Hydra launcher that runs several jobs at a time on this machine, in joblib's worker processes.
+"""A Hydra launcher that runs several jobs at a time on this machine, with what joblib brings for it.
 
-The published plugin, hydra-joblib-launcher, gives all jobs to one pool of workers, which breaks as a whole when the
-system kills one of them. Here each worker is a pool of its own, so that only the job of the killed one is lost.
-Hydra looks for launchers in `hydra_plugins` only.
+The published plugin, hydra-joblib-launcher, gives all jobs to one pool of workers, each of which imports torch for
+itself, and which breaks as a whole when the system kills one of them. Here each job is forked from one process that
+has imported it, so that only the job of a killed one is lost. Hydra looks for launchers in `hydra_plugins` only.
 """
 
 import os
-import threading
-import time
+import pickle
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from peftbench.errors import UserError
+from peftbench.errors import LostRunError, UserError
 from peftbench.sweeps.hydra_job import HydraJob, compose_jobs, lost
-
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_PARENT_SECONDS = 1.0  # between two looks at whether the command still lives
+from peftbench.sweeps.run_process import RunProcess, end, first_done
 
 
 class JoblibLauncher(Launcher):
@@ -38,17 +34,17 @@ class JoblibLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and wait for all of them; one whose process was killed is returned as failed."""
         try:
-            from joblib.externals import loky
+            import joblib
         except ImportError as error:
             raise UserError("hydra/launcher=joblib is not installed: pip install 'peftbench[joblib]'") from error
-        workers = worker_count(self._n_jobs, loky.cpu_count())
+        workers = worker_count(self._n_jobs, joblib.cpu_count())
         jobs = compose_jobs(self._context, self._task, self._config, job_overrides, initial_job_idx)
         # a job that names its device has to see them all
         named = any(str(job.config.get("device", "auto")).startswith("cuda:") for job in jobs)
         devices = [] if named else cuda_devices()
-        threads = max(1, loky.cpu_count() // workers)
-        environments = [{**thread_limits(threads), **device_of(number, devices)} for number in range(workers)]
-        return _run_all(jobs, job_overrides, initial_job_idx, [_Worker(env) for env in environments[: len(jobs)]])
+        threads = max(1, joblib.cpu_count() // workers)
+        environments = [{**thread_limit(threads), **device_of(number, devices)} for number in range(workers)]
+        return _run_all(jobs, job_overrides, initial_job_idx, environments)
 
 
 def worker_count(n_jobs: Any, cores: int) -> int:
@@ -58,9 +54,9 @@ def worker_count(n_jobs: Any, cores: int) -> int:
     return n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)
 
 
-def thread_limits(threads: int) -> dict[str, str]:
-    """Return the environment of a worker that is to use `threads` threads; what the user has set is stronger."""
-    return {name: os.environ.get(name, str(threads)) for name in _THREADS}
+def thread_limit(threads: int) -> dict[str, str]:
+    """Return the environment of a job that is to use `threads` threads; what the user has set is stronger."""
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
 
 
 def cuda_devices() -> list[str]:
@@ -72,75 +68,49 @@ def cuda_devices() -> list[str]:
     return names[:count] if names else [str(number) for number in range(count)]
 
 
-def device_of(worker: int, devices: Sequence[str]) -> dict[str, str]:
-    """Return the environment in which a worker sees its own device alone: the workers take them in turn."""
-    return {"CUDA_VISIBLE_DEVICES": devices[worker % len(devices)]} if len(devices) > 1 else {}
-
-
-class _Worker:
-    """A process that takes one job at a time; a new one takes the place of one that was killed."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        self._environment = environment
-        self._pool: Any = None
-
-    def submit(self, job: HydraJob) -> "Future[JobReturn]":
-        from joblib.externals.loky import ProcessPoolExecutor
-
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                max_workers=1, initializer=_end_with_parent, initargs=(os.getpid(),), env=self._environment
-            )
-        future: Future[JobReturn] = self._pool.submit(job.run)
-        return future
-
-    def close(self, kill: bool) -> None:
-        """End the process: behind its job, or at once."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, kill_workers=kill)
-            self._pool = None
+def device_of(number: int, devices: Sequence[str]) -> dict[str, str]:
+    """Return the environment in which the job in place `number`, of those at a time, sees one device alone."""
+    return {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if len(devices) > 1 else {}
 
 
 def _run_all(
-    jobs: Sequence[HydraJob], job_overrides: Sequence[Sequence[str]], first: int, workers: Sequence[_Worker]
+    jobs: Sequence[HydraJob],
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+    environments: Sequence[Mapping[str, str]],
 ) -> list[JobReturn]:
+    """Run as many jobs at a time as there are environments, each in one that no other has at that time."""
+    import cloudpickle  # what Hydra keeps for a job are functions within functions, too
+
     returned: dict[int, JobReturn] = {}
-    waiting = deque(range(len(jobs)))
-    idle = list(workers)
-    busy: dict[Future[JobReturn], tuple[_Worker, int]] = {}
-    kill = True
+    waiting, free = deque(range(len(jobs))), deque(environments)
+    busy: dict[RunProcess, tuple[int, Mapping[str, str]]] = {}
     try:
         while waiting or busy:
-            while waiting and idle:
-                worker, place = idle.pop(0), waiting.popleft()
-                busy[worker.submit(jobs[place])] = worker, place
-            for future in wait(busy, return_when=FIRST_COMPLETED).done:
-                worker, place = busy.pop(future)
-                try:
-                    returned[place] = future.result()
-                except BrokenExecutor as error:
-                    returned[place] = lost(first + place + 1, job_overrides[place], _how_it_ended(error))
-                    worker.close(kill=True)
-                idle.append(worker)
-        kill = False
+            while waiting and free:
+                place, environment = waiting.popleft(), free.popleft()
+                busy[RunProcess(_run, cloudpickle.dumps(jobs[place]), environment=environment)] = place, environment
+            for process in first_done(busy):
+                place, environment = busy[process]
+                returned[place] = _returned(process, first + place + 1, job_overrides[place])
+                del busy[process]
+                free.append(environment)
     finally:
-        for worker in workers:
-            worker.close(kill)
+        end(busy)
     return [returned[place] for place in range(len(jobs))]
 
 
-def _how_it_ended(error: BrokenExecutor) -> str:
-    if "SIGKILL" in str(error):
-        return "its process was killed (SIGKILL), as the system does when memory runs out"
-    return "its process ended: " + " ".join(str(error).split())
+def _run(pickled: bytes) -> Any:
+    job: HydraJob = pickle.loads(pickled)
+    return job.run().return_value  # which raises what the job raised
 
 
-def _end_with_parent(parent: int) -> None:
-    """End this process soon after the command that started it: killed, that cannot tell its workers."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_PARENT_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _returned(process: RunProcess, number: int, overrides: Sequence[str]) -> JobReturn:
+    returned = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
+    try:
+        returned.return_value = process.result()
+    except LostRunError as error:
+        return lost(number, overrides, str(error))
+    except Exception as error:
+        returned.return_value, returned.status = error, JobStatus.FAILED
+    return returned

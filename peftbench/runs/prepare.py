@@ -33,7 +33,7 @@ from peftbench.runs.settle import check_layer_count
 from peftbench.runs.workers import launched_workers
 from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.kinds import load_task, reader_of
-from peftbench.training.devices import use_device
+from peftbench.training.devices import default_threads, use_device
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
         _kept.clear()
     check_threads(config.threads)
     device = use_device(config.device)
-    torch.set_num_threads(config.threads or _THREADS)  # an earlier run of the process may have set another number
+    # an earlier run of the process may have set another number
+    torch.set_num_threads(config.threads or default_threads())
     check_interrupted()
     task = load_task(config.task)
     for name in ("train", "validation"):
@@ -177,7 +178,6 @@ def origin_of(
 
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_THREADS = torch.get_num_threads()  # what the environment or torch chose
 _kept: dict[str, tuple[object, Any]] = {}
 
 

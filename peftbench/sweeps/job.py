@@ -71,12 +71,7 @@ def _execute(config: RunConfig, overrides: list[str], only_stale: bool) -> None:
 
 
 def _execute_separately(config: RunConfig, overrides: list[str], only_stale: bool) -> None:
-    run_in_process(_execute_told, os.environ.get(DATA_IS_DESCRIBED, ""), config, overrides, only_stale)
-
-
-def _execute_told(data_is_described: str, config: RunConfig, overrides: list[str], only_stale: bool) -> None:
-    os.environ[DATA_IS_DESCRIBED] = data_is_described  # which a process of its own does not get from the job's
-    _execute(config, overrides, only_stale)
+    run_in_process(_execute, config, overrides, only_stale)
 
 
 def _announce(composed: DictConfig) -> tuple[int, list[str]]:

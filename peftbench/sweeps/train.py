@@ -41,8 +41,8 @@ def train_missing(
 
     Returns whether it went through to the end.
     """
-    # a cluster's jobs are processes of their own
-    separate = run_process.AVAILABLE and launcher_name(hydra) in ("basic", "joblib")
+    # the other launchers' jobs are processes of their own
+    separate = run_process.IS_CHEAP and launcher_name(hydra) == "basic"
     job = separate_sweep_job if separate else sweep_job
     tried: set[Path] = set()
     described: list[Any] = []

@@ -19,6 +19,13 @@ from peftbench.training.heap import give_back_freed_memory
 _WORTHWHILE = 1.25
 _PROBE_SIZE = 320
 _PROBE_ROUNDS = 9
+_THREADS = torch.get_num_threads()
+
+
+def default_threads() -> int:
+    """Return how many threads $OMP_NUM_THREADS asks for, heeded behind torch's import too, or else torch's choice."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) else _THREADS
 
 
 def choose_device(name: str) -> torch.device:

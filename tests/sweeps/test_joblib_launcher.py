@@ -2,6 +2,7 @@
 
 import os
 import signal
+from itertools import pairwise
 from subprocess import PIPE
 
 import forked
@@ -27,18 +28,12 @@ def _launch(task, tmp_path, jobs, n_jobs=2, *overrides):
         return launch([[f"seed={seed}", *overrides] for seed in range(jobs)])
 
 
-def test_a_killed_worker_loses_its_own_run_alone(tmp_path):
+def test_a_killed_job_loses_its_own_run_alone(tmp_path):
     returned = _launch(worker_tasks.die_at_seed, tmp_path, 5)
     lost = returned.pop(worker_tasks.KILLED)
     assert returned == [0, 1, 3, 4]
     assert isinstance(lost, LostRunError)
     assert str(lost) == "run 3 was lost: its process was killed (SIGKILL), as the system does when memory runs out"
-
-
-def test_a_worker_s_run_has_a_process_of_its_own(tmp_path):
-    returned = _launch(worker_tasks.nested, tmp_path, 4)
-    lost = returned.pop(worker_tasks.KILLED)
-    assert returned == [0, 1, 3] and isinstance(lost, LostRunError)
 
 
 @pytest.mark.parametrize(
@@ -49,24 +44,37 @@ def test_a_worker_s_run_has_a_process_of_its_own(tmp_path):
         ("3,4", ("device=cuda:1",), {"3,4"}),
     ],
 )
-def test_each_worker_has_a_device_of_its_own(tmp_path, monkeypatch, visible, overrides, seen):
+def test_jobs_at_a_time_have_a_device_each(tmp_path, monkeypatch, visible, overrides, seen):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     else:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    by_process = _launch(worker_tasks.environment, tmp_path, 6, 2, *overrides)
-    assert {devices for _, devices in by_process} == seen
-    assert len({pid for pid, _ in by_process}) == len(set(by_process)) == 2, "a worker keeps its device"
+    jobs = _launch(worker_tasks.environment, tmp_path, 6, 2, *overrides)
+    assert {devices for devices, *_ in jobs} == seen
+    assert len({pid for _, _, pid, *_ in jobs}) == 6, "each has a process of its own"
+    for devices in seen if len(seen) > 1 else ():
+        times = sorted((begun, ended) for seen_by, _, _, begun, ended in jobs if seen_by == devices)
+        assert all(before[1] <= after[0] for before, after in pairwise(times)), "never two at once on one device"
 
 
-def test_workers_share_the_devices_in_turn_and_leave_a_single_one_alone():
+@pytest.mark.parametrize(("asked", "threads"), [(None, 3), ("2", 2)])
+def test_jobs_share_the_cores_unless_the_user_says_how_many_threads(tmp_path, monkeypatch, asked, threads):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 6)
+    if asked is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert [job[1] for job in _launch(worker_tasks.environment, tmp_path, 2)] == [threads] * 2
+
+
+def test_jobs_take_the_devices_in_turn_and_leave_a_single_one_alone():
     device_of = peftbench_joblib.device_of
-    assert [device_of(worker, ["0", "1", "2"])["CUDA_VISIBLE_DEVICES"] for worker in range(5)] == list("01201")
+    assert [device_of(number, ["0", "1", "2"])["CUDA_VISIBLE_DEVICES"] for number in range(5)] == list("01201")
     assert device_of(3, ["0"]) == device_of(3, []) == {}
 
 
-def test_workers_end_with_a_killed_command(tmp_path):
+def test_jobs_end_with_a_killed_command(tmp_path):
     code = (
         "from sweeps import worker_tasks; from peftbench.sweeps.launch import launcher\n"
         f"with launcher(worker_tasks.sleep, ['hydra/launcher=joblib', 'hydra.launcher.n_jobs=2']) as launch:\n"

@@ -11,13 +11,17 @@ from sweeps import worker_tasks
 from peftbench.errors import LostRunError, UserError
 from peftbench.runs.find import find_runs
 from peftbench.runs.result import SECTIONS
-from peftbench.sweeps.run_process import AVAILABLE, run_in_process
+from peftbench.sweeps.run_process import IS_CHEAP, run_in_process
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(not AVAILABLE, reason="only on Linux")]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not IS_CHEAP, reason="only on Linux")]
+
+
+def test_what_it_returns_comes_back():
+    assert run_in_process(divmod, 7, 3) == (2, 1)
+    assert run_in_process(os.getpid) != os.getpid()
 
 
 def test_what_it_raises_comes_back():
-    run_in_process(os.getpid)
     with pytest.raises(UserError, match="^seed=1 is wrong$"):
         run_in_process(worker_tasks.mistake, "seed=1 is wrong")
     with pytest.raises(ZeroDivisionError) as caught:

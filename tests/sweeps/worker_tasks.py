@@ -10,15 +10,16 @@ from typing import Any
 from omegaconf import DictConfig
 
 from peftbench.errors import UserError
-from peftbench.sweeps.run_process import run_in_process
+from peftbench.training.devices import default_threads
 
 KILLED, PAUSE = 2, 0.3
 
 
-def environment(config: DictConfig) -> tuple[int, str | None]:
-    """Return the worker's process id and the devices that it sees."""
-    time.sleep(PAUSE)  # so that all workers get a job
-    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+def environment(config: DictConfig) -> tuple[str | None, int, int, float, float]:
+    """Return the devices and the threads that the job sees, its process, and when it began and ended."""
+    begun = time.monotonic()
+    time.sleep(PAUSE)  # so that jobs run beside each other
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), default_threads(), os.getpid(), begun, time.monotonic()
 
 
 def die_at_seed(config: DictConfig) -> int:
@@ -57,14 +58,3 @@ def within(seconds: float, condition: Callable[[], Any]) -> Any:
 def lives(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def nested(config: DictConfig) -> int:
-    """Run something in a process of its own, from a worker."""
-    run_in_process(mistake_unless, config.seed != KILLED)
-    return config.seed
-
-
-def mistake_unless(right: bool) -> None:
-    if not right:
-        os.kill(os.getpid(), signal.SIGKILL)
