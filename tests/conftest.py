@@ -4,6 +4,7 @@ import functools
 import gc
 import io
 import os
+import pickle
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -15,6 +16,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+import yaml
 
 from peftbench.cli import main
 from peftbench.runs.record import Record
@@ -32,8 +34,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Take what is imported by now, torch and transformers, out of every later garbage collection."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one that runs hundreds of tests needs all that a run imports
+        import peftbench.sweeps.imported  # noqa: F401
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def each_yaml_parsed_once() -> Iterator[None]:
+    """Keep what a YAML text says: Hydra parses the same dozen files for each of thousands of configs."""
+    parse, parsed = yaml.load, {}
+
+    def load(stream: Any, Loader: Any) -> Any:  # noqa: N803
+        is_text = isinstance(stream, str | bytes)
+        key = (stream if is_text else stream.read(), Loader.__name__)
+        if key not in parsed:
+            if not is_text:
+                stream.seek(0)  # an error names the file
+            parsed[key] = pickle.dumps(parse(stream, Loader=Loader))
+        return pickle.loads(parsed[key])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(yaml, "load", load)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -199,6 +222,12 @@ def task_runs(train_tiny: Callable[..., Record]) -> dict[str, Record]:
     found["pairs"] = train_tiny("pairs", "method=ia3", *short)
     found["scores"] = train_tiny("scores", "method=adapter", "method.bottleneck=4", *short)
     return found
+
+
+@pytest.fixture
+def shared_process(monkeypatch):
+    """Let the runs of a sweep share this process, as they do where torch cannot be forked: a third of their time."""
+    monkeypatch.setattr("peftbench.sweeps.run_process.IS_CHEAP", False)
 
 
 TABLE = """

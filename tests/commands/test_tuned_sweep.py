@@ -10,7 +10,7 @@ from records import age
 from peftbench.runs.find import find_runs
 from peftbench.search.tuning import TUNING_SEED
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("shared_process")]
 
 
 def test_rows_are_tuned_alike_and_shown_on_fresh_seeds(sweep, capsys):

@@ -19,7 +19,7 @@ from records import age
 from peftbench.cli import main
 from peftbench.runs.find import find_runs
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("shared_process")]
 
 RATES = "trainer.lr=1e-4,1e-2"
 

@@ -2,9 +2,13 @@
 
 import json
 
+import pytest
+
 from peftbench.commands import sweep as command
 from peftbench.runs import prepare
 from peftbench.runs.record import Record
+
+pytestmark = pytest.mark.usefixtures("shared_process")
 
 ROWS = """
 baseline: n = 0

@@ -10,6 +10,7 @@ from peftbench.errors import UserError
 from peftbench.runs.find import find_runs
 from peftbench.sweeps.request import read_request
 
+pytestmark = pytest.mark.usefixtures("shared_process")
 PFEIFFER = ["method=pfeiffer", "method.bottleneck=2"]
 
 

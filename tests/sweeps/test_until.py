@@ -23,6 +23,7 @@ rows:
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("shared_process")
 def test_seeds_are_added_until_it_is_told_and_a_stopped_one_goes_on(sweep, tmp_path, tiny_model_dir, capsys):
     data = tmp_path / "opinions.csv"
     data.write_text("text,label\n" + "the film was dull,no\nthe plot was good,yes\n" * 60)
@@ -48,6 +49,7 @@ def test_seeds_are_added_until_it_is_told_and_a_stopped_one_goes_on(sweep, tmp_p
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("shared_process")
 def test_tuning_counts_in_the_budget_and_seeds_are_added_behind_it(
     sweep, tmp_path, tiny_model_dir, capsys, monkeypatch
 ):
