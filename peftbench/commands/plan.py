@@ -65,7 +65,8 @@ def main(argv: list[str]) -> int:
     if metric not in SCORES:
         raise UserError(f"task={request.config.task.name}: there are no intervals for its metric {metric}")
     labels = [row.label for row in request.spec.rows]
-    found = [run for run in collect(request.planned, request.stale == "use") if run.planned.label in labels]
+    there = collect(request.planned, request.stale == "use")
+    found = [run for run in there if run.planned.label in labels]
     shown, evidence = read_evidence(found)
     used = {label: [run for run in shown if run.used and run.planned.label == label] for label in labels}
     scored = {
@@ -80,10 +81,12 @@ def main(argv: list[str]) -> int:
     if examples is None:
         split, examples, assumed = _labelled(request, split, others)
     spreads, sources = _spreads(scored, metric, examples, len(labels))
-    durations, of_durations = _durations(request, used, others)
+    trainings = _trainings(there)
+    durations, of_durations = _durations(request, trainings, others)
     plan = make_plan(
         spreads,
-        {label: len(runs) for label, runs in used.items()},
+        len(labels),
+        {label: len(runs) for label, runs in trainings.items()},
         durations,
         examples,
         request.spec.delta,
@@ -151,10 +154,22 @@ def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int, rows: 
     return spreads, [f"spread: measured, {seeds} of {', '.join(several)}; other rows as the median pair of these"]
 
 
+def _trainings(there: Sequence[Found]) -> dict[str, list[Found]]:
+    """Return the runs there are of all that is trained, by the first row that shows it or is made of it."""
+    runs: dict[Path, tuple[str, list[Found]]] = {}
+    named: dict[str, Path] = {}
+    for run in there:
+        first = named.setdefault(run.planned.label, run.planned.folder)  # the first seed's, which rows may share
+        _, of_label = runs.setdefault(first, (run.planned.label, []))
+        if run.used and run.planned.label == runs[first][0]:
+            of_label.append(run)
+    return dict(runs.values())
+
+
 def _durations(
     request: TableRequest, used: Mapping[str, Sequence[Found]], others: Sequence[Result]
 ) -> tuple[dict[str, float | None], str]:
-    """Return how long a run of each row takes, and where that is from."""
+    """Return how long a run of each training takes, and where that is from."""
     recorded = {
         label: [run.result.time.total for run in runs if run.result and run.result.time] for label, runs in used.items()
     }

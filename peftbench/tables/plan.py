@@ -66,6 +66,7 @@ def assumed_spread(examples: int, rows: int) -> Spread:
 
 def make_plan(
     spreads: Sequence[Spread],
+    rows: int,
     trained: Mapping[str, int],
     durations: Mapping[str, float | None],
     examples: int,
@@ -76,17 +77,19 @@ def make_plan(
 
     Args:
         spreads: of differences between rows, in squared points; at least one.
-        trained: how many seeds of each row there are. durations: seconds of one run of each.
+        rows: how many are compared.
+        trained: how many seeds there are of each training that rows need, by any name; rows of one training are one,
+            and what is prepared for rows is one more. durations: seconds of one run of each.
         examples: that scores are over.
         delta: the difference that is to be told, in points.
         seeds: how many each row is to have by the table's spec.
     """
-    confidence = _confidence(spreads, len(trained), max(seeds, 2))
+    confidence = _confidence(spreads, rows, max(seeds, 2))
     of_pairs = sorted((needs(spread, delta, confidence, examples) for spread in spreads), key=_much)
     found = of_pairs[(len(of_pairs) - 1) // 2], of_pairs[-1]
     numbers = {number for number in (*SEEDS, seeds, *(need.seeds for need in found)) if number and number > 1}
     return Plan(
-        rows=len(trained),
+        rows=rows,
         examples=examples,
         delta=delta,
         confidence=confidence,

@@ -21,12 +21,29 @@ rows:
 """
 
 
+PREPARED = """
+title: Two rows of three runs
+base: [model=minilm, task=mrpc, trainer.epochs=1]
+seeds: 3
+baseline: single
+columns: [accuracy]
+rows:
+  - {label: single, overrides: [method=pfeiffer]}
+  - {label: fusion, overrides: [method=fusion, &two "method.adapters={mrpc: run(mrpc), rte: run(rte)}"]}
+  - {label: its most used, overrides: [method=fusion, *two], evaluation: {kept_adapters: 1}}
+prepare:
+  - {label: mrpc, overrides: [method=pfeiffer]}
+  - {label: rte, overrides: [method=pfeiffer, task=rte]}
+"""
+
+
 @pytest.fixture
 def plan(tmp_path, tiny_data_dir, capsys):
     """A function that plans a table of two rows with more settings and returns exit code, output and error."""
     (tmp_path / "conf" / "table").mkdir(parents=True)
     (tmp_path / "conf" / "table" / "two.yaml").write_text(TWO)
     (tmp_path / "conf" / "table" / "one.yaml").write_text(TWO.rpartition("  - ")[0])
+    (tmp_path / "conf" / "table" / "prepared.yaml").write_text(PREPARED)
 
     where = [f"hydra.searchpath=[file://{tmp_path / 'conf'}]", f"output_dir={tmp_path / 'outputs'}"]
     data = f"task.dir={tiny_data_dir / 'pairs'}"
@@ -76,6 +93,14 @@ def test_one_row_s_runs_tell_how_long_the_other_takes(plan):
     _, out, _ = plan()
     assert "assumed, for no two rows have two seeds yet" in out
     assert "durations: recorded of head; other rows as the median of these" in out
+
+
+def test_what_is_trained_once_counts_once_and_what_is_prepared_counts(plan):
+    """A row's own adapter is a prepared one, and two rows show one fusion: three runs a seed, not three or five."""
+    code, out, _ = plan(table="prepared")
+    assert code == 0 and "Two rows of three runs: 3 rows" in out
+    runs = {line.split()[0]: line.split()[4] for line in plan.shown.splitlines() if line.split()[-1:] == ["–"]}
+    assert runs["2"] == "6" and runs["3"] == "9"
 
 
 def test_without_data_it_assumes_their_number_and_says_why(plan):

@@ -12,7 +12,7 @@ from peftbench.tables.verdicts import Spread
 def plan(spreads, trained=None, seconds=60.0, **more):
     trained = trained or {"a": 0, "b": 0}
     settings = {"examples": 1000, "delta": 1.0, "seeds": 5, **more}
-    return make_plan(spreads, trained, dict.fromkeys(trained, seconds), **settings)
+    return make_plan(spreads, len(trained), trained, dict.fromkeys(trained, seconds), **settings)
 
 
 def test_one_pair_of_known_examples_is_the_normal_distribution_s():
