@@ -15,7 +15,7 @@ from peftbench.assets.hub_dataset import load_from_hub
 from peftbench.assets.unpack import unpack
 from peftbench.config.task import ImageTaskConfig, TaskConfig
 from peftbench.errors import UserError, nearest
-from peftbench.tasks.image.files import images_in
+from peftbench.tasks.image.files import images_below
 from peftbench.tasks.image.task import ImageSource
 from peftbench.tasks.splits import MissingSplitError
 
@@ -105,14 +105,14 @@ def split_folder(config: TaskConfig, folder: Path, split: str) -> Path:
 
 
 def _class_folders(config: ImageTaskConfig, folder: Path, split: str) -> Images:
-    """Read `SPLIT/CLASS/image`; every folder in the split's is a class."""
+    """Read `SPLIT/CLASS/image`, however deep; every folder in the split's is a class."""
     place = split_folder(config, folder, split)
     images: list[Path] = []
     classes: list[str] = []
     for of_class in sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")):
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in of_class.name):
             raise UserError(f"{str(of_class)!r}: a class's name must be of UTF-8 characters, in one line")
-        found = images_in(of_class)
+        found = images_below(of_class)
         if not found:
             raise UserError(f"{of_class} holds no image: remove the class's folder, or put images there")
         images += found

@@ -51,6 +51,14 @@ def test_class_folders_become_splits_with_sorted_classes(folder):
     assert task.splits["train"].labels == [0, 0, 1, 1] and task.splits["validation"].labels == [0, 1]
 
 
+def test_a_class_is_all_that_is_below_its_folder(folder):
+    write(folder / "train" / "cat" / "at home" / "asleep" / "2.png", 30)
+    write(folder / "train" / "cat" / ".thumbnails" / "2.png", 30)
+    train = load_task(config(folder)).splits["train"]
+    assert train.labels == [0, 0, 0, 1, 1]
+    assert [Path(name).name for name in train.names if "cat" in name] == ["0.png", "1.png", "2.png"]
+
+
 def test_a_share_of_the_training_images(folder):
     task = load_task(config(folder, splits={"validation": 0.5}))
     assert sorted(task.splits["validation"].labels) == [0, 1] == sorted(task.splits["train"].labels)
