@@ -1,14 +1,12 @@
 """Hidden states of a split's examples, computed once and kept in a file on disk that is mapped into memory."""
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from peftbench.errors import UserError
 from peftbench.interruption import check_interrupted
+from peftbench.scratch import scratch_bytes
 from peftbench.tasks.base import Batch, Examples
 from peftbench.training.batches import batches_of
 
@@ -90,16 +88,7 @@ def with_states(
 
 
 def _on_disk(rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return a tensor, (rows, width), in a file that is gone with the process, whatever ends it."""
-    size = rows * width * dtype.itemsize
-    folder = tempfile.gettempdir()
-    try:
-        with tempfile.NamedTemporaryFile(prefix="peftbench-states-") as file:
-            if hasattr(os, "posix_fallocate"):  # not on macOS; a page that finds no room later would end the process
-                os.posix_fallocate(file.fileno(), 0, size)
-            return torch.from_file(file.name, shared=True, size=rows * width, dtype=dtype).view(rows, width)
-    except OSError as error:
-        raise UserError(
-            f"trainer.cache_frozen=true: what the frozen layers give needs {size / 2**30:.1f} GiB in {folder}"
-            f" ({error.strerror}): set TMPDIR to a folder with more room, or leave it out"
-        ) from error
+    """Return a tensor, (rows, width), in a file on disk."""
+    purpose = "trainer.cache_frozen=true: what the frozen layers give"
+    kept = scratch_bytes(rows * width * dtype.itemsize, purpose, "leave it out")
+    return torch.from_numpy(kept).view(dtype).view(rows, width)

@@ -1,8 +1,6 @@
 """Images of a split, decoded once and kept as bytes of one size; batches of them."""
 
 import math
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from peftbench.errors import UserError
 from peftbench.interruption import check_interrupted
+from peftbench.scratch import scratch_bytes
 from peftbench.tasks.base import Batch, Examples
 from peftbench.tasks.image.augment import View, draw_view, view_pixels
 from peftbench.tasks.image.preprocessing import Preprocessing
@@ -119,13 +117,5 @@ def _store(count: int, shape: tuple[int, ...]) -> np.ndarray:
     whole = (count, *shape)
     if math.prod(whole) <= IN_MEMORY_BYTES:
         return np.empty(whole, np.uint8)
-    try:
-        with tempfile.TemporaryFile(prefix="peftbench-images-") as file:  # gone with the last that maps it
-            if hasattr(os, "posix_fallocate"):  # not on macOS; a page that finds no room later would end the process
-                os.posix_fallocate(file.fileno(), 0, math.prod(whole))
-            return np.memmap(file, np.uint8, "w+", shape=whole)
-    except OSError as error:
-        raise UserError(
-            f"{count:,} images of {shape[1]:,} × {shape[2]:,} pixels need {math.prod(whole) / 2**30:,.0f} GiB in"
-            f" {tempfile.gettempdir()} ({error.strerror}): lower task.image_size, or set TMPDIR to a larger disk"
-        ) from error
+    purpose = f"keeping {count:,} images of {shape[1]:,} × {shape[2]:,} pixels"
+    return scratch_bytes(math.prod(whole), purpose, "lower task.image_size").reshape(whole)
