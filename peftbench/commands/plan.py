@@ -112,7 +112,7 @@ def _other_runs(request: TableRequest) -> list[Result]:
 def _labelled(request: TableRequest, split: str, others: Sequence[Result]) -> tuple[str, int, list[str]]:
     """Return the split that scores would be on, where no run of the table tells it, its size, and what is assumed."""
     sizes = {evaluation.split: evaluation.examples for result in others for evaluation in result.evaluations}
-    reason = "the data are not read for a plan unless they are texts on this machine"
+    reason = "the data are not read for a plan unless they are on this machine"
     if not sizes and _is_at_hand(request.config.task):
         from peftbench.tasks.kinds import load_task
 
@@ -130,7 +130,7 @@ def _labelled(request: TableRequest, split: str, others: Sequence[Result]) -> tu
 def _is_at_hand(task: TaskConfig) -> bool:
     """Tell whether reading a task's data is a matter of a second, without asking the hub."""
     folder = task.dir or (task.source == "glue" and os.environ.get("PEFTBENCH_DATA"))
-    return task.kind == "text" and bool(folder or task.source in ("local", "pypi"))
+    return bool(folder or task.source in ("local", "pypi"))
 
 
 def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int, rows: int) -> tuple[list[Spread], list[str]]:

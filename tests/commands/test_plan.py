@@ -103,6 +103,16 @@ def test_what_is_trained_once_counts_once_and_what_is_prepared_counts(plan):
     assert runs["2"] == "6" and runs["3"] == "9"
 
 
+def test_images_are_counted_without_being_opened(plan, tmp_path):
+    for place, count in (("train", 2), ("val", 30)):
+        for name in ("cat", "dog"):
+            (tmp_path / place / name).mkdir(parents=True)
+            for number in range(count):
+                (tmp_path / place / name / f"{number}.png").touch()
+    code, out, _ = plan("task=image_folder", "model=vit_base", f"task.dir={tmp_path}")
+    assert code == 0 and "vit_base on image_folder, accuracy on 60 examples of validation" in out
+
+
 def test_without_data_it_assumes_their_number_and_says_why(plan):
     """It asks nobody on the network either."""
     code, out, _ = plan("task.dir=/nowhere")
