@@ -1,7 +1,7 @@
 """What of a text task is worth a word before it is trained on: a list of warnings, or a refusal."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from peftbench.errors import UserError
@@ -15,13 +15,13 @@ _FEW_ROWS_A_CLASS = 2
 
 
 def text_warnings(
-    splits: Mapping[str, "TextSplit"], encoded: Mapping[str, "EncodedTexts"], classes: int, max_length: int
+    splits: Mapping[str, "TextSplit"], encoded: Mapping[str, "EncodedTexts"], classes: Sequence[str], max_length: int
 ) -> list[str]:
     """Return a line for each thing that makes scores mean less than they seem.
 
     Args:
         splits: as read. encoded: the same, tokenized.
-        classes: how many there are, 0 for scores.
+        classes: their names, none for scores.
         max_length: tokens that texts were cut to.
 
     Raises UserError where the tokenizer does not know most of a split's tokens.
@@ -36,7 +36,8 @@ def text_warnings(
         *_overlaps(splits),
         *_equal_columns(splits),
         *_empty_texts(splits),
-        *_class_a_row(splits, classes),
+        *_alike_classes(classes),
+        *_class_a_row(splits, len(classes)),
         *_truncated(encoded, max_length),
     ]
 
@@ -62,6 +63,24 @@ def _empty_texts(splits: Mapping[str, "TextSplit"]) -> Iterator[str]:
         empty = sum(not all(texts) for texts in split.texts)
         if empty:
             yield f"{empty:,} of {len(split):,} {name} rows have an empty text"
+
+
+def _alike_classes(classes: Sequence[str]) -> Iterator[str]:
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(_without_writing(name), []).append(name)
+    for names in groups.values():
+        if len(names) > 1:
+            yield f"the classes {' and '.join(map(repr, names))} are written differently, and so are different classes"
+
+
+def _without_writing(name: str) -> str:
+    """Return what capitals, spaces and ways to write a number leave of a class's name."""
+    plain = "".join(name.casefold().split())
+    try:
+        return str(float(plain))
+    except ValueError:
+        return plain
 
 
 def _class_a_row(splits: Mapping[str, "TextSplit"], classes: int) -> Iterator[str]:

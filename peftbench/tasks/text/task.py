@@ -82,4 +82,4 @@ class TextTask(Task):
 
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the data; UserError where the tokenizer cannot read it."""
-        return [*self.faults, *text_warnings(self.splits, encoded, len(self.labels), self.max_length)]
+        return [*self.faults, *text_warnings(self.splits, encoded, self.labels, self.max_length)]

@@ -51,6 +51,13 @@ def test_cut_texts_are_counted(warnings):
     assert line == "1 of 5 train rows are cut to task.max_length=8 tokens"
 
 
+def test_classes_that_differ_in_their_writing_alone(warnings):
+    (line,) = warnings(train=2 * ["good film,Good one", "fine film,good one", "bad plot,bad", "a plot,0"])
+    assert line == "the classes 'Good one' and 'good one' are written differently, and so are different classes"
+    (line,) = warnings(train=2 * ["good film,1", "fine film,1.0", "bad plot,0", "a plot,x01"])
+    assert line.startswith("the classes '1' and '1.0' are written differently")
+
+
 def test_a_class_a_row_is_probably_a_score_or_an_id(warnings):
     (line,) = warnings(train=[f"good film,{number / 7:.3f}" for number in range(30)])
     assert line.startswith("30 classes in 30 training rows: is the label a score")
