@@ -102,7 +102,10 @@ def _run_all(
 
 def _run(pickled: bytes) -> Any:
     job: HydraJob = pickle.loads(pickled)
-    return job.run().return_value  # which raises what the job raised
+    returned = job.run()
+    if returned.status is JobStatus.FAILED:
+        raise returned._return_value  # the property, too, but it prints the overrides, and will again in the command
+    return returned.return_value
 
 
 def _returned(process: RunProcess, number: int, overrides: Sequence[str]) -> JobReturn:
