@@ -15,7 +15,7 @@ from peftbench.errors import UserError
 from peftbench.runs.find import find_runs
 from peftbench.runs.result import Result, Status
 from peftbench.sweeps.request import TableRequest, read_request
-from peftbench.tables.collect import STALE, Found, collect
+from peftbench.tables.collect import NOT_EVALUATED, STALE, Found, collect
 from peftbench.tables.columns import POINTS, SCORES
 from peftbench.tables.evidence import read_evidence
 from peftbench.tables.export.plan import save_plot, to_terminal
@@ -161,7 +161,7 @@ def _trainings(there: Sequence[Found]) -> dict[str, list[Found]]:
     for run in there:
         first = named.setdefault(run.planned.label, run.planned.folder)  # the first seed's, which rows may share
         _, of_label = runs.setdefault(first, (run.planned.label, []))
-        if run.used and run.planned.label == runs[first][0]:
+        if (run.used or run.status == NOT_EVALUATED) and run.planned.label == runs[first][0]:
             of_label.append(run)
     return dict(runs.values())
 

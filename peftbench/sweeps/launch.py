@@ -53,10 +53,9 @@ def launcher(task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> Ite
 
 
 def _returned(job: JobReturn) -> Any:
-    try:
-        return job.return_value  # the property raises what a job raised
-    except LostRunError as error:
-        return error
+    if isinstance(job._return_value, LostRunError):  # the property raises it, and prints the overrides
+        return job._return_value
+    return job.return_value
 
 
 @contextmanager

@@ -6,22 +6,27 @@ system kills takes no other along. Elsewhere than on Linux torch may not be fork
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from peftbench import cli
-from peftbench.errors import INTERRUPTED, LostRunError, PeftbenchError
+from peftbench.errors import INTERRUPTED, LostRunError, PeftbenchError, UserError
 from peftbench.interruption import interrupt_on_sigterm
 
 IS_CHEAP = sys.platform == "linux"  # where it is not, starting a process costs seconds
 _IMPORTED = ["peftbench.sweeps.imported"]
 _GRACE_SECONDS = 30.0  # for an interrupted run to be recorded
+_LONGEST_FOLDER = 70  # bytes: the server's socket lies in the folder of temporary files, and has 108 for its path
 _NOTHING: Mapping[str, str] = {}
 
 
@@ -29,12 +34,19 @@ class RunProcess:
     """A function that is being called in a process of its own, in this one's environment with some of it changed."""
 
     def __init__(self, function: Callable[..., Any], *args: Any, environment: Mapping[str, str] = _NOTHING) -> None:
-        context: Any = multiprocessing.get_context("forkserver" if IS_CHEAP else "spawn")
-        if IS_CHEAP:
+        forks = IS_CHEAP and len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_FOLDER
+        context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
             context.set_forkserver_preload(_IMPORTED)
         self._receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(target=_call, args=(sender, {**os.environ, **environment}, function, *args))
-        self._process.start()
+        try:
+            with _interrupts_blocked():
+                self._process.start()
+        except BaseException:
+            if self._process.pid is not None:
+                end([self])
+            raise
         sender.close()
 
     def result(self) -> Any:
@@ -77,13 +89,30 @@ def first_done(processes: Collection[RunProcess]) -> list[RunProcess]:
 
 
 def end(processes: Collection[RunProcess]) -> None:
-    """Interrupt what still runs, and wait until each has said so in its record."""
-    for process in processes:
-        process._process.terminate()
-    until = time.monotonic() + _GRACE_SECONDS
-    for process in processes:
-        process._process.join(max(0.0, until - time.monotonic()))
-        process._process.kill()
+    """Interrupt what still runs, and wait until each has said so in its record; a second interrupt kills at once."""
+    try:
+        for process in processes:
+            process._process.terminate()
+        until = time.monotonic() + _GRACE_SECONDS
+        for process in processes:
+            process._process.join(max(0.0, until - time.monotonic()))
+    finally:
+        for process in processes:
+            process._process.kill()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Hold Ctrl-C back, and for good from the server that is started here: its imports would end in a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it would let signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how_it_ended(exit_code: int) -> str:
@@ -100,17 +129,35 @@ def _call(sender: Connection, environment: dict[str, str], function: Callable[..
     os.environ.clear()  # it is that of when the server started
     os.environ.update(environment)
     os.setpgrp()  # Ctrl-C reaches the command, which passes it on, once
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # behind `stty tostop` a group in the background may print, too
     interrupt_on_sigterm()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        sender.send((function(*args), None))
+        sender.send((_sendable(function(*args)), None))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except PeftbenchError as error:
-        sender.send((None, error.with_traceback(None)))
+        sender.send((None, _sendable(error.with_traceback(None))))
     except Exception as error:
         error.add_note(traceback.format_exc())
-        sender.send((None, error))
+        sender.send((None, _sendable(error)))
+
+
+def _sendable(answer: Any) -> Any:
+    """Return the answer, or for an error that cannot be pickled one of its kind that says the same."""
+    try:
+        pickle.loads(pickle.dumps(answer))
+    except Exception:
+        if not isinstance(answer, Exception):
+            raise
+        kind = next(kind for kind in (UserError, PeftbenchError, RuntimeError, Exception) if isinstance(answer, kind))
+        plain = kind(str(answer) or type(answer).__name__)
+        for note in getattr(answer, "__notes__", ()):
+            plain.add_note(note)
+        return plain
+    return answer
 
 
 def _end_with_parent() -> None:

@@ -1,5 +1,6 @@
 """From the runs a table wants to what there is of them: finished, stale, failed or missing, and why."""
 
+import json
 import math
 import shlex
 from collections import Counter
@@ -165,14 +166,20 @@ def _same_data(found: list[Found]) -> list[Found]:
     by_task: dict[str, Counter[str]] = {}
     for run in found:
         if run.used:
-            by_task.setdefault(run.planned.config["task"]["name"], Counter())[_data(run)] += 1
+            by_task.setdefault(_place(run), Counter())[_data(run)] += 1
     most = {task: checksums.most_common(1)[0][0] for task, checksums in by_task.items()}
     return [
         replace(run, status=STALE, reason=OTHER_DATA, used=False)
-        if run.used and _data(run) != most[run.planned.config["task"]["name"]]
+        if run.used and _data(run) != most[_place(run)]
         else run
         for run in found
     ]
+
+
+def _place(run: Found) -> str:
+    """Return where a run's data are by its config: a task's name may be one of several files, for prepared rows."""
+    task = run.planned.config["task"]
+    return json.dumps([task.get(key) for key in ("name", "id", "subset", "splits")], sort_keys=True)
 
 
 def _data(run: Found) -> str:

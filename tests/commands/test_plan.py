@@ -37,6 +37,18 @@ prepare:
 """
 
 
+DROPPED = """
+title: Two rows of one run
+base: [model=minilm, task=mrpc, trainer.epochs=1]
+seeds: 3
+baseline: all
+columns: [accuracy]
+rows:
+  - {label: without the lowest, overrides: [method=pfeiffer, method.drop=robust], evaluation: {dropped_layers: 1}}
+  - {label: all, overrides: [method=pfeiffer, method.drop=robust]}
+"""
+
+
 @pytest.fixture
 def plan(tmp_path, tiny_data_dir, capsys):
     """A function that plans a table of two rows with more settings and returns exit code, output and error."""
@@ -44,6 +56,7 @@ def plan(tmp_path, tiny_data_dir, capsys):
     (tmp_path / "conf" / "table" / "two.yaml").write_text(TWO)
     (tmp_path / "conf" / "table" / "one.yaml").write_text(TWO.rpartition("  - ")[0])
     (tmp_path / "conf" / "table" / "prepared.yaml").write_text(PREPARED)
+    (tmp_path / "conf" / "table" / "dropped.yaml").write_text(DROPPED)
 
     where = [f"hydra.searchpath=[file://{tmp_path / 'conf'}]", f"output_dir={tmp_path / 'outputs'}"]
     data = f"task.dir={tiny_data_dir / 'pairs'}"
@@ -101,6 +114,14 @@ def test_what_is_trained_once_counts_once_and_what_is_prepared_counts(plan):
     assert code == 0 and "Two rows of three runs: 3 rows" in out
     runs = {line.split()[0]: line.split()[4] for line in plan.shown.splitlines() if line.split()[-1:] == ["–"]}
     assert runs["2"] == "6" and runs["3"] == "9"
+
+
+def test_a_run_is_there_whatever_of_it_is_not_scored_yet(plan):
+    record_runs(["table=dropped", *plan.lines[1:]], ("all",), (0.7, 0.8))
+    code, out, _ = plan(table="dropped")
+    assert code == 0
+    runs = {line.split()[0]: line.split()[4] for line in plan.shown.splitlines() if line.split()[0:1] and "min" in line}
+    assert runs["3"] == "1" and runs["5"] == "3"
 
 
 def test_images_are_counted_without_being_opened(plan, tmp_path):

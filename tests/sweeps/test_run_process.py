@@ -2,6 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
 
 import forked
 import pytest
@@ -11,7 +16,7 @@ from sweeps import worker_tasks
 from peftbench.errors import LostRunError, UserError
 from peftbench.runs.find import find_runs
 from peftbench.runs.result import SECTIONS
-from peftbench.sweeps.run_process import IS_CHEAP, run_in_process
+from peftbench.sweeps.run_process import IS_CHEAP, RunProcess, end, run_in_process
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(not IS_CHEAP, reason="only on Linux")]
 
@@ -27,6 +32,45 @@ def test_what_it_raises_comes_back():
     with pytest.raises(ZeroDivisionError) as caught:
         run_in_process(divmod, 1, 0)
     assert "Traceback" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(("local", "says"), [(True, "made of a function"), (False, "made of two: 2")])
+def test_an_error_that_cannot_be_sent_comes_back_in_words(local, says):
+    with pytest.raises(UserError, match=says):
+        run_in_process(worker_tasks.odd_mistake, local)
+
+
+def test_a_second_interrupt_kills_a_run_that_does_not_end(tmp_path):
+    process = RunProcess(worker_tasks.ignore_sigterm, str(tmp_path))
+    assert worker_tasks.within(60, lambda: list(tmp_path.glob("*.pid")))
+    (run,) = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        end([process])
+    assert worker_tasks.within(5, lambda: not worker_tasks.lives(run))
+
+
+def test_a_long_folder_of_temporary_files_is_no_obstacle(tmp_path, monkeypatch):
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    assert run_in_process(divmod, 7, 3) == (2, 1)
+
+
+def test_ctrl_c_while_the_server_imports_is_quiet(tmp_path):
+    code = (
+        "import sys; from sweeps import worker_tasks; from peftbench.sweeps.run_process import run_in_process\n"
+        f"try:\n    print('begins', flush=True); run_in_process(worker_tasks.sleep_in, {str(tmp_path)!r})\n"
+        "except KeyboardInterrupt:\n    sys.exit(130)"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    command = subprocess.Popen([sys.executable, "-c", code], env=env, **pipes)
+    command.stdout.readline()
+    time.sleep(1)  # torch takes longer
+    os.killpg(command.pid, signal.SIGINT)
+    _, error = command.communicate(timeout=60)
+    assert command.returncode == 130 and error == b""
 
 
 @pytest.mark.parametrize(

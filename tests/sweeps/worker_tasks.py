@@ -40,6 +40,24 @@ def sleep_in(folder: str) -> None:
     time.sleep(300)
 
 
+def ignore_sigterm(folder: str) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sleep_in(folder)
+
+
+class OddError(UserError):
+    """An error that can be pickled, and not be made again."""
+
+    def __init__(self, text: str, more: int) -> None:
+        super().__init__(f"{text}: {more}")
+
+
+def odd_mistake(local: bool) -> None:
+    if local:
+        raise UserError("made of a function", lambda: None)
+    raise OddError("made of two", 2)
+
+
 def mistake(text: str) -> None:
     raise UserError(text)
 

@@ -1,5 +1,7 @@
 """From records to the table's figures: means, intervals, verdicts, what is left out and why."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from records import finished_fields
@@ -315,6 +317,15 @@ def test_runs_over_other_data_are_never_mixed_in(make):
         table = build_table(read_spec("made", RAW, 2), collect(planned, use_stale=stale), "x")
         assert cell(table, "LoRA", "accuracy").n == 1
         assert f"made from other data than the other runs: {planned[3].folder.name}" in "\n".join(table.notes)
+
+
+def test_runs_on_other_files_are_no_other_data(make):
+    """Rows that are prepared on other files, under one task's name, are compared with none."""
+    planned = [make("full", "full", seed, 0.85) for seed in (0, 1)]
+    other = [make("part", "lora", seed, 0.84, data="other") for seed in (0, 1)]
+    task = {**other[0].config["task"], "splits": {"train": "other.csv", "validation": "others.csv"}}
+    other = [replace(run, config={**run.config, "task": task}) for run in other]
+    assert [run.status for run in collect([*planned, *other])] == ["finished"] * 4
 
 
 def test_a_table_without_any_run(make):

@@ -95,9 +95,17 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Return the image files in a folder's folders, however deep, in the order of their paths; hidden ones left out."""
+    """Return the image files in a folder's folders, however deep, in the order of their paths; hidden ones left out.
+
+    Links to folders are followed; of a folder that is reached twice the first way counts.
+    """
     found: list[Path] = []
-    for at, folders, files in os.walk(folder):
+    seen: set[str] = set()
+    for at, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(at)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += _images_among(Path(at, name) for name in files)
     return found

@@ -54,9 +54,13 @@ def test_class_folders_become_splits_with_sorted_classes(folder):
 def test_a_class_is_all_that_is_below_its_folder(folder):
     write(folder / "train" / "cat" / "at home" / "asleep" / "2.png", 30)
     write(folder / "train" / "cat" / ".thumbnails" / "2.png", 30)
+    write(folder / "elsewhere" / "3.png", 40)
+    (folder / "train" / "cat" / "linked").symlink_to(folder / "elsewhere")
+    (folder / "train" / "cat" / "linked too").symlink_to(folder / "elsewhere")
+    (folder / "elsewhere" / "loop").symlink_to(folder / "train" / "cat")
     train = load_task(config(folder)).splits["train"]
-    assert train.labels == [0, 0, 0, 1, 1]
-    assert [Path(name).name for name in train.names if "cat" in name] == ["0.png", "1.png", "2.png"]
+    assert train.labels == [0, 0, 0, 0, 1, 1]
+    assert [Path(name).name for name in train.names if "cat" in name] == ["0.png", "1.png", "2.png", "3.png"]
 
 
 def test_a_share_of_the_training_images(folder):
