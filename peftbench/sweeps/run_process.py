@@ -4,6 +4,7 @@ The memory of every run is so measured from the same start, nothing of an earlie
 system kills takes no other along. Elsewhere than on Linux torch may not be forked, and such a process starts anew.
 """
 
+import atexit
 import multiprocessing
 import os
 import pickle
@@ -143,6 +144,8 @@ def _call(sender: Connection, environment: dict[str, str], function: Callable[..
     except Exception as error:
         error.add_note(traceback.format_exc())
         sender.send((None, _sendable(error)))
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out: wandb removes its temporary folders so
 
 
 def _sendable(answer: Any) -> Any:

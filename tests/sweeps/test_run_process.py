@@ -34,6 +34,11 @@ def test_what_it_raises_comes_back():
     assert "Traceback" in caught.value.__notes__[0]
 
 
+def test_what_stays_until_the_interpreter_exits_is_removed(tmp_path):
+    folder = run_in_process(worker_tasks.keep_a_folder, str(tmp_path))
+    assert folder.startswith(str(tmp_path)) and worker_tasks.within(20, lambda: not list(tmp_path.iterdir()))
+
+
 @pytest.mark.parametrize(("local", "says"), [(True, "made of a function"), (False, "made of two: 2")])
 def test_an_error_that_cannot_be_sent_comes_back_in_words(local, says):
     with pytest.raises(UserError, match=says):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from peftbench.errors import UserError
 from peftbench.training.devices import default_threads
 
 KILLED, PAUSE = 2, 0.3
+kept: list[tempfile.TemporaryDirectory] = []
 
 
 def environment(config: DictConfig) -> tuple[str | None, int, int, float, float]:
@@ -43,6 +45,12 @@ def sleep_in(folder: str) -> None:
 def ignore_sigterm(folder: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sleep_in(folder)
+
+
+def keep_a_folder(folder: str) -> str:
+    """Make a temporary folder that stays until the interpreter exits, as wandb's do."""
+    kept.append(tempfile.TemporaryDirectory(dir=folder))
+    return kept[-1].name
 
 
 class OddError(UserError):
