@@ -4,6 +4,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 
 from peftbench.errors import UserError
 from peftbench.sweeps.launch import launcher
@@ -16,7 +17,8 @@ def asked(monkeypatch):
 
     def remote(**resources):
         asked.resources.append(resources)
-        returned = SimpleNamespace(return_value=None)
+        returned = JobReturn(status=JobStatus.COMPLETED)
+        returned.return_value = None
         return lambda function: SimpleNamespace(remote=lambda job: returned)
 
     ray = ModuleType("ray")
