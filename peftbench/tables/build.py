@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from peftbench.files import plain
@@ -144,6 +145,15 @@ def _other_setting(spec: TableSpec, config: Mapping) -> list[str]:
     return [f"figures and claims {theirs}: figures are left out, claims {here}"]
 
 
+def _from_here(config: Any) -> Any:
+    """Return a config whose paths below the current folder begin there: a table is read on other machines."""
+    if isinstance(config, dict):
+        return {key: _from_here(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_from_here(value) for value in config]
+    return config.removeprefix(f"{Path.cwd()}/") if isinstance(config, str) else config
+
+
 def run_point(run: Found, evidence: Evidence | None = None) -> RunPoint:
     """Return what a table says of a run, with its training curve where there is evidence."""
     return RunPoint(
@@ -154,7 +164,7 @@ def run_point(run: Found, evidence: Evidence | None = None) -> RunPoint:
         reason=run.reason,
         used=run.used,
         command=run.planned.command,
-        config=plain(run.planned.config),
+        config=_from_here(plain(run.planned.config)),
         history=evidence.history if evidence else [],
         metrics=plain(run.result.metrics if run.result else {}),
     )

@@ -46,7 +46,9 @@ def fusions(sweep):
     return {run.result.seed: run for run in find_runs(sweep.outputs, method="fusion")}
 
 
-def test_each_fusion_is_of_the_prepared_runs_of_its_seed_and_stale_once_one_was_trained_again(fusion_sweep, capsys):
+def test_each_fusion_is_of_the_prepared_runs_of_its_seed_and_stale_once_one_was_trained_again(
+    fusion_sweep, capsys, monkeypatch
+):
     assert fusion_sweep() == 0
     made = fusions(fusion_sweep)
     assert set(made) == {0, 1}
@@ -66,7 +68,12 @@ def test_each_fusion_is_of_the_prepared_runs_of_its_seed_and_stale_once_one_was_
     assert fusion_sweep(command="table") == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"trained again: own: {made[1].id};" in shown and made[0].id not in shown
+    monkeypatch.chdir(fusion_sweep.outputs.parent)
     assert fusion_sweep("stale=rerun") == 0
+    table = json.loads((fusion_sweep.outputs / "tiny" / "tables" / "tiny" / "table.json").read_text())
+    for run in table["rows"][1]["runs"]:
+        adapters = run["config"]["method"]["adapters"].values()
+        assert adapters and all(path.startswith("outputs/tiny/pfeiffer-") for path in adapters), "shown elsewhere, too"
     assert (
         fusions(fusion_sweep)[1].result.origin.parts["own"].adapter == own.read().files["adapter/adapter.safetensors"]
     )
