@@ -156,22 +156,23 @@ def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int, rows: 
 
 def _trainings(there: Sequence[Found]) -> dict[str, list[Found]]:
     """Return the runs there are of all that is trained, by the first row that shows it or is made of it."""
-    runs: dict[Path, tuple[str, list[Found]]] = {}
-    named: dict[str, Path] = {}
+    runs: dict[str, list[Found]] = {}
+    seen: set[Path] = set()
     for run in there:
-        first = named.setdefault(run.planned.label, run.planned.folder)  # the first seed's, which rows may share
-        _, of_label = runs.setdefault(first, (run.planned.label, []))
-        if (run.used or run.status == NOT_EVALUATED) and run.planned.label == runs[first][0]:
-            of_label.append(run)
-    return dict(runs.values())
+        if run.planned.folder not in seen:
+            seen.add(run.planned.folder)
+            trained = run.used or run.status == NOT_EVALUATED
+            runs.setdefault(run.planned.label, []).extend([run] if trained else [])
+    return runs
 
 
 def _durations(
-    request: TableRequest, used: Mapping[str, Sequence[Found]], others: Sequence[Result]
+    request: TableRequest, trainings: Mapping[str, Sequence[Found]], others: Sequence[Result]
 ) -> tuple[dict[str, float | None], str]:
     """Return how long a run of each training takes, and where that is from."""
     recorded = {
-        label: [run.result.time.total for run in runs if run.result and run.result.time] for label, runs in used.items()
+        label: [run.result.time.total for run in runs if run.result and run.result.time]
+        for label, runs in trainings.items()
     }
     own = {label: fmean(seconds) if seconds else None for label, seconds in recorded.items()}
     known = [label for label, seconds in own.items() if seconds is not None]

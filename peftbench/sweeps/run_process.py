@@ -28,19 +28,20 @@ IS_CHEAP = sys.platform == "linux"  # where it is not, starting a process costs 
 _IMPORTED = ["peftbench.sweeps.imported"]
 _GRACE_SECONDS = 30.0  # for an interrupted run to be recorded
 _LONGEST_FOLDER = 70  # bytes: the server's socket lies in the folder of temporary files, and has 108 for its path
-_NOTHING: Mapping[str, str] = {}
 
 
 class RunProcess:
     """A function that is being called in a process of its own, in this one's environment with some of it changed."""
 
-    def __init__(self, function: Callable[..., Any], *args: Any, environment: Mapping[str, str] = _NOTHING) -> None:
+    def __init__(self, function: Callable[..., Any], *args: Any, environment: Mapping[str, str] | None = None) -> None:
         forks = IS_CHEAP and len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_FOLDER
         context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
             context.set_forkserver_preload(_IMPORTED)
         self._receiver, sender = context.Pipe(duplex=False)
-        self._process = context.Process(target=_call, args=(sender, {**os.environ, **environment}, function, *args))
+        self._process = context.Process(
+            target=_call, args=(sender, os.environ | dict(environment or {}), function, *args)
+        )
         try:
             with _interrupts_blocked():
                 self._process.start()
@@ -105,9 +106,6 @@ def end(processes: Collection[RunProcess]) -> None:
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     """Hold Ctrl-C back, and for good from the server that is started here: its imports would end in a traceback."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     resource_tracker.ensure_running()  # it would let signals through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -130,8 +128,7 @@ def _call(sender: Connection, environment: dict[str, str], function: Callable[..
     os.environ.clear()  # it is that of when the server started
     os.environ.update(environment)
     os.setpgrp()  # Ctrl-C reaches the command, which passes it on, once
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # behind `stty tostop` a group in the background may print, too
     interrupt_on_sigterm()
     threading.Thread(target=_end_with_parent, daemon=True).start()
