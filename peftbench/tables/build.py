@@ -53,6 +53,8 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     scored = score_rows(shown, evidence)
     primary = str(config["task"]["metrics"][0])
     metrics = [metric for metric in config["task"]["metrics"] if metric in SCORES]
+    if metrics:
+        spec = spec.for_metrics(metrics)
     comparisons = comparable(_comparisons(spec, metrics), scored)
     course = None if spec.most_seeds is None else follow_scores(spec, scored, primary)
     joint = join_table(comparisons, scored, course.alpha if course else ALPHA)

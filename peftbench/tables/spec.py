@@ -1,7 +1,7 @@
 """A table's spec: the rows, what is shown of them, and what the lab and the literature say."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from peftbench.config.schema import MAX_SEED
 from peftbench.errors import UserError, nearest
 from peftbench.runs.result import Evaluation, Result
-from peftbench.tables.columns import COLUMNS, SIGNED
+from peftbench.tables.columns import COLUMNS, SCORES, SIGNED
 from peftbench.tables.verdicts import DELTA, LEAST_DELTA
 
 SPLITS = ("validation", "test")
@@ -100,6 +100,19 @@ class TableSpec:
         """Return which evaluation of its runs a row shows."""
         return replace(self.evaluation, **row.evaluation)
 
+    def for_metrics(self, metrics: Sequence[str]) -> "TableSpec":
+        """Return the table for a task of these metrics, without columns of scores that the task does not have.
+
+        Where it has none of them, its metrics take their place. A claim that rows ascend in a score that it does not
+        have is judged on its first metric.
+        """
+        scores = [key for key in self.columns if key in SCORES]
+        columns = [key for key in self.columns if key not in SCORES or key in metrics]
+        if scores and not any(key in metrics for key in scores):
+            place = self.columns.index(scores[0])
+            columns[place:place] = metrics
+        return replace(self, columns=columns, claims=[_claim_for(claim, metrics) for claim in self.claims])
+
 
 # what a table's file may hold, and `table.…=` set
 KEYS = TableSpec.__dataclass_fields__.keys() - {"name", "most_seeds"} | {"split"}
@@ -156,6 +169,11 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any, evaluation: Mapping
         ),
         delta=_delta(raw.get("delta", DELTA), where),
     )
+
+
+def _claim_for(claim: ClaimSpec, metrics: Sequence[str]) -> ClaimSpec:
+    other = claim.ascending and claim.column in SCORES and claim.column not in metrics
+    return replace(claim, column=metrics[0]) if other else claim
 
 
 def _split(given: Any, where: str) -> str:

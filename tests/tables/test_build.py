@@ -115,7 +115,8 @@ def scores_of_a_regression(make):
                 score = None if (method, seed) in losses else pearson
                 record.finish(**finished_fields({"validation": {"pearson": score}}, {"validation": EXAMPLES}))
                 planned.append(one)
-        raw = {**RAW, "rows": RAW["rows"][:2], "claims": [], "columns": ["pearson", "difference", "spread"]}
+        rows = {"rows": RAW["rows"][:2], "claims": RAW["claims"][2:3]}
+        raw = {**RAW, **rows, "columns": ["share", "accuracy", "f1", "difference", "spread"]}
         return build_table(read_spec("made", raw, 2), collect(planned), "x")
 
     return build
@@ -208,6 +209,12 @@ def test_differences_of_correlations_are_in_points_too(scores_of_a_regression):
     assert 0 < values[1] < values[0] < 1
     assert cell(table, "LoRA", "difference").value == pytest.approx(100 * (values[1] - values[0]))
     assert cell(table, "LoRA", "spread").value == pytest.approx(100 * cell(table, "LoRA", "pearson").sd)
+
+
+def test_a_table_made_for_another_kind_of_task_shows_and_judges_its_scores(scores_of_a_regression):
+    table = scores_of_a_regression()
+    assert [column.key for column in table.columns] == ["share", "pearson", "p_best", "difference", "spread"]
+    assert table.claims[0].verdict == "cannot be told" and table.claims[0].measured.startswith("−")
 
 
 def test_a_score_that_is_no_number_fails_its_run_alone(scores_of_a_regression):

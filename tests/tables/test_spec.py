@@ -22,6 +22,26 @@ def test_labels_that_look_like_numbers_and_rows_without_overrides():
 
 
 @pytest.mark.parametrize(
+    ("columns", "metrics", "shown"),
+    [
+        (["share", "accuracy", "f1", "spread"], ["accuracy"], ["share", "accuracy", "spread"]),
+        (["share", "miou", "ap", "spread"], ["ap", "ap50"], ["share", "ap", "spread"]),
+        (["share", "accuracy", "f1"], ["pearson", "spearman"], ["share", "pearson", "spearman"]),
+        (["accuracy", "kept"], ["macro_f1", "accuracy"], ["accuracy", "kept"]),
+        (["share", "kept"], ["matthews"], ["share", "kept"]),
+    ],
+)
+def test_a_table_shows_the_scores_that_the_task_has(columns, metrics, shown):
+    assert read_spec("sizes", {**RAW, "columns": columns}, 2).for_metrics(metrics).columns == shown
+
+
+def test_a_claim_on_a_score_that_the_task_does_not_have_is_judged_on_its_first():
+    least = {"text": "t", "column": "accuracy", "row": 8, "between": [80, 90]}
+    claims = read_spec("sizes", {**RAW, "claims": [*RAW["claims"], least]}, 2).for_metrics(["miou", "ap"]).claims
+    assert [claim.column for claim in claims] == ["miou", "accuracy"]  # how high it is says nothing of another score
+
+
+@pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"columns": "accuracy"}, "table=sizes: columns must be a list, not 'accuracy'"),
