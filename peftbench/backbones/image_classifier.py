@@ -4,6 +4,7 @@ With a class token it is DINOv2's, on that token beside the mean of the patches,
 SigLIP's, on the mean of the patches alone. Both read behind the final norm.
 """
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,23 @@ class ImageClassifier(PreTrainedModel):
         self.special, self.behind = (0, 0) if tokens is None else (tokens.special, tokens.behind)
         self.classifier = nn.Linear(2 * width if self.special else width, config.num_labels)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, folder: Path, *, config: Any, output_loading_info: bool, **settings: Any
+    ) -> tuple["ImageClassifier", dict[str, Any]]:
+        """Load the encoder as its own class does, which knows how its checkpoints name things, under no classifier yet.
+
+        Returns the model, and what transformers says of loading, by this class' names.
+        """
+        encoder, info = AutoModel.from_pretrained(folder, config=config, output_loading_info=True, **settings)
+        with torch.device("meta"):
+            model = cls(config)
+        model.encoder = encoder
+        inside, outside = f"{cls.base_model_prefix}.", {f"classifier.{name}" for name in model.classifier.state_dict()}
+        missing = {*outside, *(inside + name for name in info["missing_keys"])}
+        mismatched = [(inside + name, *shapes) for name, *shapes in info["mismatched_keys"]]
+        return model, {"missing_keys": missing, "mismatched_keys": mismatched}
 
     @classmethod
     def from_config(cls, config: Any, **settings: Any) -> "ImageClassifier":

@@ -19,6 +19,8 @@ from peftbench.errors import UserError
 # a new classifier, or what the encoder was pretrained under: a masked-language-model head, or beside a tower of texts
 AnswersThrough = Literal["classifier", "masked_lm", "class_texts"]
 
+# what a checkpoint need not hold of an encoder: pretraining may not have had the one, training never reads the other
+_MAY_BE_FRESH = ("pooler", "mask_token")
 _NEVER_RUN = "which is never run, for it could do anything; choose a model that transformers itself knows"
 
 
@@ -235,10 +237,10 @@ def _backbone(
     inside = f"{name}."
     fresh = {name.removeprefix(inside) for name in missing if name.startswith(inside)}
     sites = find_sites(encoder, processor, fresh)
-    if lacking := [name for name in fresh if name.startswith(sites.layout.layers)]:
+    if lacking := sorted(name for name in fresh if not any(part in name for part in _MAY_BE_FRESH)):
         raise UserError(
-            f"the checkpoint lacks {len(lacking)} weights of the encoder's layers ({lacking[0]}, …):"
-            " it is of another architecture"
+            f"the checkpoint lacks {len(lacking)} weights of the encoder ({lacking[0]}, …): it is of another"
+            " architecture, or of other sizes than its config.json says"
         )
     encoder.requires_grad_(False)
     encoder.eval()
