@@ -239,7 +239,7 @@ def _backbone(
     sites = find_sites(encoder, processor, fresh)
     if lacking := sorted(name for name in fresh if not any(part in name for part in _MAY_BE_FRESH)):
         raise UserError(
-            f"the checkpoint lacks {len(lacking)} weights of the encoder ({lacking[0]}, …): it is of another"
+            f"the checkpoint lacks {len(lacking)} of the encoder's tensors ({lacking[0]}, …): it is of another"
             " architecture, or of other sizes than its config.json says"
         )
     encoder.requires_grad_(False)

@@ -1,11 +1,14 @@
 """Models of images that look like a known architecture, and are not: refused in one line; bare towers of two."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, ViTImageProcessorPil
+from tiny import IMAGE_ARCHITECTURES, tiny_model
+from transformers import AutoConfig, AutoModel, ViTImageProcessorPil, YolosForObjectDetection
 
 from peftbench.backbones.heads import add_head
-from peftbench.backbones.load import blank_backbone, load_backbone
+from peftbench.backbones.load import blank_backbone, encoder_name, load_backbone
 from peftbench.backbones.sites import find_sites
 from peftbench.errors import UserError
 
@@ -64,3 +67,44 @@ def test_a_classifier_reads_a_class_token_where_there_is_one_and_the_patches_alo
     assert states.shape[1] == special + 4 + behind
     read = torch.cat([states[:, :special].flatten(1), states[:, special : special + 4].mean(1)], dim=-1)
     torch.testing.assert_close(model(pixel_values=images).logits, model.classifier(read))
+
+
+@pytest.mark.parametrize("architecture", IMAGE_ARCHITECTURES)
+def test_what_is_loaded_is_what_was_saved(architecture, tmp_path):
+    model = tiny_model(architecture)
+    encoder = model.get_submodule(encoder_name(model))
+    encoder.save_pretrained(tmp_path)
+    _write_processor(tmp_path)
+    _same_weights(load_backbone(tmp_path).encoder, encoder)
+
+
+def test_a_detector_lends_its_encoder(tmp_path):
+    torch.manual_seed(0)
+    settings = {**_CUT, "num_hidden_layers": 4, "num_detection_tokens": 5, "image_size": [16, 16]}
+    detector = YolosForObjectDetection(AutoConfig.for_model("yolos", **settings))
+    detector.save_pretrained(tmp_path)
+    _write_processor(tmp_path)
+    backbone = load_backbone(tmp_path)
+    _same_weights(backbone.encoder, detector.vit)
+    assert set(backbone.sites.fresh) == {"pooler.dense.weight", "pooler.dense.bias"}
+
+
+def test_a_checkpoint_without_some_of_the_encoder_is_refused(tmp_path):
+    model = tiny_model("vit").base_model
+    kept = {name: tensor for name, tensor in model.state_dict().items() if "position_embeddings" not in name}
+    model.save_pretrained(tmp_path, state_dict=kept)
+    _write_processor(tmp_path)
+    with pytest.raises(UserError, match="lacks 1 of the encoder's tensors \\(embeddings.position_embeddings"):
+        load_backbone(tmp_path)
+
+
+def _write_processor(folder: Path) -> None:
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
+
+
+def _same_weights(loaded: torch.nn.Module, saved: torch.nn.Module) -> None:
+    tensors, there = saved.state_dict(), loaded.state_dict()
+    names = [name for name in there if "pooler" not in name]
+    assert names == [name for name in tensors if "pooler" not in name]
+    for name in names:
+        torch.testing.assert_close(there[name], tensors[name], rtol=0, atol=0, msg=name)
