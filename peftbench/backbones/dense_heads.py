@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from peftbench.backbones.batch_norm import BatchNorm, with_batch_norms
 from peftbench.backbones.feature_maps import Grid, PlainPyramid, ResizedPyramid, as_map, patch_states
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import Backbone
@@ -38,7 +39,7 @@ def _linear(width: int, classes: int) -> nn.Sequential:
     classifier = nn.Conv2d(width, classes, 1)
     nn.init.normal_(classifier.weight, std=0.01)
     nn.init.zeros_(classifier.bias)  # type: ignore[arg-type]
-    return nn.Sequential(nn.BatchNorm2d(width), classifier)
+    return nn.Sequential(BatchNorm(width), classifier)
 
 
 class LinearPyramid(nn.Module):
@@ -70,7 +71,8 @@ class UperNet(nn.Module):
         super().__init__()
         self.brought = brought
         self.pyramid = ResizedPyramid(width) if brought else PlainPyramid(width, joined)
-        self.decoder = UperNetHead(UperNetConfig(hidden_size=_HIDDEN, num_labels=classes), list(self.pyramid.widths))
+        config = UperNetConfig(hidden_size=_HIDDEN, num_labels=classes)
+        self.decoder = with_batch_norms(UperNetHead(config, list(self.pyramid.widths)))
 
     def forward(self, states: torch.Tensor, grid: Grid, maps: Sequence[torch.Tensor] | None) -> torch.Tensor:
         """Return logits, (batch, classes, rows, columns), at the finest map of the pyramid."""
@@ -111,7 +113,7 @@ class CenterPoints(nn.Module):
 
 def _convolution(width: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        nn.Conv2d(width, width, 3, padding=1, bias=False), BatchNorm(width), nn.ReLU(inplace=True)
     )
 
 

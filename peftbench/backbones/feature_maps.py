@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from peftbench.backbones.batch_norm import BatchNorm
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 
@@ -81,7 +82,7 @@ class PlainPyramid(nn.Module):
         self.join = nn.Conv2d(joined * width, width, 1) if joined > 1 else nn.Identity()
         self.finest = nn.Sequential(
             nn.ConvTranspose2d(width, width // 2, 2, stride=2),
-            nn.BatchNorm2d(width // 2),
+            BatchNorm(width // 2),
             nn.GELU(),
             nn.ConvTranspose2d(width // 2, width // 4, 2, stride=2),
         )

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from peftbench.backbones.batch_norm import BatchNorm
+
 _LEVELS = 4
 
 
@@ -16,7 +18,7 @@ class Pyramid(nn.Module):
         """`width`: of every map."""
         super().__init__()
         self.up = nn.ConvTranspose2d(width, width, 2, stride=2)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(_LEVELS))
+        self.norms = nn.ModuleList(BatchNorm(width) for _ in range(_LEVELS))
 
     def forward(
         self, finest: torch.Tensor, maps: Sequence[torch.Tensor], states: Sequence[torch.Tensor]

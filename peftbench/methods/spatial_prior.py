@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from peftbench.backbones.batch_norm import BatchNorm
+
 
 class SpatialPrior(nn.Module):
     """From pixels to four maps of the ViT's width."""
@@ -34,7 +36,7 @@ class SpatialPrior(nn.Module):
 def _convolution(before: int, after: int, stride: int = 1) -> list[nn.Module]:
     return [
         nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
-        nn.BatchNorm2d(after),
+        BatchNorm(after),
         nn.ReLU(inplace=True),
     ]
 

@@ -66,6 +66,15 @@ def test_logits_lie_on_the_grid_or_four_times_as_fine(kind, size, layers):
     assert all(p.grad is None for p in headed.model.encoder.parameters())
 
 
+@pytest.mark.parametrize("kind", DENSE_HEADS)
+@pytest.mark.parametrize("size", [(32, 32), (8, 8)])
+def test_a_batch_of_one_picture_trains(kind, size):
+    headed = add_dense_head(backbone("dinov2"), kind, 3, 1)
+    headed.model.train()
+    (headed.model(pixel_values=pixels(*size)[:1]).logits - 1).square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in headed.head.values())
+
+
 def test_the_linear_head_is_batch_norm_and_one_map_a_patch():
     headed = add_dense_head(backbone("dinov2"), "linear", 5, layers=2)
     assert {name: p.shape for name, p in headed.head.items()} == {
