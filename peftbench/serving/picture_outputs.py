@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from peftbench.errors import UserError
 from peftbench.files import atomic_write, make_folder, write_json
 from peftbench.tasks.detection.coco import Annotated, coco_content
 from peftbench.tasks.detection.read import SURE, Box
@@ -25,13 +26,18 @@ class Written(NamedTuple):
 
 
 def write_masks(folder: Path, answers: Iterable[tuple[str, np.ndarray]], classes: Sequence[str]) -> Iterator[Written]:
-    """Write `masks/NAME.png` and `overlays/NAME.jpg` for each picture, as they come."""
+    """Write `masks/NAME.png` and `overlays/NAME.jpg` for each picture, as they come.
+
+    Raises UserError for a mask that is there without an overlay: somebody drew it.
+    """
     names = _Names()
     for picture, mask in answers:
         name = names.of(picture)
-        for folder_name in ("masks", "overlays"):
-            make_folder(folder / folder_name)
         files = {"mask": folder / "masks" / f"{name}.png", "overlay": folder / "overlays" / f"{name}.jpg"}
+        if files["mask"].exists() and not files["overlay"].exists():
+            raise UserError(f"{files['mask']} is there and no answer of an earlier predict: give --output another folder")
+        for path in files.values():
+            make_folder(path.parent)
         write_mask(files["mask"], mask)
         _write_picture(files["overlay"], with_mask(open_image(Path(picture), picture), mask, classes))
         shares = np.bincount(mask.ravel(), minlength=len(classes)) / mask.size

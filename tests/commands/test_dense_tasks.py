@@ -113,6 +113,12 @@ def test_pictures_of_ones_own_get_masks_or_boxes(kind, data, model, tmp_path, ca
         truth = [np.asarray(Image.open(data[kind] / "test" / "masks" / f"0{n}.png")) for n in range(4)]
         again = segmentation_score("miou", pixel_confusions(np.stack(masks), np.stack(truth), 3).sum(0))
         assert again == pytest.approx(scores["miou"], abs=1e-6)
+        drawn = shutil.copytree(data[kind] / "test", tmp_path / "drawn")
+        before = (drawn / "masks" / "00.png").read_bytes()
+        assert main(["predict", str(record.folder), str(own), "--output", str(drawn)]) == 2
+        assert "no answer of an earlier predict" in capsys.readouterr().err
+        assert (drawn / "masks" / "00.png").read_bytes() == before and not (drawn / "overlays").exists()
+        assert main(["predict", str(record.folder), str(own), "--output", str(found)]) == 0
     else:
         content = json.loads((found / "boxes.json").read_text())
         assert [image["file_name"] for image in content["images"]] == [*(f"0{n}.png" for n in range(4)), "wide.png"]
