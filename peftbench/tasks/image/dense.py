@@ -99,11 +99,12 @@ def common_size(sizes: Sequence[Size]) -> Size:
 
 def picture_size(path: Path) -> Size:
     """Return height and width of a picture's file as it is seen; UserError where it cannot be read."""
-    from PIL import Image
+    from PIL import ExifTags, Image
 
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # a camera on its side
+            # by a camera on its side; a TIFF's size is given as turned already
+            turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
             return (image.width, image.height) if turned else (image.height, image.width)
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} has more pixels than are read: {str(error).splitlines()[0]}") from error

@@ -29,7 +29,8 @@ def open_image(source: Path | bytes, name: str) -> Any:
     try:
         if isinstance(source, Path) and not source.is_dir():
             check_regular(source)
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+        # not by its path: of a turned TIFF that Pillow maps into memory the rows would be as long as its columns
+        with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file, Image.open(file) as image:
             width, height = image.size
             if max(width, height) > LARGEST_SIDE:
                 raise UserError(f"{name} is {width} × {height} pixels: at most {LARGEST_SIDE:,} on a side are read")
@@ -57,7 +58,8 @@ def upright(image: Any, name: str) -> Any:
 
     if image.mode == "F":
         raise UserError(f"{name} holds fractions, whose black and white are not known: save it with 8 or 16 bits")
-    image = ImageOps.exif_transpose(_eight_bits(image, name))
+    image.load()  # a TIFF is turned then
+    image = _eight_bits(ImageOps.exif_transpose(image), name)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns otherwise
     return image.convert("RGB")

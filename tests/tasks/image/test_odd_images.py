@@ -8,13 +8,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from transformers import ViTImageProcessorPil
 
 from peftbench.errors import UserError
 from peftbench.serving.image_inputs import read_images
 from peftbench.serving.picture_outputs import write_boxes
 from peftbench.tasks.detection.read import Box
+from peftbench.tasks.image.dense import picture_size
 from peftbench.tasks.image.encoded import encode_images
 from peftbench.tasks.image.files import open_image
 from peftbench.tasks.image.given import read_given
@@ -45,6 +46,18 @@ def test_an_opened_image_is_seen_as_its_file_is(content):
     data = content()
     (image,) = read_given([Image.open(io.BytesIO(data))]).images
     assert np.array_equal(image, np.asarray(open_image(data, "a")))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8, 9])  # 9 is none
+@pytest.mark.parametrize(("name", "bits"), [("a.tif", 8), ("a.png", 8), ("a.tif", 16), ("a.png", 16)])
+def test_a_picture_is_turned_as_its_camera_says_and_its_size_with_it(name, bits, orientation, tmp_path):
+    grey = PIXELS[..., 0]
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(grey if bits == 8 else grey.astype(np.uint16) << 8).save(tmp_path / name, exif=exif)
+    image = open_image(tmp_path / name, name)
+    assert np.array_equal(np.asarray(image)[..., 0], np.rot90(grey, {3: 2, 6: 3, 8: 1}.get(orientation, 0)))
+    assert picture_size(tmp_path / name) == (image.height, image.width)
 
 
 def test_a_palette_with_transparency_raises_no_warning():
