@@ -112,9 +112,7 @@ class CenterPoints(nn.Module):
 
 
 def _convolution(width: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(width, width, 3, padding=1, bias=False), BatchNorm(width), nn.ReLU(inplace=True)
-    )
+    return nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), BatchNorm(width), nn.ReLU(inplace=True))
 
 
 class DenseModel(nn.Module):

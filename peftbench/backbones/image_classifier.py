@@ -33,7 +33,7 @@ class ImageClassifier(PreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls, folder: Path, *, config: Any, output_loading_info: bool, **settings: Any
     ) -> tuple["ImageClassifier", dict[str, Any]]:
         """Load the encoder as its own class does, which knows how its checkpoints name things, under no classifier yet.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from peftbench.tasks.detection.average_precision import cut_to_picture
 from peftbench.tasks.segmentation.confusion import pixel_confusions
 
 Cells = list[Any]
@@ -54,7 +55,7 @@ def box_rows(ids: Sequence[Any], labels: np.ndarray, found: np.ndarray, classes:
         labels: (pictures, boxes, 6): class (-1: none), x, y, width, height, crowd.
         found: (pictures, detections, 6): class, score (0: none), x, y, width, height.
     """
-    for id_, objects, detections in zip(ids, labels, found, strict=True):
+    for id_, objects, detections in zip(ids, labels, cut_to_picture(labels, found), strict=True):
         objects, detections = objects[objects[:, 0] >= 0], detections[detections[:, 1] > 0]
         for kind, *box, crowd in objects:
             yield [id_, classes[int(kind)], "", "", *map(_short, box), int(crowd)]

@@ -1,5 +1,6 @@
 """What a run found in pictures, as files: masks or boxes, and pictures with these drawn over them."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ def write_masks(folder: Path, answers: Iterable[tuple[str, np.ndarray]], classes
         name = names.of(picture)
         files = {"mask": folder / "masks" / f"{name}.png", "overlay": folder / "overlays" / f"{name}.jpg"}
         if files["mask"].exists() and not files["overlay"].exists():
-            raise UserError(f"{files['mask']} is there and no answer of an earlier predict: give --output another folder")
+            raise UserError(f"{files['mask']} is no answer of an earlier predict: give --output another folder")
         for path in files.values():
             make_folder(path.parent)
         write_mask(files["mask"], mask)
@@ -47,18 +48,22 @@ def write_masks(folder: Path, answers: Iterable[tuple[str, np.ndarray]], classes
 
 def write_boxes(folder: Path, answers: Iterable[tuple[str, list[Box]]], classes: Sequence[str]) -> Iterator[Written]:
     """Write `overlays/NAME.jpg` with the surer boxes for each picture, as they come, and boxes.json behind the last."""
-    names = _Names()
+    overlays = _Names()
     pictures, found = [], []
     for picture, boxes in answers:
         make_folder(folder / "overlays")
         image = open_image(Path(picture), picture)
         sure = [box for box in boxes if box.score >= SURE]
-        path = folder / "overlays" / f"{names.of(picture)}.jpg"
+        path = folder / "overlays" / f"{overlays.of(picture)}.jpg"
         _write_picture(path, with_boxes(image, _shares(sure, image, classes), classes, [box.score for box in sure]))
-        pictures.append(Annotated(as_text(Path(picture).name), image.width, image.height, np.zeros((0, 6))))
+        pictures.append(Annotated(as_text(picture), image.width, image.height, np.zeros((0, 6))))
         found.append(boxes)
         counts = {label: float(sum(box.label == label for box in sure)) for label in classes}
         yield Written(picture, {label: count for label, count in counts.items() if count}, {"overlay": str(path)})
+    names = Counter(Path(picture.file).name for picture in pictures)
+    pictures = [  # by the path where pictures of several folders have one name
+        picture._replace(file=name) if names[name := Path(picture.file).name] == 1 else picture for picture in pictures
+    ]
     write_json(folder / BOXES, coco_content(pictures, classes, found))
 
 

@@ -195,6 +195,13 @@ def damage(kind, folder, how):
             Image.fromarray(values[:-1]).save(mask)
         case "mask with another class":
             Image.fromarray(values + np.uint8(9)).save(mask)
+        case "mask of 4 bits":
+            Image.fromarray(values).save(mask, bits=4)
+        case "image with a namesake":
+            Image.fromarray(values).save(image.with_suffix(".jpg"))
+        case "image with a name of its own":
+            (image.parent / "more").mkdir()
+            image.rename(image.parent / "more" / image.name)
         case "mask cut short":
             mask.write_bytes(mask.read_bytes()[:60])
         case "mask away":
@@ -215,6 +222,24 @@ def damage(kind, folder, how):
             content["images"][2]["file_name"] = "../../secret.png"
         case "boxes with an odd picture":
             content["images"][2]["file_name"] = "a\0b.png"
+        case "boxes with half a character":
+            content["images"][2]["file_name"] = "\ud800.png"
+        case "boxes of a nameless picture":
+            content["images"][2]["file_name"] = None
+        case "boxes of a picture twice":
+            content["images"][2]["file_name"] = "./03.png"
+        case "boxes of no pictures":
+            content["images"] = content["annotations"] = []
+        case "boxes of an endless picture":
+            content["images"][2]["width"] = 10**400
+        case "boxes on the edge":
+            content["annotations"][5]["bbox"] = [48.5, 2, 0.4, 5]
+        case "boxes of a digit":
+            content["annotations"][5]["bbox"] = "1234"
+        case "boxes of a nameless class":
+            content["categories"][0]["name"] = " "
+        case "boxes of a class of two lines":
+            content["categories"][0]["name"] = "red\ncell"
         case "boxes of crowds alone":
             content["annotations"] = [{**entry, "iscrowd": 1} for entry in content["annotations"]]
         case "boxes of other sizes":
@@ -233,6 +258,9 @@ MISTAKES = {
         ("mask in colour", "colour image"),
         ("mask of another size", "48 x 31"),
         ("mask with another class", "9 is no class"),
+        ("mask of 4 bits", "4 bits"),
+        ("image with a namesake", "03.jpg and 03.png would share a mask"),
+        ("image with a name of its own", "pictures lie directly in"),
         ("mask cut short", "no mask that can be read"),
         ("mask away", "has no mask"),
     ],
@@ -245,7 +273,16 @@ MISTAKES = {
         ("boxes without images", "no list of images"),
         ("boxes no JSON", "is no JSON"),
         ("boxes with a picture elsewhere", "lies outside of"),
-        ("boxes with an odd picture", "has a null character, which no file name has"),
+        ("boxes with an odd picture", "has a character that no file name has"),
+        ("boxes with half a character", "has a character that no file name has"),
+        ("boxes of a nameless picture", "an image needs id, file_name"),
+        ("boxes of a picture twice", "image 03.png stands there twice"),
+        ("boxes of no pictures", "lists no images"),
+        ("boxes of an endless picture", "must be 1 to 20,000 pixels"),
+        ("boxes on the edge", "lies on the edge of the picture"),
+        ("boxes of a digit", "it needs image_id, category_id and bbox"),
+        ("boxes of a nameless class", "a class needs a name of one line"),
+        ("boxes of a class of two lines", "a class needs a name of one line"),
         ("boxes of crowds alone", "no box at all of a single object"),
         ("boxes of other sizes", "48 x 32 pixels"),
     ],
@@ -278,6 +315,10 @@ def test_a_mistake_in_the_data_is_one_line_with_the_files_name(kind, how, said, 
         (["task.head=center_points"], "task.head=center_points"),
         (["task.image_size=[32]"], "must be [height,width]"),
         (["task.dir=/nowhere/at/all"], "no such task folder"),
+        (["task.labels=[all]"], "task.labels must name 2 to 255 classes, not 1"),
+        ([f"task.labels=[{','.join(f'c{n}' for n in range(300))}]"], "task.labels must name 2 to 255 classes, not 300"),
+        (["task.labels=['','b','c']"], "task.labels: a class needs a name"),
+        (["task.image_size=[9999999,9999999]"], "keeping 12 masks of"),
         (["method=head", "trainer.cache_frozen=true", "task.augment=[]"], "set task.head_layers=1"),
     ],
 )

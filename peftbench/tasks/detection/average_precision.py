@@ -14,6 +14,7 @@ import numpy as np
 from peftbench.errors import UserError, nearest
 
 METRICS = ("ap", "ap50", "ap75")
+PICTURE = -2  # class of the row of labels that is no object but the part of a padded picture that is no padding
 MOST_DETECTIONS = 100  # of a picture, that COCO scores
 _AT = {"ap": slice(None), "ap50": slice(0, 1), "ap75": slice(5, 6)}  # of the overlaps 0.50, 0.55 … 0.95
 _RECALLS = np.linspace(0, 1, 101)
@@ -49,7 +50,10 @@ def match(labels: np.ndarray, detections: np.ndarray, classes: int) -> list[Matc
     Args:
         labels: (examples, boxes, 6): class (-1: there is none), x and y of the centre, width, height, crowd.
         detections: (examples, most, 6): class, score, x and y of the centre, width, height; of no score: there is none.
+
+    Detections are cut to the picture, those in its padding left out.
     """
+    detections = cut_to_picture(labels, detections)
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -73,6 +77,18 @@ def match(labels: np.ndarray, detections: np.ndarray, classes: int) -> list[Matc
     overlaps = len(evaluation.params.iouThrs)
     by_class = [evaluation.evalImgs[kind * examples : (kind + 1) * examples] for kind in range(classes)]
     return [_matches(of_class, overlaps) for of_class in by_class]
+
+
+def cut_to_picture(labels: np.ndarray, detections: np.ndarray) -> np.ndarray:
+    """Return detections cut to what a row of class `PICTURE` says is no padding; of no score where nothing is left."""
+    low, high = (detections[..., 2:4] + sign * detections[..., 4:6] / 2 for sign in (-1, 1))
+    shown = [row[row[:, 0] == PICTURE] for row in labels]
+    edge = np.array([row[0, 3:5] if len(row) else (np.inf, np.inf) for row in shown], detections.dtype)[:, None]
+    beyond = (high > edge).any(-1, keepdims=True)
+    low, high = np.minimum(low, edge), np.minimum(high, edge)
+    cut = np.concatenate([detections[..., :2], (low + high) / 2, high - low], -1)
+    cut[..., 1] *= (high > low).all(-1)
+    return np.where(beyond, cut, detections)
 
 
 def _annotations(labels: np.ndarray) -> Iterator[dict[str, Any]]:

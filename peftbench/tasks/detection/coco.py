@@ -1,6 +1,7 @@
 """Boxes as COCO's JSON holds them: read and checked, and detections in the same form."""
 
 import math
+import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 
 from peftbench.errors import UserError
 from peftbench.files import parse_json
+from peftbench.tasks.image.files import LARGEST_SIDE
 
 _EDGE = 1.0  # pixels that a box may stand out of its picture by, as rounding makes them
 
@@ -53,21 +55,29 @@ def read_annotations(path: Path, classes: Sequence[str]) -> list[Annotated]:
     number = {name: index for index, name in enumerate(classes)}
     boxes: dict[int, list[list[float]]] = {}
     pictures: dict[int, tuple[str, int, int]] = {}
+    ids: dict[str, Any] = {}
     for count, entry in enumerate(_entries(path, content, "images"), start=1):
         try:
-            pictures[entry["id"]] = str(entry["file_name"]), int(entry["width"]), int(entry["height"])
+            file, width, height = entry["file_name"], int(entry["width"]), int(entry["height"])
+            pictures[entry["id"]] = file, width, height
+            if not isinstance(file, str):
+                raise TypeError
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path}: an image needs id, file_name, width and height: {str(entry)[:80]}") from error
         if len(pictures) < count:
             raise UserError(f"{path}: two images have the id {entry['id']}")
-        if min(pictures[entry["id"]][1:]) < 1:
-            raise UserError(f"{path}: image {pictures[entry['id']][0]} has no pixels by its width and height")
+        if not 1 <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
+            raise UserError(f"{path}: image {file}: width and height must be 1 to {LARGEST_SIDE:,} pixels")
+        if ids.setdefault(posixpath.normpath(file), entry["id"]) != entry["id"]:
+            raise UserError(f"{path}: image {file} stands there twice: give all its boxes one image_id")
     for entry in _entries(path, content, "annotations"):
         shown = f"{path}, annotation {entry.get('id') if isinstance(entry, Mapping) else entry}"
         try:
             picture, category, box = entry["image_id"], entry["category_id"], [float(side) for side in entry["bbox"]]
-            if len(box) != 4:
+            if len(box) != 4 or isinstance(entry["bbox"], str):
                 raise ValueError
+            category = int(category) if isinstance(category, str) else category
+            crowd = float(int(entry.get("iscrowd") or 0) != 0)
             known = picture in pictures, names.get(category) in number  # TypeError of what can be no id
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{shown}: it needs image_id, category_id and bbox (x, y, width, height)") from error
@@ -77,7 +87,7 @@ def read_annotations(path: Path, classes: Sequence[str]) -> list[Annotated]:
             raise UserError(f"{shown}: category {category} is not among the classes {', '.join(classes)}")
         file, width, height = pictures[picture]
         found = _in_shares(box, width, height, f"{shown} of {file}")
-        boxes.setdefault(picture, []).append([number[names[category]], *found, float(bool(entry.get("iscrowd")))])
+        boxes.setdefault(picture, []).append([number[names[category]], *found, crowd])
     none = np.zeros((0, 6), np.float32)
     return [
         Annotated(file, width, height, np.array(boxes[picture], np.float32) if picture in boxes else none)
@@ -110,6 +120,8 @@ def _in_shares(box: list[float], width: int, height: int, shown: str) -> list[fl
     if x < -_EDGE or y < -_EDGE or x + wide > width + _EDGE or y + high > height + _EDGE:
         raise UserError(f"{shown}: the box [{drawn}] lies outside the picture of {width} x {height} pixels")
     left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + wide, width), min(y + high, height)
+    if right <= left or bottom <= top:
+        raise UserError(f"{shown}: the box [{drawn}] lies on the edge of the picture of {width} x {height} pixels")
     return [(left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height]
 
 
@@ -132,8 +144,8 @@ def coco_content(
             "id": 0,
             "image_id": index + 1,
             "category_id": number[box.label],
-            "bbox": [round(side, 2) for side in (box.x, box.y, box.width, box.height)],
-            "area": round(box.width * box.height, 2),
+            "bbox": [_short(side) for side in (box.x, box.y, box.width, box.height)],
+            "area": _short(box.width * box.height),
             "iscrowd": 0,
             "score": round(box.score, 5),
         }
@@ -144,3 +156,7 @@ def coco_content(
         annotation["id"] = index + 1
     categories = [{"id": number, "name": name} for name, number in number.items()]
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _short(pixels: float) -> float:
+    return float(f"{pixels:.6g}")

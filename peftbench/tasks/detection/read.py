@@ -1,5 +1,6 @@
 """From a folder of pictures and COCO's JSON to a detection task."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,12 @@ import numpy as np
 import torch
 
 from peftbench.errors import UserError
-from peftbench.tasks.detection.average_precision import check_metrics
+from peftbench.tasks.detection.average_precision import PICTURE, check_metrics
 from peftbench.tasks.detection.coco import Annotated, read_annotations, read_categories
 from peftbench.tasks.detection.objective import Detection
 from peftbench.tasks.image.augment import View, view_boxes
 from peftbench.tasks.image.dense import DenseSplit, DenseTask, Size, common_size, picture_size, shape_in, split_of_files
-from peftbench.tasks.image.folders import read_splits, task_folder
+from peftbench.tasks.image.folders import check_classes, read_splits, task_folder
 from peftbench.tasks.image.overlay import with_boxes
 from peftbench.tasks.image.sources import split_folder
 from peftbench.tasks.shares import REST
@@ -78,8 +79,9 @@ def load_task(config: "DenseTaskConfig", splits: Sequence[str] | None = None) ->
     """
     check_metrics(config.metrics)
     folder = task_folder(config, _LAYOUT)
-    labels = tuple(config.labels) or tuple(read_categories(split_folder(config, folder, REST) / _ANNOTATIONS).values())
-    size = config.size or _common_size(split_folder(config, folder, REST) / _ANNOTATIONS, labels)
+    labels = tuple(config.labels) or tuple(read_categories(_of_training(config, folder)).values())
+    check_classes(labels, "task.labels" if config.labels else str(_of_training(config, folder)))
+    size = config.size or _common_size(_of_training(config, folder), labels)
     read = read_splits(config, folder, splits, lambda place: _split(place, size, labels))
     return _task(config, labels, read, size, f"folder {folder}")
 
@@ -90,8 +92,19 @@ def blank_task(config: "DenseTaskConfig", labels: Sequence[str]) -> DetectionTas
     return _task(config, tuple(labels), {}, config.size, "")
 
 
+def _of_training(config: "DenseTaskConfig", folder: Path) -> Path:
+    return split_folder(config, folder, REST) / _ANNOTATIONS
+
+
 def _common_size(path: Path, labels: Sequence[str]) -> Size:
-    return common_size([(picture.height, picture.width) for picture in read_annotations(path, labels)])
+    return common_size([(picture.height, picture.width) for picture in _pictures(path, labels)])
+
+
+def _pictures(path: Path, labels: Sequence[str]) -> list[Annotated]:
+    pictures = read_annotations(path, labels)
+    if not pictures:
+        raise UserError(f"{path} lists no images")
+    return pictures
 
 
 def _task(
@@ -115,28 +128,33 @@ def _in_pixels(found: np.ndarray, given: Size, size: Size) -> list[list[float]]:
 
 
 def _split(place: Path, size: Size, classes: Sequence[str]) -> DenseSplit:
-    pictures = read_annotations(place / _ANNOTATIONS, classes)
-    if not pictures:
-        raise UserError(f"{place / _ANNOTATIONS} lists no images")
-    labels = np.zeros((len(pictures), max(1, *(len(picture.boxes) for picture in pictures)), 6), np.float32)
-    labels[..., 0] = -1
+    pictures = _pictures(place / _ANNOTATIONS, classes)
     files = [_file(place, picture) for picture in pictures]
-    for label, picture in zip(labels, pictures, strict=True):
-        high, wide = shape_in(size, picture.height, picture.width)
-        boxes = picture.boxes.copy()
-        boxes[:, 1:5] *= np.array([wide, high, wide, high], np.float32)
-        label[: len(boxes)] = boxes
+    rows = [_in_shares(picture, size) for picture in pictures]
+    labels = np.zeros((len(pictures), max(1, *map(len, rows)), 6), np.float32)
+    labels[..., 0] = -1
+    for label, of_picture in zip(labels, rows, strict=True):
+        label[: len(of_picture)] = of_picture
     if not ((labels[..., 0] >= 0) & (labels[..., 5] == 0)).any():
         raise UserError(f"{place / _ANNOTATIONS} has no box at all of a single object (iscrowd=0)")
     return split_of_files(files, size, labels)
 
 
+def _in_shares(picture: Annotated, size: Size) -> np.ndarray:
+    """Return a picture's boxes in shares of its padded form, and, where it is padded, a row of its part of that."""
+    high, wide = shape_in(size, picture.height, picture.width)
+    boxes = picture.boxes * np.array([1, wide, high, wide, high, 1], np.float32)
+    if high == wide == 1:
+        return boxes
+    return np.concatenate([boxes, np.array([[PICTURE, wide / 2, high / 2, wide, high, 0]], np.float32)])
+
+
 def _file(place: Path, picture: Annotated) -> Path:
     folder = place / "images"
     path = folder / picture.file
-    if "\0" in picture.file:
-        raise UserError(f"{place / _ANNOTATIONS}: image {picture.file!r} has a null character, which no file name has")
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if "\0" in picture.file or not _is_utf8(picture.file):
+        raise UserError(f"{place / _ANNOTATIONS}: image {picture.file!r} has a character that no file name has")
+    if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder)):
         raise UserError(f"{place / _ANNOTATIONS}: image {picture.file} lies outside of {folder}")
     if not path.is_file():
         raise UserError(f"{place / _ANNOTATIONS}: there is no image {path}")
@@ -147,3 +165,11 @@ def _file(place: Path, picture: Annotated) -> Path:
             " its boxes would lie elsewhere"
         )
     return path
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

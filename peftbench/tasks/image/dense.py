@@ -25,6 +25,7 @@ Size = tuple[int, int]  # height, width
 _LONGEST = 512
 # a picture is stretched to another shape where its sides' proportion is this little off; else it is padded
 _LIKE = 1.05
+_MOST_PADDED = 1 << 24  # pixels of a picture with its padding, before it is brought to its size
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,10 @@ def padded(image: Any, size: Size) -> Any:
     high, wide = shape_in(size, image.height, image.width)
     if high == wide == 1:
         return image
+    # a long picture's padding may be a hundred times as large as itself
+    scale = min(1.0, (_MOST_PADDED * wide * high / (image.width * image.height)) ** 0.5)
+    if scale < 1:
+        image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     canvas = Image.new(image.mode, (round(image.width / wide), round(image.height / high)), (128, 128, 128))
     canvas.paste(image, (0, 0))
     return canvas

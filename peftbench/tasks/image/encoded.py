@@ -98,9 +98,10 @@ def encode_images(
     """
 
     def read(start: int) -> tuple[int, np.ndarray]:
-        return start, preprocessing.pixels([open_one(i) for i in range(start, min(start + _AT_ONCE, count))])
+        indices = range(start, min(start + _AT_ONCE, count))
+        return start, np.concatenate([preprocessing.pixels([open_one(index)]) for index in indices])
 
-    pixels = _store(count, (len(preprocessing.mean), *preprocessing.size))
+    pixels = room_for((count, len(preprocessing.mean), *preprocessing.size), "images")
     with ThreadPoolExecutor(_READERS) as pool:
         try:
             for start, part in pool.map(read, range(0, count, _AT_ONCE)):
@@ -112,10 +113,12 @@ def encode_images(
     return EncodedImages(pixels, np.arange(count), labels, preprocessing, tuple(augment))
 
 
-def _store(count: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return an array for so many images, in memory where they fit."""
-    whole = (count, *shape)
-    if math.prod(whole) <= IN_MEMORY_BYTES:
-        return np.empty(whole, np.uint8)
-    purpose = f"keeping {count:,} images of {shape[1]:,} × {shape[2]:,} pixels"
-    return scratch_bytes(math.prod(whole), purpose, "lower task.image_size").reshape(whole)
+def room_for(shape: tuple[int, ...], what: str) -> np.ndarray:
+    """Return an array of bytes for pictures or masks, (count, …, height, width), in memory where they fit.
+
+    Raises UserError, naming `what` they are, where there is no room on disk either.
+    """
+    if math.prod(shape) <= IN_MEMORY_BYTES:
+        return np.empty(shape, np.uint8)
+    purpose = f"keeping {shape[0]:,} {what} of {shape[-2]:,} × {shape[-1]:,} pixels"
+    return scratch_bytes(math.prod(shape), purpose, "lower task.image_size").reshape(shape)

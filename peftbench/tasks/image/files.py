@@ -1,6 +1,7 @@
 """Image files: opened, checked, and turned into RGB as they are meant to be seen."""
 
 import os
+import warnings
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +15,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 LARGEST_SIDE = 20_000
 # how many times as long as the other a side may be: brought to a model's shorter side, more takes all memory
 LONGEST_SHAPE = 1_000
+# Pillow's own bound is an error; what it warns of below that is read
+warnings.filterwarnings("ignore", "Image size .* exceeds limit")
 
 
 def open_image(source: Path | bytes, name: str) -> Any:

@@ -1,6 +1,5 @@
 """Masks as files: one byte a pixel, the number of its class, 255 where it has none."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -30,21 +29,21 @@ def read_mask(path: Path, size: tuple[int, int], classes: int | None) -> np.ndar
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.mode != "L":
-                    kind = _KINDS.get(image.mode, f"of mode {image.mode}")
-                    raise UserError(f"{path} is {kind}: {_REMEDY}")
-                if (image.height, image.width) != size:
-                    raise UserError(
-                        f"{path} has {image.width} x {image.height} pixels, its picture {size[1]} x {size[0]}: they"
-                        " must have as many"
-                    )
-                mask = np.asarray(image)
+        with path.open("rb") as file, Image.open(file) as image:
+            if image.mode != "L":
+                kind = _KINDS.get(image.mode, f"of mode {image.mode}")
+                raise UserError(f"{path} is {kind}: {_REMEDY}")
+            if image.format == "PNG" and (bits := _bits(path)) != 8:  # Pillow stretches them over 0 … 255
+                raise UserError(f"{path} is an image of {bits} bits: {_REMEDY}")
+            if (image.height, image.width) != size:
+                raise UserError(
+                    f"{path} has {image.width} x {image.height} pixels, its picture {size[1]} x {size[0]}: they"
+                    " must have as many"
+                )
+            mask = np.asarray(image)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such mask") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is no mask that can be read: {str(error).splitlines()[0]}") from error
     if classes is not None and (wrong := mask[(mask >= classes) & (mask != VOID)]).size:
         raise UserError(
@@ -52,6 +51,12 @@ def read_mask(path: Path, size: tuple[int, int], classes: int | None) -> np.ndar
             " task.labels or classes.json"
         )
     return mask
+
+
+def _bits(path: Path) -> int:
+    """Return how many bits a value of a PNG has: the byte behind width and height."""
+    with path.open("rb") as file:
+        return file.read(25)[24]
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ from peftbench.errors import UserError
 from peftbench.files import parse_json
 from peftbench.tasks.image.augment import View, view_mask
 from peftbench.tasks.image.dense import DenseSplit, DenseTask, Size, common_size, picture_size, shape_in, split_of_files
-from peftbench.tasks.image.files import images_in
-from peftbench.tasks.image.folders import read_splits, task_folder
+from peftbench.tasks.image.encoded import room_for
+from peftbench.tasks.image.files import images_below, images_in
+from peftbench.tasks.image.folders import check_classes, read_splits, task_folder
 from peftbench.tasks.image.overlay import with_mask
 from peftbench.tasks.image.sources import split_folder
 from peftbench.tasks.segmentation.confusion import VOID, check_metrics
@@ -67,6 +69,10 @@ def load_task(config: "DenseTaskConfig", splits: Sequence[str] | None = None) ->
     check_metrics(config.metrics)
     folder = task_folder(config, _LAYOUT)
     labels = tuple(config.labels) or _classes(folder)
+    where = "task.labels" if config.labels else str(folder / _CLASSES)
+    if not 2 <= len(labels) <= VOID:
+        raise UserError(f"{where} must name 2 to {VOID} classes, not {len(labels)}: a pixel's is one byte")
+    check_classes(labels, where)
     size = config.size or common_size([picture_size(path) for path in _pictures(split_folder(config, folder, REST))])
     read = read_splits(config, folder, splits, lambda place: _split(place, size, len(labels)))
     return _task(config, labels, read, size, f"folder {folder}")
@@ -100,7 +106,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     names = content.get("classes") if isinstance(content, dict) else content
-    if not isinstance(names, list) or len({*map(str, names)}) != len(names) or not 2 <= len(names) <= VOID:
+    if not isinstance(names, list) or len({*map(str, names)}) != len(names):
         raise UserError(f"{path} must hold a list of 2 to {VOID} different class names")
     return tuple(map(str, names))
 
@@ -109,12 +115,17 @@ def _pictures(place: Path) -> list[Path]:
     folder = place / "images"
     if not folder.is_dir() or not (found := images_in(folder)):
         raise UserError(f"{folder} holds no images: a split is {_LAYOUT}")
+    if below := sorted({*images_below(folder)} - {*found}):
+        raise UserError(f"{below[0]}: pictures lie directly in {folder}, their masks in {place / 'masks'}")
+    for path, following in pairwise(found):
+        if path.stem == following.stem:
+            raise UserError(f"{path} and {following.name} would share a mask: give each picture a name of its own")
     return found
 
 
 def _split(place: Path, size: Size, classes: int) -> DenseSplit:
     pictures = _pictures(place)
-    masks = np.empty((len(pictures), *size), np.uint8)
+    masks = room_for((len(pictures), *size), "masks")
     for mask, picture in zip(masks, pictures, strict=True):
         path = place / "masks" / f"{picture.stem}.png"
         if not path.is_file():

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from peftbench.errors import UserError
-from peftbench.tasks.detection.average_precision import average_precision, check_metrics, detection_score, match
+from peftbench.tasks.detection.average_precision import (
+    PICTURE,
+    average_precision,
+    check_metrics,
+    cut_to_picture,
+    detection_score,
+    match,
+)
 
 pytest.importorskip("pycocotools", reason="the vision extra is not installed")
 
@@ -87,6 +94,17 @@ def test_a_draw_is_scored_as_pictures_taken_so_often():
         taken = np.repeat(np.arange(PICTURES), draw)
         for metric, expected in by_pycocotools(labels[taken], found[taken]).items():
             assert detection_score(metric, precision)[number] == pytest.approx(expected, abs=1e-9)
+
+
+def test_what_lies_in_a_picture_s_padding_is_no_detection():
+    labels = np.array([[[0, 0.5, 0.3, 0.4, 0.4, 0], [PICTURE, 0.5, 0.25, 1, 0.5, 0]]])
+    found = np.array([[[0, 0.9, 0.5, 0.8, 0.4, 0.2], [0, 0.5, 0.5, 0.35, 0.4, 0.5]]])
+    (matches,) = match(labels, found, 1)
+    assert average_precision([matches])[0, 0].max() == 1 and len(matches.example) == 1
+    cut = cut_to_picture(labels, found)
+    np.testing.assert_allclose(cut[0, 1], [0, 0.5, 0.5, 0.3, 0.4, 0.4])  # its lower edge is the picture's
+    assert cut[0, 0, 1] == 0
+    assert np.array_equal(cut_to_picture(labels[:, :1], found), found)
 
 
 def test_without_detections_or_objects_the_score_is_zero():

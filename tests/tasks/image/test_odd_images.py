@@ -14,8 +14,9 @@ from transformers import ViTImageProcessorPil
 from peftbench.errors import UserError
 from peftbench.serving.image_inputs import read_images
 from peftbench.serving.picture_outputs import write_boxes
+from peftbench.tasks.detection.coco import read_annotations
 from peftbench.tasks.detection.read import Box
-from peftbench.tasks.image.dense import picture_size
+from peftbench.tasks.image.dense import padded, picture_size
 from peftbench.tasks.image.encoded import encode_images
 from peftbench.tasks.image.files import open_image
 from peftbench.tasks.image.given import read_given
@@ -101,6 +102,37 @@ def test_a_pipe_and_a_picture_of_too_many_pixels_are_no_damaged_images(tmp_path)
         open_image(tmp_path / "pipe.png", "pipe")
     with pytest.raises(UserError, match=r"a\.png has more pixels than are read: Image size \(200000000 pixels\)"):
         open_image(written(Image.new("1", (20_000, 10_000)), "PNG"), "a.png")
+
+
+def test_a_long_picture_s_padding_is_bounded():
+    image = padded(Image.new("RGB", (12_000, 60)), (32, 48))
+    assert image.width * image.height < 1.01 * 2**24 and image.width / image.height == pytest.approx(48 / 32, rel=0.01)
+    small = padded(Image.new("RGB", (48, 16)), (32, 48))
+    assert small.size == (48, 32)
+
+
+def test_pictures_are_shrunk_one_by_one(monkeypatch):
+    together = []
+    preprocessing = preprocessing_of(ViTImageProcessorPil(size={"height": 8, "width": 8}), None)
+    shrink = Preprocessing.pixels
+    monkeypatch.setattr(
+        Preprocessing, "pixels", lambda self, images: together.append(len(images)) or shrink(self, images)
+    )
+    encoded = encode_images(20, lambda index: Image.fromarray(PIXELS + np.uint8(index)), None, preprocessing, ())
+    assert set(together) == {1} and len(encoded.pixels) == 20
+    assert set(np.diff(encoded.pixels[:, 0, 0, 0])) == {1}  # in their order
+
+
+def test_boxes_of_pictures_of_one_name_and_narrow_ones_can_be_read_again(tmp_path):
+    pictures = [tmp_path / folder / "a.png" for folder in ("one", "two")]
+    for path in pictures:
+        path.parent.mkdir()
+        Image.fromarray(PIXELS).save(path)
+    boxes = [Box("x", 0.9, 1.0, 1.0, 0.0004, 2.0)]
+    list(write_boxes(tmp_path / "found", [(str(path), boxes) for path in pictures], ["x"]))
+    read = read_annotations(tmp_path / "found" / "boxes.json", ["x"])
+    assert [picture.file for picture in read] == [str(path) for path in pictures]
+    assert all(picture.boxes[0, 3] * 9 == pytest.approx(0.0004) for picture in read)
 
 
 def test_images_for_which_there_is_no_room_are_one_line():
