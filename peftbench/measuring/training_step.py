@@ -54,7 +54,7 @@ def measure_training_step(
     times: list[list[float]] = [[], []]
     spent, rounds = 0.0, -1  # the first round warms up
     while rounds < LEAST_ROUNDS or spent < seconds:
-        taken = [_unit(one, backbone, first_row, part, loss, own) for one in pair]
+        taken = [_unit(each, backbone, first_row, part, loss, own) for each in pair]
         if rounds >= 0:
             for one, unit in zip(times, taken, strict=True):
                 one.append(unit)
