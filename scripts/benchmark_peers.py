@@ -195,8 +195,8 @@ def startup(args: argparse.Namespace, base: list[str], config: RunConfig, prepar
         for _ in range(args.rounds):
             ours = train_in_process([*base, *LORA, *short], folder)
             seconds["peftbench train"].append(ours["time"]["startup"])
-            told = peers.run_peer(peer, folder / "train.jsonl", 1, folder)
-            seconds["Trainer + peft"].append(told["startup"])
+            reported = peers.run_peer(peer, folder / "train.jsonl", 1, folder)
+            seconds["Trainer + peft"].append(reported["startup"])
             for name, words in pages.items():
                 started = time.perf_counter()
                 peers.run(["-m", "peftbench", *words], folder)
@@ -211,15 +211,15 @@ def startup(args: argparse.Namespace, base: list[str], config: RunConfig, prepar
 
 def memory(args: argparse.Namespace, base: list[str], config: RunConfig, prepared: Prepared) -> str:
     texts = ",".join(f"text{i}" for i in range(len(config.task.text)))
-    own = [part for part in base if not part.startswith("task")] + LORA + ["trainer.epochs=1"]
-    own += ["measure.latency=false", "task=text_file", f"task.text=[{texts}]"]
-    own.append(f"task.metrics=[{','.join(config.task.metrics)}]")
+    overrides = [part for part in base if not part.startswith("task")] + LORA + ["trainer.epochs=1"]
+    overrides += ["measure.latency=false", "task=text_file", f"task.text=[{texts}]"]
+    overrides.append(f"task.metrics=[{','.join(config.task.metrics)}]")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name, rows in (("train", chosen_rows(args, config, prepared)), ("validation", range(64))):
             peers.rows_of(prepared.task.splits[name], rows).to_json(folder / f"{name}.jsonl")
-            own.append(f"task.splits.{name}={folder / name}.jsonl")
-        peaks = {"peftbench train": train_in_process(own, folder)["memory"]}
+            overrides.append(f"task.splits.{name}={folder / name}.jsonl")
+        peaks = {"peftbench train": train_in_process(overrides, folder)["memory"]}
         for padding in ("longest", "max_length"):
             peer = peers.peer_of(config, prepared, padding)
             peak = peers.run_peer(peer, folder / "train.jsonl", args.steps, folder)

@@ -138,8 +138,8 @@ def calibrate_family(
         joint = join_comparisons(comparisons, rows)
         confidences.append(joint.confidence)
         wrong += any(
-            difference_interval(rows[one], rows[other], joint.confidence, joint.pool(None)).excludes(0)
-            for one, other in comparisons
+            difference_interval(rows[first], rows[second], joint.confidence, joint.pool(None)).excludes(0)
+            for first, second in comparisons
         )
     return Family(wrong / repetitions, float(np.mean(confidences)))
 
@@ -153,19 +153,19 @@ def calibrate_best(
     """
     generator = np.random.default_rng(rows + seeds)
     normal = generator.standard_normal((DRAWS, rows * seeds))
-    said, true = [], []
+    probabilities, true = [], []
     for _ in range(repetitions):
         shifts = generator.standard_normal(rows) / 100
         correct = simulate_correct(generator, examples, seeds, [1.0] * rows, list(shifts))
         drawn = accuracy_draws(correct, normal)
-        said += probabilities_best(dict(enumerate(drawn)), pool_rows(drawn)).values()
+        probabilities += probabilities_best(dict(enumerate(drawn)), pool_rows(drawn)).values()
         true += list(shifts == shifts.max())
-    places = np.digitize(said, limits)
+    places = np.digitize(probabilities, limits)
     chosen = [places == place for place in range(1, len(limits))]
     return [
-        (float(np.mean(np.array(said)[one])), float(np.mean(np.array(true)[one])), int(one.sum()))
-        for one in chosen
-        if one.any()
+        (float(np.mean(np.array(probabilities)[mask])), float(np.mean(np.array(true)[mask])), int(mask.sum()))
+        for mask in chosen
+        if mask.any()
     ]
 
 
@@ -176,7 +176,7 @@ def _summary(found: Sequence) -> Calibration:
 
 
 def _tables(repetitions: int) -> list[str]:
-    head = " | ".join(f"{one:g} and {other:g}" for one, other in DEVIATIONS)
+    head = " | ".join(f"{first:g} and {second:g}" for first, second in DEVIATIONS)
     lines = [
         "Told apart by luck, in %, and how many times as wide as ideal the intervals are on average; by the standard",
         f"deviations of the two rows' seeds, in points. Nominal 5 %, ± {_error_of(0.05, repetitions):.1f} from"
@@ -213,7 +213,8 @@ def _best_table(repetitions: int) -> list[str]:
     for rows in FAMILIES[1:]:
         for seeds in SEEDS[1:]:
             found = calibrate_best(rows, seeds, repetitions, LIMITS)
-            lines.append(f"| {rows} | {seeds} | {' | '.join(f'{said:.0%} → {true:.0%}' for said, true, _ in found)} |")
+            cells = (f"{probability:.0%} → {true:.0%}" for probability, true, _ in found)
+            lines.append(f"| {rows} | {seeds} | {' | '.join(cells)} |")
             print(lines[-1], flush=True)
     return lines
 
@@ -235,7 +236,7 @@ def _family_table(repetitions: int) -> list[str]:
             for name, deviations in _deviations(rows).items():
                 numbers = [*([seeds] * rows for seeds in SEEDS), [UNEVEN[row % len(UNEVEN)] for row in range(rows)]]
                 found = [calibrate_family(kind, 1500, seeds, deviations, repetitions) for seeds in numbers]
-                cells = (f"{100 * one.error:.1f} %, {0.05 / (1 - one.confidence):.1f}" for one in found)
+                cells = (f"{100 * family.error:.1f} %, {0.05 / (1 - family.confidence):.1f}" for family in found)
                 lines.append(f"| {rows} | {comparisons} | {name} | {' | '.join(cells)} |")
                 print(lines[-1], flush=True)
     return lines
@@ -253,7 +254,9 @@ def _deviations(rows: int) -> dict[str, list[float]]:
 
 
 def _cells(found: Sequence[Calibration]) -> str:
-    return " | ".join(f"{100 * one.error:.1f} %, × {one.width / one.ideal:.2f}" for one in found)
+    return " | ".join(
+        f"{100 * calibration.error:.1f} %, × {calibration.width / calibration.ideal:.2f}" for calibration in found
+    )
 
 
 def _error_of(share: float, repetitions: int) -> float:

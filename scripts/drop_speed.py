@@ -81,8 +81,8 @@ def main() -> None:
     base = [f"model={arguments.model}", f"task={arguments.task}", f"method={arguments.method}", "model.dropout=0.0"]
     base += [f"trainer.epochs={EPOCHS}", "trainer.warmup=0", *arguments.settings]
     configs = {
-        name: settled(resolve(compose([*base, *own])))
-        for name, own in variants([int(n) for n in arguments.drop.split(",")]).items()
+        name: settled(resolve(compose([*base, *overrides])))
+        for name, overrides in variants([int(n) for n in arguments.drop.split(",")]).items()
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in configs}
     for turn in range(arguments.rounds + 1):  # the first warms up

@@ -29,7 +29,7 @@ def main() -> int:
         task = resolve(compose([f"task={name}"])).task
         ratings = _ratings(task)
         found = [_agreement(task, ratings, np.random.default_rng(seed)) for seed in range(DIVISIONS)]
-        means = {metric: np.mean([one[metric] for one in found]) for metric in task.metrics}
+        means = {metric: np.mean([agreement[metric] for agreement in found]) for metric in task.metrics}
         print(f"{name}: ceiling: {{{', '.join(f'{metric}: {mean:.3f}' for metric, mean in means.items())}}}")
     return 0
 
@@ -56,8 +56,8 @@ def _agreement(task: TextTaskConfig, ratings: list[np.ndarray], random: np.rando
     first, second = np.array(halves).T
     if task.threshold is None:
         return score(task.metrics, first, second)
-    told = (first != 0) & (second != 0)
-    return score(task.metrics, (first[told] > 0).astype(int), (second[told] > 0).astype(int))
+    decided = (first != 0) & (second != 0)
+    return score(task.metrics, (first[decided] > 0).astype(int), (second[decided] > 0).astype(int))
 
 
 if __name__ == "__main__":

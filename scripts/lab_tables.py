@@ -42,7 +42,7 @@ def main() -> int:
     names = arguments.only.split(",")
     lines = [(name, [f"table={name}", *task, *arguments.settings]) for task, name in product(tasks, names)]
     for _, line in lines:  # a mistake in the last one is told before hours of the first
-        check_tasks([read_request(one, tunes=True) for one in split_tasks(line)])
+        check_tasks([read_request(task_line, tunes=True) for task_line in split_tasks(line)])
     codes = []
     for name, line in lines:
         codes.append(peftbench(["sweep", *line]))

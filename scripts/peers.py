@@ -188,11 +188,11 @@ def peer_scores(trainer: Trainer, peer: Peer, rows: datasets.Dataset, metrics: l
     """Return the metrics on `rows`, computed by peftbench from the Trainer's predictions."""
     from peftbench.tasks.metrics import score
 
-    told = trainer.predict(tokenized(rows, trainer.processing_class, peer))
-    logits = np.asarray(told.predictions)
+    output = trainer.predict(tokenized(rows, trainer.processing_class, peer))
+    logits = np.asarray(output.predictions)
     predictions = logits.argmax(-1) if peer.num_outputs > 1 else logits.squeeze(-1)
     # the Trainer's own labels: with length grouping it predicts in another order than the rows'
-    return score(metrics, predictions, np.asarray(told.label_ids), peer.num_outputs)
+    return score(metrics, predictions, np.asarray(output.label_ids), peer.num_outputs)
 
 
 class Clock(TrainerCallback):

@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
     wrong: float
     runs: float
-    told: float
+    decided: float
 
 
 def simulate(truths: Sequence[float], repetitions: int, most: int = MOST, fixed: bool = False) -> Found:
@@ -46,7 +46,7 @@ def simulate(truths: Sequence[float], repetitions: int, most: int = MOST, fixed:
     normal = generator.standard_normal((DRAWS, len(truths) * most))
     labels = [str(number) for number in range(len(truths))]
     shift = dict(zip(labels, truths, strict=True))
-    wrong = runs = told = 0.0
+    wrong = runs = decided = 0.0
     for _ in range(repetitions):
         drawn = accuracy_draws(simulate_correct(generator, EXAMPLES, most, [DEVIATION] * len(labels)), normal)
         # a true difference moves all of a row's scores: what they vary by stays as it is
@@ -55,9 +55,9 @@ def simulate(truths: Sequence[float], repetitions: int, most: int = MOST, fixed:
         wrong += any(_is_wrong(pair, shift) for pair in pairs)
         best = max(rows, key=lambda label: rows[label][0, : seeds[label]].mean())
         asked = [pair for pair in pairs if {pair.row, pair.other} & {labels[0], best}]
-        told += np.mean([pair.verdict != OPEN for pair in asked])
+        decided += np.mean([pair.verdict != OPEN for pair in asked])
         runs += sum(seeds.values())
-    return Found(wrong / repetitions, runs / repetitions, told / repetitions)
+    return Found(wrong / repetitions, runs / repetitions, decided / repetitions)
 
 
 def _decide(rows: Mapping[str, np.ndarray], most: int, fixed: bool) -> tuple[list[Pair], Mapping[str, int]]:
@@ -66,10 +66,10 @@ def _decide(rows: Mapping[str, np.ndarray], most: int, fixed: bool) -> tuple[lis
         joint = join_comparisons(list(combinations(compared, 2)), taken, alpha)
         pool = joint.pool(None)
         found = []
-        for one, other in combinations(compared, 2):
-            difference = difference_interval(taken[one], taken[other], joint.confidence, pool).scaled(100)
-            draws = 100 * taken[one], 100 * taken[other]
-            found.append(judged(one, other, difference, *draws, joint.confidence, pool.scaled(100), DELTA, EXAMPLES))
+        for first, second in combinations(compared, 2):
+            difference = difference_interval(taken[first], taken[second], joint.confidence, pool).scaled(100)
+            draws = 100 * taken[first], 100 * taken[second]
+            found.append(judged(first, second, difference, *draws, joint.confidence, pool.scaled(100), DELTA, EXAMPLES))
         return found
 
     available = dict.fromkeys(rows, most)
@@ -104,7 +104,9 @@ def _table(repetitions: int) -> list[str]:
     for name, truths in TRUTHS.items():
         tables = repetitions if not any(truths) else repetitions // 10
         found = [simulate(truths, tables), simulate(truths, repetitions // 10, fixed=True)]
-        figures = " | ".join(f"{100 * one.wrong:.1f} % | {one.runs:.0f} | {100 * one.told:.0f} %" for one in found)
+        figures = " | ".join(
+            f"{100 * result.wrong:.1f} % | {result.runs:.0f} | {100 * result.decided:.0f} %" for result in found
+        )
         lines.append(f"| {name} | {tables:,} | {figures} |")
         print(lines[-1], flush=True)
     return lines

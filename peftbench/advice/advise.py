@@ -6,10 +6,10 @@ from math import exp, inf, log
 from pathlib import Path
 
 from peftbench.advice.answer import Answer, answer
-from peftbench.advice.comparison import LAB, OWN, PUBLISHED, SHIPPED, Candidate, Comparison, task_type
+from peftbench.advice.comparison import LAB, LOCAL, PUBLISHED, SHIPPED, Candidate, Comparison, task_type
 from peftbench.advice.lab import read_lab
 from peftbench.advice.limits import Limits, columns
-from peftbench.advice.records import OwnRuns, compare_own, find_own
+from peftbench.advice.records import LocalRuns, compare_local_runs, find_local_runs
 from peftbench.advice.shipped import read_shipped
 from peftbench.advice.verdicts import Verdict, judge
 from peftbench.config.groups import read_group
@@ -55,41 +55,45 @@ def advise(asked: Asked, output_dir: Path) -> list[Advice]:
     shipped = read_shipped()
     measured = [comparison for comparison in shipped if comparison.kind == SHIPPED]
     others = [*read_lab(), *(comparison for comparison in shipped if comparison.kind == PUBLISHED)]
-    own, notes = _own(asked, output_dir)
-    measured = [*own, *measured]
-    fitting = [one for one in measured if asked.task_type in (None, one.task_type) and len(one.methods) > 1]
+    local, notes = _local_comparisons(asked, output_dir)
+    measured = [*local, *measured]
+    fitting = [
+        comparison
+        for comparison in measured
+        if asked.task_type in (None, comparison.task_type) and len(comparison.methods) > 1
+    ]
     if not fitting:
         raise UserError(_no_evidence(asked, notes or [f"no such runs under {output_dir}"], measured))
-    nearest = min(fitting, key=lambda one: (one.kind != OWN, _distance(one, asked)))
+    nearest = min(fitting, key=lambda comparison: (comparison.kind != LOCAL, _distance(comparison, asked)))
     found = answer(nearest, asked.limits)
     if found.best is None:
         raise UserError(_none_within(found, asked.limits))
-    of_methods = [(one, one.candidates) for one in others if len(one.methods) > 1]
+    of_methods = [(comparison, comparison.candidates) for comparison in others if len(comparison.methods) > 1]
     first = _advice("Which method?", found, asked, of_methods, notes)
     return [first, *_settings(asked, found, measured, others)]
 
 
-def _own(asked: Asked, output_dir: Path) -> tuple[list[Comparison], list[str]]:
+def _local_comparisons(asked: Asked, output_dir: Path) -> tuple[list[Comparison], list[str]]:
     """Return the user's own comparisons, the nearest first, up to one of several methods, and what to say of more."""
-    groups = find_own(output_dir)
-    fitting = [one for one in groups if asked.task_type in (None, one.task_type)]
-    fitting.sort(key=lambda one: _distance(one, asked))
+    groups = find_local_runs(output_dir)
+    fitting = [group for group in groups if asked.task_type in (None, group.task_type)]
+    fitting.sort(key=lambda group: _distance(group, asked))
     found: list[Comparison] = []
-    for number, one in enumerate(fitting):
-        comparison = compare_own(one, output_dir)
+    for number, group in enumerate(fitting):
+        comparison = compare_local_runs(group, output_dir)
         found += [comparison] if comparison else []
         if comparison and len(comparison.methods) > 1:
             more = [other.name for other in groups if other not in fitting[: number + 1] and len(other.methods) > 1]
             choosing = "your records hold more, which --task-type and --size choose"
             return found, [f"{choosing}: {', '.join(more)}"] if more else []
-    lacks = "; ".join(one.lack for one in fitting)
+    lacks = "; ".join(group.lack for group in fitting)
     return found, [f"your own records under {output_dir} compare no methods: {lacks}"] if fitting else []
 
 
 def _no_evidence(asked: Asked, reasons: Sequence[str], measured: Sequence[Comparison]) -> str:
     """Say that nothing was measured on a kind of task, and what would be."""
     tasks = [config["name"] for config in read_group("task") if task_type(config) == asked.task_type]
-    types = ", ".join(sorted({one.task_type for one in measured}))
+    types = ", ".join(sorted({comparison.task_type for comparison in measured}))
     return (
         f"nothing was measured on tasks of type {asked.task_type}: {'; '.join(reasons)}, and what is shipped is of type"
         f" {types}. Train some, e.g. peftbench train -m method=head,lora seed=0,1,2 task={tasks[0]}, or leave"
@@ -97,11 +101,11 @@ def _no_evidence(asked: Asked, reasons: Sequence[str], measured: Sequence[Compar
     )
 
 
-def _distance(one: Comparison | OwnRuns, asked: Asked) -> tuple[float, int]:
+def _distance(evidence: Comparison | LocalRuns, asked: Asked) -> tuple[float, int]:
     """Return how far evidence is off the size asked for, as a factor's logarithm; then the one of more methods."""
     if asked.size is None:
-        return 0.0, -len(one.methods)
-    return abs(log(asked.size / one.training_rows)) if one.training_rows else inf, -len(one.methods)
+        return 0.0, -len(evidence.methods)
+    return abs(log(asked.size / evidence.training_rows)) if evidence.training_rows else inf, -len(evidence.methods)
 
 
 def _settings(
@@ -112,7 +116,7 @@ def _settings(
     method = found.best.method["name"]
     advice, answered = [], set[str]()
     kind = found.comparison.task_type
-    there = sorted(measured, key=lambda one: (one.kind != OWN, one.task_type != kind, _distance(one, asked)))
+    there = sorted(measured, key=lambda other: (other.kind != LOCAL, other.task_type != kind, _distance(other, asked)))
     for comparison in [found.comparison, *there]:
         by_method = _of_one_method(comparison)
         for name in sorted(by_method, key=lambda name: name != method):
@@ -121,16 +125,16 @@ def _settings(
             if wanted and varied - answered:
                 answered |= varied
                 question = f"Which {', '.join(sorted(varied)).replace('_', ' ')} of {name}?"
-                said = answer(comparison, asked.limits, by_method[name])
-                advice.append(_advice(question, said, asked, _restricted(others, varied), []))
-    return sorted(advice, key=lambda one: one.answer.candidates[0].method["name"] != method)
+                setting_answer = answer(comparison, asked.limits, by_method[name])
+                advice.append(_advice(question, setting_answer, asked, _restricted(others, varied), []))
+    return sorted(advice, key=lambda item: item.answer.candidates[0].method["name"] != method)
 
 
 def _of_one_method(comparison: Comparison) -> dict[str, list[Candidate]]:
     """Return the candidates of each method that has several."""
-    names = [str(one.method["name"]) for one in comparison.candidates]
+    names = [str(candidate.method["name"]) for candidate in comparison.candidates]
     return {
-        name: [one for one in comparison.candidates if one.method["name"] == name]
+        name: [candidate for candidate in comparison.candidates if candidate.method["name"] == name]
         for name in dict.fromkeys(names)
         if names.count(name) > 1
     }
@@ -147,16 +151,16 @@ def _restricted(others: Iterable[Comparison], varied: set[str]) -> list[tuple[Co
 
 
 def _advice(
-    question: str, said: Answer, asked: Asked, others: Iterable[tuple[Comparison, list[Candidate]]], notes: list[str]
+    question: str, found: Answer, asked: Asked, others: Iterable[tuple[Comparison, list[Candidate]]], notes: list[str]
 ) -> Advice:
     beside = [answer(comparison, asked.limits, candidates) for comparison, candidates in others]
     lab = [other for other in beside if other.comparison.kind == LAB]
     return Advice(
         question=question,
-        answer=said,
+        answer=found,
         beside=beside,
-        verdicts=[found for other in lab for found in judge(said, other)],
-        notes=[*notes, *_fit(said.comparison, asked), *said.comparison.notes],
+        verdicts=[verdict for other in lab for verdict in judge(found, other)],
+        notes=[*notes, *_fit(found.comparison, asked), *found.comparison.notes],
     )
 
 
@@ -176,16 +180,16 @@ def _fit(comparison: Comparison, asked: Asked) -> list[str]:
     return notes
 
 
-def _none_within(said: Answer, limits: Limits) -> str:
+def _none_within(found: Answer, limits: Limits) -> str:
     """Say that no method keeps to the limits, and how near the nearest come."""
     nearest = []
     for key, limit in limits.by_figure.items():
-        having = {label: cell for label, costs in said.costs.items() if (cell := costs.get(key)) is not None}
+        having = {label: cell for label, costs in found.costs.items() if (cell := costs.get(key)) is not None}
         if having:
             label = min(having, key=lambda label: having[label].value or 0.0)
             column = columns(limits.tasks)[key]
             shown = f"{format_cell(having[label], column)} {column.unit}"
             nearest.append(f"{column.title} at most {limit:g}, lowest {shown} ({label})")
-    of = said.comparison
+    of = found.comparison
     evidence = f"{of.task} from {of.model}, {of.source}"
     return f"no method keeps to {'; '.join(nearest)}, on {evidence}. Allow more, or measure more"

@@ -43,7 +43,11 @@ class Answer:
     @property
     def within(self) -> list[Candidate]:
         """The candidates within the limits."""
-        return [one for one in self.candidates if one.label not in self.over and one.label not in self.lacking]
+        return [
+            candidate
+            for candidate in self.candidates
+            if candidate.label not in self.over and candidate.label not in self.lacking
+        ]
 
     @property
     def cheapest(self) -> Candidate | None:
@@ -61,20 +65,28 @@ def answer(comparison: Comparison, limits: Limits, candidates: Sequence[Candidat
 
     A figure that no candidate has cannot be checked; where some have it, the others are left out.
     """
-    candidates = [one for one in candidates or comparison.candidates if one.cells]
-    costs = {one.label: figures(one, comparison, limits.tasks) for one in candidates}
-    known = {key for of_one in costs.values() for key in of_one}
-    over = {label: found for label, of_one in costs.items() if (found := exceeded(of_one, limits))}
+    candidates = [candidate for candidate in candidates or comparison.candidates if candidate.cells]
+    costs = {candidate.label: figures(candidate, comparison, limits.tasks) for candidate in candidates}
+    known = {key for candidate_costs in costs.values() for key in candidate_costs}
+    over = {label: found for label, candidate_costs in costs.items() if (found := exceeded(candidate_costs, limits))}
     lacking = {
         label: unknown
-        for label, of_one in costs.items()
-        if (unknown := [key for key in limits.by_figure if key in known and key not in of_one])
+        for label, candidate_costs in costs.items()
+        if (unknown := [key for key in limits.by_figure if key in known and key not in candidate_costs])
     }
-    fitting = [one for one in candidates if one.label not in over and one.label not in lacking]
-    within = [one for one in fitting if _score(one, comparison) is not None]
-    best = max(within, key=lambda one: (_score(one, comparison), -_cost(costs[one.label], "share")), default=None)
-    others = [one for one in sorted(within, key=lambda one: _cost(costs[one.label], "share")) if one is not best]
-    pairs = [comparison.difference(one.label, best.label) for one in others] if best else []
+    fitting = [candidate for candidate in candidates if candidate.label not in over and candidate.label not in lacking]
+    within = [candidate for candidate in fitting if _score(candidate, comparison) is not None]
+    best = max(
+        within,
+        key=lambda candidate: (_score(candidate, comparison), -_cost(costs[candidate.label], "share")),
+        default=None,
+    )
+    others = [
+        candidate
+        for candidate in sorted(within, key=lambda candidate: _cost(costs[candidate.label], "share"))
+        if candidate is not best
+    ]
+    pairs = [comparison.difference(candidate.label, best.label) for candidate in others] if best else []
     compared = {pair.row: pair for pair in pairs if pair is not None and pair.low is not None}
     return Answer(
         comparison=comparison,
@@ -83,11 +95,11 @@ def answer(comparison: Comparison, limits: Limits, candidates: Sequence[Candidat
         costs=costs,
         ties=[pair for pair in compared.values() if not _lower(pair)],
         lower=[pair for pair in compared.values() if _lower(pair)],
-        not_compared=[one.label for one in others if one.label not in compared],
+        not_compared=[candidate.label for candidate in others if candidate.label not in compared],
         front=_front(within, comparison, costs),
         over=over,
         lacking=lacking,
-        unsure={label: near for label, of_one in costs.items() if (near := unsure(of_one, limits))},
+        unsure={label: near for label, candidate_costs in costs.items() if (near := unsure(candidate_costs, limits))},
         unchecked=[key for key in limits.by_figure if key not in known],
     )
 
@@ -101,22 +113,25 @@ def _score(candidate: Candidate, comparison: Comparison) -> float | None:
     return None if cell is None else cell.value
 
 
-def _cost(of_one: Mapping[str, Cell], key: str) -> float:
-    cell = of_one.get(key)
+def _cost(costs: Mapping[str, Cell], key: str) -> float:
+    cell = costs.get(key)
     return float("inf") if cell is None or cell.value is None else cell.value
 
 
 def _front(within: Sequence[Candidate], comparison: Comparison, costs: Mapping[str, Mapping[str, Cell]]) -> list[str]:
     """Return the labels of the Pareto front, by estimates; costs that a candidate lacks surpass none."""
     places = {
-        one.label: [-(_score(one, comparison) or 0.0), *(_cost(costs[one.label], key) for key in _COSTS)]
-        for one in within
+        candidate.label: [
+            -(_score(candidate, comparison) or 0.0),
+            *(_cost(costs[candidate.label], key) for key in _COSTS),
+        ]
+        for candidate in within
     }
 
     def surpassed(label: str) -> bool:
-        mine = places[label]
+        place = places[label]
         return any(
-            all(theirs <= own for theirs, own in zip(other, mine, strict=True)) and other != mine
+            all(other_value <= value for other_value, value in zip(other, place, strict=True)) and other != place
             for other in places.values()
         )
 

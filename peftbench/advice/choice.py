@@ -59,8 +59,8 @@ def _config(run: Run) -> dict[str, Any]:
     config, result = run.record.config(), run.result
     assert result is not None
     method, task = config["method"], config["task"]
-    told = [method.get("name"), task.get("name"), config["seed"]] if isinstance(task, dict) else []
-    if told != [result.method, result.task, result.seed] or result.primary not in (task.get("metrics") or ()):
+    configured = [method.get("name"), task.get("name"), config["seed"]] if isinstance(task, dict) else []
+    if configured != [result.method, result.task, result.seed] or result.primary not in (task.get("metrics") or ()):
         raise UserError(f"{run.record.config_path} is not of the run that result.json tells of")
     return config
 

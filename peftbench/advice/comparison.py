@@ -7,7 +7,7 @@ from typing import Any
 from peftbench.tables.columns import COLUMNS, CORRELATIONS
 from peftbench.tables.table import Cell, Column, Pair
 
-OWN, SHIPPED, PUBLISHED, LAB = "own records", "shipped", "published", "lab"
+LOCAL, SHIPPED, PUBLISHED, LAB = "own records", "shipped", "published", "lab"
 
 
 @dataclass(frozen=True)

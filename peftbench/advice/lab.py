@@ -23,7 +23,7 @@ def read_lab() -> list[Comparison]:
         if spec["name"].startswith("lab/") and rows:
             base = dict(line.split("=", 1) for line in spec["base"])
             candidates = [_candidate(row, defaults) for row in rows]
-            judged = [key for key in (*SCORES, "kept") if any(key in one.cells for one in candidates)]
+            judged = [key for key in (*SCORES, "kept") if any(key in candidate.cells for candidate in candidates)]
             found.append(
                 Comparison(
                     kind=LAB,

@@ -19,38 +19,38 @@ def plain_advice(advice: Sequence[Advice], limits: Limits) -> Any:
             "limits": asdict(limits),
             "questions": [
                 {
-                    "question": one.question,
-                    **_answer(one.answer),
-                    "beside": [_answer(other) for other in one.beside],
-                    "verdicts": [asdict(found) for found in one.verdicts],
-                    "notes": one.notes,
+                    "question": item.question,
+                    **_answer(item.answer),
+                    "beside": [_answer(other) for other in item.beside],
+                    "verdicts": [asdict(found) for found in item.verdicts],
+                    "notes": item.notes,
                 }
-                for one in advice
+                for item in advice
             ],
             "notes": [NO_DECISION_TABLES],
         }
     )
 
 
-def _answer(said: Answer) -> dict[str, Any]:
-    comparison = asdict(said.comparison)
+def _answer(answer: Answer) -> dict[str, Any]:
+    comparison = asdict(answer.comparison)
     return {
-        "answer": said.best and said.best.label,
-        "sentence": sentences.conclusion(said),
-        "command": sentences.command(said.best) if said.best and said.best.overrides else None,
-        "cheapest_tie": said.cheapest and said.cheapest.label,
-        "command_of_cheapest_tie": sentences.command(said.cheapest) if said.cheapest else None,
-        "ties": [asdict(pair) for pair in said.ties],
-        "lower": [asdict(pair) for pair in said.lower],
-        "not_compared": said.not_compared,
-        "front": said.front,
-        "over": said.over,
-        "lacking": said.lacking,
-        "unsure": said.unsure,
-        "unchecked": said.unchecked,
+        "answer": answer.best and answer.best.label,
+        "sentence": sentences.conclusion(answer),
+        "command": sentences.command(answer.best) if answer.best and answer.best.overrides else None,
+        "cheapest_tie": answer.cheapest and answer.cheapest.label,
+        "command_of_cheapest_tie": sentences.command(answer.cheapest) if answer.cheapest else None,
+        "ties": [asdict(pair) for pair in answer.ties],
+        "lower": [asdict(pair) for pair in answer.lower],
+        "not_compared": answer.not_compared,
+        "front": answer.front,
+        "over": answer.over,
+        "lacking": answer.lacking,
+        "unsure": answer.unsure,
+        "unchecked": answer.unchecked,
         "candidates": [
-            {**asdict(one), "costs": {key: asdict(cell) for key, cell in said.costs[one.label].items()}}
-            for one in said.candidates
+            {**asdict(candidate), "costs": {key: asdict(cell) for key, cell in answer.costs[candidate.label].items()}}
+            for candidate in answer.candidates
         ],
         "evidence": {key: value for key, value in comparison.items() if key not in ("candidates", "pairs")},
     }

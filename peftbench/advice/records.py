@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftbench.advice.choice import choose_runs, settings_of
-from peftbench.advice.comparison import OWN, Candidate, Comparison, task_type
+from peftbench.advice.comparison import LOCAL, Candidate, Comparison, task_type
 from peftbench.advice.conditions import conditions, together, train_overrides
 from peftbench.errors import UserError
 from peftbench.runs.find import Run, find_runs
@@ -25,7 +25,7 @@ _CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class OwnRuns:
+class LocalRuns:
     """The finished runs of one task and model.
 
     Attributes:
@@ -54,7 +54,7 @@ class OwnRuns:
         return f"{self.task} from {self.model}: fewer than two methods"
 
 
-def find_own(output_dir: Path) -> list[OwnRuns]:
+def find_local_runs(output_dir: Path) -> list[LocalRuns]:
     """Return the user's finished runs by task and model, data and weights being the same; damaged ones are left out."""
     groups: dict[tuple[str | None, ...], list[Run]] = defaultdict(list)
     for run in find_runs(output_dir, status=Status.FINISHED):
@@ -69,7 +69,7 @@ def find_own(output_dir: Path) -> list[OwnRuns]:
         if kind is not None:
             rows = next((run.result.examples.get("train") for run in runs if run.result), None)
             methods = {run.result.method for run in current if run.result}
-            found.append(OwnRuns(str(model), str(task), kind, rows, methods, current, len(runs) - len(current)))
+            found.append(LocalRuns(str(model), str(task), kind, rows, methods, current, len(runs) - len(current)))
     return found
 
 
@@ -80,9 +80,9 @@ def _type_of(run: Run) -> str | None:
         return None
 
 
-def compare_own(own: OwnRuns, output_dir: Path) -> Comparison | None:
+def compare_local_runs(group: LocalRuns, output_dir: Path) -> Comparison | None:
     """Return what a group of runs compares; None where fewer than two settings of methods have scores."""
-    chosen, remarks = choose_runs(own.runs)
+    chosen, remarks = choose_runs(group.runs)
     found = collect(chosen)
     shown, evidence = read_evidence(found)
     by_label: dict[str, list[Found]] = defaultdict(list)
@@ -111,16 +111,16 @@ def compare_own(own: OwnRuns, output_dir: Path) -> Comparison | None:
         for label, runs in by_label.items()
     ]
     split = used[0].planned.evaluation.split
-    if own.stale:
-        remarks.append(f"{own.stale} runs of other code are left out: train them again with force=true")
+    if group.stale:
+        remarks.append(f"{group.stale} runs of other code are left out: train them again with force=true")
     left_out = [f"{run.planned.label}, seed {run.planned.seed}: {run.reason}" for run in shown if not run.used]
     return Comparison(
-        kind=OWN,
+        kind=LOCAL,
         title="Your runs",
         source=f"your own records under {output_dir}",
-        model=own.model,
-        task=own.task,
-        task_type=own.task_type,
+        model=group.model,
+        task=group.task,
+        task_type=group.task_type,
         evaluation=split,
         primary=primary,
         candidates=candidates,

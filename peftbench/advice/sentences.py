@@ -3,7 +3,7 @@
 import shlex
 
 from peftbench.advice.answer import Answer
-from peftbench.advice.comparison import OWN, SHIPPED, Candidate, Comparison
+from peftbench.advice.comparison import LOCAL, SHIPPED, Candidate, Comparison
 from peftbench.advice.limits import Limits, columns
 from peftbench.tables.columns import COLUMNS
 from peftbench.tables.table import Cell, Column, Pair, format_cell, format_interval
@@ -23,36 +23,36 @@ def evidence(comparison: Comparison) -> str:
         facts.append(comparison.made)
     if comparison.machine:
         facts.append(comparison.machine)
-    lead = {OWN: comparison.source, SHIPPED: f"shipped table “{comparison.title}”"}
+    lead = {LOCAL: comparison.source, SHIPPED: f"shipped table “{comparison.title}”"}
     return f"{lead.get(comparison.kind, comparison.source)}: {'; '.join(facts)}"
 
 
-def conclusion(said: Answer) -> str:
+def conclusion(answer: Answer) -> str:
     """Say in one line what a comparison answers."""
-    best, comparison = said.best, said.comparison
+    best, comparison = answer.best, answer.comparison
     if best is None:
-        within = "; ".join(one.label for one in said.within)
-        if not said.within:
+        within = "; ".join(candidate.label for candidate in answer.within)
+        if not answer.within:
             return "none of its rows keeps to the limits."
         return f"gives no scores, so names none. Within the limits: {within}."
-    where = " within the limits" if said.over or said.lacking else ""
+    where = " within the limits" if answer.over or answer.lacking else ""
     text = f"{best.label}, highest {comparison.score.title}{where}: {score(best, comparison)}."
-    if len(said.within) == 1:
+    if len(answer.within) == 1:
         text += " It is the only one."
-    tied = [pair.row for pair in said.ties]
-    if said.cheapest:
-        text += f" The cheapest tied with it is {tied[0]}: {points(said.ties[0])} points, {comparison.paired}"
-        text += f" ({in_words(said.ties[0], DELTA)})." if said.ties[0].verdict else "."
+    tied = [pair.row for pair in answer.ties]
+    if answer.cheapest:
+        text += f" The cheapest tied with it is {tied[0]}: {points(answer.ties[0])} points, {comparison.paired}"
+        text += f" ({in_words(answer.ties[0], DELTA)})." if answer.ties[0].verdict else "."
         tied = tied[1:]
     if tied:
-        text += f" Tied with it{' too' if said.cheapest else f', {comparison.paired}'}: {'; '.join(tied)}."
-    if said.lower and not said.ties and not said.not_compared:
+        text += f" Tied with it{' too' if answer.cheapest else f', {comparison.paired}'}: {'; '.join(tied)}."
+    if answer.lower and not answer.ties and not answer.not_compared:
         text += f" The others{where} score lower, {comparison.paired}."
-    if said.not_compared and comparison.kind in (OWN, SHIPPED):
-        why = ", for want of a second seed" if comparison.kind == OWN else ""
-        text += f" Not compared with it{why}: {'; '.join(said.not_compared)}."
-    if said.unchecked and comparison.kind in (OWN, SHIPPED):
-        text += f" Not held to a limit, for it was not measured: {', '.join(map(title, said.unchecked))}."
+    if answer.not_compared and comparison.kind in (LOCAL, SHIPPED):
+        why = ", for want of a second seed" if comparison.kind == LOCAL else ""
+        text += f" Not compared with it{why}: {'; '.join(answer.not_compared)}."
+    if answer.unchecked and comparison.kind in (LOCAL, SHIPPED):
+        text += f" Not held to a limit, for it was not measured: {', '.join(map(title, answer.unchecked))}."
     return text
 
 
@@ -86,10 +86,10 @@ def command(candidate: Candidate) -> str:
     return f"peftbench train {shlex.join(candidate.overrides)}"
 
 
-def beside(said: Answer) -> str:
+def beside(answer: Answer) -> str:
     """Say what the lab or a publication answers."""
-    comparison = said.comparison
-    return f"{comparison.source}, {comparison.model} on {comparison.task}: {conclusion(said)}"
+    comparison = answer.comparison
+    return f"{comparison.source}, {comparison.model} on {comparison.task}: {conclusion(answer)}"
 
 
 def limits_asked(limits: Limits) -> str:

@@ -25,50 +25,55 @@ _READING = (
 def to_terminal(advice: Sequence[Advice], limits: Limits, *further: str) -> RenderableType:
     """Return what rich prints; `further` lines stand at its end."""
     parts: list[RenderableType] = []
-    said = set[str]()  # notes of one comparison stand under its first question
+    shown_notes = set[str]()  # notes of one comparison stand under its first question
     if asked := sentences.limits_asked(limits):
         parts += [Text(f"limits: {asked}"), ""]
-    for one in advice:
-        parts += [Text(one.question, "bold"), Text(sentences.evidence(one.answer.comparison), "dim"), ""]
-        parts += [_figures(one.answer, limits), ""]
-        parts += [Text(f"Answer: {sentences.conclusion(one.answer)}", "bold")]
-        chosen = [one.answer.best, one.answer.cheapest]
+    for item in advice:
+        parts += [Text(item.question, "bold"), Text(sentences.evidence(item.answer.comparison), "dim"), ""]
+        parts += [_figures(item.answer, limits), ""]
+        parts += [Text(f"Answer: {sentences.conclusion(item.answer)}", "bold")]
+        chosen = [item.answer.best, item.answer.cheapest]
         parts += [Text(f"  {sentences.command(candidate)}") for candidate in chosen if candidate is not None]
         parts += [
             Text(f"  {label}: the interval of {', '.join(over)} reaches over the limit")
-            for label, over in one.answer.unsure.items()
+            for label, over in item.answer.unsure.items()
         ]
-        parts += [Text(f"Beside it, {sentences.beside(other)}") for other in one.beside]
+        parts += [Text(f"Beside it, {sentences.beside(other)}") for other in item.beside]
         parts += [
             Text(
                 f"  {_VERDICTS[found.verdict]}: {found.text} ({found.source})", "red" if found.verdict == FAILS else ""
             )
-            for found in one.verdicts
+            for found in item.verdicts
         ]
-        parts += [*(Text(note, "dim") for note in one.notes if note not in said), ""]
-        said |= set(one.notes)
+        parts += [*(Text(note, "dim") for note in item.notes if note not in shown_notes), ""]
+        shown_notes |= set(item.notes)
     return Group(*parts, *(Text(line, "dim") for line in (*_READING, *further)))
 
 
-def _figures(said: Answer, limits: Limits) -> Table:
-    comparison = said.comparison
-    shown = {key: column for key, column in columns(limits.tasks).items() if any(key in c for c in said.costs.values())}
+def _figures(answer: Answer, limits: Limits) -> Table:
+    comparison = answer.comparison
+    shown = {
+        key: column for key, column in columns(limits.tasks).items() if any(key in c for c in answer.costs.values())
+    }
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for title in (heading(comparison.score), "to the highest", *map(heading, shown.values())):
         table.add_column(Text(title), justify="right")
     table.add_column("front")
-    if limited := bool(said.over or said.lacking):
+    if limited := bool(answer.over or answer.lacking):
         table.add_column("over its limit")
-    marks = {pair.row: f"= {sentences.points(pair)}" for pair in said.ties}
-    marks |= {pair.row: f"< {sentences.points(pair)}" for pair in said.lower}
-    marks |= dict.fromkeys(said.not_compared, "?")
-    for one in said.candidates:
-        score, costs = one.cells.get(comparison.primary), said.costs[one.label]
-        out = [*said.over.get(one.label, []), *(f"{key}: not measured" for key in said.lacking.get(one.label, []))]
-        cells = [sentences.figure(score, comparison.score) if score else "–", marks.get(one.label, "–")]
+    marks = {pair.row: f"= {sentences.points(pair)}" for pair in answer.ties}
+    marks |= {pair.row: f"< {sentences.points(pair)}" for pair in answer.lower}
+    marks |= dict.fromkeys(answer.not_compared, "?")
+    for candidate in answer.candidates:
+        score, costs = candidate.cells.get(comparison.primary), answer.costs[candidate.label]
+        out = [
+            *answer.over.get(candidate.label, []),
+            *(f"{key}: not measured" for key in answer.lacking.get(candidate.label, [])),
+        ]
+        cells = [sentences.figure(score, comparison.score) if score else "–", marks.get(candidate.label, "–")]
         cells += [sentences.figure(costs[key], column) if key in costs else "–" for key, column in shown.items()]
-        cells += ["front" if one.label in said.front else "", *([", ".join(out)] if limited else [])]
-        style = "bold" if one is said.best else "dim" if out else ""
-        table.add_row(*(Text(text, style) for text in (one.label, *cells)))
+        cells += ["front" if candidate.label in answer.front else "", *([", ".join(out)] if limited else [])]
+        style = "bold" if candidate is answer.best else "dim" if out else ""
+        table.add_row(*(Text(text, style) for text in (candidate.label, *cells)))
     return table

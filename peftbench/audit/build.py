@@ -102,10 +102,10 @@ def _pairs(draws: Mapping[str, np.ndarray], several: Pool, delta: float, example
     compared = list(combinations(rows, 2))
     confidence = join_comparisons(compared, rows, kind=lambda name: draws[name].shape[1] > 1).confidence
     pairs = []
-    for one, other in compared:
-        single = min(draws[one].shape[1], draws[other].shape[1]) == 1
+    for first, second in compared:
+        single = min(draws[first].shape[1], draws[second].shape[1]) == 1
         pool = ALONE if single else several
-        pair = compare_draws(one, other, rows, confidence, pool, delta, examples, widest)
+        pair = compare_draws(first, second, rows, confidence, pool, delta, examples, widest)
         pairs.append(replace(pair, needs_seeds=None, single=True) if single else pair)
     return pairs
 
@@ -138,7 +138,7 @@ def _conclusion(rows: Sequence[Row], pairs: Sequence[Pair], score: Column) -> st
     best, *others = rows
     tied = [row.label for row in others if row.against and row.against.verdict not in (BETTER, LOWER)]
     apart = {frozenset((pair.row, pair.other)) for pair in pairs if pair.verdict in (BETTER, LOWER)}
-    neighbours = sum(frozenset((one.label, other.label)) in apart for one, other in pairwise(rows))
+    neighbours = sum(frozenset((row.label, other.label)) in apart for row, other in pairwise(rows))
     named = f"{', '.join(tied[:5])}{f' and {len(tied) - 5} others' if len(tied) > 5 else ''}"
     unit = f" {score.unit}" if score.unit else ""
     highest = (

@@ -24,8 +24,8 @@ def compare_runs(draws: Mapping[str, np.ndarray], delta: float, examples: int, a
     scores = np.concatenate([draws[name] for name in names], axis=1)
     deviations = scores[1:] - scores[0]
     variances = deviations.T @ deviations / len(deviations)
-    own = np.diag(variances)
-    errors = np.sqrt(own[:, None] + own - 2 * variances)
+    diagonal = np.diag(variances)
+    errors = np.sqrt(diagonal[:, None] + diagonal - 2 * variances)
     largest = np.zeros(len(deviations))
     for index in range(len(names) - 1):
         others = slice(index + 1, None)
@@ -38,8 +38,8 @@ def compare_runs(draws: Mapping[str, np.ndarray], delta: float, examples: int, a
         for place in range(index + 1, len(names)):
             apart, error = float(scores[0, index] - scores[0, place]), float(errors[index, place])
             low, high = apart - width * error, apart + width * error
-            told, more = verdict(low, high, delta), None
-            if told == OPEN:
+            decision, more = verdict(low, high, delta), None
+            if decision == OPEN:
                 more = needs(Spread(error**2, 0, 0), max(abs(apart), delta - abs(apart)), confidence, examples).examples
-            pairs.append(Pair(name, names[place], apart, low, high, told, needs_examples=more, single=True))
+            pairs.append(Pair(name, names[place], apart, low, high, decision, needs_examples=more, single=True))
     return pairs

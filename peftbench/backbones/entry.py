@@ -82,8 +82,8 @@ def insert_at_entry(sites: Sites, rows: Callable[[], torch.Tensor], length: int,
 
 def _make_room(sites: Sites, batch: Rows, rows: Callable[[], torch.Tensor], length: int, at: int) -> RemovableHandle:
     def enter(x: torch.Tensor) -> torch.Tensor:
-        own = batch.of(x)
-        return batch.put(x, insert_rows(own[:, : own.shape[1] - length], batch.spread(rows()), at))
+        selected = batch.of(x)
+        return batch.put(x, insert_rows(selected[:, : selected.shape[1] - length], batch.spread(rows()), at))
 
     def enter_encoder(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         if args:

@@ -92,7 +92,7 @@ def load_backbone(
                 trust_remote_code=False,
                 weights_only=True,  # of pickled weights: tensors alone
             )
-            _own_memory(model)
+            _copy_weights(model)
             if answers_through == "class_texts":
                 processor, tokenizer = _load_image_processor(folder), _load_tokenizer(folder)
             else:
@@ -110,7 +110,7 @@ def load_backbone(
     return _backbone(model, missing, dropout, processor, answers_through, tokenizer)
 
 
-def _own_memory(model: nn.Module) -> None:
+def _copy_weights(model: nn.Module) -> None:
     """Copy the weights out of the file that transformers maps: what is written over it would change the model."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()

@@ -28,26 +28,26 @@ def row_parameters(model: nn.Module, rows: Rows, tensors: Mapping[str, torch.Ten
     for name, tensor in tensors.items():
         path, _, leaf = name.rpartition(".")
         by_module[model.get_submodule(path)][leaf] = tensor
-    for module, own in by_module.items():
-        yield module.register_forward_hook(_computed(module, rows, own))
+    for module, replacements in by_module.items():
+        yield module.register_forward_hook(_computed(module, rows, replacements))
 
 
-def _computed(module: nn.Module, rows: Rows, own: Tensors) -> Callable[..., torch.Tensor]:
+def _computed(module: nn.Module, rows: Rows, replacements: Tensors) -> Callable[..., torch.Tensor]:
     """Return the hook that computes the rows anew, the cheapest way that the module allows."""
     if isinstance(module, nn.LayerNorm):
         return lambda _, args, output: rows.replace(
-            output, lambda x, _: _norm(module, own, x, rows.groups), args[0], inplace=True
+            output, lambda x, _: _norm(module, replacements, x, rows.groups), args[0], inplace=True
         )
-    if isinstance(module, nn.Linear) and "weight" in own:
-        return lambda _, args, output: _linear(module, rows, own, args[0], output)
-    if isinstance(module, nn.Linear | Conv1D) and set(own) == {"bias"}:
-        added = (own["bias"] - module.bias).unsqueeze(-2)
+    if isinstance(module, nn.Linear) and "weight" in replacements:
+        return lambda _, args, output: _linear(module, rows, replacements, args[0], output)
+    if isinstance(module, nn.Linear | Conv1D) and set(replacements) == {"bias"}:
+        added = (replacements["bias"] - module.bias).unsqueeze(-2)
         return lambda _, args, output: rows.replace(output, lambda out: out + added.to(out.dtype), inplace=True)
-    return lambda _, args, output: _one_by_one(module, rows, own, args, output)
+    return lambda _, args, output: _one_by_one(module, rows, replacements, args, output)
 
 
-def _norm(module: nn.LayerNorm, own: Tensors, x: torch.Tensor, groups: int) -> torch.Tensor:
-    weight, bias = own.get("weight", module.weight), own.get("bias", module.bias)
+def _norm(module: nn.LayerNorm, replacements: Tensors, x: torch.Tensor, groups: int) -> torch.Tensor:
+    weight, bias = replacements.get("weight", module.weight), replacements.get("bias", module.bias)
     if groups == 1:
         return F.layer_norm(x, module.normalized_shape, weight, bias, module.eps)
     normed = F.layer_norm(x, module.normalized_shape, None, None, module.eps)
@@ -55,8 +55,10 @@ def _norm(module: nn.LayerNorm, own: Tensors, x: torch.Tensor, groups: int) -> t
     return normed * weight if bias is None else torch.addcmul(bias.unsqueeze(-2), normed, weight)
 
 
-def _linear(module: nn.Linear, rows: Rows, own: Tensors, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    weight, bias = own["weight"], own.get("bias", module.bias)
+def _linear(
+    module: nn.Linear, rows: Rows, replacements: Tensors, x: torch.Tensor, output: torch.Tensor
+) -> torch.Tensor:
+    weight, bias = replacements["weight"], replacements.get("bias", module.bias)
     if rows.groups == 1:
         return rows.put(output, F.linear(rows.of(x), weight, bias), inplace=True)
     product = rows.grouped(x) @ weight.mT
@@ -65,14 +67,16 @@ def _linear(module: nn.Linear, rows: Rows, own: Tensors, x: torch.Tensor, output
     return rows.put(output, product.reshape(-1, *output.shape[1:]), inplace=True)
 
 
-def _one_by_one(module: nn.Module, rows: Rows, own: Tensors, args: tuple, output: torch.Tensor) -> torch.Tensor:
+def _one_by_one(
+    module: nn.Module, rows: Rows, replacements: Tensors, args: tuple, output: torch.Tensor
+) -> torch.Tensor:
     """Call the module again for each group, with its parameters in place."""
     whole = [each.expand(rows.total, *each.shape[1:]) if _is_shared(each) else each for each in args]
     output = output.expand(rows.total, *output.shape[1:])
     found = []
     for group in range(rows.groups):
         part = Rows(rows.total, rows.start + group * rows.size, rows.size)
-        taken = {leaf: tensor if rows.groups == 1 else tensor[group] for leaf, tensor in own.items()}
+        taken = {leaf: tensor if rows.groups == 1 else tensor[group] for leaf, tensor in replacements.items()}
         before: dict[str, Any] = dict(module._parameters)
         module._parameters.update(taken)  # type: ignore[arg-type]
         try:  # `forward`, not a call: past the hooks, this one among them

@@ -81,8 +81,8 @@ class ClassEmbeddings(nn.Module):
         parts = []
         for start in range(0, self.classes, step):
             rows = slice(start * per_class, (start + step) * per_class)
-            own = vectors[start : start + step] if vectors is not None and vectors.dim() == 3 else vectors
-            parts.append(self._embedded(self.ids[rows], self.places[rows], own))
+            class_vectors = vectors[start : start + step] if vectors is not None and vectors.dim() == 3 else vectors
+            parts.append(self._embedded(self.ids[rows], self.places[rows], class_vectors))
         return torch.cat(parts)
 
     def _embedded(self, ids: torch.Tensor, places: torch.Tensor, vectors: torch.Tensor | None) -> torch.Tensor:

@@ -143,9 +143,9 @@ def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int, rows: 
     # two rows do not tell whether rows are alike: with the others of the table they are taken to be
     pool = Pool(0.0, inf, rows) if pool == ALONE else pool._replace(rows=rows)
     spreads = [
-        spread_of(several[one], several[other], pool)
-        for one, other in combinations(several, 2)
-        if scored[one].has_examples_of(scored[other])
+        spread_of(several[label], several[other], pool)
+        for label, other in combinations(several, 2)
+        if scored[label].has_examples_of(scored[other])
     ]
     if not spreads:
         return [assumed_spread(examples, rows)], [f"assumed, for no two rows have two seeds yet: {ASSUMED}"]
@@ -174,16 +174,16 @@ def _durations(
         label: [run.result.time.total for run in runs if run.result and run.result.time]
         for label, runs in trainings.items()
     }
-    own = {label: fmean(seconds) if seconds else None for label, seconds in recorded.items()}
-    known = [label for label, seconds in own.items() if seconds is not None]
+    durations = {label: fmean(seconds) if seconds else None for label, seconds in recorded.items()}
+    known = [label for label, seconds in durations.items() if seconds is not None]
     if known:
-        rest = "" if len(known) == len(own) else "; other rows as the median of these"
-        return fill_durations(own, []), f"durations: recorded of {', '.join(known)}{rest}"
+        rest = "" if len(known) == len(durations) else "; other rows as the median of these"
+        return fill_durations(durations, []), f"durations: recorded of {', '.join(known)}{rest}"
     seconds = [result.time.total for result in others if result.time]
     if seconds:
         what = f"{len(seconds)} other runs of {request.config.model.name} on {request.config.task.name}"
-        return fill_durations(own, seconds), f"durations: assumed as those of {what}, the median"
-    return own, "durations: not known, for there is no finished run of this model on this task"
+        return fill_durations(durations, seconds), f"durations: assumed as those of {what}, the median"
+    return durations, "durations: not known, for there is no finished run of this model on this task"
 
 
 def _left_out(found: Sequence[Found]) -> list[str]:

@@ -18,7 +18,7 @@ from peftbench.config.folder import CONFIG_PATH
 VERSION_BASE = "1.3"
 
 
-def _prefer_own_launchers() -> None:
+def _prefer_bundled_launchers() -> None:
     """Put our launcher configs in the place of the plugins' of the same names: Hydra would check ours against them."""
     Plugins.instance()  # finds the plugins, which store their configs
     stored = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
@@ -26,7 +26,7 @@ def _prefer_own_launchers() -> None:
         stored.pop(path.name, None)
 
 
-_prefer_own_launchers()
+_prefer_bundled_launchers()
 
 
 @contextmanager

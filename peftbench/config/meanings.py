@@ -34,8 +34,8 @@ def _comments(text: str) -> dict[str, str]:
             indent = len(key[1])
             parents = [*(parent for parent in parents if parent[0] < indent), (indent, key[2])]
             behind = re.search(r"\s#\s+(.*)$", key[3])
-            if said := [*above, *([behind[1]] if behind else [])]:
-                meanings[".".join(name for _, name in parents)] = " ".join(said)
+            if comments := [*above, *([behind[1]] if behind else [])]:
+                meanings[".".join(name for _, name in parents)] = " ".join(comments)
         above = []
     return meanings
 

@@ -48,16 +48,16 @@ def measure_training_step(
     """
     rows = _representative(data, config.batch_size)
     part = data.subset(rows)
-    own = replace(config, epochs=1, patience=0)
+    unit_config = replace(config, epochs=1, patience=0)
     head = {name: parameter.detach().clone() for name, parameter in (backbone.head | backbone.statistics).items()}
     pair = [build(method.config, backbone.sites), build(FullConfig(), backbone.sites)]
     times: list[list[float]] = [[], []]
     spent, rounds = 0.0, -1  # the first round warms up
     while rounds < LEAST_ROUNDS or spent < seconds:
-        taken = [_unit(one, backbone, first_row, part, loss, own) for one in pair]
+        taken = [_unit(each, backbone, first_row, part, loss, unit_config) for each in pair]
         if rounds >= 0:
-            for one, unit in zip(times, taken, strict=True):
-                one.append(unit)
+            for series, unit in zip(times, taken, strict=True):
+                series.append(unit)
             spent += sum(taken)
         rounds += 1
     with torch.no_grad():

@@ -268,8 +268,8 @@ class Method(nn.Module, ABC):
 
     def _hook_rows(self, sites: Sites) -> Iterator[Handle]:
         assert sites.rows is not None
-        own = {unescape(key): clone for key, clone in self.replaced.items()}
-        yield from row_parameters(sites.base, sites.rows, own)
+        replacements = {unescape(key): clone for key, clone in self.replaced.items()}
+        yield from row_parameters(sites.base, sites.rows, replacements)
         yield from self._acting_hooks(sites)
 
     def _replacements(self, sites: Sites) -> dict[nn.Module, Change]:

@@ -103,11 +103,11 @@ class Fusion(DroppableMethod, PartsMethod, name="fusion"):
         for number, run in enumerate(self.config.runs):
             for name, block in self._blocks().items():
                 for tensor in _TENSORS:
-                    own, given = getattr(block, tensor)[number], parts[run].get(f"{name}.{tensor}")
+                    target, given = getattr(block, tensor)[number], parts[run].get(f"{name}.{tensor}")
                     given = given.t() if given is not None and tensor == "up_weight" else given
-                    if given is None or given.shape != own.shape:
+                    if given is None or given.shape != target.shape:
                         raise UserError(f"the adapter {run} is of another size than this fusion: it differs in {name}")
-                    own.copy_(given)
+                    target.copy_(given)
 
     def prune(self, kept: int | None, observed: Mapping[str, Any]) -> None:
         """Fuse at each place those alone that weighed most (Rücklé et al. 2021, §5.2); the softmax is over them."""

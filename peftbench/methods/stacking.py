@@ -34,8 +34,8 @@ def with_tensors(prototype: Method, tensors: Mapping[str, torch.Tensor]) -> Meth
 
     They are taken as they are, without a copy, and do not train.
     """
-    own = [*prototype.parameters(), *prototype.buffers()]
-    method = copy.deepcopy(prototype, {id(tensor): tensor for tensor in own})  # all but the tensors
+    prototype_tensors = [*prototype.parameters(), *prototype.buffers()]
+    method = copy.deepcopy(prototype, {id(tensor): tensor for tensor in prototype_tensors})  # all but the tensors
     for name, tensor in tensors.items():
         path, _, leaf = name.rpartition(".")
         module = method.get_submodule(path)

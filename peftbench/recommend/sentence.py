@@ -5,14 +5,14 @@ from peftbench.advice.answer import Answer
 from peftbench.tables.verdicts import SAME, points
 
 
-def headline(said: Answer, delta: float) -> str:
+def headline(answer: Answer, delta: float) -> str:
     """Say which to take: one, or any of several that do not differ by more than `delta` points; and what is open."""
-    best, comparison = said.best, said.comparison
+    best, comparison = answer.best, answer.comparison
     assert best is not None
-    same = [pair.row for pair in said.ties if pair.verdict == SAME]
+    same = [pair.row for pair in answer.ties if pair.verdict == SAME]
     reached = sentences.score(best, comparison)
     if same:
-        cheapest = next((label for label in same if said.cheapest and said.cheapest.label == label), best.label)
+        cheapest = next((label for label in same if answer.cheapest and answer.cheapest.label == label), best.label)
         text = (
             f"any of these {len(same) + 1}, of which none differs from the highest by more than {points(delta)}:"
             f" {'; '.join([best.label, *same])}. The cheapest is {cheapest}, the highest {comparison.score.title} has"
@@ -20,8 +20,8 @@ def headline(said: Answer, delta: float) -> str:
         )
     else:
         text = f"{best.label}: {comparison.score.title} {reached}."
-    if others := [f"{pair.row} ({sentences.points(pair)})" for pair in said.ties if pair.verdict != SAME]:
+    if others := [f"{pair.row} ({sentences.points(pair)})" for pair in answer.ties if pair.verdict != SAME]:
         text += f" Whether it is better than these cannot be told: {'; '.join(others)} points, {comparison.paired}."
-    if said.not_compared:
+    if answer.not_compared:
         text += " Nothing says how sure that is: it takes two seeds."
     return text

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from peftbench.advice.answer import Answer, answer
-from peftbench.advice.comparison import OWN
+from peftbench.advice.comparison import LOCAL
 from peftbench.advice.limits import Limits
 from peftbench.advice.shipped import to_comparison
 from peftbench.errors import PeftbenchError, UserError
@@ -46,7 +46,11 @@ class Outcome:
     def ranked(self) -> list[str]:
         """The candidates within the limits, the highest score first."""
         primary = self.answer.comparison.primary
-        scores = {one.label: one.cells[primary].value for one in self.answer.within if primary in one.cells}
+        scores = {
+            candidate.label: candidate.cells[primary].value
+            for candidate in self.answer.within
+            if primary in candidate.cells
+        }
         known = {label: score for label, score in scores.items() if score is not None}
         return sorted(known, key=lambda label: -known[label])
 
@@ -87,7 +91,7 @@ def run_stage(
             )
         raise (UserError if mistakes else PeftbenchError)(f"no run finished: {next(iter(failed.values()))}")
     table = build_table(request.spec, found, request.command)
-    comparison = to_comparison(table, found, OWN)
+    comparison = to_comparison(table, found, LOCAL)
     fractions = {label: (steps[label] / total[label] if steps and total else 1.0) for label in labels}
     return Outcome(
         table=table,

@@ -62,7 +62,7 @@ def with_parts(config: RunConfig, planned: Mapping[Path, Mapping[str, Any]]) -> 
                 f" {_shown(asdict(config.model))}: adapters fit the backbone that they were trained on alone"
             )
     settled = [_made_of(method, name, configs[name]["method"]) for name in names]
-    _check_same_sizes(names, [one.adapter_method for one in settled])
+    _check_same_sizes(names, [part.adapter_method for part in settled])
     where = {name: str(folders[name]) for name in names}
     runs = {name: folders[name].name for name in names}
     return replace(config, method=replace(settled[0], adapters=where, leave_out=[], runs=runs))
@@ -88,8 +88,10 @@ def load_parts(config: RunConfig, weights: str) -> dict[str, LoadedPart]:
         if result.origin and result.origin.weights not in (None, weights):
             raise UserError(f"method.adapters: {name} was trained on other weights than {config.model.name} has now")
         tensors = read_tensors(record.adapter_dir)
-        own = {key.removeprefix("method."): tensor for key, tensor in tensors.items() if key.startswith("method.")}
-        parts[name] = LoadedPart(result.id, adapter_digest(result), own)
+        method_tensors = {
+            key.removeprefix("method."): tensor for key, tensor in tensors.items() if key.startswith("method.")
+        }
+        parts[name] = LoadedPart(result.id, adapter_digest(result), method_tensors)
     return parts
 
 

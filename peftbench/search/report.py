@@ -61,7 +61,9 @@ def show_winner(request: SearchRequest, trials: Sequence[Trial], best: Trial, re
     if seeds:
         show(f"the same settings on fresh seeds {seeds}:")
     for split, metrics in summarize(rerun).items():
-        scores = "  ".join(f"{metric_name(name, best.classes)} {_format(name, told)}" for name, told in metrics.items())
+        scores = "  ".join(
+            f"{metric_name(name, best.classes)} {_format(name, summary)}" for name, summary in metrics.items()
+        )
         show(Text.assemble(f"  {split:<10}  {scores}  ", (notes[split], "dim")))
     show(f"\n  {request.train_command(best.point)}")
 

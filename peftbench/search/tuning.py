@@ -128,14 +128,14 @@ def read_tuned(argv: Sequence[str], mistakes: Mapping[Path, str] | None = None) 
     stale = read_line(argv).settings["stale"]
     check_current(trials, stale)
     use_stale = stale == "use"
-    told = [_outcomes(row, collect(row.planned, use_stale, mistakes)) for row in trials]
-    best = {row.row.label: _settings(row, of_row) for row, of_row in zip(trials, told, strict=True)}
+    outcomes = [_outcomes(row, collect(row.planned, use_stale, mistakes)) for row in trials]
+    best = {row.row.label: _settings(row, of_row) for row, of_row in zip(trials, outcomes, strict=True)}
 
     def adapt(spec: TableSpec) -> TableSpec:
         rows = [replace(row, overrides=[*row.overrides, *best.get(row.label, [])]) for row in spec.rows]
         return replace(spec, rows=rows)
 
-    tuned = [_tuned(row, of_row, best[row.row.label]) for row, of_row in zip(trials, told, strict=True)]
+    tuned = [_tuned(row, of_row, best[row.row.label]) for row, of_row in zip(trials, outcomes, strict=True)]
     return read_request(argv, adapt, tunes=True), tuned
 
 
@@ -144,23 +144,23 @@ def _outcomes(trials: RowTrials, found: Sequence[Found]) -> list[Trial]:
     return [outcome(number, point, run) for number, (point, run) in enumerate(pairs, start=1)]
 
 
-def _settings(trials: RowTrials, told: Sequence[Trial]) -> list[str]:
+def _settings(trials: RowTrials, outcomes: Sequence[Trial]) -> list[str]:
     """Return the overrides of the best trial; where all have failed those of the first, whose runs will say why."""
-    lacking = [trial for trial in told if trial.status not in _DONE and not trial.scores]
+    lacking = [trial for trial in outcomes if trial.status not in _DONE and not trial.scores]
     if lacking:
         reason = next((f": {trial.reason}" for trial in lacking if trial.reason), "")
         raise UserError(
-            f"row {trials.row.label!r} is not tuned yet, {len(lacking)} of {len(told)} trials are lacking{reason};"
+            f"row {trials.row.label!r} is not tuned yet, {len(lacking)} of {len(outcomes)} trials are lacking{reason};"
             " the sweep makes them"
         )
-    best = select(told, _primary(trials)) or told[0]
+    best = select(outcomes, _primary(trials)) or outcomes[0]
     return _lines(best.point)
 
 
-def _tuned(trials: RowTrials, told: Sequence[Trial], settings: list[str]) -> Tuned:
+def _tuned(trials: RowTrials, outcomes: Sequence[Trial], settings: list[str]) -> Tuned:
     metric = _primary(trials)
-    scores = [in_unit(metric, score) for trial in told if (score := trial.scores.get(metric)) is not None]
-    failed = len(told) - len(scores)
+    scores = [in_unit(metric, score) for trial in outcomes if (score := trial.scores.get(metric)) is not None]
+    failed = len(outcomes) - len(scores)
     counted = [*scores, *([min(scores)] * failed)] if scores else []  # as bad as the worst
     return Tuned(trials.row.label, settings, scores, failed, expected_best(counted))
 

@@ -27,15 +27,15 @@ class Certificate:
     equal: int | None
 
 
-def compare(ours: np.ndarray, theirs: np.ndarray, library: str | None) -> Certificate:
+def compare(run_logits: np.ndarray, exported_logits: np.ndarray, library: str | None) -> Certificate:
     """Return the certificate of two sets of logits, (examples, outputs).
 
     Raises PeftbenchError where they differ by more than rounding explains.
     """
-    largest = float(np.abs(ours - theirs).max())
-    if not largest <= TOLERANCE * max(1.0, float(np.abs(ours).max())):
+    largest = float(np.abs(run_logits - exported_logits).max())
+    if not largest <= TOLERANCE * max(1.0, float(np.abs(run_logits).max())):
         raise PeftbenchError(
             f"the exported model does not answer as the run does: logits differ by up to {largest:.2g}; nothing is kept"
         )
-    equal = int((ours.argmax(1) == theirs.argmax(1)).sum()) if ours.shape[1] > 1 else None
-    return Certificate(library, len(ours), largest, equal)
+    equal = int((run_logits.argmax(1) == exported_logits.argmax(1)).sum()) if run_logits.shape[1] > 1 else None
+    return Certificate(library, len(run_logits), largest, equal)

@@ -199,8 +199,8 @@ def store_scores(record: Record, scored: ScoredRun) -> str | None:
     if evaluation is None:
         return None
     known = record.read().evaluations
-    own = [other for other in known if other.predictions == record.predictions_path.name]
-    if any(other.conditions == evaluation.conditions for other in own):
+    from_training = [other for other in known if other.predictions == record.predictions_path.name]
+    if any(other.conditions == evaluation.conditions for other in from_training):
         return record.predictions_path.name  # the run's own scores, which stay as they are
     try:
         with RunLock(record.folder):

@@ -67,7 +67,7 @@ def export_run(
         model = load_run_model(record, torch.device("cpu"))
     data = task.encode_split(SPLIT, model.backbone.sites)
     with working(f"answering {len(data):,} examples as the run"):
-        ours = _answers(model, data, batch_size)
+        run_logits = _answers(model, data, batch_size)
     processor = task.processor(model.backbone.sites)
     settings = {
         "batch_size": batch_size,
@@ -87,10 +87,10 @@ def export_run(
         python = target.python()
         with working(f"answering {len(data):,} examples in {target.title if python else 'peftbench, read back'}"):
             if python:
-                theirs, library = _reloaded(to, python, made, settings, task)
+                exported_logits, library = _reloaded(to, python, made, settings, task)
             else:
-                theirs, library = _read_back(model, made, data, batch_size), None
-        certificate = compare(ours, theirs, library)
+                exported_logits, library = _read_back(model, made, data, batch_size), None
+        certificate = compare(run_logits, exported_logits, library)
         loading = loading_lines(to, folder.name, model, processor)
         card = model_card(record.read(), description, to, loading, certificate)
         (made / "README.md").write_text(card, encoding="utf-8")

@@ -136,10 +136,10 @@ def _read(foreign: Foreign, folder: Path, config: RunConfig, backbone: HeadedBac
 def _check_labels(foreign: Foreign, folder: Path, task: Task) -> None:
     """Raise UserError where the folder names other classes than the task, or the same in another order."""
     if foreign.labels and foreign.labels != list(task.labels):
-        own = ", ".join(task.labels) or "none, but a score"
+        task_labels = ", ".join(task.labels) or "none, but a score"
         raise UserError(
-            f"the classes of {folder} are {', '.join(foreign.labels)}, those of task {task.name} {own}: choose the task"
-            " that it was trained for, with task.labels in its order"
+            f"the classes of {folder} are {', '.join(foreign.labels)}, those of task {task.name} {task_labels}: choose"
+            " the task that it was trained for, with task.labels in its order"
         )
 
 

@@ -140,7 +140,7 @@ def read_task_input(file: Path, columns: Mapping[str, Sequence[str]]) -> Input:
     path = file.expanduser()
     if path.suffix.lower() not in TABLES:
         raise UserError(f"{path}: rows of several tasks stand in a {', '.join(TABLES)} file with a column {_TASK!r}")
-    known = {name: [list(own), _GLUE_COLUMNS[len(own)]] for name, own in columns.items()}
+    known = {name: [list(text_columns), _GLUE_COLUMNS[len(text_columns)]] for name, text_columns in columns.items()}
     choices = [[_TASK, *names] for each in known.values() for names in each]
     header, line, records = _read_table(path, read_text(path), choices)
     if _TASK not in header:

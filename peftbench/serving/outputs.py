@@ -43,8 +43,8 @@ def print_tsv(batches: Iterable[Batch], columns: Sequence[str], labels: Sequence
         if number == 0:
             _print_cells([*task, *_new_columns(labels, columns), *columns])
         for row, answer in batch:
-            own = [row.task or ""] if task else []
-            _print_cells([*own, *_cells(answer, labels), *row.texts])
+            task_cells = [row.task or ""] if task else []
+            _print_cells([*task_cells, *_cells(answer, labels), *row.texts])
         sys.stdout.flush()
 
 
@@ -72,8 +72,8 @@ def print_table(batches: Iterable[Batch], columns: Sequence[str], labels: Sequen
             prediction = answer.prediction
             shown = f"{prediction:.3f}" if isinstance(prediction, float) else prediction or ""
             shares = [f"{100 * share:.1f} %" if share is not None else "" for share in _shares_of(answer, labels)]
-            own = [Text(row.task or "")] if labels is None else []
-            table.add_row(*own, Text(shown), *shares, *map(Text, row.texts))
+            task_cells = [Text(row.task or "")] if labels is None else []
+            table.add_row(*task_cells, Text(shown), *shares, *map(Text, row.texts))
         console.print(table, soft_wrap=False)
 
 

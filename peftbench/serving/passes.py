@@ -32,11 +32,11 @@ def passes(
 
         shared: list[int] = []
         for _, rows in groupby(sorted(indices, key=place), key=lambda index: tasks[index].name):
-            own = list(rows)
-            if tensors.fits(tasks[own[0]], longest):
-                shared += own
+            task_rows = list(rows)
+            if tensors.fits(tasks[task_rows[0]], longest):
+                shared += task_rows
             else:
-                yield own
+                yield task_rows
         if shared:
             yield shared
 

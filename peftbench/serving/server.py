@@ -122,8 +122,8 @@ def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:
         for name in names:
             metrics.rows.labels(name).inc()
         metrics.requests.labels("200").inc()
-        told = [_told(name, answer) for name, answer in zip(names, answers, strict=True)]
-        return JSONResponse({"answers": told, "seconds": seconds})
+        answers_json = [_answer_json(name, answer) for name, answer in zip(names, answers, strict=True)]
+        return JSONResponse({"answers": answers_json, "seconds": seconds})
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -186,7 +186,7 @@ async def _read(request: Request, limits: Limits) -> Asked:
     return asked
 
 
-def _told(task: str, answer: Answer) -> dict[str, Any]:
+def _answer_json(task: str, answer: Answer) -> dict[str, Any]:
     """Return an answer as JSON: a label with the probabilities of all, or a score; null without text."""
     if isinstance(answer.prediction, float):
         return {"task": task, "score": answer.prediction}

@@ -42,7 +42,7 @@ class Target:
     loading: Callable[[str, str, str], str]
 
 
-def _own_python() -> str | None:
+def _this_python() -> str | None:
     return sys.executable
 
 
@@ -203,7 +203,7 @@ def _write_provenance(run: str, model: RunModel, folder: Path) -> None:
 
 
 TARGETS = {
-    "merged": Target("plain transformers", check_fits_into_weights, _write_merged, _own_python, _load_merged),
-    "peft": Target("Hugging Face peft", _check_peft, _write_peft, _own_python, _load_peft),
+    "merged": Target("plain transformers", check_fits_into_weights, _write_merged, _this_python, _load_merged),
+    "peft": Target("Hugging Face peft", _check_peft, _write_peft, _this_python, _load_peft),
     "adapters": Target("AdapterHub's adapters", _check_adapters, _write_adapters, _adapters_python, _load_adapters),
 }

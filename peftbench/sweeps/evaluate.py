@@ -24,7 +24,7 @@ def evaluate_rows(request: TableRequest) -> int:
         labels = ", ".join(dict.fromkeys(run.planned.label for run in lacking))
         console.print(f"not evaluated: {labels}; hydra/launcher=basic evaluates them on this machine")
         return 0
-    code, said = 0, set()
+    code, printed = 0, set()
     for (record, split, merged, pruned), runs in _together(lacking).items():
         drop = keep = None
         if pruned:
@@ -54,9 +54,9 @@ def evaluate_rows(request: TableRequest) -> int:
             for scored in scored_runs:
                 store_scores(record, scored)
         except PeftbenchError as error:
-            if str(error) not in said:
+            if str(error) not in printed:
                 print_error(error)
-            said.add(str(error))
+            printed.add(str(error))
             code = code or error.exit_code
     return code
 

@@ -180,9 +180,11 @@ def _plan(
             if tuple(lines) not in composed:
                 composed[tuple(lines)] = _composed(row.label, [*found_in, *lines])
             config = replace(composed[tuple(lines)], seed=seed)
-            one, folders = possible_folders(config, there)
+            settled, folders = possible_folders(config, there)
             lines.append(f"seed={seed}")
-            planned.append(PlannedRun(row.label, seed, lines, one.plain(), folders[0], found_in, folders[1:], shown))
+            planned.append(
+                PlannedRun(row.label, seed, lines, settled.plain(), folders[0], found_in, folders[1:], shown)
+            )
         configs.append(next(iter(composed.values())))
         if shown.merged:
             _check_mergeable(row.label, configs[-1].method_name)

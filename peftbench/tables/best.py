@@ -13,7 +13,7 @@ import numpy as np
 
 from peftbench.tables.pooling import ALONE, Pool
 from peftbench.tables.simultaneous import Key
-from peftbench.tables.statistics import own_variance, seeds_freedom, seeds_variance
+from peftbench.tables.statistics import seeds_freedom, seeds_variance, unshared_variance
 
 
 def probabilities_best(rows: Mapping[Key, np.ndarray], pool: Pool = ALONE) -> dict[Key, float]:
@@ -22,7 +22,7 @@ def probabilities_best(rows: Mapping[Key, np.ndarray], pool: Pool = ALONE) -> di
     `rows` are (1 + draws, seeds), of two seeds or more, and `pool` what they have in common.
     """
     means = np.stack([row.mean(axis=1) for row in rows.values()], axis=1)
-    draws = means[0] + _common_parts(means[1:] - means[0], [own_variance(row) for row in rows.values()])
+    draws = means[0] + _common_parts(means[1:] - means[0], [unshared_variance(row) for row in rows.values()])
     generator = np.random.default_rng(1)
     for column, row in enumerate(rows.values()):
         of_seeds = generator.standard_t(seeds_freedom(row, pool), len(draws))
@@ -32,10 +32,10 @@ def probabilities_best(rows: Mapping[Key, np.ndarray], pool: Pool = ALONE) -> di
     return dict(zip(rows, map(float, shares), strict=True))
 
 
-def _common_parts(deviations: np.ndarray, own: list[float]) -> np.ndarray:
+def _common_parts(deviations: np.ndarray, unshared: list[float]) -> np.ndarray:
     """Return deviations, (draws, rows), without the variance that each row's runs have by themselves."""
-    covariance = np.cov(deviations, rowvar=False).reshape(len(own), len(own))
+    covariance = np.cov(deviations, rowvar=False).reshape(len(unshared), len(unshared))
     values, vectors = np.linalg.eigh(covariance)
     scale = np.where(values > 1e-12 * max(values.max(), 1e-300), 1 / np.sqrt(np.maximum(values, 1e-300)), 0)
-    left, basis = np.linalg.eigh(covariance - np.diag(own))
+    left, basis = np.linalg.eigh(covariance - np.diag(unshared))
     return deviations @ (vectors * scale) @ vectors.T @ (basis * np.sqrt(np.maximum(left, 0))) @ basis.T

@@ -59,7 +59,7 @@ def _scorer(metric: str, classes: int) -> Scorer:
     if metric in ranked:
         of_seed = ranked[metric]
         return lambda labels, predictions, counts: np.stack(
-            [of_seed(labels, one, counts) for one in predictions], axis=1
+            [of_seed(labels, seed_predictions, counts) for seed_predictions in predictions], axis=1
         )
     from_confusion = {"accuracy": _accuracy, "f1": _f1, "macro_f1": _macro_f1, "matthews": _matthews}[metric]
 

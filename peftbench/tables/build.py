@@ -10,10 +10,10 @@ from peftbench.files import plain
 from peftbench.tables import notes
 from peftbench.tables.cells import (
     compared_cells,
+    decided_cells,
     full_step_times,
     record_cells,
     score_cells,
-    told_cells,
     with_other_figures,
 )
 from peftbench.tables.claims import judge_claim
@@ -69,9 +69,9 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
                 cells = compared_cells(cells, scored[row.label], scored[spec.baseline], primary, joint)
                 if primary in SCORES:
                     against[row.label] = compare(row.label, spec.baseline, primary, scored, joint, spec.delta)
-                if course and (told := _told(course, row.label, spec.baseline)):
-                    against[row.label] = told
-                    cells = told_cells(cells, told, primary)
+                if course and (decided := _decided_pair(course, row.label, spec.baseline)):
+                    against[row.label] = decided
+                    cells = decided_cells(cells, decided, primary)
         cells = with_other_figures(cells, row, spec.tolerance)
         points = [run_point(run, evidence.get(run.key)) for run in runs[row.label]]
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points))
@@ -110,8 +110,8 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     )
 
 
-def _told(course: Course, row: str, baseline: str) -> Pair | None:
-    """Return the difference of a row to the baseline as it stood when it was told, or was seen last."""
+def _decided_pair(course: Course, row: str, baseline: str) -> Pair | None:
+    """Return the difference of a row to the baseline as it stood when it was decided, or was seen last."""
     pairs = [*course.pairs, *(pair.reversed() for pair in course.pairs)]
     return next((pair for pair in pairs if (pair.row, pair.other) == (row, baseline)), None)
 
@@ -142,9 +142,9 @@ def _other_setting(spec: TableSpec, config: Mapping) -> list[str]:
     same = all(config[key]["name"] == name for key, name in setting.items())
     if same or not (spec.claims or any(row.lab or row.published for row in spec.rows)):
         return []
-    theirs = f"of the lab and the literature are of {' on '.join(setting.values())}"
+    quoted = f"of the lab and the literature are of {' on '.join(setting.values())}"
     here = f"judged here on {config['model']['name']} and {config['task']['name']}"
-    return [f"figures and claims {theirs}: figures are left out, claims {here}"]
+    return [f"figures and claims {quoted}: figures are left out, claims {here}"]
 
 
 def _from_here(config: Any) -> Any:

@@ -102,14 +102,14 @@ def compared_cells(
     return compared
 
 
-def told_cells(cells: Mapping[str, Cell], against: Pair, primary: str) -> dict[str, Cell]:
-    """Return the cells with the difference to the baseline as it was told, when it was."""
-    told = dict(cells)
-    if "difference" in told:
+def decided_cells(cells: Mapping[str, Cell], against: Pair, primary: str) -> dict[str, Cell]:
+    """Return the cells with the difference to the baseline as it was decided, when it was."""
+    decided = dict(cells)
+    if "difference" in decided:
         difference = Interval(against.value, against.low, against.high)
-        told["difference"] = _interval_cell(difference, told["difference"].n, 0)
-        told[primary] = replace(told[primary], differs=_excludes(difference, 0))
-    return told
+        decided["difference"] = _interval_cell(difference, decided["difference"].n, 0)
+        decided[primary] = replace(decided[primary], differs=_excludes(difference, 0))
+    return decided
 
 
 def _interval_cell(interval: Interval, seeds: int, same: float) -> Cell:

@@ -208,7 +208,7 @@ def _pairs(ranked: Mapping[str, np.ndarray], delta: float, examples: int, widest
         return []
     joint = join_comparisons(compared, ranked)
     confidence, pool = joint.confidence, joint.pool(None)
-    return [compare_draws(one, other, ranked, confidence, pool, delta, examples, widest) for one, other in compared]
+    return [compare_draws(row, other, ranked, confidence, pool, delta, examples, widest) for row, other in compared]
 
 
 def _recorded(label: str, tasks: Sequence[_Task]) -> dict[str, Cell]:

@@ -45,13 +45,13 @@ def compare(
     row: str, other: str, metric: str, scored: Mapping[str, RowScores], joint: Joint, delta: float
 ) -> Pair | None:
     """Return one difference with its verdict, and what would tell it; None where the two are of other examples."""
-    ours, theirs = scored[row], scored[other]
-    difference = ours.difference(metric, theirs, joint)
+    row_scores, other_scores = scored[row], scored[other]
+    difference = row_scores.difference(metric, other_scores, joint)
     if difference is None:
         return None
-    draws = POINTS * ours.draws(metric), POINTS * theirs.draws(metric)
+    draws = POINTS * row_scores.draws(metric), POINTS * other_scores.draws(metric)
     pool = joint.pool(metric).scaled(POINTS)
-    return judged(row, other, difference, *draws, joint.confidence, pool, delta, len(ours.labels))
+    return judged(row, other, difference, *draws, joint.confidence, pool, delta, len(row_scores.labels))
 
 
 def compare_draws(
@@ -68,17 +68,17 @@ def compare_draws(
 
     `draws` are (1 + draws, seeds) by label, in points.
     """
-    ours, theirs = draws[row], draws[other]
-    difference = difference_interval(ours, theirs, confidence, pool).within(-widest, widest)
-    return judged(row, other, difference, ours, theirs, confidence, pool, delta, examples)
+    row_draws, other_draws = draws[row], draws[other]
+    difference = difference_interval(row_draws, other_draws, confidence, pool).within(-widest, widest)
+    return judged(row, other, difference, row_draws, other_draws, confidence, pool, delta, examples)
 
 
 def judged(
     row: str,
     other: str,
     difference: Interval,
-    ours: np.ndarray,
-    theirs: np.ndarray,
+    row_draws: np.ndarray,
+    other_draws: np.ndarray,
     confidence: float,
     pool: Pool,
     delta: float,
@@ -88,19 +88,19 @@ def judged(
 
     Args:
         row, other: labels of the two. difference: its interval at `confidence`, in points.
-        ours, theirs: (1 + draws, seeds) of each, in points. examples: how many they are over.
+        row_draws, other_draws: (1 + draws, seeds) of each, in points. examples: how many they are over.
         pool: what the rows of their table have in common, in points.
         delta: as for `verdicts.verdict`.
     """
-    told = verdict(difference.low, difference.high, delta)
-    if told != OPEN or difference.low is None:
-        return Pair(row, other, *difference, told)
+    decision = verdict(difference.low, difference.high, delta)
+    if decision != OPEN or difference.low is None:
+        return Pair(row, other, *difference, decision)
     size = abs(difference.estimate)
-    spread = spread_of(ours, theirs, pool)
+    spread = spread_of(row_draws, other_draws, pool)
     lacking = needs(spread, max(size, delta - size), confidence, examples)
-    more = None if lacking.seeds is None else max(lacking.seeds, min(ours.shape[1], theirs.shape[1]) + 1)
-    futile = is_futile(spread, difference, (ours.shape[1], theirs.shape[1]), confidence, delta)
-    return Pair(row, other, *difference, told, more, lacking.examples, futile=futile)
+    more = None if lacking.seeds is None else max(lacking.seeds, min(row_draws.shape[1], other_draws.shape[1]) + 1)
+    futile = is_futile(spread, difference, (row_draws.shape[1], other_draws.shape[1]), confidence, delta)
+    return Pair(row, other, *difference, decision, more, lacking.examples, futile=futile)
 
 
 def comparable(comparisons: Sequence[Comparison], scored: Mapping[str, RowScores]) -> list[Comparison]:

@@ -111,8 +111,8 @@ def make_plan(
 
 def fill_durations(known: Mapping[str, float | None], others: Sequence[float]) -> dict[str, float | None]:
     """Return a duration for each row: its own, or else the median of the other rows', or else of `others`."""
-    own = [seconds for seconds in known.values() if seconds is not None]
-    rest = median(own or others) if own or others else None
+    recorded = [seconds for seconds in known.values() if seconds is not None]
+    rest = median(recorded or others) if recorded or others else None
     return {label: rest if seconds is None else seconds for label, seconds in known.items()}
 
 
@@ -134,7 +134,8 @@ def _confidence(spreads: Sequence[Spread], rows: int, seeds: int) -> float:
     """Return the confidence that all pairs of so many rows ask for, if all have the median spread."""
     generator = np.random.default_rng(0)
     scores = np.linspace(-1, 1, seeds)
-    scores *= np.sqrt(median((spread.ours + spread.theirs) / 2 for spread in spreads)) / scores.std(ddof=1)
+    variance = median((spread.row_variance + spread.other_variance) / 2 for spread in spreads)
+    scores *= np.sqrt(variance) / scores.std(ddof=1)
     of_examples = np.sqrt(median(spread.examples for spread in spreads) / 2)
     draws = {}
     for row in range(rows):

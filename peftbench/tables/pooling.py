@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-_OWN_WEIGHT = 0.25
+_ROW_WEIGHT = 0.25
 # degrees of freedom that other rows lend for one of a row's own, at most: more would trust that rows are alike
 _MOST_LENT = 3.0
 _FEWEST_ROWS = 3
@@ -71,14 +71,14 @@ def pooled_variances(variances: Sequence[Any], seeds: Sequence[int]) -> tuple[np
     return np.average(np.minimum(measured, far), axis=0, weights=freedom), far
 
 
-def moderate(own: Variance, pooled: Variance) -> Variance:
+def moderate(variance: Variance, pooled: Variance) -> Variance:
     """Return the moderated variance of one seed's score; numbers or arrays."""
-    return np.maximum(own, _OWN_WEIGHT * own + (1 - _OWN_WEIGHT) * pooled)
+    return np.maximum(variance, _ROW_WEIGHT * variance + (1 - _ROW_WEIGHT) * pooled)
 
 
-def rows_like(own: float, pool: Pool) -> int:
+def rows_like(variance: float, pool: Pool) -> int:
     """Return how many rows tell of a row's spread: those of the pool, or itself alone where it is far wilder."""
-    return 1 if own > pool.far else pool.rows
+    return 1 if variance > pool.far else pool.rows
 
 
 def freedom_of(seeds: float, rows: int) -> float:
@@ -87,6 +87,6 @@ def freedom_of(seeds: float, rows: int) -> float:
     Fewer than rows that vary alike would give it (by Satterthwaite 1946, 2.7 for one of 3 rows and 7 of 12), and fewer
     still for two seeds, which hardly show that a row is unlike the others.
     """
-    own = seeds - 1
+    row_freedom = seeds - 1
     lent = min(_MOST_LENT, (rows - 1) / 2) if rows >= _FEWEST_ROWS else 0.0
-    return own + lent * (own - 0.5)
+    return row_freedom + lent * (row_freedom - 0.5)

@@ -55,7 +55,7 @@ def follow(
     available: Mapping[str, int],
     score: Callable[[str, int], float],
     compare: Callable[[Mapping[str, int], Sequence[str], float], Sequence[Pair]],
-    told: Callable[[Pair], bool],
+    decided: Callable[[Pair], bool],
     baseline: str,
     most: int,
     alpha: float = 0.05,
@@ -66,7 +66,7 @@ def follow(
         available: seeds by row, counted from the first on without a gap.
         score: of a row over its first seeds.
         compare: with so many of the first seeds of each row, every two of the rows named, all together erring in at
-            most the share given. told: whether a comparison is decided.
+            most the share given. decided: whether a comparison is decided.
         baseline: the row that all are compared with. most: seeds a row may get.
     """
     seeds: dict[str, int] = {}
@@ -82,12 +82,12 @@ def follow(
         allowed = alpha * (count - before) / most
         for pair in compare(seeds, active, allowed):
             key = frozenset((pair.row, pair.other))
-            if key not in pairs or not told(pairs[key]):
+            if key not in pairs or not decided(pairs[key]):
                 pairs[key] = pair
         best = max(available, key=lambda row: score(row, seeds[row]))
         asked = [pair for key, pair in pairs.items() if not key.isdisjoint((baseline, best))]
-        futile = [pair for pair in asked if pair.futile and not told(pair)]
-        still_open = [pair for pair in asked if not pair.futile and not told(pair)]
+        futile = [pair for pair in asked if pair.futile and not decided(pair)]
+        still_open = [pair for pair in asked if not pair.futile and not decided(pair)]
         active = [row for row in available if any(row in (pair.row, pair.other) for pair in still_open)]
         before = count
         if not still_open:

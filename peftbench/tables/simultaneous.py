@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from peftbench.tables.pooling import ALONE, Pool, moderate, pool_rows, pooled_variances
-from peftbench.tables.statistics import common_part, own_variance
+from peftbench.tables.statistics import common_part, unshared_variance
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -60,18 +60,18 @@ def join_comparisons(
     if len(comparisons) < 2:
         return Joint(1 - alpha, pools)
     means = {key: row.mean(axis=1) for key, row in rows.items()}
-    alone = {key: own_variance(row) for key, row in rows.items()}
-    differences = [means[one] - means[other] for one, other in comparisons]
+    unshared = {key: unshared_variance(row) for key, row in rows.items()}
+    differences = [means[first] - means[second] for first, second in comparisons]
     examples = [
-        common_part(difference[1:] - difference[0], alone[one] + alone[other])
-        for difference, (one, other) in zip(differences, comparisons, strict=True)
+        common_part(difference[1:] - difference[0], unshared[first] + unshared[second])
+        for difference, (first, second) in zip(differences, comparisons, strict=True)
     ]
     seeds = {key: row.shape[1] for key, row in rows.items()}
-    own = {key: float(row[0].var(ddof=1)) for key, row in rows.items()}
-    pooled = float(np.average(list(own.values()), weights=[number - 1 for number in seeds.values()]))
+    variances = {key: float(row[0].var(ddof=1)) for key, row in rows.items()}
+    pooled = float(np.average(list(variances.values()), weights=[number - 1 for number in seeds.values()]))
     found = max(
         _confidence(comparisons, examples, seeds, spread, list(kinds.values()), alpha)
-        for spread in (own, dict.fromkeys(own, pooled))
+        for spread in (variances, dict.fromkeys(variances, pooled))
     )
     return Joint(float(np.clip(found, 1 - alpha, 1 - alpha / len(comparisons))), pools)
 
@@ -98,9 +98,9 @@ def _confidence(
     largest = np.zeros(draws)
     # of the draws from the lowest to the highest: the confidence whose interval would just miss it
     sureness = np.abs((2 * np.arange(draws) + 1) / draws - 1)
-    for (one, other), common in zip(comparisons, examples, strict=True):
-        variance = common.var() + variances[one] + variances[other]
+    for (first, second), common in zip(comparisons, examples, strict=True):
+        variance = common.var() + variances[first] + variances[second]
         if variance.any():
-            order = np.argsort((common + errors[one] - errors[other]) / np.sqrt(variance))
+            order = np.argsort((common + errors[first] - errors[second]) / np.sqrt(variance))
             largest[order] = np.maximum(largest[order], sureness)
     return float(np.quantile(largest, 1 - alpha))

@@ -69,25 +69,23 @@ def score_interval(draws: np.ndarray, confidence: float = 0.95, pool: Pool = ALO
     return _interval(means[0], means[1:] - means[0], [draws], [1.0], confidence, pool)
 
 
-def difference_interval(ours: np.ndarray, theirs: np.ndarray, confidence: float = 0.95, pool: Pool = ALONE) -> Interval:
-    """Return mean(ours) − mean(theirs) with its interval, examples paired; draws as above, of the same examples."""
-    differences = ours.mean(axis=1) - theirs.mean(axis=1)
-    return _interval(differences[0], differences[1:] - differences[0], [ours, theirs], [1.0, 1.0], confidence, pool)
+def difference_interval(row: np.ndarray, other: np.ndarray, confidence: float = 0.95, pool: Pool = ALONE) -> Interval:
+    """Return mean(row) − mean(other) with its interval, examples paired; draws as above, of the same examples."""
+    differences = row.mean(axis=1) - other.mean(axis=1)
+    return _interval(differences[0], differences[1:] - differences[0], [row, other], [1.0, 1.0], confidence, pool)
 
 
-def ratio_interval(
-    ours: np.ndarray, theirs: np.ndarray, confidence: float = 0.95, pool: Pool = ALONE
-) -> Interval | None:
-    """Return mean(ours) / mean(theirs) with its interval, examples paired; None where theirs can be 0.
+def ratio_interval(row: np.ndarray, other: np.ndarray, confidence: float = 0.95, pool: Pool = ALONE) -> Interval | None:
+    """Return mean(row) / mean(other) with its interval, examples paired; None where the other can be 0.
 
-    The seeds' part is that of mean(ours) − ratio × mean(theirs), divided by mean(theirs) (the delta method).
+    The seeds' part is that of mean(row) − ratio × mean(other), divided by mean(other) (the delta method).
     """
-    above, below = ours.mean(axis=1), theirs.mean(axis=1)
+    above, below = row.mean(axis=1), other.mean(axis=1)
     if np.any(below <= 0):
         return None
     ratios = above / below
     scales = [1 / below[0], ratios[0] / below[0]]
-    return _interval(ratios[0], ratios[1:] - ratios[0], [ours, theirs], scales, confidence, pool)
+    return _interval(ratios[0], ratios[1:] - ratios[0], [row, other], scales, confidence, pool)
 
 
 def _interval(
@@ -107,22 +105,22 @@ def _interval(
     if any(row.shape[1] < 2 for row in rows):
         return Interval(float(estimate), None, None)
     tail = (1 - confidence) / 2
-    own = sum(scale**2 * own_variance(row) for row, scale in zip(rows, scales, strict=True))
+    unshared = sum(scale**2 * unshared_variance(row) for row, scale in zip(rows, scales, strict=True))
     variances = np.array([scale**2 * seeds_variance(row, pool) for row, scale in zip(rows, scales, strict=True)])
     freedom = degrees_of_freedom(variances, min(seeds_freedom(row, pool) for row in rows))
-    both = common_part(examples, own) + _seeds_part(variances.sum(), freedom, len(examples))
+    both = common_part(examples, unshared) + _seeds_part(variances.sum(), freedom, len(examples))
     # of n draws the k-th lowest lies where k / (n + 1) are expected below: others are too narrow far out in the tails
     ends = np.quantile([both, examples], (tail, 1 - tail), axis=1, method="weibull")
     return Interval(float(estimate), float(estimate + ends[0].min()), float(estimate + ends[1].max()))
 
 
-def common_part(examples: np.ndarray, own: float) -> np.ndarray:
-    """Shrink the bootstrap's deviations, (draws,), to what is common to all runs of a row; `own` of all rows in it."""
+def common_part(examples: np.ndarray, unshared: float) -> np.ndarray:
+    """Shrink the bootstrap's deviations, (draws,), to what all runs of a row share; `unshared` is of all rows in it."""
     variance = examples.var()
-    return examples * np.sqrt(max(0.0, 1 - own / variance)) if variance > 0 else examples
+    return examples * np.sqrt(max(0.0, 1 - unshared / variance)) if variance > 0 else examples
 
 
-def own_variance(row: np.ndarray) -> float:
+def unshared_variance(row: np.ndarray) -> float:
     """Return the part of the variance over examples of a row's mean that each of its runs has by itself; as above."""
     deviations, seeds = row[1:] - row[0], row.shape[1]
     covariance = deviations.T @ deviations / len(deviations)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from peftbench.tables.pooling import ALONE, Pool, freedom_of, rows_like
-from peftbench.tables.statistics import Interval, common_part, degrees_of_freedom, own_variance, seeds_variance
+from peftbench.tables.statistics import Interval, common_part, degrees_of_freedom, seeds_variance, unshared_variance
 from peftbench.tables.table import Pair
 
 BETTER, LOWER, SAME, OPEN = "better", "lower", "not different", "cannot be told"
@@ -39,12 +39,12 @@ def verdict(low: float | None, high: float | None, delta: float) -> str:
 
 def in_words(pair: Pair, delta: float) -> str:
     """Write the verdict on a pair: `better by at least 1.2 points`, `cannot be told: about 7 seeds each would tell`."""
-    told = pair.verdict or verdict(pair.low, pair.high, delta)
-    if told == BETTER:
+    decision = pair.verdict or verdict(pair.low, pair.high, delta)
+    if decision == BETTER:
         return f"better by at least {pair.low:.1f} points"
-    if told == LOWER:
+    if decision == LOWER:
         return f"lower by at least {-(pair.high or 0.0):.1f} points"
-    if told == SAME:
+    if decision == SAME:
         return f"not different by more than {points(delta)}"
     return f"{OPEN}: {lacking(pair)}" if lacking(pair) else OPEN
 
@@ -73,23 +73,23 @@ class Spread(NamedTuple):
 
     Attributes:
         examples: of what all seeds have in common, over these examples.
-        ours, theirs: of one seed's score, over the seeds of each row.
+        row_variance, other_variance: of one seed's score, over the seeds of each row.
         rows: how many tell of these.
     """
 
     examples: float
-    ours: float
-    theirs: float
+    row_variance: float
+    other_variance: float
     rows: int = 1
 
     def detectable(self, seeds: float, confidence: float) -> float:
         """Return the difference that is told from 0 with a chance of 80 %, by so many seeds of each row."""
-        of_seeds = (self.ours + self.theirs) / seeds
+        of_seeds = (self.row_variance + self.other_variance) / seeds
         return self.half_width(seeds, confidence) + POWER_Z * float(np.sqrt(self.examples + of_seeds))
 
     def equivalence(self, seeds: float, confidence: float) -> float:
         """Return the δ within which equal rows are shown to be with a chance of 80 %, by so many seeds of each row."""
-        of_seeds = (self.ours + self.theirs) / seeds
+        of_seeds = (self.row_variance + self.other_variance) / seeds
         return self.half_width(seeds, confidence) + _BOTH_SIDES_Z * float(np.sqrt(self.examples + of_seeds))
 
     def half_width(self, seeds: float, confidence: float) -> float:
@@ -97,11 +97,11 @@ class Spread(NamedTuple):
         from scipy.special import ndtri, stdtr
 
         tail = (1 - confidence) / 2
-        examples, of_seeds = np.sqrt(self.examples), np.sqrt((self.ours + self.theirs) / seeds)
+        examples, of_seeds = np.sqrt(self.examples), np.sqrt((self.row_variance + self.other_variance) / seeds)
         normal = -float(ndtri(tail) * np.hypot(examples, of_seeds))
         if of_seeds == 0 or np.isinf(seeds):
             return normal
-        freedom = degrees_of_freedom(np.array([self.ours, self.theirs]), freedom_of(seeds, self.rows))
+        freedom = degrees_of_freedom(np.array([self.row_variance, self.other_variance]), freedom_of(seeds, self.rows))
         # the integral over the normal part as a sum, as fine as the other part is wide beside it
         step = float(np.clip(of_seeds / max(examples, 1e-300) / 2, 0.02, 0.25))
         points = np.arange(-6, 6, step)
@@ -119,16 +119,18 @@ class Spread(NamedTuple):
         return high
 
 
-def spread_of(ours: np.ndarray, theirs: np.ndarray, pool: Pool = ALONE) -> Spread:
+def spread_of(row_draws: np.ndarray, other_draws: np.ndarray, pool: Pool = ALONE) -> Spread:
     """Return the spread of two rows' difference; draws as for `statistics.difference_interval`, of two seeds each.
 
     Scores of seeds vary by what single runs vary by over examples at least, though a few may be equal by chance.
     """
-    deviations = ours.mean(axis=1) - theirs.mean(axis=1)
-    common = common_part(deviations[1:] - deviations[0], own_variance(ours) + own_variance(theirs))
-    of_ours, of_theirs = (row.shape[1] * max(seeds_variance(row, pool), own_variance(row)) for row in (ours, theirs))
-    rows = min(rows_like(float(row[0].var(ddof=1)), pool) for row in (ours, theirs))
-    return Spread(float(common.var()), of_ours, of_theirs, rows)
+    deviations = row_draws.mean(axis=1) - other_draws.mean(axis=1)
+    common = common_part(deviations[1:] - deviations[0], unshared_variance(row_draws) + unshared_variance(other_draws))
+    row_variance, other_variance = (
+        row.shape[1] * max(seeds_variance(row, pool), unshared_variance(row)) for row in (row_draws, other_draws)
+    )
+    rows = min(rows_like(float(row[0].var(ddof=1)), pool) for row in (row_draws, other_draws))
+    return Spread(float(common.var()), row_variance, other_variance, rows)
 
 
 def is_futile(spread: Spread, difference: Interval, seeds: Sequence[int], confidence: float, delta: float) -> bool:
@@ -139,7 +141,7 @@ def is_futile(spread: Spread, difference: Interval, seeds: Sequence[int], confid
     """
     from scipy.special import stdtr
 
-    scale = float(np.sqrt(spread.ours / seeds[0] + spread.theirs / seeds[1]))
+    scale = float(np.sqrt(spread.row_variance / seeds[0] + spread.other_variance / seeds[1]))
     width = spread.half_width(np.inf, confidence)
     if scale == 0:
         return width > abs(difference.estimate) > delta - width
@@ -170,7 +172,7 @@ def needs(spread: Spread, room: float, confidence: float, examples: int) -> Need
         return Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) if room > 0 else None)
     # so many would do if their spread were known for certain, which makes it the fewest
     widths = at_best / np.sqrt(spread.examples) if spread.examples > 0 else POWER_Z - float(ndtri((1 - confidence) / 2))
-    known = (spread.ours + spread.theirs) / ((room / widths) ** 2 - spread.examples)
+    known = (spread.row_variance + spread.other_variance) / ((room / widths) ** 2 - spread.examples)
     if known > _MOST_SEEDS:
         return Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) + examples)
     lower = max(1, int(np.ceil(known)) - 1)

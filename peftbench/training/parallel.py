@@ -59,8 +59,8 @@ class Workers:
             raise
         *sums, anywhere, loss = flat.split([*(gradient.numel() for gradient in gradients), len(here), 1])
         reached = here if all(here) else anywhere.tolist()
-        for parameter, gradient, total, got_one in zip(parameters, gradients, sums, reached, strict=True):
-            parameter.grad = total.view_as(gradient) if got_one else None
+        for parameter, gradient, total, has_gradient in zip(parameters, gradients, sums, reached, strict=True):
+            parameter.grad = total.view_as(gradient) if has_gradient else None
         return loss[0]
 
     def seed(self, seed: int, epoch: int) -> None:

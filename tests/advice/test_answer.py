@@ -3,7 +3,7 @@
 import pytest
 
 from peftbench.advice.answer import answer
-from peftbench.advice.comparison import OWN, Candidate, Comparison, task_type
+from peftbench.advice.comparison import LOCAL, Candidate, Comparison, task_type
 from peftbench.advice.limits import Limits, figures
 from peftbench.advice.sentences import conclusion
 from peftbench.tables.table import Cell, Pair
@@ -18,7 +18,7 @@ def candidate(name, score, share, **cells):
 
 def compare(*candidates, pairs=()):
     return Comparison(
-        OWN, "t", "s", "m", "x", "pair", "test", "accuracy", list(candidates), list(pairs), backbone=BACKBONE
+        LOCAL, "t", "s", "m", "x", "pair", "test", "accuracy", list(candidates), list(pairs), backbone=BACKBONE
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 from planted import plant
 from records import age
 
-from peftbench.advice.records import compare_own, find_own
+from peftbench.advice.records import compare_local_runs, find_local_runs
 
 ADAPTER, LORA = {"name": "adapter", "bottleneck": 8, "layers": "all"}, {"name": "lora", "rank": 8}
 GOOD, BAD = (0.85, 0.84), (0.7, 0.71)
@@ -15,8 +15,8 @@ def compared(tmp_path):
     """A function that returns the comparison of the only task and model there is."""
 
     def compared():
-        (own,) = find_own(tmp_path)
-        return compare_own(own, tmp_path)
+        (own,) = find_local_runs(tmp_path)
+        return compare_local_runs(own, tmp_path)
 
     return compared
 
@@ -78,17 +78,17 @@ def test_a_record_with_the_config_of_another_run_is_left_out_and_said(tmp_path, 
 def test_other_tasks_models_and_data_are_other_comparisons(tmp_path):
     plant(tmp_path, LORA, GOOD)
     plant(tmp_path, LORA, GOOD, task="cola", training_rows=8551)
-    found = {own.task: own for own in find_own(tmp_path)}
+    found = {own.task: own for own in find_local_runs(tmp_path)}
     assert found["mrpc"].task_type == "pair" and found["mrpc"].training_rows == 3668
     assert found["cola"].task_type == "classification" and found["cola"].training_rows == 8551
-    assert compare_own(found["mrpc"], tmp_path) is None
+    assert compare_local_runs(found["mrpc"], tmp_path) is None
 
 
 def test_records_without_a_config_or_a_folder_are_no_evidence(tmp_path):
-    assert find_own(tmp_path / "none") == []
+    assert find_local_runs(tmp_path / "none") == []
     for record in plant(tmp_path, LORA, GOOD):
         record.config_path.write_text("method: [")
-    assert find_own(tmp_path) == []
+    assert find_local_runs(tmp_path) == []
 
 
 def test_one_seed_each_compares_nothing(tmp_path, compared):

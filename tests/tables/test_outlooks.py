@@ -54,6 +54,6 @@ def test_what_telling_takes_in_words():
 
 def test_an_assumed_spread_shrinks_with_the_examples_and_durations_are_filled_from_what_is_known():
     few, many = assumed_spread(400, 2), assumed_spread(40_000, 2)
-    assert few.examples == pytest.approx(100 * many.examples) and many.ours == pytest.approx(1, rel=0.02)
+    assert few.examples == pytest.approx(100 * many.examples) and many.row_variance == pytest.approx(1, rel=0.02)
     assert fill_durations({"a": 10.0, "b": None, "c": 30.0}, [99.0]) == {"a": 10.0, "b": 20.0, "c": 30.0}
     assert fill_durations({"a": None}, [99.0]) == {"a": 99.0} and fill_durations({"a": None}, []) == {"a": None}

@@ -46,7 +46,7 @@ _PHM = (("left", "W_left"), ("right", "W_right"))
 _WAYS = (("down", "adapter_down.0"), ("up", "adapter_up"))
 
 
-def _common(config: BottleneckConfig, sites: Sites, **own: Any) -> Settings:
+def _common(config: BottleneckConfig, sites: Sites, **overrides: Any) -> Settings:
     """Return the settings of a bottleneck, those named in place of the usual ones."""
     return {
         "mh_adapter": False,
@@ -77,7 +77,7 @@ def _common(config: BottleneckConfig, sites: Sites, **own: Any) -> Settings:
         "shared_W_phm": False,
         "shared_phm_rule": True,
         "learn_phm": True,
-        **own,
+        **overrides,
     }
 
 
@@ -111,7 +111,7 @@ def _position(settings: Settings) -> str:
     return names[where]
 
 
-# ours and theirs ----------------------------------------------------------------------------------------
+# to AdapterHub: settings and ties -----------------------------------------------------------------------
 
 
 def _adapter_settings(config: AdapterConfig, sites: Sites) -> Settings:
@@ -148,8 +148,8 @@ def _parallel_ties(config: ParallelConfig, sites: Sites, name: str) -> list[Tie]
 
 
 def _compacter_settings(config: CompacterConfig, sites: Sites) -> Settings:
-    own = {"phm_layer": True, "phm_dim": config.phm_dim, "phm_rank": config.rank}
-    return _common(config, sites, non_linearity=config.activation, **own, **_where(config.position))
+    phm_settings = {"phm_layer": True, "phm_dim": config.phm_dim, "phm_rank": config.rank}
+    return _common(config, sites, non_linearity=config.activation, **phm_settings, **_where(config.position))
 
 
 def _compacter_ties(config: CompacterConfig, sites: Sites, name: str) -> list[Tie]:
@@ -157,17 +157,20 @@ def _compacter_ties(config: CompacterConfig, sites: Sites, name: str) -> list[Ti
     ties = [Tie(f"{base_name(sites)}.shared_parameters.{name}.phm_rule", "rule")]
     for index, (site, layer) in enumerate(places):
         key = bottleneck_key(sites, site, layer, name)
-        for way, their_way in _WAYS:
-            ties += [Tie(f"{key}{their_way}.{theirs}", f"{way}.{ours}", index) for ours, theirs in _PHM]
-            ties.append(Tie(f"{key}{their_way}.b", f"{way}.biases.{index}"))
+        for way, adapterhub_way in _WAYS:
+            ties += [
+                Tie(f"{key}{adapterhub_way}.{adapterhub_leaf}", f"{way}.{leaf}", index)
+                for leaf, adapterhub_leaf in _PHM
+            ]
+            ties.append(Tie(f"{key}{adapterhub_way}.b", f"{way}.biases.{index}"))
     return ties + _norm_ties(config, sites)
 
 
-def _linear_ties(config: BottleneckConfig, sites: Sites, name: str, site: str, ours: str) -> list[Tie]:
+def _linear_ties(config: BottleneckConfig, sites: Sites, name: str, site: str, state_prefix: str) -> list[Tie]:
     return [
-        Tie(f"{bottleneck_key(sites, site, layer, name)}{theirs}", f"{ours}.{index}.{leaf}")
+        Tie(f"{bottleneck_key(sites, site, layer, name)}{adapterhub_leaf}", f"{state_prefix}.{index}.{leaf}")
         for index, layer in enumerate(layer_numbers(config, sites))
-        for leaf, theirs in _LINEAR
+        for leaf, adapterhub_leaf in _LINEAR
     ]
 
 
@@ -176,7 +179,7 @@ def _norm_ties(config: AdapterConfig | CompacterConfig, sites: Sites) -> list[Ti
     return [Tie(f"{base_name(sites)}.{name}", f"{NORMS}{name.replace('.', '/')}") for name in names]
 
 
-# theirs to ours -----------------------------------------------------------------------------------------
+# from AdapterHub ----------------------------------------------------------------------------------------
 
 
 def _config(settings: Settings, tensors: Tensors, sites: Sites) -> BottleneckConfig:

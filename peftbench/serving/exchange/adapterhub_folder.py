@@ -18,7 +18,7 @@ from peftbench.serving.exchange.adapterhub_prompts import without_shares
 from peftbench.serving.exchange.converter import Converter
 from peftbench.serving.exchange.files import folder_digest, read_settings, read_weights
 from peftbench.serving.exchange.folder import Foreign, read_provenance, write_tensors
-from peftbench.serving.exchange.tie import to_theirs
+from peftbench.serving.exchange.tie import to_foreign
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter.safetensors", "pytorch_adapter.bin"
 HEAD_CONFIG, HEAD_WEIGHTS, HEAD_PICKLED = "head_config.json", "model_head.safetensors", "pytorch_model_head.bin"
@@ -42,8 +42,8 @@ def write(folder: Path, method: Method, backbone: HeadedBackbone, name: str, lab
     check_known(sites)
     settings = converter.settings(method.config, sites)
     ties = converter.ties(method.config, sites, name)
-    norms = [tie for tie in ties if _is_norm(tie.ours)]
-    ours = method.state_dict()
+    norms = [tie for tie in ties if _is_norm(tie.state_key)]
+    state = method.state_dict()
     common = {
         "hidden_size": sites.hidden,
         "model_class": type(model).__name__,
@@ -52,15 +52,15 @@ def write(folder: Path, method: Method, backbone: HeadedBackbone, name: str, lab
         "version": _WRITTEN_FOR,
     }
     write_json(folder / CONFIG, {"config": settings, "name": name, **common})
-    write_tensors(folder / WEIGHTS, to_theirs((tie for tie in ties if tie not in norms), ours))
+    write_tensors(folder / WEIGHTS, to_foreign((tie for tie in ties if tie not in norms), state))
     numbers = {label: number for number, label in enumerate(labels or ["LABEL_0"])}
     head = {"config": None, "name": None, "label2id": numbers, "num_labels": len(numbers), **common}
     write_json(folder / HEAD_CONFIG, head)
-    write_tensors(folder / HEAD_WEIGHTS, {**backbone.head, **to_theirs(norms, ours)})
+    write_tensors(folder / HEAD_WEIGHTS, {**backbone.head, **to_foreign(norms, state)})
 
 
-def _is_norm(ours: str | None) -> bool:
-    return ours is not None and ours.startswith(adapterhub_bottleneck.NORMS)
+def _is_norm(state_key: str | None) -> bool:
+    return state_key is not None and state_key.startswith(adapterhub_bottleneck.NORMS)
 
 
 def read(folder: Path) -> Foreign:

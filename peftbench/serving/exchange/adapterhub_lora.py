@@ -21,7 +21,7 @@ _READ = (
 )
 
 
-def _settings(targets: list[str], **own: object) -> Settings:
+def _settings(targets: list[str], **method_settings: object) -> Settings:
     if "attention.output" in targets:
         raise UserError(
             "method.targets: AdapterHub has no place behind the attention's output map; query, key, value, up and down"
@@ -36,15 +36,15 @@ def _settings(targets: list[str], **own: object) -> Settings:
         "leave_out": [],
         "attn_matrices": attention,
         "use_gating": False,
-        **own,
+        **method_settings,
     }
 
 
 def _lora_settings(config: LoraConfig, sites: Sites) -> Settings:
     if config.dora:
         raise UserError(f"method.dora=true: {_OTHER_DORA}; dora=false can be exported, and --to peft takes both")
-    own = {"r": config.rank, "alpha": _alpha(config), "dropout": config.dropout, "use_dora": False}
-    return _settings(config.sites, **own, composition_mode="add", init_weights="lora")
+    method_settings = {"r": config.rank, "alpha": _alpha(config), "dropout": config.dropout, "use_dora": False}
+    return _settings(config.sites, **method_settings, composition_mode="add", init_weights="lora")
 
 
 def _alpha(config: LoraConfig) -> float | int:
@@ -59,8 +59,11 @@ def _alpha(config: LoraConfig) -> float | int:
 def _lora_ties(config: LoraConfig, sites: Sites, name: str) -> list[Tie]:
     ties = []
     for module, (place,) in maps_by_module(config.sites, sites).items():
-        ours, theirs = f"updates.{short_name(place.name)}.{place.layer}", f"{module}.loras.{name}."
-        ties += [Tie(f"{theirs}lora_A", f"{ours}.a"), Tie(f"{theirs}lora_B", f"{ours}.b")]
+        state_prefix, adapterhub_prefix = f"updates.{short_name(place.name)}.{place.layer}", f"{module}.loras.{name}."
+        ties += [
+            Tie(f"{adapterhub_prefix}lora_A", f"{state_prefix}.a"),
+            Tie(f"{adapterhub_prefix}lora_B", f"{state_prefix}.b"),
+        ]
     return ties
 
 

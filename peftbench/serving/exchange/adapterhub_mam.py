@@ -25,7 +25,7 @@ def _ties(config: MamConfig, sites: Sites, name: str) -> list[Tie]:
         "prefix": PREFIX_TUNING.ties(config.prefix, sites, name),
         "parallel": PARALLEL.ties(config.parallel, sites, name),
     }
-    return [replace(tie, ours=f"{part}.{tie.ours}") for part, ties in parts.items() for tie in ties]
+    return [replace(tie, state_key=f"{part}.{tie.state_key}") for part, ties in parts.items() for tie in ties]
 
 
 def _config(settings: Settings, tensors: Tensors, sites: Sites) -> MamConfig:

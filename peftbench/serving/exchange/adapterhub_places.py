@@ -28,8 +28,8 @@ def bottleneck_key(sites: Sites, site: str, layer: int, name: str) -> str:
 
 def prefix_key(sites: Sites, name: str) -> str:
     """Return the key of the prefixes of all layers, to which their tensors' own names are added."""
-    _, own = _KNOWN[sites.base.config.model_type]
-    return f"{base_name(sites)}.prefix_tuning.prefix_tunings.{name}.{own}."
+    _, prefix_name = _KNOWN[sites.base.config.model_type]
+    return f"{base_name(sites)}.prefix_tuning.prefix_tunings.{name}.{prefix_name}."
 
 
 def base_name(sites: Sites) -> str:

@@ -39,9 +39,12 @@ def _prefix_ties(config: PrefixConfig, sites: Sites, name: str) -> list[Tie]:
     layers, width, key = len(sites.layers), sites.key_width, prefix_key(sites, name)
     if config.reparametrize:
         network = [(f"network.{i}.{leaf}", f"control_trans.{i}.{leaf}") for i in (0, 2) for leaf in ("weight", "bias")]
-        return [Tie(f"{key}{theirs}", ours) for ours, theirs in (("embedding", "wte.weight"), *network)]
+        return [
+            Tie(f"{key}{adapterhub_leaf}", state_key)
+            for state_key, adapterhub_leaf in (("embedding", "wte.weight"), *network)
+        ]
     return [
-        Tie(  # theirs: one row of numbers, for each key layer by layer key and value
+        Tie(  # AdapterHub's: one row of numbers, for each key layer by layer key and value
             f"{key}control_trans",
             "direct",
             forth=lambda direct: direct.permute(2, 0, 1, 3).flatten(),

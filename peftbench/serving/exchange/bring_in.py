@@ -10,7 +10,7 @@ from peftbench.methods import Method, build, method_class
 from peftbench.serving.exchange import adapterhub_folder, peft_folder
 from peftbench.serving.exchange.files import read_settings
 from peftbench.serving.exchange.folder import Foreign
-from peftbench.serving.exchange.tie import from_theirs
+from peftbench.serving.exchange.tie import from_foreign
 
 _CONVERTERS = {"peft": peft_folder.CONVERTERS, "adapters": adapterhub_folder.CONVERTERS}
 
@@ -47,7 +47,7 @@ def read_method(foreign: Foreign, backbone: HeadedBackbone) -> Method:
     if needed > 10 * held:  # before they are allocated
         raise UserError(f"its settings make it {needed:,} parameters, and the weights hold {held:,} numbers")
     method = build(config, backbone.sites)
-    from_theirs(converter.ties(config, backbone.sites, foreign.name), tensors, method.state_dict())
+    from_foreign(converter.ties(config, backbone.sites, foreign.name), tensors, method.state_dict())
     for name, parameter in backbone.head.items():
         parameter.copy_(foreign.tensors[keys[name]])
     method.requires_grad_(False)

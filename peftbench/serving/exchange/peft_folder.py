@@ -11,7 +11,7 @@ from peftbench.serving.exchange import peft_ia3, peft_lora, peft_prefix
 from peftbench.serving.exchange.converter import Converter
 from peftbench.serving.exchange.files import folder_digest, read_settings, read_weights
 from peftbench.serving.exchange.folder import Foreign, read_provenance, write_tensors
-from peftbench.serving.exchange.tie import to_theirs
+from peftbench.serving.exchange.tie import to_foreign
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 NAME = "default"  # not in the file: peft leaves an adapter's name out
@@ -27,7 +27,7 @@ def write(folder: Path, method: Method, backbone: HeadedBackbone, base: str, rev
     """Write config and weights; UserError, naming the setting, for what peft cannot express."""
     converter, sites = CONVERTERS[method.name], backbone.sites
     settings = converter.settings(method.config, sites)
-    tensors = to_theirs(converter.ties(method.config, sites, NAME), method.state_dict())
+    tensors = to_foreign(converter.ties(method.config, sites, NAME), method.state_dict())
     tensors |= {f"{_prefix(settings)}{key}": tensor for key, tensor in backbone.head.items()}
     saved = {*settings.get("modules_to_save", ()), *_head_modules(backbone)}
     settings |= {"base_model_name_or_path": base, "revision": revision, "inference_mode": True}

@@ -42,16 +42,18 @@ def _ties(config: Ia3Config, sites: Sites, name: str) -> list[Tie]:
     for module, places in maps_by_module(target_sites(config.targets), sites).items():
         whole = Site(places[0].site.module)
         for place in places:
-            ours, theirs = f"factors.{short_name(place.name)}.{place.layer}", f"{PREFIX}{module}.ia3_l"
+            state_key, peft_key = f"factors.{short_name(place.name)}.{place.layer}", f"{PREFIX}{module}.ia3_l"
             rows = place.site.part or slice(None)
             if place.name in SCALED_INPUTS:
                 blank = partial(torch.ones, 1, whole.in_features)
-                ties.append(Tie(theirs, ours, region=(slice(0, 1), slice(None)), blank=blank, back=torch.flatten))
+                ties.append(
+                    Tie(peft_key, state_key, region=(slice(0, 1), slice(None)), blank=blank, back=torch.flatten)
+                )
             else:  # of the maps that share a module, those without factors have ones
                 blank = partial(torch.ones, whole.out_features, 1)
                 column = partial(torch.unsqueeze, dim=1)
                 ties.append(
-                    Tie(theirs, ours, forth=column, back=torch.flatten, region=(rows, slice(0, 1)), blank=blank)
+                    Tie(peft_key, state_key, forth=column, back=torch.flatten, region=(rows, slice(0, 1)), blank=blank)
                 )
     return ties
 

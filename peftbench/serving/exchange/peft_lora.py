@@ -75,16 +75,16 @@ def _ties(config: LoraConfig, sites: Sites, name: str) -> list[Tie]:
     for module, places in maps_by_module(config.sites, sites).items():
         whole, rank = Site(places[0].site.module), config.rank * len(places)
         for number, place in enumerate(places):
-            ours, theirs = f"updates.{short_name(place.name)}.{place.layer}", f"{PREFIX}{module}.lora_"
+            state_prefix, peft_prefix = f"updates.{short_name(place.name)}.{place.layer}", f"{PREFIX}{module}.lora_"
             block, rows = slice(number * config.rank, (number + 1) * config.rank), place.site.part or slice(None)
             blank_a = partial(torch.zeros, rank, whole.in_features)
             blank_b = partial(torch.zeros, whole.out_features, rank)
-            ties.append(Tie(f"{theirs}A.weight", f"{ours}.a", region=(block, slice(None)), blank=blank_a))
-            ties.append(Tie(f"{theirs}B.weight", f"{ours}.b", region=(rows, block), blank=blank_b))
+            ties.append(Tie(f"{peft_prefix}A.weight", f"{state_prefix}.a", region=(block, slice(None)), blank=blank_a))
+            ties.append(Tie(f"{peft_prefix}B.weight", f"{state_prefix}.b", region=(rows, block), blank=blank_b))
             if config.dora:  # rows without an update keep their own length
                 blank_m = partial(torch.linalg.vector_norm, whole.weight, dim=1)
-                magnitude = f"{theirs}magnitude_vector"
-                ties.append(Tie(magnitude, f"{ours}.magnitude", region=(rows,), blank=blank_m))
+                magnitude = f"{peft_prefix}magnitude_vector"
+                ties.append(Tie(magnitude, f"{state_prefix}.magnitude", region=(rows,), blank=blank_m))
     return ties
 
 
@@ -101,11 +101,11 @@ def _config(settings: Settings, tensors: Tensors, sites: Sites) -> LoraConfig:
         for module, places in sites_of_modules(acted_on, sites).items()
     }
     ranks = {module: tensors[f"{PREFIX}{module}.lora_A.weight"].shape[0] for module in modules}
-    own_ranks = {rank / len(modules[module]) for module, rank in ranks.items()}
-    alphas = {_own_alpha(settings, module, len(places), rslora) for module, places in modules.items()}
-    if len(own_ranks) > 1 or len(alphas) > 1:
+    ranks_per_map = {rank / len(modules[module]) for module, rank in ranks.items()}
+    alphas = {_alpha_per_map(settings, module, len(places), rslora) for module, places in modules.items()}
+    if len(ranks_per_map) > 1 or len(alphas) > 1:
         raise UserError("rank_pattern or alpha_pattern give its maps different ranks or scales: here all have one")
-    (rank,), (alpha,) = own_ranks, alphas
+    (rank,), (alpha,) = ranks_per_map, alphas
     if rank != int(rank):
         raise UserError("one pair A and B serves query, key and value together: here each has its own")
     return LoraConfig(
@@ -120,9 +120,9 @@ def _config(settings: Settings, tensors: Tensors, sites: Sites) -> LoraConfig:
 
 def _check_agrees(settings: Settings, module: str, rank: int) -> None:
     """Raise UserError where the settings say otherwise than the weights of a map: peft makes the model they say."""
-    said = _of_module(settings, "rank_pattern", module, required(settings, "r", (int, float)))
-    if said != rank:
-        raise UserError(f"r or rank_pattern say a rank of {said} for {module}, and its weights have {rank}")
+    configured_rank = _of_module(settings, "rank_pattern", module, required(settings, "r", (int, float)))
+    if configured_rank != rank:
+        raise UserError(f"r or rank_pattern say a rank of {configured_rank} for {module}, and its weights have {rank}")
     if not _is_named(settings, "target_modules", module, True) or _is_named(settings, "exclude_modules", module, False):
         raise UserError(f"target_modules and exclude_modules leave out {module}, which its weights change")
     layers: Any = required(settings, "layers_to_transform", (int, list), [])
@@ -154,7 +154,7 @@ def _with_update(places: list[Place], b: torch.Tensor | None) -> list[Place]:
     return [place for place in places if place.site.part and b[place.site.part].any()] or places
 
 
-def _own_alpha(settings: Settings, module: str, count: int, rslora: bool) -> float:
+def _alpha_per_map(settings: Settings, module: str, count: int, rslora: bool) -> float:
     alpha = _of_module(settings, "alpha_pattern", module, required(settings, "lora_alpha", (int, float)))
     return float(alpha) / (math.sqrt(count) if rslora else count)
 

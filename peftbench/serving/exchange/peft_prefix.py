@@ -48,7 +48,7 @@ def _ties(config: PrefixConfig, sites: Sites, name: str) -> list[Tie]:
     layers, width = len(sites.layers), sites.key_width
     table = _position_table(sites)
     return [
-        Tie(  # theirs: a row for each key, in it layer by layer key and value
+        Tie(  # peft's: a row for each key, in it layer by layer key and value
             _PROMPT,
             "direct",
             forth=lambda direct: direct.permute(2, 0, 1, 3).reshape(config.length, -1),

@@ -17,18 +17,18 @@ def _same(tensor: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Tie:
-    """One tensor of ours and its place in theirs.
+    """One tensor of a method and its place in the other library's file.
 
     Attributes:
-        theirs: key in their file.
-        ours: name in the method's `state_dict`; None where theirs is `blank` whatever was trained.
-        index: of ours in a stack.
-        forth: from ours to what stands in theirs. back: its inverse.
-        region: the part of theirs that ours fills, all of it without one. blank: theirs before it is filled.
+        foreign_key: key in that file.
+        state_key: name in the method's `state_dict`; None where the file's tensor is `blank` whatever was trained.
+        index: of the method's tensor in a stack.
+        forth: from the method's tensor to what stands in the file's. back: its inverse.
+        region: the part of the file's tensor that it fills, all without one. blank: the file's before it is filled.
     """
 
-    theirs: str
-    ours: str | None
+    foreign_key: str
+    state_key: str | None
     index: int | None = None
     forth: Callable[[torch.Tensor], torch.Tensor] = _same
     back: Callable[[torch.Tensor], torch.Tensor] = _same
@@ -36,53 +36,58 @@ class Tie:
     blank: Callable[[], torch.Tensor] | None = None
 
 
-def reshaped(theirs: str, ours: str, shape: tuple[int, ...], own_shape: tuple[int, ...]) -> Tie:
+def reshaped(foreign_key: str, state_key: str, foreign_shape: tuple[int, ...], state_shape: tuple[int, ...]) -> Tie:
     """Return the tie of a tensor that both have, in different shapes."""
-    return Tie(theirs, ours, forth=lambda tensor: tensor.reshape(shape), back=lambda tensor: tensor.reshape(own_shape))
+    return Tie(
+        foreign_key,
+        state_key,
+        forth=lambda tensor: tensor.reshape(foreign_shape),
+        back=lambda tensor: tensor.reshape(state_shape),
+    )
 
 
-def to_theirs(ties: Iterable[Tie], ours: Tensors) -> Tensors:
-    """Return their tensors, filled from ours."""
-    theirs: Tensors = {}
+def to_foreign(ties: Iterable[Tie], state: Tensors) -> Tensors:
+    """Return the tensors of the file, filled from the method's."""
+    foreign: Tensors = {}
     for tie in ties:
-        if tie.blank is not None and tie.theirs not in theirs:
-            theirs[tie.theirs] = tie.blank().detach().clone()
-        if tie.ours is None:
+        if tie.blank is not None and tie.foreign_key not in foreign:
+            foreign[tie.foreign_key] = tie.blank().detach().clone()
+        if tie.state_key is None:
             continue
-        value = tie.forth(_own(tie, ours).detach())
+        value = tie.forth(_in_state(tie, state).detach())
         if tie.region is None:
-            theirs[tie.theirs] = value.contiguous()
+            foreign[tie.foreign_key] = value.contiguous()
         else:
-            theirs[tie.theirs][tie.region] = value
-    return theirs
+            foreign[tie.foreign_key][tie.region] = value
+    return foreign
 
 
 @torch.no_grad()
-def from_theirs(ties: Iterable[Tie], theirs: Tensors, ours: Tensors) -> None:
-    """Fill our tensors, which have their shapes already, from theirs.
+def from_foreign(ties: Iterable[Tie], foreign: Tensors, state: Tensors) -> None:
+    """Fill the method's tensors, which have their shapes already, from those of the file.
 
-    Raises UserError for a tensor of theirs that is missing or of another size, for one that has no place here and
+    Raises UserError for a tensor of the file that is missing or of another size, for one that has no place here and
     for values that would be lost.
     """
     ties = list(ties)
-    expected = to_theirs(ties, ours)
+    expected = to_foreign(ties, state)
     for key, tensor in expected.items():
-        if key not in theirs:
+        if key not in foreign:
             raise UserError(f"the weights lack {key}")
-        if theirs[key].shape != tensor.shape:
-            sizes = (" × ".join(map(str, shape)) or "one number" for shape in (theirs[key].shape, tensor.shape))
+        if foreign[key].shape != tensor.shape:
+            sizes = (" × ".join(map(str, shape)) or "one number" for shape in (foreign[key].shape, tensor.shape))
             raise UserError(f"{key} is of another base model: {' where the model has '.join(sizes)}")
-    if unknown := sorted(set(theirs) - set(expected)):
+    if unknown := sorted(set(foreign) - set(expected)):
         raise UserError(f"the weights hold {unknown[0]}, which has no place in peftbench")
     for tie in ties:
-        if tie.ours is not None:
-            value = theirs[tie.theirs] if tie.region is None else theirs[tie.theirs][tie.region]
-            _own(tie, ours).copy_(tie.back(value))
-    for key, tensor in to_theirs(ties, ours).items():
-        if not torch.equal(tensor, theirs[key].to(tensor.dtype)):
+        if tie.state_key is not None:
+            value = foreign[tie.foreign_key] if tie.region is None else foreign[tie.foreign_key][tie.region]
+            _in_state(tie, state).copy_(tie.back(value))
+    for key, tensor in to_foreign(ties, state).items():
+        if not torch.equal(tensor, foreign[key].to(tensor.dtype)):
             raise UserError(f"{key} holds values that have no place in peftbench")
 
 
-def _own(tie: Tie, ours: Tensors) -> torch.Tensor:
-    assert tie.ours is not None
-    return ours[tie.ours] if tie.index is None else ours[tie.ours][tie.index]
+def _in_state(tie: Tie, state: Tensors) -> torch.Tensor:
+    assert tie.state_key is not None
+    return state[tie.state_key] if tie.index is None else state[tie.state_key][tie.index]

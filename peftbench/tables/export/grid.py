@@ -82,13 +82,13 @@ def published(table: Table) -> list[str]:
 def verdicts(table: Table) -> list[str]:
     """Say of every row what it is to the baseline, a line for each of the verdicts that there are."""
     pairs = [row.against for row in table.rows if row.against is not None]
-    told = {
+    by_verdict = {
         "better": [f"{pair.row} by at least {pair.low:.1f}" for pair in pairs if pair.verdict == BETTER],
         "lower": [f"{pair.row} by at least {-(pair.high or 0):.1f}" for pair in pairs if pair.verdict == LOWER],
         f"not different by more than {points(table.delta)}": [pair.row for pair in pairs if pair.verdict == SAME],
         OPEN: [f"{pair.row} ({lacking(pair)})" for pair in pairs if pair.verdict == OPEN],
     }
-    return [f"{verdict}: {_first(rows)}" for verdict, rows in told.items() if rows]
+    return [f"{verdict}: {_first(rows)}" for verdict, rows in by_verdict.items() if rows]
 
 
 def _first(rows: list[str]) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peftbench.tables.export.plot_data import COLORS
-from peftbench.tables.export.plots import own_look, write_figure
+from peftbench.tables.export.plots import plot_style, write_figure
 from peftbench.tables.export.texts import printable_texts
 
 _DARKEST = COLORS[0]
@@ -52,7 +52,7 @@ def save_heat_map(heat_map: HeatMap, path: Path) -> None:
     from matplotlib.figure import Figure
 
     heat_map = printable_texts(heat_map)
-    with own_look():
+    with plot_style():
         size = (3 + 0.8 * len(heat_map.columns), 1.5 + 0.3 * len(heat_map.rows))
         figure = Figure(figsize=size, dpi=150, layout="constrained")
         FigureCanvasAgg(figure)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peftbench.tables.export.plot_data import COLORS
-from peftbench.tables.export.plots import own_look, write_figure
+from peftbench.tables.export.plots import plot_style, write_figure
 from peftbench.tables.export.texts import printable_texts
 from peftbench.tables.plan import Plan
 from peftbench.tables.verdicts import Needs, points
@@ -77,7 +77,7 @@ def save_plot(plan: Plan, title: str, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-    with own_look():
+    with plot_style():
         figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()

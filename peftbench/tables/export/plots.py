@@ -60,7 +60,7 @@ def save_plots(table: Table, folder: Path, kinds: Sequence[str] = ("png", "svg")
 
     make_folder(folder)
     paths = []
-    with own_look():
+    with plot_style():
         for name, draw in drawings.items():
             figure = draw()
             for kind in kinds:
@@ -70,7 +70,7 @@ def save_plots(table: Table, folder: Path, kinds: Sequence[str] = ("png", "svg")
 
 
 @contextmanager
-def own_look() -> Iterator[None]:
+def plot_style() -> Iterator[None]:
     """Draw inside the block as all plots are drawn: a user's own matplotlibrc changes nothing."""
     import matplotlib
 

@@ -28,13 +28,13 @@ def heat_maps(labels: torch.Tensor, classes: int, rows: int, columns: int) -> to
         labels: (batch, boxes, 6), see `LABEL_FIELDS`.
     """
     batch, boxes = labels.shape[:2]
-    kind, centre, size, told = _split(labels, rows, columns)
+    kind, centre, size, single = _split(labels, rows, columns)
     cell = centre.floor()
     spread = (2 * _radius(size) + 1) / 6
     around_x = torch.exp(-((torch.arange(columns, device=labels.device) - cell[..., :1]) ** 2) / (2 * spread**2))
     around_y = torch.exp(-((torch.arange(rows, device=labels.device) - cell[..., 1:]) ** 2) / (2 * spread**2))
     maps = labels.new_zeros(batch, classes, rows, columns)
-    bumps = around_y[..., :, None] * around_x[..., None, :] * told[..., None, None]
+    bumps = around_y[..., :, None] * around_x[..., None, :] * single[..., None, None]
     place = kind.clamp(min=0)[..., None, None].expand(batch, boxes, rows, columns)
     return maps.scatter_reduce(1, place, bumps.where(bumps > torch.finfo(torch.float32).eps, 0), "amax")
 
@@ -85,9 +85,9 @@ def center_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     outputs, labels = outputs.float(), labels[:, (labels[..., 0] >= 0).any(0)].float()  # not as many as any picture has
     heat, boxes = outputs.split([classes, BOX_CHANNELS], 1)
     wanted = heat_maps(labels, classes, rows, columns)
-    _, centre, size, told = _split(labels, rows, columns)
-    objects = told.sum().clamp(min=1)
-    return (_focal(heat, wanted) + _box_loss(boxes, centre, size, told)) / objects
+    _, centre, size, single = _split(labels, rows, columns)
+    objects = single.sum().clamp(min=1)
+    return (_focal(heat, wanted) + _box_loss(boxes, centre, size, single)) / objects
 
 
 def _focal(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -98,13 +98,13 @@ def _focal(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     return -torch.where(at_centre, positive, negative).sum()
 
 
-def _box_loss(boxes: torch.Tensor, centre: torch.Tensor, size: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+def _box_loss(boxes: torch.Tensor, centre: torch.Tensor, size: torch.Tensor, single: torch.Tensor) -> torch.Tensor:
     cell = centre.floor().long()
     columns = boxes.shape[3]
     place = (cell[..., 1] * columns + cell[..., 0]).clamp(min=0)
     found = boxes.flatten(2).gather(2, place[:, None].expand(-1, BOX_CHANNELS, -1)).transpose(1, 2)
     wanted = torch.cat([size.clamp(min=1e-3).log(), centre - centre.floor()], -1)
-    return ((found - wanted).abs() * told[..., None]).sum()
+    return ((found - wanted).abs() * single[..., None]).sum()
 
 
 def decode(outputs: torch.Tensor, most: int) -> torch.Tensor:

@@ -33,7 +33,7 @@ def read_given(given: Any) -> GivenImages:
     """
     if isinstance(given, str | bytes | Path) or not isinstance(given, Iterable):
         raise UserError("predict takes a list of images (files, bytes or PIL's), not one: predict([…])")
-    found = [_source(one, f"image {number}") for number, one in enumerate(given)]
+    found = [_source(item, f"image {number}") for number, item in enumerate(given)]
     for number, image in enumerate(found):
         if image is None:
             raise UserError(f"predict takes a list of images (files, bytes or PIL's), and example {number} is none")

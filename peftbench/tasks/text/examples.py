@@ -17,10 +17,10 @@ def read_examples(given: Any, columns: Sequence[str]) -> list[Example]:
     if not isinstance(given, Iterable) or isinstance(given, Mapping):
         raise UserError(f"predict takes a list of {kind}, not {type(given).__name__}")
     examples: list[Example] = []
-    for number, one in enumerate(given):
-        example = read_example(one, len(columns))
+    for number, item in enumerate(given):
+        example = read_example(item, len(columns))
         if example is None:
-            raise UserError(f"predict takes a list of {kind}; example {number} is {str(one)[:60]!r}")
+            raise UserError(f"predict takes a list of {kind}; example {number} is {str(item)[:60]!r}")
         examples.append(example)
     return examples
 
