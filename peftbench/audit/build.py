@@ -75,7 +75,7 @@ def build_audit(evidence: Evidence, delta: float, command: str) -> Table:
         claims=[],
         pairs=pairs,
         conclusion=_conclusion(rows, pairs, score),
-        reading=[*_reading(evidence), *standing(delta, pairs, "--delta")],
+        reading=[*_reading(evidence), *standing(delta, pairs, rows, "--delta")],
         notes=evidence.notes,
         environment={},
         delta=delta,

@@ -2,6 +2,7 @@
 
 import io
 import re
+from csv import Error as CsvError
 from csv import reader as csv_rows
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,16 @@ def _read(path: Path) -> dict[str, Any]:
     from pyarrow import csv
 
     text = read_text(path)
+    if "\n" not in text:  # as some spreadsheets end lines
+        text = text.replace("\r", "\n")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else find_delimiter(text, [["system"]])
     number, name = pa.float64(), pa.dictionary(pa.int32(), pa.string())
     kinds = {key: number if key in ("score", "sd") else name for key in _KNOWN}
-    header = [column.strip() for column in next(csv_rows([text.split("\n", 1)[0].strip()], delimiter=delimiter), [])]
+    try:
+        first = next(csv_rows([text.split("\n", 1)[0].strip()], delimiter=delimiter), [])
+    except CsvError as error:
+        raise UserError(f"{path}, line 1: {error}: it takes {_LOOK}") from error
+    header = [column.strip() for column in first]
     for key in ("system", "correct" if "correct" in header else "score"):
         if key not in header:
             raise UserError(f"{path} has no column {key!r}. {nearest(key, header)} It takes {_LOOK}.")

@@ -1,6 +1,7 @@
 """Samples of lm-evaluation-harness: `samples_TASK_DATE.jsonl`, one file a model, task and run (`--log_samples`)."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from peftbench.errors import UserError, nearest
 from peftbench.files import parse_json
 
 _FILE = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\w.+-]+)\.jsonl")
-_SEED = re.compile(r"[-_.]?seed[-_=]?(\d+)", re.IGNORECASE)
+# a word of its own: Seed1.5 is a model's name
+_SEED = re.compile(r"(?:^|[-_.])seed[-_=]?(\d+)(?![^\W_]|\.\d)", re.IGNORECASE)
 
 _NO_METRICS = frozenset(
     ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter")
@@ -107,16 +109,24 @@ def _read(path: Path) -> _Run:
             if isinstance(value, int | float):
                 if (of_filter, metric) in of_document:
                     raise UserError(f"{path}, line {number}: document {document} is there twice: keep one")
-                of_document[of_filter, metric] = float(value)
+                of_document[of_filter, metric] = _number(value)
         hashes[str(document)] = str(sample.get("doc_hash", ""))
     if not scores:
         raise UserError(f"{path}: there is no sample in it")
     return _Run(path, *_system(path), scores, hashes)
 
 
+def _number(value: float) -> float:
+    """Return it as a float; a whole number too large for one is infinite, which is no score."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     sample = json.loads(line)
@@ -135,7 +145,7 @@ def _system(path: Path) -> tuple[str, str]:
     """Return the model's name and the seed."""
     folder = path.resolve().parent.name
     if found := _SEED.search(folder):
-        return folder.replace(found[0], "", 1).replace("__", "/"), found[1]
+        return (folder[: found.start()] + folder[found.end() :]).replace("__", "/"), found[1]
     seed = _results(path.with_name(f"results_{_named(path)['date']}.json")).get("random_seed")
     return folder.replace("__", "/"), _named(path)["date"] if seed is None else str(seed)
 

@@ -34,26 +34,12 @@ def pair(
     """
     runs, run_codes = np.unique(systems.codes.astype(np.int64) * len(seeds.texts) + seeds.codes, return_inverse=True)
     shape = len(runs), len(examples.texts)
-    cells = run_codes * shape[1] + examples.codes
-    times = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
-
-    def named(run: int) -> str:
-        system, seed = divmod(int(runs[run]), len(seeds.texts))
-        return f"{systems.texts[system]}, seed {seeds.texts[seed]}"
-
-    if (twice := np.argwhere(times > 1)).size:
-        run, example = twice[0]
-        raise UserError(
-            f"{where}: {named(run)} has example {examples.texts[example]!r} {times[run, example]} times"
-            f"{f', and {len(twice) - 1:,} others' if len(twice) > 1 else ''}: {mend}"
-        )
-    if (lacking := (times == 0).sum(axis=1)).any():
-        run = int(lacking.argmax())
-        example = int((times[run] == 0).argmax())
-        raise UserError(
-            f"{where}: {named(run)} lacks {lacking[run]:,} of {shape[1]:,} examples, {examples.texts[example]!r} among"
-            " them: all runs must have the same"
-        )
+    cells = run_codes.astype(np.int64) * shape[1] + examples.codes
+    # runs × examples fit into memory where each is there once: of seeds that differ in every row they may not
+    if shape[0] * shape[1] != len(cells) or (np.bincount(cells, minlength=len(cells)) != 1).any():
+        of_runs = (divmod(run, len(seeds.texts)) for run in runs.tolist())
+        named = [f"{systems.texts[system]}, seed {seeds.texts[seed]}" for system, seed in of_runs]
+        raise UserError(f"{where}: {_fault(cells, named, examples.texts, mend)}")
     matrix = np.empty(shape)
     matrix.flat[cells] = values
     found: dict[str, System] = {}
@@ -63,3 +49,20 @@ def pair(
         names = [seeds.texts[runs[row] % len(seeds.texts)] for row in rows]
         found[systems.texts[code]] = System(names, of_system.mean(axis=1), of_system)
     return found
+
+
+def _fault(cells: np.ndarray, runs: list[str], examples: list[str], mend: str) -> str:
+    """Say which run has an example twice, or lacks some; `cells` are (rows,), the run's number × examples + example."""
+    found, times = np.unique(cells, return_counts=True)
+    if (twice := np.flatnonzero(times > 1)).size:
+        run, example = divmod(int(found[twice[0]]), len(examples))
+        others = f", and {len(twice) - 1:,} others" if len(twice) > 1 else ""
+        return f"{runs[run]} has example {examples[example]!r} {times[twice[0]]} times{others}: {mend}"
+    lacking = len(examples) - np.bincount(found // len(examples))
+    run = int(lacking.argmax())
+    there = np.zeros(len(examples), bool)
+    there[found[found // len(examples) == run] % len(examples)] = True
+    return (
+        f"{runs[run]} lacks {lacking[run]:,} of {len(examples):,} examples, {examples[int(there.argmin())]!r} among"
+        " them: all runs must have the same"
+    )

@@ -1,6 +1,6 @@
 """Results of Hugging Face peft's method comparison: a folder of JSON files, one a run, without single examples."""
 
-import math
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,9 @@ def _test_scores(path: Path, content: dict[str, Any]) -> dict[str, float]:
         scores = {key.removeprefix(_SPLIT): score for key, score in entry.items() if key.startswith(_SPLIT)}
         if scores:
             for name, score in scores.items():
-                if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-                    raise UserError(f"{path}: {_SPLIT}{name} is {score}, which is no score")
+                number = isinstance(score, int | float) and not isinstance(score, bool)
+                if not (number and abs(score) <= sys.float_info.max):  # whole numbers may be larger than any float
+                    raise UserError(f"{path}: {_SPLIT}{name} is {str(score)[:20]}, which is no score")
             return scores
     return {}
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -122,7 +122,9 @@ def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:
         for name in names:
             metrics.rows.labels(name).inc()
         metrics.requests.labels("200").inc()
-        answers_json = [_answer_json(name, answer) for name, answer in zip(names, answers, strict=True)]
+        answers_json = [
+            _answer_json(name, answer, tasks.labels(name)) for name, answer in zip(names, answers, strict=True)
+        ]
         return JSONResponse({"answers": answers_json, "seconds": seconds})
 
     @app.get("/health")
@@ -186,8 +188,8 @@ async def _read(request: Request, limits: Limits) -> Asked:
     return asked
 
 
-def _answer_json(task: str, answer: Answer) -> dict[str, Any]:
-    """Return an answer as JSON: a label with the probabilities of all, or a score; null without text."""
-    if isinstance(answer.prediction, float):
+def _answer_json(task: str, answer: Answer, labels: Sequence[str]) -> dict[str, Any]:
+    """Return an answer as JSON: a label with the probabilities of all, or a score of no labels; null without text."""
+    if not labels:
         return {"task": task, "score": answer.prediction}
     return {"task": task, "label": answer.prediction, "probabilities": answer.probabilities}

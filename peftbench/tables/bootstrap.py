@@ -6,13 +6,14 @@ every run: what is easy or hard about an example counts for both sides of a diff
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 RESAMPLES = 10_000
 CHUNK = 1000
-# cells of confusion matrices that are counted at once: products of few columns cost as much as of these
-_CELLS = 64
+# classes, of all seeds together, that are counted at once: products of few columns cost as much as of these
+_COLUMNS = 64
 
 # (labels, predictions, counts) → scores; labels (examples,), predictions (…, examples), counts (draws, examples)
 Scorer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -61,46 +62,73 @@ def _scorer(metric: str, classes: int) -> Scorer:
         return lambda labels, predictions, counts: np.stack(
             [of_seed(labels, seed_predictions, counts) for seed_predictions in predictions], axis=1
         )
-    from_confusion = {"accuracy": _accuracy, "f1": _f1, "macro_f1": _macro_f1, "matthews": _matthews}[metric]
+    if metric == "accuracy":
+        return _accuracy
+    of_classes = {"f1": _f1, "macro_f1": _macro_f1, "matthews": _matthews}[metric]
 
     def scorer(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        cells = (labels * classes + predictions).astype(np.int64)
-        scores = np.empty((len(counts), len(cells)))
-        step = max(1, _CELLS // classes**2)
-        for first in range(0, len(cells), step):
-            found = np.eye(classes**2)[cells[first : first + step].T]  # (examples, seeds, cells)
-            confusion = counts @ found.reshape(len(found), -1)
-            of_seeds = from_confusion(confusion.reshape(-1, classes, classes))
-            scores[:, first : first + step] = of_seeds.reshape(len(counts), -1)
+        # a confusion matrix's diagonal and sums are all that is needed: of many classes it would not fit into memory
+        true = counts @ _indicator(labels[None], classes)
+        scores = np.empty((len(counts), len(predictions)))
+        step = max(1, _COLUMNS // classes)
+        for first in range(0, len(predictions), step):
+            some = predictions[first : first + step]
+            predicted, right = (
+                (counts @ _indicator(some, classes, of)).reshape(len(counts), len(some), classes)
+                for of in (None, some == labels)
+            )
+            scores[:, first : first + step] = of_classes(right, true[:, None], predicted)
         return scores
 
     return scorer
 
 
-def _accuracy(confusion: np.ndarray) -> np.ndarray:
-    """(draws, true, predicted) → (draws,)."""
-    return np.trace(confusion, axis1=1, axis2=2) / confusion.sum(axis=(1, 2))
+def _accuracy(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    right: np.ndarray = counts @ (predictions == labels).T
+    return right / counts.sum(axis=1, keepdims=True)
 
 
-def _f1(confusion: np.ndarray) -> np.ndarray:
+def _indicator(values: np.ndarray, classes: int, of: np.ndarray | None = None) -> Any:
+    """Return a matrix, (examples, seeds × classes), with 1 where an example is of a class; sparse for many classes.
+
+    Args:
+        values: (seeds, examples), classes. of: the examples that count, likewise; None for all.
+    """
+    codes = np.asarray(values, np.int64).T  # (examples, seeds)
+    if classes <= _COLUMNS:
+        found = np.eye(classes)[codes]
+        return (found if of is None else found * of.T[..., None]).reshape(len(codes), -1)
+    from scipy.sparse import csr_array
+
+    seeds = codes.shape[1]
+    columns = codes + classes * np.arange(seeds)
+    weights = np.ones(codes.shape) if of is None else of.T.astype(np.float64)
+    rows = np.arange(0, codes.size + 1, seeds)
+    return csr_array((weights.ravel(), columns.ravel(), rows), shape=(len(codes), seeds * classes))
+
+
+# of right answers and of labels and predictions of each class, (draws, seeds or 1, classes), to (draws, seeds)
+
+
+def _f1(right: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """F1 of class 1 of two, else macro F1, as `peftbench.tasks.metrics.f1`."""
-    if confusion.shape[1] > 2:
-        return _macro_f1(confusion)
-    per_class, _ = _class_f1(confusion)
-    return per_class[:, 1] if confusion.shape[1] == 2 else np.zeros(len(confusion))
+    classes = right.shape[-1]
+    if classes > 2:
+        return _macro_f1(right, true, predicted)
+    return _divide(2 * right, true + predicted)[..., 1] if classes == 2 else np.zeros(right.shape[:-1])
 
 
-def _macro_f1(confusion: np.ndarray) -> np.ndarray:
+def _macro_f1(right: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Mean F1 of the classes that occur."""
-    per_class, size = _class_f1(confusion)
-    return _divide(per_class.sum(axis=1), (size > 0).sum(axis=1))
+    size = true + predicted
+    return _divide(_divide(2 * right, size).sum(axis=-1), (size > 0).sum(axis=-1))
 
 
-def _class_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(draws, classes) F1, and how often each class occurs among labels and predictions."""
-    found = np.diagonal(confusion, axis1=1, axis2=2)
-    size = confusion.sum(axis=1) + confusion.sum(axis=2)
-    return _divide(2 * found, size), size
+def _matthews(right: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    total = predicted.sum(axis=-1)
+    covariance = right.sum(axis=-1) * total - (predicted * true).sum(axis=-1)
+    spread = (total**2 - (predicted**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1))
+    return _divide(covariance, np.sqrt(np.maximum(spread, 0)))
 
 
 def _roc_auc(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -115,14 +143,6 @@ def _roc_auc(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) 
         areas += _divide(above, pairs)
         defined += pairs > 0
     return np.where(defined > 0, _divide(areas, defined), 0.5)
-
-
-def _matthews(confusion: np.ndarray) -> np.ndarray:
-    predicted, true = confusion.sum(axis=1), confusion.sum(axis=2)
-    total = predicted.sum(axis=1)
-    covariance = np.trace(confusion, axis1=1, axis2=2) * total - (predicted * true).sum(axis=1)
-    spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (true**2).sum(axis=1))
-    return _divide(covariance, np.sqrt(np.maximum(spread, 0)))
 
 
 def _pearson(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -100,7 +100,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         conclusion=conclude(rows, pairs, columns[primary], spec.delta),
         reading=[
             *notes.split_shown(evaluation, spec.evaluation),
-            *notes.reading(spec, len(comparisons), pairs),
+            *notes.reading(spec, len(comparisons), pairs, rows),
             *notes.looks(course),
             *notes.human_ceiling(ceiling, columns[primary]),
         ],

@@ -6,20 +6,21 @@ from typing import Any
 
 from peftbench.runs.result import Environment
 from peftbench.tables.collect import MISSING, NOT_EVALUATED, OTHER_DATA, STALE, Found
+from peftbench.tables.groups import MOST_SETS
 from peftbench.tables.sequential import Course
 from peftbench.tables.spec import EvaluationSpec, TableSpec
-from peftbench.tables.table import Cell, Column, Pair, format_cell
+from peftbench.tables.table import Cell, Column, Pair, Row, format_cell
 from peftbench.tables.verdicts import points
 
 
-def reading(spec: TableSpec, comparisons: int, pairs: Sequence[Pair]) -> list[str]:
-    """Say how to read the figures; `comparisons` with the baseline and of claims, `pairs` of rows."""
+def reading(spec: TableSpec, comparisons: int, pairs: Sequence[Pair], rows: Sequence[Row]) -> list[str]:
+    """Say how to read the figures; `comparisons` with the baseline and of claims, `pairs` of `rows`."""
     together = f" for all {comparisons} comparisons together" if comparisons > 1 else ""
     return [
         "mean ± standard deviation over the seeds",
         f"bold: differs from {spec.baseline}, 95 %{together}; intervals likewise, and"
         " none where there is one seed (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
-        *(standing(spec.delta, pairs) if any(pair.low is not None for pair in pairs) else []),
+        *(standing(spec.delta, pairs, rows) if any(pair.low is not None for pair in pairs) else []),
     ]
 
 
@@ -32,11 +33,14 @@ def split_shown(shown: EvaluationSpec, wanted: EvaluationSpec) -> list[str]:
     return ["the task has no labelled test split: scores are on validation, where settings and epochs are chosen too"]
 
 
-def standing(delta: float, pairs: Sequence[Pair], setting: str = "table.delta") -> list[str]:
+def standing(delta: float, pairs: Sequence[Pair], rows: Sequence[Row], setting: str = "table.delta") -> list[str]:
     """Say how to read the groups, P(best) and verdicts; `setting` is what chooses δ."""
     of_all = f"95 % for all {len(pairs)} pairs together" if len(pairs) > 1 else "95 %"
+    group = f"rows that share a letter cannot be told apart, {of_all}"
+    if any("p_best" in row.cells for row in rows) and not any(row.group for row in rows):
+        group = f"left out, more than {MOST_SETS} letters or too many rows; HTML and JSON have each pair, {of_all}"
     lines = [
-        f"group: rows that share a letter cannot be told apart, {of_all}",
+        f"group: {group}",
         "P(best): how probable it is, by these examples and seeds, that the row's true score is the highest of all",
         f"not different: the whole interval is within ± {points(delta)} (two one-sided tests, Schuirmann 1987;"
         f" {setting})",

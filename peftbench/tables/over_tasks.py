@@ -240,7 +240,7 @@ def _reading(
     lines = [
         f"{mean.title}: of each task's first metric (task.metrics), all tasks alike; they alone are meant, not tasks in"
         f" general; examples: {examples}",
-        *notes.reading(spec, comparisons, pairs),
+        *notes.reading(spec, comparisons, pairs, rows),
     ]
     if ceilings:
         lines.append(f"half of the human raters against the other half: {', '.join(ceilings)}")

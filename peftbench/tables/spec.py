@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
 from typing import Any
 
 from peftbench.config.schema import MAX_SEED
 from peftbench.errors import UserError, nearest
 from peftbench.runs.result import Evaluation, Result
-from peftbench.tables.columns import COLUMNS, SCORES, SIGNED
+from peftbench.tables.columns import SCORES, SIGNED
+from peftbench.tables.spec_form import by_column, check_column, check_keys, check_list, figures, is_number, label_of
 from peftbench.tables.verdicts import DELTA, LEAST_DELTA
 
 SPLITS = ("validation", "test")
@@ -130,12 +130,12 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any, evaluation: Mapping
     Raises UserError for an unknown key, column or row, a label that occurs twice, or bad seeds.
     """
     where = f"table={name}"
-    _check_keys(raw, KEYS, where)
+    check_keys(raw, KEYS, where)
     for key in ("title", "baseline", "columns", "rows"):
-        if not raw.get(key):
+        if raw.get(key) in (None, "", []):
             raise UserError(f"{where}: {key} is missing")
     for key in ("rows", "prepare", "claims", "columns", "base"):
-        _check_list(raw.get(key), f"{where}: {key}")
+        check_list(raw.get(key), f"{where}: {key}")
     base = _overrides(raw.get("base"), f"{where}: base")
     asked = {key: value for key, value in _evaluation(evaluation, "the line").items() if value is not None}
     rows = [_row(row, f"{where}: a row") for row in raw["rows"]]
@@ -145,10 +145,8 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any, evaluation: Mapping
         raise UserError(f"{where}: two rows are labelled {twice.pop()!r}")
     labels = labels[: len(rows)]
     claims = [_claim(claim, f"{where}: a claim") for claim in raw.get("claims") or []]
-    tolerance = dict(raw.get("tolerance") or {})
-    for key in [*raw["columns"], *tolerance, *(key for row in rows for key in (*row.lab, *row.published))]:
-        if key not in COLUMNS:
-            raise UserError(f"{where}: there is no column {key!r}. {nearest(key, COLUMNS)}")
+    for key in raw["columns"]:
+        check_column(key, where)
     for claim in claims:
         _check_claim(claim, labels, where)
     if str(raw["baseline"]) not in labels:
@@ -162,7 +160,7 @@ def read_spec(name: str, raw: Mapping[str, Any], seeds: Any, evaluation: Mapping
         columns=list(raw["columns"]),
         rows=rows,
         claims=claims,
-        tolerance=tolerance,
+        tolerance=figures(raw.get("tolerance"), where, "tolerance"),
         prepare=prepare,
         evaluation=replace(
             EvaluationSpec(_split(raw.get("split"), where)), **_evaluation(raw.get("evaluation"), where), **asked
@@ -183,19 +181,21 @@ def _split(given: Any, where: str) -> str:
 
 
 def _delta(given: Any, where: str) -> float:
-    if isinstance(given, int | float) and not isinstance(given, bool) and LEAST_DELTA <= given < inf:
+    if is_number(given) and given >= LEAST_DELTA:
         return float(given)
     raise UserError(f"{where}: table.delta={given} must be a number of points from {LEAST_DELTA}, such as 1")
 
 
 def _row(raw: Any, where: str) -> RowSpec:
     row: RowSpec = _fill(RowSpec, raw, where)
-    _check_list(row.overrides, f"{where}: overrides")
-    for key, figure in (row.lab or {}).items():
-        if not isinstance(figure, int | float):
-            raise UserError(f"{where}: the lab's {key} must be a number, not {figure!r}")
-    evaluation = _evaluation(row.evaluation, where)
-    return RowSpec(str(row.label), _overrides(row.overrides, where), row.lab or {}, row.published or {}, evaluation)
+    check_list(row.overrides, f"{where}: overrides")
+    return RowSpec(
+        label_of(row.label, where),
+        _overrides(row.overrides, where),
+        figures(row.lab, where, "the lab's figures"),
+        by_column(row.published, where, "published"),
+        _evaluation(row.evaluation, where),
+    )
 
 
 def _evaluation(raw: Any, where: str) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _evaluation(raw: Any, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: evaluation must have keys and values, not {raw!r}")
     if "split" in raw:
         raise UserError(f"{where}: evaluation.split is called table.split now: `split: {raw['split']}` beside the rows")
-    _check_keys(raw, EvaluationSpec.__dataclass_fields__.keys() - {"split"}, f"{where}: evaluation")
+    check_keys(raw, EvaluationSpec.__dataclass_fields__.keys() - {"split"}, f"{where}: evaluation")
     if raw.get("merged") not in (None, True, False):
         raise UserError(f"{where}: evaluation.merged={raw['merged']} must be true or false")
     dropped = raw.get("dropped_layers") or 0
@@ -233,39 +233,32 @@ def _overrides(lines: list[Any] | None, where: str) -> list[str]:
 
 def _claim(raw: Any, where: str) -> ClaimSpec:
     claim: ClaimSpec = _fill(ClaimSpec, raw, where)
-    _check_list(claim.ascending, f"{where}: ascending")
+    check_list(claim.ascending, f"{where}: ascending")
     row, over = (None if label is None else str(label) for label in (claim.row, claim.over))
-    return replace(claim, ascending=[str(label) for label in claim.ascending], row=row, over=over)
-
-
-def _check_list(raw: Any, what: str) -> None:
-    if raw is not None and not isinstance(raw, list):
-        raise UserError(f"{what} must be a list, not {raw!r}")
+    check_list(claim.between, f"{where}: between")
+    between = claim.between or []
+    if not all(map(is_number, between)):
+        raise UserError(f"{where}: between must be two numbers, not {between!r}")
+    ascending = [str(label) for label in claim.ascending or []]
+    return replace(claim, ascending=ascending, row=row, over=over, between=between)
 
 
 def _fill(cls: type, raw: Any, where: str) -> Any:
     if not isinstance(raw, Mapping):
         raise UserError(f"{where} must have keys and values, not {raw!r}")
-    _check_keys(raw, cls.__dataclass_fields__, where)  # type: ignore[attr-defined]
+    check_keys(raw, cls.__dataclass_fields__, where)  # type: ignore[attr-defined]
     try:
         return cls(**raw)
     except TypeError as error:
         raise UserError(f"{where} {dict(raw)} lacks {str(error).rpartition(': ')[2]}") from error
 
 
-def _check_keys(raw: Mapping[str, Any], known: Any, where: str) -> None:
-    for key in raw:
-        if key not in known:
-            raise UserError(f"{where} has no key {key!r}. {nearest(str(key), known)}")
-
-
 def _check_claim(claim: ClaimSpec, labels: list[str], where: str) -> None:
-    if claim.column not in COLUMNS:
-        raise UserError(f"{where}: there is no column {claim.column!r}. {nearest(claim.column, COLUMNS)}")
-    for label in [*claim.ascending, *([claim.row] if claim.row else []), *([claim.over] if claim.over else [])]:
+    check_column(claim.column, where)
+    for label in [*claim.ascending, *(label for label in (claim.row, claim.over) if label is not None)]:
         if label not in labels:
             raise UserError(f"{where}: claim {claim.text!r} is about no row. {nearest(label, labels)}")
-    if claim.over and claim.column in SIGNED:
+    if claim.over is not None and claim.column in SIGNED:
         raise UserError(f"{where}: claim {claim.text!r} divides figures of {claim.column}, which can be 0 or less")
     ranged = claim.row is not None and len(claim.between) == 2
     if ranged == (len(claim.ascending) > 1):
@@ -273,9 +266,9 @@ def _check_claim(claim: ClaimSpec, labels: list[str], where: str) -> None:
 
 
 def _seeds(given: Any) -> list[int]:
-    if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
+    if type(given) is int and 1 <= given <= MAX_SEED:
         return list(range(given))
-    if isinstance(given, list) and given and all(isinstance(seed, int) and 0 <= seed <= MAX_SEED for seed in given):
+    if isinstance(given, list) and given and all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in given):
         return sorted(set(given))
     raise UserError(
         f"seeds={given} must be a number of seeds, 1 or more, or a list of seeds (0 … {MAX_SEED}), e.g. seeds=[0,1,2]"

@@ -32,6 +32,13 @@ def test_a_csv_of_single_examples(tmp_path):
         assert found.scores[np.argsort(found.seeds)] == pytest.approx(values.mean(axis=1))
 
 
+def test_lines_of_a_csv_may_end_in_a_carriage_return_alone(tmp_path):
+    systems = answers(TRUTHS, 60)
+    path = write_csv(tmp_path / "scores.csv", systems)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    same(read_evidence(path), systems)
+
+
 def test_a_column_that_is_not_read_may_have_a_comma_in_its_name(tmp_path):
     systems = answers(TRUTHS, 60)
     path = write_csv(tmp_path / "scores.csv", systems)
@@ -57,6 +64,27 @@ def test_harness_samples_by_model_and_seed(tmp_path):
     assert evidence.systems["org/lora"].seeds == ["0", "1", "2"]
     assert read_evidence(tmp_path).notes == ["metric acc; --metric chooses another: acc_norm"]
     assert read_evidence(tmp_path, metric="acc_norm").systems["org/lora"].scores.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("folders", "read"),
+    [
+        (["ByteDance-Seed__Seed1.5", "ByteDance-Seed__Seed2.5"], {"ByteDance-Seed/Seed1.5", "ByteDance-Seed/Seed2.5"}),
+        (["org__lora_seed=3", "org__linseed3"], {"org/lora", "org/linseed3"}),
+        (["org__lora.Seed3.final", "org__lora-seed3b"], {"org/lora.final", "org/lora-seed3b"}),
+    ],
+)
+def test_a_seed_is_a_word_of_its_own(tmp_path, folders, read):
+    for folder, written in zip(folders, write_harness(tmp_path, answers(TRUTHS, 60, 1)).iterdir(), strict=True):
+        written.rename(tmp_path / folder)
+    assert set(read_evidence(tmp_path).systems) == read
+
+
+def test_samples_may_begin_with_a_byte_order_mark(tmp_path):
+    systems = answers(TRUTHS, 60)
+    for path in write_harness(tmp_path, systems).rglob("*.jsonl"):
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+    same(read_evidence(tmp_path), {f"org/{name}": values for name, values in systems.items()})
 
 
 def test_older_samples_do_not_name_their_metrics(tmp_path):
@@ -140,6 +168,18 @@ def torn_samples(folder):
     return folder
 
 
+def huge_samples(folder):
+    write_harness(folder, answers(TRUTHS, 60, seeds=1))
+    path = next(folder.rglob("*.jsonl"))
+    path.write_text(path.read_text().replace('"acc": 1.0', f'"acc": 1{"0" * 400}', 1))
+    return folder
+
+
+def a_seed_a_row(folder):
+    rows = "".join(f"{'ab'[row % 2]},{row},e{row},1\n" for row in range(200_000))
+    return text(f"system,seed,example,correct\n{rows}")(folder)
+
+
 def twice_an_experiment(folder):
     write_peft(folder, {"lora/a": 1 / 61, "lora/b": 3 / 61})
     content = (folder / "lora--a-0.json").read_text()
@@ -188,6 +228,10 @@ def means(rows):
         (text("system,score,examples,sd\na,80,400,0\nb,81,400,1"), "sd must be above 0"),
         (other_documents, "document 3 of"),
         (torn_samples, "is no JSON"),
+        (huge_samples, "is NaN or infinite"),
+        (a_seed_a_row, "a, seed 0 lacks 199,999 of 200,000 examples, 'e1' among them"),
+        (text(f"system,seed,example,{'correct' * 20_000}\n"), "line 1: field larger than field limit"),
+        (lambda folder: write_peft(folder, {"a": 10**400, "b": 0.41}), "test accuracy is 1000000000"),
         (twice_an_experiment, "lora/a, seed 0 is there more than once"),
         (lambda folder: write_peft(folder, {"a": 0.48, "b": 0.41}), "--examples N does"),
         (lambda folder: write_peft(folder, {"a": float("nan"), "b": 0.41}), "which is no score"),

@@ -160,6 +160,8 @@ def test_the_terminal_shows_figures_answer_and_command(outputs, capsys):
         (["--memory", "2"], "--memory 2 must be a size with its unit, such as 2G or 900M"),
         (["--memory", "-2G"], "--memory"),
         (["--memory", "0G"], "--memory 0G must be a size"),
+        (["--memory", "9" * 400 + "G"], "9 must be a size"),
+        (["--latency", "105%"], "--latency 105% must be a ratio to the bare backbone's and no percent, such as 1.05"),
         (["--size", "3k"], "--size 3k must be a whole number, 1 or more"),
         (["--size", "0"], "--size 0 must be"),
         (["--tasks", "1.5"], "--tasks 1.5 must be a whole number"),

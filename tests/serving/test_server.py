@@ -220,6 +220,8 @@ def test_nothing_asked_is_answered_with_nothing(address: str) -> None:
     assert httpx.post(f"{address}/predict", json={"rows": []}).json()["answers"] == []
     blank = httpx.post(f"{address}/predict", json={"rows": [{"task": "lora", "text": " "}]}).json()["answers"]
     assert blank == [{"task": "lora", "label": None, "probabilities": {}}]
+    blank = httpx.post(f"{address}/predict", json={"rows": [{"task": "scores", "text": ["", "a film"]}]}).json()
+    assert blank["answers"] == [{"task": "scores", "score": None}]
 
 
 def test_a_full_queue_says_so(tasks: MultiTask, monkeypatch: pytest.MonkeyPatch) -> None:

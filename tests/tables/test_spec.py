@@ -47,6 +47,27 @@ def test_a_claim_on_a_score_that_the_task_does_not_have_is_judged_on_its_first()
         ({"columns": "accuracy"}, "table=sizes: columns must be a list, not 'accuracy'"),
         ({"rows": [{"label": 8, "overrides": "method=lora"}]}, "overrides must be a list, not 'method=lora'"),
         ({"rows": [{"label": 8, "overrides": [], "lab": {"accuracy": "88 %"}}]}, "accuracy must be a number, not"),
+        ({"rows": [{"label": 8, "overrides": [], "lab": {"accuracy": True}}]}, "accuracy must be a number, not True"),
+        ({"rows": [{"label": 8, "overrides": [], "lab": 80}]}, "the lab's figures must be by column, such as"),
+        ({"rows": [{"label": 8, "overrides": [], "lab": {1: 80}}]}, "there is no column 1"),
+        ({"rows": [{"label": 8, "overrides": [], "published": "88 %"}]}, "published must be by column, such as"),
+        ({"rows": [{"label": "", "overrides": []}]}, "a row: the label must be a text, not ''"),
+        ({"rows": [{"label": None, "overrides": []}]}, "a row: the label must be a text, not None"),
+        *(({"columns": ["share", key]}, "there is no column") for key in (1, None, ["f1"], {"f1": 1})),
+        *(
+            ({"claims": [{"text": "t", "column": key, "ascending": ["default", 8]}]}, "there is no column")
+            for key in (1, None, ["f1"], {"f1": 1})
+        ),
+        ({"claims": [{"text": "t", "column": "accuracy", "ascending": None}]}, "needs either ascending rows, or row"),
+        (
+            {"claims": [{"text": "t", "column": "accuracy", "row": 8, "between": None}]},
+            "needs either ascending rows, or row",
+        ),
+        ({"claims": [{"text": "t", "column": "accuracy", "row": 8, "between": [0, "x"]}]}, "must be two numbers"),
+        ({"claims": [{"text": "t", "column": "accuracy", "row": "", "between": [0, 1]}]}, "is about no row"),
+        ({"tolerance": 1}, "tolerance must be by column, such as"),
+        ({"tolerance": {"accuracy": "1 %"}}, "accuracy must be a number, not '1 %'"),
+        ({"delta": 10**400}, "must be a number of points"),
         ({"rows": [{"overrides": []}]}, "lacks 'label'"),
         ({"prepare": [{"label": "default", "overrides": []}]}, "two rows are labelled 'default'"),
         ({"claims": [{"text": "t", "column": "speed", "row": 8, "over": "default", "between": [0, 1]}]}, "0 or less"),
@@ -57,11 +78,12 @@ def test_a_claim_on_a_score_that_the_task_does_not_have_is_judged_on_its_first()
     ],
 )
 def test_what_cannot_be_meant(change, says):
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=says) as error:
         read_spec("sizes", {**RAW, **change}, 1)
+    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("seeds", [0, -1, True, [], [0, -1], "three", 1.5])
+@pytest.mark.parametrize("seeds", [0, -1, True, 10**400, [], [0, -1], [True], "three", 1.5])
 def test_bad_seeds(seeds):
     with pytest.raises(UserError, match="must be a number of seeds"):
         read_spec("sizes", RAW, seeds)

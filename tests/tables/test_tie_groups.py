@@ -5,8 +5,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from peftbench.tables import groups
 from peftbench.tables.groups import tie_groups
-from peftbench.tables.table import Pair
+from peftbench.tables.notes import standing
+from peftbench.tables.table import Cell, Pair, Row
 from peftbench.tables.verdicts import BETTER, OPEN
 
 
@@ -38,3 +40,29 @@ def test_two_rows_share_a_letter_exactly_where_they_are_tied(seed):
 def test_all_alike_share_one_letter_and_rows_of_one_seed_have_none():
     pairs = [*pairs_of(["a", "b"], set()), Pair("a", "c", 1.0), Pair("b", "c", 1.0)]
     assert tie_groups(["a", "b", "c"], pairs) == {"a": "a", "b": "a"}
+
+
+@pytest.mark.parametrize(("couples", "letters"), [(5, 16), (6, 0)])
+def test_more_letters_than_anyone_reads_are_left_out_with_a_note(couples, letters):
+    labels = [f"row {number}" for number in range(2 * couples)]
+    told = set(zip(labels[::2], labels[1::2], strict=True))  # of each couple either may be in a set: 2^couples sets
+    pairs = pairs_of(labels, told)
+    found = tie_groups(labels, pairs)
+    assert {len(set(of_row)) for of_row in found.values()} == {letters}
+    rows = [Row(label, [], False, {"p_best": Cell(8.0)}, [], found[label]) for label in labels]
+    (line,) = [line for line in standing(1.0, pairs, rows) if line.startswith("group: ")]
+    assert line.startswith("group: left out, more than 52 letters") == (not letters)
+
+
+def test_rows_that_are_all_alike_are_one_set_however_many_they_are():
+    assert groups._maximal([(1 << 1200) - 1 - (1 << row) for row in range(1200)]) == [(1 << 1200) - 1]
+
+
+def test_a_search_without_an_end_is_given_up():
+    generator = np.random.default_rng(0)
+    ties = [0] * 300
+    for row, other in combinations(range(300), 2):
+        if generator.random() < 0.95:
+            ties[row] |= 1 << other
+            ties[other] |= 1 << row
+    assert groups._maximal(ties) is None
