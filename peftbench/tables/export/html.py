@@ -56,7 +56,7 @@ def to_html(table: Table) -> str:
 
 def _table(table: Table) -> str:
     headings = ['<th scope="col" aria-sort="none"><button type="button">row</button></th>']
-    titles = [title for column in table.columns for title in (*_before(column), heading(column))]
+    titles = [title for column in table.columns for title in (*_before(column, table), heading(column))]
     headings += [
         f'<th scope="col" aria-sort="none" class="figure"><button type="button">{escape(title)}</button></th>'
         for title in titles
@@ -65,9 +65,9 @@ def _table(table: Table) -> str:
     return f"<table><thead><tr>{''.join(headings)}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _before(column: Column) -> list[str]:
-    """Return the heading that stands before a column: that of the groups before P(best)."""
-    return ["group"] if column.key == "p_best" else []
+def _before(column: Column, table: Table) -> list[str]:
+    """Return the heading that stands before a column: that of the groups before P(best), where there are any."""
+    return ["group"] if column.key == "p_best" and any(row.group for row in table.rows) else []
 
 
 def _row(number: int, row: Row, table: Table) -> str:
@@ -77,7 +77,9 @@ def _row(number: int, row: Row, table: Table) -> str:
     label = f'<button type="button" class="lead">{escape(row.label)}</button>{baseline}{note}'
     groups = sorted({other.group for other in table.rows})
     group = f'<td class="figure" data-value="{groups.index(row.group)}">{escape(row.group)}</td>'
-    cells = "".join(group * len(_before(column)) + _cell(row.cells.get(column.key), column) for column in table.columns)
+    cells = "".join(
+        group * len(_before(column, table)) + _cell(row.cells.get(column.key), column) for column in table.columns
+    )
     return f'<tr data-row="{number}"><th scope="row" data-value="{escape(row.label)}">{label}</th>{cells}</tr>'
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -53,6 +54,13 @@ def test_every_form_shows_groups_chances_and_verdicts(render):
     assert "cannot be told: LoRA, r = 8 (about 12 seeds each would tell)" in text
     if render is not to_latex:
         assert "cannot be told: about 12 seeds each would tell" in text
+
+
+@pytest.mark.parametrize("render", [terminal, to_markdown, to_latex, to_html])
+def test_no_form_has_a_column_of_groups_that_were_left_out(render):
+    made = table()
+    text = render(replace(made, rows=[replace(row, group="") for row in made.rows]))
+    assert "P(best)" in text and not re.search(r"\bgroup\s*[|&<]|\bgroup +P\(best\)", text)
 
 
 def test_a_program_finds_them_too():
