@@ -92,7 +92,7 @@ def compare_local_runs(group: LocalRuns, output_dir: Path) -> Comparison | None:
     if len(by_label) < 2:
         return None
     scored = {
-        label: RowScores({run.planned.seed: evidence[run.key].predictions for run in runs})
+        label: RowScores({run.planned.seed: evidence[run.key].predictions for run in runs}, label=label)
         for label, runs in by_label.items()
     }
     used = [run for runs in by_label.values() for run in runs]

@@ -2,7 +2,8 @@
 
 Scores are means over the examples, and of 50 or more such means are normal. Their covariance is known without drawing
 examples, so that 100,000 of them cost no more than 100: of runs over the same examples it is that of the values
-divided by n (what is hard about an example counts for all systems alike). Where single examples are not stored, systems
+divided by n (what is hard about an example counts for all systems alike), and what few differing examples do not show
+is added as in our own tables (`tables/one_more.py`). Where single examples are not stored, systems
 are taken as independent, which makes differences less sure than they are; the seeds of one system are taken to depend
 on the examples all alike, so that more of them do not make up for few examples.
 """
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from peftbench.audit.evidence import Evidence, System
+from peftbench.tables.one_more import with_one_more
 
 DRAWS = 10_000
 
@@ -20,24 +22,30 @@ def draw_scores(evidence: Evidence) -> dict[str, np.ndarray]:
     """Return for each system its scores as they are (first) and as drawn, (1 + DRAWS, seeds)."""
     generator = np.random.default_rng(0)
     deviations = _paired(evidence.systems, generator) if evidence.paired else _unpaired(evidence.systems, generator)
-    return {
+    draws = {
         name: np.vstack([system.scores, system.scores + deviations[name]]) for name, system in evidence.systems.items()
     }
+    if not evidence.paired:
+        return draws
+    worth = _worth_of_one(evidence.systems)
+    return {name: with_one_more(of_system, worth, name) for name, of_system in draws.items()}
 
 
 def _paired(systems: Mapping[str, System], generator: np.random.Generator) -> dict[str, np.ndarray]:
     values = np.concatenate([system.values for system in systems.values() if system.values is not None])
     examples = values.shape[1]
-    # as if each run differed from the others on one example more: where runs differ on few, a normal distribution is
-    # too sure, and those that answered all alike need not do so on the next; 6 on one side of 6 are told apart, 5 are
-    # not, as by the exact sign test
-    one_more = (np.ptp(values) or 1.0) / examples
-    covariance = np.atleast_2d(np.cov(values)) / examples + one_more**2 * np.eye(len(values))
+    covariance = np.atleast_2d(np.cov(values)) / examples
     variances, directions = np.linalg.eigh(covariance)
     root = directions * np.sqrt(np.maximum(variances, 0))
     drawn = _normal(generator, len(values)) @ root.T
     ends = np.cumsum([len(system.seeds) for system in systems.values()])[:-1]
     return dict(zip(systems, np.split(drawn, ends, axis=1), strict=True))
+
+
+def _worth_of_one(systems: Mapping[str, System]) -> float:
+    """Return by how much one example changes a score at most, by the values that there are."""
+    values = np.concatenate([system.values for system in systems.values() if system.values is not None])
+    return float(np.ptp(values) or 1.0) / values.shape[1]
 
 
 def _unpaired(systems: Mapping[str, System], generator: np.random.Generator) -> dict[str, np.ndarray]:

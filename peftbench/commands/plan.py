@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     shown, evidence = read_evidence(found)
     used = {label: [run for run in shown if run.used and run.planned.label == label] for label in labels}
     scored = {
-        label: RowScores({run.planned.seed: evidence[run.key].predictions for run in runs}, _DRAWS)
+        label: RowScores({run.planned.seed: evidence[run.key].predictions for run in runs}, _DRAWS, label)
         for label, runs in used.items()
         if runs
     }

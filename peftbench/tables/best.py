@@ -15,6 +15,9 @@ from peftbench.tables.pooling import ALONE, Pool
 from peftbench.tables.simultaneous import Key
 from peftbench.tables.statistics import seeds_freedom, seeds_variance, unshared_variance
 
+# of the largest figure: what is less is rounding, and rows no further apart are tied
+_ROUNDING = 1e-9
+
 
 def probabilities_best(rows: Mapping[Key, np.ndarray], pool: Pool = ALONE) -> dict[Key, float]:
     """Return how probable it is of each row that it is the best.
@@ -27,7 +30,7 @@ def probabilities_best(rows: Mapping[Key, np.ndarray], pool: Pool = ALONE) -> di
     for column, row in enumerate(rows.values()):
         of_seeds = generator.standard_t(seeds_freedom(row, pool), len(draws))
         draws[:, column] += np.sqrt(seeds_variance(row, pool)) * of_seeds
-    best = draws >= draws.max(axis=1, keepdims=True)
+    best = draws >= draws.max(axis=1, keepdims=True) - _ROUNDING * np.abs(draws).max()
     shares = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
     return dict(zip(rows, map(float, shares), strict=True))
 
@@ -36,6 +39,8 @@ def _common_parts(deviations: np.ndarray, unshared: list[float]) -> np.ndarray:
     """Return deviations, (draws, rows), without the variance that each row's runs have by themselves."""
     covariance = np.cov(deviations, rowvar=False).reshape(len(unshared), len(unshared))
     values, vectors = np.linalg.eigh(covariance)
-    scale = np.where(values > 1e-12 * max(values.max(), 1e-300), 1 / np.sqrt(np.maximum(values, 1e-300)), 0)
+    least = _ROUNDING * max(values.max(), 1e-300)
+    scale = np.where(values > least, 1 / np.sqrt(np.maximum(values, 1e-300)), 0)
     left, basis = np.linalg.eigh(covariance - np.diag(unshared))
-    return deviations @ (vectors * scale) @ vectors.T @ (basis * np.sqrt(np.maximum(left, 0))) @ basis.T
+    left = np.where(left > least, left, 0)
+    return deviations @ (vectors * scale) @ vectors.T @ (basis * np.sqrt(left)) @ basis.T

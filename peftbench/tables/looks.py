@@ -30,7 +30,7 @@ def follow_table(spec: TableSpec, found: Sequence[Found], seen: Seen | None = No
     scored = {}
     for label in labels:
         if used := {run.planned.seed: run for run in shown if run.planned.label == label and run.used}:
-            scored[label] = RowScores({seed: evidence[run.key].predictions for seed, run in used.items()})
+            scored[label] = RowScores({seed: evidence[run.key].predictions for seed, run in used.items()}, label=label)
             if metric in SCORES and label in seen.rows:
                 scored[label].take_draws(seen.rows[label], metric)
     seen.rows = scored

@@ -31,6 +31,7 @@ def compare_pairs(
     All k (k − 1) / 2 comparisons together err in at most `alpha` of the cases, so that the best row may be picked first
     and compared then. Rows of one seed have no interval. `delta` as for `verdicts.verdict`.
     """
+    scored = {label: row.labelled(label) for label, row in scored.items()}
     pairs = list(combinations(compared or scored, 2)) if metric in SCORES else []
     joint = join_table(comparable([(row, other, metric) for row, other in pairs], scored), scored, alpha)
     found = []

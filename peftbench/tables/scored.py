@@ -12,6 +12,7 @@ from peftbench.tables.collect import Found
 from peftbench.tables.columns import PERCENT, POINTS, in_unit
 from peftbench.tables.dense_draws import box_draws, pixel_draws
 from peftbench.tables.evidence import Evidence, Key
+from peftbench.tables.one_more import with_one_more, worth_of_one
 from peftbench.tables.simultaneous import Joint
 from peftbench.tables.statistics import Interval
 
@@ -19,8 +20,14 @@ from peftbench.tables.statistics import Interval
 class RowScores:
     """What the used runs of one row said about the evaluation examples."""
 
-    def __init__(self, predictions: Mapping[int, Predictions], draws: int = RESAMPLES) -> None:
-        """`predictions` by seed, of the same examples; `draws` of the bootstrap, as in `score_draws`."""
+    def __init__(self, predictions: Mapping[int, Predictions], draws: int = RESAMPLES, label: str = "") -> None:
+        """Take what was said.
+
+        Args:
+            predictions: by seed, of the same examples. draws: of the bootstrap, as in `score_draws`.
+            label: of the row in its table; one without has the bootstrap's draws alone (`one_more.py`).
+        """
+        self.label = label
         self.seeds = list(predictions)
         first = next(iter(predictions.values()))
         self.form = first.form
@@ -30,25 +37,34 @@ class RowScores:
         self.probabilities = [of_seed.probabilities for of_seed in predictions.values()]
         self._resamples = draws
         self._draws: dict[str, np.ndarray] = {}
+        self._with_more: dict[str, np.ndarray] = {}
 
     def first(self, count: int, metric: str) -> "RowScores":
         """Return the row with its first seeds alone, for one metric."""
         part = copy(self)
         part.seeds, part.predictions = self.seeds[:count], self.predictions[:count]
         part.probabilities = self.probabilities[:count]
-        part._draws = {metric: self.draws(metric)[:, :count]}
+        part._draws, part._with_more = {metric: self._bootstrap(metric)[:, :count]}, {}
         return part
+
+    def labelled(self, label: str) -> "RowScores":
+        """Return the row as one of a table, under its own label where it has one."""
+        if self.label:
+            return self
+        row = copy(self)
+        row.label, row._with_more = label, {}
+        return row
 
     def take_draws(self, before: "RowScores", metric: str) -> None:
         """Draw for one metric, the first seeds' from the row as it was before others were added."""
         count = len(before.seeds)
         if before.seeds == self.seeds[:count]:
-            drawn = [before.draws(metric)]
+            drawn = [before._bootstrap(metric)]
             if count < len(self.seeds):
                 added = copy(self)
                 added.seeds, added.predictions = self.seeds[count:], self.predictions[count:]
                 added.probabilities, added._draws = self.probabilities[count:], {}
-                drawn.append(added.draws(metric))
+                drawn.append(added._bootstrap(metric))
             self._draws[metric] = np.concatenate(drawn, axis=1)
 
     def score(self, metric: str, joint: Joint) -> Interval:
@@ -79,6 +95,14 @@ class RowScores:
 
     def draws(self, metric: str) -> np.ndarray:
         """Return (1 + draws, seeds) scores; drawn once for all comparisons of a table."""
+        if not self.label:
+            return self._bootstrap(metric)
+        if metric not in self._with_more:
+            worth = worth_of_one(metric, self.labels, self.classes)
+            self._with_more[metric] = with_one_more(self._bootstrap(metric), worth, self.label)
+        return self._with_more[metric]
+
+    def _bootstrap(self, metric: str) -> np.ndarray:
         if metric not in self._draws:
             if self.form == "pixels":
                 self._draws |= pixel_draws(np.stack(self.predictions))
@@ -96,7 +120,7 @@ def score_rows(found: Sequence[Found], evidence: Mapping[Key, Evidence]) -> dict
     for run in found:
         if run.used:
             answers.setdefault(run.planned.label, {})[run.planned.seed] = evidence[run.key].predictions
-    return {label: RowScores(of_row) for label, of_row in answers.items()}
+    return {label: RowScores(of_row, label=label) for label, of_row in answers.items()}
 
 
 def least_score(metric: str) -> float:

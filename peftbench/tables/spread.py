@@ -20,7 +20,10 @@ SOURCES = ("init", "order", "dropout")
 
 @dataclass(frozen=True)
 class Deviation:
-    """A standard deviation of scores in points, with its 95 % interval; of how many runs, fewer than 2 have none."""
+    """A standard deviation of scores in points, with its 95 % interval; of how many runs, fewer than 2 have none.
+
+    A deviation of 0 has no interval: normal scores are never equal, so that it tells nothing of others.
+    """
 
     runs: int
     value: float | None = None
@@ -51,6 +54,8 @@ def deviation(scores: Sequence[float]) -> Deviation:
     if len(scores) < 2:
         return Deviation(len(scores))
     freedom, value = len(scores) - 1, POINTS * stdev(scores)
+    if value == 0:
+        return Deviation(len(scores), value)
     low, high = (value * sqrt(freedom / float(chdtri(freedom, tail))) for tail in (0.025, 0.975))
     return Deviation(len(scores), value, low, high)
 

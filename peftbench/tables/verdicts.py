@@ -142,9 +142,9 @@ def is_futile(spread: Spread, difference: Interval, seeds: Sequence[int], confid
     from scipy.special import stdtr
 
     scale = float(np.sqrt(spread.row_variance / seeds[0] + spread.other_variance / seeds[1]))
+    if scale == 0:  # the interval stays as it is
+        return verdict(difference.low, difference.high, delta) == OPEN
     width = spread.half_width(np.inf, confidence)
-    if scale == 0:
-        return width > abs(difference.estimate) > delta - width
     ends = np.array([-width, width - delta, delta - width, width])
     low, same_low, same_high, high = stdtr(freedom_of(min(seeds), spread.rows), (ends - difference.estimate) / scale)
     return bool(low + (1 - high) + max(0.0, same_high - same_low) < _FUTILE)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from evidences import answers
 
+from peftbench.audit.build import build_audit
 from peftbench.audit.draws import draw_scores
 from peftbench.audit.evidence import Evidence, System
 from peftbench.audit.one_seed import compare_runs
@@ -26,8 +27,24 @@ def test_draws_vary_as_the_bootstrap_does():
     counts = np.random.default_rng(1).multinomial(800, np.full(800, 1 / 800), size=10_000)
     bootstrap = np.cov(counts @ values.T / 800, rowvar=False)
     drawn = np.cov(np.concatenate([draws["full"], draws["lora"]], axis=1)[1:], rowvar=False)
-    assert drawn == pytest.approx(bootstrap + np.eye(4) / 800**2, rel=0.05)
+    assert drawn == pytest.approx(bootstrap, rel=0.05)
     assert draws["full"][0] == pytest.approx(systems["full"].mean(axis=1))
+
+
+def answered(wrong, seeds=3):
+    return np.tile(np.arange(400) >= wrong, (seeds, 1))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("wrong, told", [(5, False), (6, True)])
+def test_few_examples_on_one_side_tell_as_the_sign_test_does_however_many_seeds_agree(wrong, told, seeds):
+    table = build_audit(evidence({"full": answered(0, seeds), "lora": answered(wrong, seeds)}), 1.0, "")
+    assert (table.pairs[0].verdict == "better") is told
+
+
+def test_systems_that_answered_alike_share_the_first_place():
+    table = build_audit(evidence({f"s{number}": answered(60) for number in range(4)}), 1.0, "")
+    assert [row.cells["p_best"].value for row in table.rows] == pytest.approx([25] * 4, abs=1.5)
 
 
 def test_unpaired_systems_are_independent_and_seeds_are_not():

@@ -28,6 +28,13 @@ def test_equal_rows_share_it_and_few_seeds_leave_room():
     assert 0.5 < few < many < 1
 
 
+@pytest.mark.parametrize("rows", [3, 8])
+def test_rounding_breaks_no_tie(rows):
+    drawn = np.random.default_rng(0).binomial(200, 0.8, 4001)[:, None] / 200 + np.zeros((1, 3))
+    found = probabilities_best(dict.fromkeys(range(rows), drawn))
+    assert list(found.values()) == pytest.approx([1 / rows] * rows, abs=1e-6)
+
+
 def test_what_runs_vary_by_alone_counts_once():
     generator = np.random.default_rng(0)
     deviations = np.vstack([np.zeros(6), generator.normal(0, 1, (4000, 6))])

@@ -1,7 +1,8 @@
-"""How often rows of equal truth are told apart by luck; the whole simulation is scripts/calibrate_statistics.py."""
+"""How often rows of equal truth are told apart by luck; the whole simulations are scripts/calibrate_*.py."""
 
 import pytest
 
+from scripts.calibrate_agreeing import TABLES, calibrate_agreeing
 from scripts.calibrate_statistics import BASELINE, PAIRS, calibrate, calibrate_bootstrap, calibrate_family
 
 pytestmark = pytest.mark.long
@@ -40,3 +41,13 @@ def test_all_comparisons_together_are_as_seldom_wrong(kind, seeds, deviations):
     found = calibrate_family(kind, 1500, seeds, deviations, 60)
     assert found.error <= WITHIN_ERROR[60]
     assert found.confidence < 1 - 0.05 / (10 if kind == PAIRS else 4), "Bonferroni would ask for more"
+
+
+@pytest.mark.parametrize("examples", [20, 50, 100, 200])
+@pytest.mark.parametrize("kind", TABLES)
+def test_few_examples_and_seeds_that_agree_are_as_seldom_wrong(kind, examples):
+    assert calibrate_agreeing(examples, *TABLES[kind], repetitions=60).wrong <= WITHIN_ERROR[60]
+
+
+def test_by_the_bootstrap_alone_few_examples_are_wrong():
+    assert calibrate_agreeing(20, *TABLES["2 points"], repetitions=30, more=False).wrong > 0.4

@@ -55,6 +55,16 @@ def test_equal_rows_on_few_examples_end_before_the_most_seeds():
     assert [pair.verdict for pair in course.pairs] in (["cannot be told"], ["not different"])
 
 
+def test_rows_that_answer_alike_on_few_examples_stay_open_and_get_no_more_seeds():
+    labels = [SimpleNamespace(label=label) for label in ("base", "equal")]
+    spec = SimpleNamespace(most_seeds=20, seeds=list(range(20)), rows=labels, delta=1.0, baseline="base")
+    truth = np.arange(300) % 2
+    said = {seed: Predictions(truth, truth, np.eye(2)[truth].tolist()) for seed in range(3)}
+    course = follow_scores(spec, {label.label: RowScores(said, label=label.label) for label in labels}, "accuracy")
+    assert course.ended and course.looks == 1 and len(course.futile) == 1
+    assert [pair.verdict for pair in course.pairs] == ["cannot be told"]
+
+
 def test_rows_that_are_compared_no_more_still_tell_of_the_spread_over_seeds():
     scored = rows(3)
     (within,) = compare_pairs(scored, "accuracy", compared=["base", "equal"])

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.stats import chi2
 
-from peftbench.tables.spread import deviation
+from peftbench.tables.export.spread import to_terminal
+from peftbench.tables.spread import SOURCES, Deviation, Spread, deviation
 
 ONE_ROW = """
 title: One row
@@ -18,6 +20,13 @@ rows:
 """
 
 
+def printed(spreads):
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(to_terminal(spreads, "accuracy", "test"))
+    return captured.get()
+
+
 def test_a_deviation_has_the_interval_of_normal_scores():
     generator = np.random.default_rng(0)
     held = []
@@ -29,6 +38,18 @@ def test_a_deviation_has_the_interval_of_normal_scores():
     assert found.value == pytest.approx(100 * np.std([0.80, 0.82, 0.86], ddof=1))
     assert found.high == pytest.approx(found.value * np.sqrt(2 / chi2.ppf(0.025, 2)))
     assert deviation([0.8]).value is None
+
+
+def test_equal_scores_have_no_interval():
+    assert deviation([0.8, 0.8]) == Deviation(2, 0.0, None, None)
+    shown = printed([Spread("lora", dict.fromkeys(SOURCES, Deviation(0)), deviation([0.8, 0.8]), 1.0)])
+    assert " 0.00, 2 runs" in shown and "…" not in shown
+
+
+@pytest.mark.parametrize("label", ["a\nb", "a\tb", "a\u202eb", "a\x1b[31mb"])
+def test_an_odd_label_is_written_out_on_one_line(label):
+    shown = printed([Spread(label, dict.fromkeys(SOURCES, Deviation(0)), Deviation(0), 1.0)])
+    assert ascii(label)[1:-1] in shown and label not in shown
 
 
 def test_each_seed_acts_on_its_source_alone(train_tiny):
