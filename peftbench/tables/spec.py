@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from peftbench.config.schema import MAX_SEED
@@ -237,7 +238,7 @@ def _claim(raw: Any, where: str) -> ClaimSpec:
     row, over = (None if label is None else str(label) for label in (claim.row, claim.over))
     check_list(claim.between, f"{where}: between")
     between = claim.between or []
-    if not all(map(is_number, between)):
+    if not all(is_number(end) or end in (-inf, inf) for end in between):
         raise UserError(f"{where}: between must be two numbers, not {between!r}")
     ascending = [str(label) for label in claim.ascending or []]
     return replace(claim, ascending=ascending, row=row, over=over, between=between)
