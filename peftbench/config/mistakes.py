@@ -44,6 +44,9 @@ def translate(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAM
         return UserError(f"a config file cannot be read: {error_text(error)}")
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
         return UserError(_no_option(overrides))
+    if isinstance(error, ValueError) and "integer string conversion" in str(error):
+        longest = max(overrides, key=len)
+        return UserError(f"{longest[:40]}…: a number of {len(longest):,} digits cannot be read")
     if isinstance(error, OSError) and error.filename:
         return UserError(f"cannot use {error.filename}: {error.strerror}")
     if failure := _launcher_failure(error):

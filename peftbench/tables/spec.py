@@ -115,6 +115,7 @@ class TableSpec:
         return replace(self, columns=columns, claims=[_claim_for(claim, metrics) for claim in self.claims])
 
 
+MOST_SEEDS = 1_000  # of a row
 # what a table's file may hold, and `table.…=` set
 KEYS = TableSpec.__dataclass_fields__.keys() - {"name", "most_seeds"} | {"split"}
 
@@ -267,10 +268,11 @@ def _check_claim(claim: ClaimSpec, labels: list[str], where: str) -> None:
 
 
 def _seeds(given: Any) -> list[int]:
-    if type(given) is int and 1 <= given <= MAX_SEED:
+    if type(given) is int and 1 <= given <= MOST_SEEDS:
         return list(range(given))
     if isinstance(given, list) and given and all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in given):
         return sorted(set(given))
     raise UserError(
-        f"seeds={given} must be a number of seeds, 1 or more, or a list of seeds (0 … {MAX_SEED}), e.g. seeds=[0,1,2]"
+        f"seeds={given} must be a number of seeds, 1 to {MOST_SEEDS:,}, or a list of seeds (0 … {MAX_SEED}),"
+        " e.g. seeds=[0,1,2]"
     )

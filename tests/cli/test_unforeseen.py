@@ -132,6 +132,7 @@ TYPED = [
     "table smoke seeds=nan", "table smoke sedes=3", "table smoke --output x", "sweep", "sweep table=nothing",
     "sweep seeds=3", "sweep table=null", "sweep search=gird", "sweep search=null", "sweep table=smoke on_error=x",
     "sweep table=smoke seed=1", "sweep --table=smoke", "-sc", "-sc install=tcsh",
+    f"train seed={'9' * 5000}", f"table smoke table.delta={'9' * 5000}",
 ]  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def nothing_trained(monkeypatch):
     monkeypatch.setattr("peftbench.runs.prepare.load_task", accept)
 
 
-@pytest.mark.parametrize("line", TYPED, ids=lambda line: ascii(line)[1:-1])
+@pytest.mark.parametrize("line", TYPED, ids=lambda line: ascii(line)[1:-1][:80])
 def test_a_mistake_is_one_line(answer, nothing_trained, line, tmp_path):
     argv = line.split(" ") if line else [""]
     code, out, err = answer(*argv)

@@ -83,7 +83,7 @@ def test_what_cannot_be_meant(change, says):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("seeds", [0, -1, True, 10**400, [], [0, -1], [True], "three", 1.5])
+@pytest.mark.parametrize("seeds", [0, -1, True, 1_001, 10**400, [], [0, -1], [True], "three", 1.5])
 def test_bad_seeds(seeds):
     with pytest.raises(UserError, match="must be a number of seeds"):
         read_spec("sizes", RAW, seeds)
