@@ -190,8 +190,17 @@ def test_composing_imports_no_torch():
     assert done.stdout.strip() == "False"
 
 
-def test_a_task_may_have_its_own_learning_rate_for_a_method():
-    given = {task: compose([f"task={task}"]).trainer.lr for task in ("mrpc", "stsb_binary")}
-    assert given["stsb_binary"] == 2 * given["mrpc"]
-    assert compose(["task=stsb_binary", "method=lora"]).trainer.lr == compose(["task=mrpc", "method=lora"]).trainer.lr
-    assert compose(["task=stsb_binary", "trainer.lr=0.1"]).trainer.lr == 0.1
+@pytest.mark.parametrize(
+    ("line", "epochs", "rate"),
+    [
+        (["task=mrpc", "method=adapter"], 5, 5e-4),
+        (["task=stsb_binary", "method=adapter"], 3, 2e-3),
+        (["task=stsb_binary", "method=lora"], 3, 1e-3),
+        (["task=stsb_binary", "method=ia3"], 5, 2e-2),
+        (["task=camvid", "method=lora"], 20, 1e-3),  # epochs of any method
+        (["task=stsb_binary", "method=adapter", "trainer.lr=0.1", "trainer.epochs=7"], 7, 0.1),
+    ],
+)
+def test_a_task_may_have_its_own_recipe_for_a_method(line, epochs, rate):
+    trainer = compose(line).trainer
+    assert (trainer.epochs, trainer.lr) == (epochs, rate)
