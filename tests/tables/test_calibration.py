@@ -43,7 +43,7 @@ def test_all_comparisons_together_are_as_seldom_wrong(kind, seeds, deviations):
     assert found.confidence < 1 - 0.05 / (10 if kind == PAIRS else 4), "Bonferroni would ask for more"
 
 
-@pytest.mark.parametrize("examples", [20, 50, 100, 200])
+@pytest.mark.parametrize("examples", [20, 200])
 @pytest.mark.parametrize("kind", TABLES)
 def test_few_examples_and_seeds_that_agree_are_as_seldom_wrong(kind, examples):
     assert calibrate_agreeing(examples, *TABLES[kind], repetitions=60).wrong <= WITHIN_ERROR[60]
