@@ -4,7 +4,6 @@ import functools
 import gc
 import io
 import os
-import pickle
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -16,7 +15,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import pytest
 import torch
-import yaml
+from composed_once import each_choice_composed_once
 
 from peftbench.cli import main
 from peftbench.runs.record import Record
@@ -41,21 +40,8 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def each_yaml_parsed_once() -> Iterator[None]:
-    """Keep what a YAML text says: Hydra parses the same dozen files for each of thousands of configs."""
-    parse, parsed = yaml.load, {}
-
-    def load(stream: Any, Loader: Any) -> Any:  # noqa: N803
-        is_text = isinstance(stream, str | bytes)
-        key = (stream if is_text else stream.read(), Loader.__name__)
-        if key not in parsed:
-            if not is_text:
-                stream.seek(0)  # an error names the file
-            parsed[key] = pickle.dumps(parse(stream, Loader=Loader))
-        return pickle.loads(parsed[key])
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(yaml, "load", load)
+def composed_once() -> Iterator[None]:
+    with each_choice_composed_once():
         yield
 
 
