@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import stat
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -162,6 +163,20 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether what a file holds is a number that can be computed with: not true, NaN, or of 400 digits."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def is_unicode(text: str) -> bool:
+    """Tell whether a text holds characters alone: half of a surrogate pair can be neither tokenized nor written."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,6 +1,5 @@
 """Results of Hugging Face peft's method comparison: a folder of JSON files, one a run, without single examples."""
 
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from peftbench.audit.evidence import Evidence, System
 from peftbench.audit.unpaired import count_examples, standard_errors
 from peftbench.errors import UserError, nearest
+from peftbench.files import is_number
 
 _SPLIT = "test "
 
@@ -82,8 +82,7 @@ def _test_scores(path: Path, content: dict[str, Any]) -> dict[str, float]:
         scores = {key.removeprefix(_SPLIT): score for key, score in entry.items() if key.startswith(_SPLIT)}
         if scores:
             for name, score in scores.items():
-                number = isinstance(score, int | float) and not isinstance(score, bool)
-                if not (number and abs(score) <= sys.float_info.max):  # whole numbers may be larger than any float
+                if not is_number(score):
                     raise UserError(f"{path}: {_SPLIT}{name} is {str(score)[:20]}, which is no score")
             return scores
     return {}

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from peftbench.arguments import Parser
 from peftbench.errors import UserError, nearest
-from peftbench.files import plain
+from peftbench.files import is_number, plain
 from peftbench.runs.find import UNREADABLE, Run, find_runs, inspect_run, load_run, parse_time
 from peftbench.runs.listing import differing_settings, flat_run, matches, sort_rows
 from peftbench.runs.result import Status
@@ -215,15 +215,11 @@ def _score(run: Run) -> str:
     primary = run.facts.get("primary")
     metrics = _section(run, "metrics").get("validation")
     value = metrics.get(primary) if isinstance(metrics, Mapping) else None
-    return f"{value:.4f} {primary}" if _is_number(value) else ""
+    return f"{value:.4f} {primary}" if is_number(value) else ""
 
 
 def _percent(share: Any) -> str:
-    return f"{share:.2%}" if _is_number(share) else ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{share:.2%}" if is_number(share) else ""
 
 
 def _age(run: Run) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peftbench.errors import UserError, nearest
-from peftbench.tasks.text.files import Table, choose_columns, is_unicode, json_object, read_table, read_text
+from peftbench.files import is_unicode
+from peftbench.tasks.text.files import Table, choose_columns, json_object, read_table, read_text
 
 # files with named columns; any other holds one text (or pair) a line
 TABLES = (".csv", ".tsv", ".jsonl")

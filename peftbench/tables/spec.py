@@ -8,9 +8,10 @@ from typing import Any
 
 from peftbench.config.schema import MAX_SEED
 from peftbench.errors import UserError, nearest
+from peftbench.files import is_number
 from peftbench.runs.result import Evaluation, Result
 from peftbench.tables.columns import SCORES, SIGNED
-from peftbench.tables.spec_form import by_column, check_column, check_keys, check_list, figures, is_number, label_of
+from peftbench.tables.spec_form import by_column, check_column, check_keys, check_list, figures, label_of
 from peftbench.tables.verdicts import DELTA, LEAST_DELTA
 
 SPLITS = ("validation", "test")

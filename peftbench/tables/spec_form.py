@@ -1,10 +1,10 @@
 """The form of what stands in a table's file: whatever YAML can hold may stand there, and a wrong form is one line."""
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from peftbench.errors import UserError, nearest
+from peftbench.files import is_number
 from peftbench.tables.columns import COLUMNS
 
 
@@ -43,11 +43,6 @@ def figures(raw: Any, where: str, what: str) -> dict[str, float]:
         if not is_number(figure):
             raise UserError(f"{where}: {what}: {key} must be a number, not {figure!r}")
     return found
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether it is a number that can be computed with, so none of 400 digits."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def label_of(raw: Any, where: str) -> str:

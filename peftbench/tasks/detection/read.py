@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from peftbench.errors import UserError
+from peftbench.files import is_unicode
 from peftbench.tasks.detection.average_precision import PICTURE, check_metrics
 from peftbench.tasks.detection.coco import Annotated, read_annotations, read_categories
 from peftbench.tasks.detection.objective import Detection
@@ -152,7 +153,7 @@ def _in_shares(picture: Annotated, size: Size) -> np.ndarray:
 def _file(place: Path, picture: Annotated) -> Path:
     folder = place / "images"
     path = folder / picture.file
-    if "\0" in picture.file or not _is_utf8(picture.file):
+    if "\0" in picture.file or not is_unicode(picture.file):
         raise UserError(f"{place / _ANNOTATIONS}: image {picture.file!r} has a character that no file name has")
     if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder)):
         raise UserError(f"{place / _ANNOTATIONS}: image {picture.file} lies outside of {folder}")
@@ -165,11 +166,3 @@ def _file(place: Path, picture: Annotated) -> Path:
             " its boxes would lie elsewhere"
         )
     return path
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

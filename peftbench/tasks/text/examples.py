@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from peftbench.errors import UserError
-from peftbench.tasks.text.files import is_unicode
+from peftbench.files import is_unicode
 
 Example = tuple[str, ...]
 

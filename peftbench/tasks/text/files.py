@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peftbench.errors import UserError, nearest
-from peftbench.files import parse_json
+from peftbench.files import is_unicode, parse_json
 from peftbench.tasks.text.delimiter import find_delimiter
 
 _ROWS_NAMED = 5  # of many faulty rows
@@ -176,15 +176,6 @@ def json_object(where: str, line: str) -> dict[str, Any]:
     if "\\u" in line and not is_unicode(json.dumps(row, ensure_ascii=False)):
         raise UserError(f"{where}: \\u escapes half of a surrogate pair, which is no character; correct this row")
     return row
-
-
-def is_unicode(text: str) -> bool:
-    """Tell whether a text holds characters alone: half of a surrogate pair can be neither tokenized nor written."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _json_cell(where: str, name: str, value: Any) -> str:
