@@ -1,4 +1,4 @@
-"""What the README tells people to type is right: overrides compose, options parse, commands exist."""
+"""What the README and docs tell people to type is right: overrides compose, options parse, commands and pages exist."""
 
 import importlib
 import re
@@ -14,16 +14,29 @@ from peftbench.sweeps.request import read_request
 from peftbench.sweeps.tasks import split_tasks
 
 README = (ROOT / "README.md").read_text()
+# the examples of extending.md are run by a test of their own, with the files they need
+PAGES = {path: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 LINES = [
     line.removeprefix("$ ").partition(" #")[0].strip()
-    for block in re.findall(r"```(?:bash|console)\n(.*?)```", README, re.DOTALL)
+    for path, text in PAGES.items()
+    if path.name != "extending.md"
+    for block in re.findall(r"```(?:bash|console)\n(.*?)```", text, re.DOTALL)
     for line in block.splitlines()
 ]
-COMMANDS = [line for line in LINES if line.startswith("peftbench ")]
+COMMANDS = sorted({line for line in LINES if line.startswith("peftbench ")})
+
+
+@pytest.fixture
+def documented_table(tmp_path, monkeypatch):
+    """The folder `FOLDER` with the table that tables.md shows."""
+    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGES[ROOT / "docs" / "tables.md"], re.DOTALL)
+    (tmp_path / "FOLDER" / "table").mkdir(parents=True)
+    (tmp_path / "FOLDER" / "table" / "ranks.yaml").write_text(shown)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_command(line, capsys):
+def test_command(line, documented_table, capsys):
     _, command, *rest = shlex.split(line)
     assert command in cli.COMMANDS
     if command == "train":
@@ -32,12 +45,27 @@ def test_command(line, capsys):
         for combination in expand(overrides) if multirun else [overrides]:
             assert resolve(compose(combination)).method_name
     elif command == "sweep" and any(word.startswith("table=") for word in rest):
-        assert all(read_request(of_task).planned for of_task in split_tasks(rest))
+        assert all(read_request(of_task, tunes=True).planned for of_task in split_tasks(rest))
     elif command in ("list", "params"):
         assert cli.main([command, *rest]) == 0
     else:
         module = importlib.import_module(f"peftbench.commands.{command}")
         module.build_parser().parse_args(rest)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        if not link.startswith("http"):
+            path, _, heading = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not heading or heading in headings(target.read_text()), link
+
+
+def headings(text):
+    """The headings of a page as links name them."""
+    return {re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.M)}
 
 
 def test_make_targets_exist():
