@@ -8,10 +8,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from peftbench.config.schema import RunConfig, resolve
-from peftbench.errors import LostRunError, PeftbenchError, without_traceback
+from peftbench.errors import LostRunError, PeftbenchError, TakenOverError, without_traceback
 from peftbench.interruption import deferred_interrupts
 from peftbench.loggers.wandb_run import wandb_run
 from peftbench.runs.execute import execute_run
+from peftbench.runs.lock import Locked
 from peftbench.runs.report import DATA_IS_DESCRIBED, report_job
 from peftbench.runs.workers import execute_or_help, leads
 from peftbench.sweeps.run_process import run_in_process
@@ -59,6 +60,9 @@ def _error_of(composed: DictConfig, execute: Callable[[RunConfig, list[str], boo
         execute(resolve(composed), overrides, True)
     except LostRunError as error:
         return LostRunError(f"run {number} was lost: {error}")
+    except (Locked, TakenOverError) as error:  # no failure: the sweep comes back to it
+        console.print(f"run {number} is trained by another process meanwhile", style="dim")
+        return without_traceback(error)
     except PeftbenchError as error:
         print_error(error)
         return without_traceback(error)

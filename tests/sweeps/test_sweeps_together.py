@@ -97,6 +97,22 @@ def test_a_run_whose_sweep_died_meanwhile_is_taken_over(sweep, held, monkeypatch
     assert {run.status for run in find_runs(sweep.outputs)} == {"finished"} and other.poll() is not None
 
 
+def test_a_run_that_another_sweep_begins_first_is_no_error(sweep, held, monkeypatch, capfd):
+    lora = next(run for run in read_request(sweep.line("seeds=1")[1:]).planned if run.label == "LoRA")
+    others = []
+    monkeypatch.setattr(missing, "_fetch", lambda todo: others or others.append(held(lora.folder)))
+
+    def dies(seconds):
+        others[0].kill()
+        others[0].wait()
+
+    monkeypatch.setattr(missing, "time", SimpleNamespace(sleep=dies))
+    assert sweep("seeds=1", *UNMEASURED) == 0
+    shown = capfd.readouterr()
+    assert "run 2 is trained by another process meanwhile" in shown.out and shown.err == ""
+    assert {run.status for run in find_runs(sweep.outputs)} == {"finished"}
+
+
 def test_a_stale_run_that_another_sweep_trained_again_is_not_trained_once_more(sweep):
     sweep("seeds=1", *UNMEASURED)
     lora = next(run for run in read_request(sweep.line("seeds=1")[1:]).planned if run.label == "LoRA")
