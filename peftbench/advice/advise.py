@@ -64,7 +64,9 @@ def advise(asked: Asked, output_dir: Path) -> list[Advice]:
     ]
     if not fitting:
         raise UserError(_no_evidence(asked, notes or [f"no such runs under {output_dir}"], measured))
-    nearest = min(fitting, key=lambda comparison: (comparison.kind != LOCAL, _distance(comparison, asked)))
+    nearest = min(fitting, key=lambda comparison: (_preference(comparison), _distance(comparison, asked)))
+    if nearest.kind != LOCAL and any(comparison.kind == LOCAL for comparison in fitting):
+        notes.append(f"your own records under {output_dir} have one seed a method, which tells none from another")
     found = answer(nearest, asked.limits)
     if found.best is None:
         raise UserError(_none_within(found, asked.limits))
@@ -73,8 +75,15 @@ def advise(asked: Asked, output_dir: Path) -> list[Advice]:
     return [first, *_settings(asked, found, measured, others)]
 
 
+def _preference(comparison: Comparison) -> int:
+    """Rank evidence: the user's own, then what ships, then the user's of one seed, which tells no methods apart."""
+    if comparison.kind != LOCAL:
+        return 1
+    return 0 if (comparison.seeds or 0) > 1 else 2
+
+
 def _local_comparisons(asked: Asked, output_dir: Path) -> tuple[list[Comparison], list[str]]:
-    """Return the user's own comparisons, the nearest first, up to one of several methods, and what to say of more."""
+    """Return the user's own comparisons, the nearest first, up to one that tells methods apart, and what is to say."""
     groups = find_local_runs(output_dir)
     fitting = [group for group in groups if asked.task_type in (None, group.task_type)]
     fitting.sort(key=lambda group: _distance(group, asked))
@@ -82,12 +91,15 @@ def _local_comparisons(asked: Asked, output_dir: Path) -> tuple[list[Comparison]
     for number, group in enumerate(fitting):
         comparison = compare_local_runs(group, output_dir)
         found += [comparison] if comparison else []
-        if comparison and len(comparison.methods) > 1:
+        if comparison and len(comparison.methods) > 1 and _preference(comparison) == 0:
             more = [other.name for other in groups if other not in fitting[: number + 1] and len(other.methods) > 1]
             choosing = "your records hold more, which --task-type and --size choose"
             return found, [f"{choosing}: {', '.join(more)}"] if more else []
-    lacks = "; ".join(group.lack for group in fitting)
-    return found, [f"your own records under {output_dir} compare no methods: {lacks}"] if fitting else []
+    if not fitting or any(len(comparison.methods) > 1 for comparison in found):
+        return found, []
+    return found, [
+        f"your own records under {output_dir} compare no methods: {'; '.join(group.lack for group in fitting)}"
+    ]
 
 
 def _no_evidence(asked: Asked, reasons: Sequence[str], measured: Sequence[Comparison]) -> str:
@@ -116,7 +128,7 @@ def _settings(
     method = found.best.method["name"]
     advice, answered = [], set[str]()
     kind = found.comparison.task_type
-    there = sorted(measured, key=lambda other: (other.kind != LOCAL, other.task_type != kind, _distance(other, asked)))
+    there = sorted(measured, key=lambda other: (_preference(other), other.task_type != kind, _distance(other, asked)))
     for comparison in [found.comparison, *there]:
         by_method = _of_one_method(comparison)
         for name in sorted(by_method, key=lambda name: name != method):

@@ -125,6 +125,15 @@ def test_without_own_runs_to_compare_the_shipped_tables_answer(tmp_path, ask):
     assert "8 runs of other code" in method["notes"][0]
 
 
+def test_own_runs_of_one_seed_do_not_take_the_place_of_shipped_tables(tmp_path, ask):
+    for method in (LORA, FULL):
+        plant(tmp_path, method, GOOD[:1])
+        plant(tmp_path, method, GOOD[:2], task="cola", training_rows=8551)
+    method, *_ = ask(tmp_path, "--task-type", "pair", "--size", "3668")
+    assert method["evidence"]["kind"] == "shipped" and "have one seed a method" in method["notes"][0]
+    assert ask(tmp_path, "--size", "3668")[0]["evidence"]["task"] == "cola", "the farther runs of two seeds"
+
+
 def test_without_any_figures_of_the_kind_it_says_why_and_what_to_train(tmp_path, monkeypatch, capsys):
     pairs = [one for one in read_shipped() if one.task_type == "pair"]
     monkeypatch.setattr("peftbench.advice.advise.read_shipped", lambda: pairs)
