@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-latency", metavar="RATIO", help="at batch 1, over the bare backbone's, e.g. 1.05")
     parser.add_argument("--max-memory", metavar="SIZE", help="of training, and of all weights, e.g. 2G or 900M")
     parser.add_argument("--max-share", metavar="PERCENT", help="of the backbone's parameters, e.g. 1")
-    parser.add_argument("--budget", metavar="TIME", help="for all runs, e.g. 30m or 4h (default: what it takes)")
+    parser.add_argument("--budget", metavar="TIME", help="for all of it, e.g. 30m or 4h (default: what it takes)")
     return parser
 
 
@@ -105,4 +105,6 @@ def _lines(arguments: argparse.Namespace) -> list[str]:
 
 def _notes(selection: Selection) -> list[str]:
     spent = f"all runs took {format_duration(selection.seconds)}"
+    if round(selection.beside):
+        spent += f", starting and measuring them {format_duration(selection.beside)} here"
     return [spent, *(f"out: {label}: {reason}" for label, reason in selection.left_out.items())]

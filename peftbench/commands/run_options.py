@@ -48,7 +48,9 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_argument(parser)
     parser.add_argument("--batch-size", type=positive, metavar="N", help="rows in one pass (default: the run's own)")
     parser.add_argument(
-        "--merged", action="store_true", help="fold the method into the backbone's weights first (lora, ia3, ssf, fact)"
+        "--merged",
+        action="store_true",
+        help="fold the method into the backbone's weights first (lora, ia3, ssf, fact, peft)",
     )
 
 

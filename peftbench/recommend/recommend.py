@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ class Question:
 
     Attributes:
         lines: settings that make the table of all candidates. limits: what an answer must keep to.
-        budget: seconds for all runs, those of earlier calls among them; None is no end.
+        budget: seconds for all runs, those of earlier calls among them, and for what this call takes besides; None is
+            no end.
     """
 
     lines: list[str]
@@ -39,17 +40,20 @@ class Selection:
     """How a recommendation came about.
 
     Attributes:
-        folder: of the experiment that its runs lie in. seconds: what all runs took.
+        folder: of the experiment that its runs lie in.
+        seconds: what all runs took. beside: what this call took besides, to start and to measure them.
         left_out: why candidates fell out, by their labels.
     """
 
     folder: Path
     seconds: float = 0.0
+    beside: float = 0.0
     left_out: dict[str, str] = field(default_factory=dict)
 
     def add(self, outcome: Outcome) -> None:
         """Take in a stage."""
         self.seconds += outcome.seconds
+        self.beside += outcome.beside
         self.left_out |= outcome.failed
         self.left_out |= {label: "; ".join(over.values()) for label, over in outcome.answer.over.items()}
         self.left_out |= {label: f"not measured: {', '.join(keys)}" for label, keys in outcome.answer.lacking.items()}
@@ -93,7 +97,7 @@ def recommend(question: Question) -> tuple[Outcome, Selection]:
         _check_some_left(ranked, selection, question.limits)
         stage = second_stage(ranked, stage, costs, budget) if number == 1 else None
         number += 1
-    last = finalists(ranked, costs, budget - selection.seconds)
+    last = finalists(ranked, costs, budget - selection.seconds - selection.beside)
     return _finals(question, request.spec.seeds, last, costs, selection), selection
 
 
@@ -102,15 +106,15 @@ def _finals(
 ) -> Outcome:
     """Train the finalists in full, seed after seed, for as long as the budget has room for another."""
     a_seed = sum(costs[label].of(1) for label in labels)
-    before = selection.seconds
     for count in range(1, len(seeds) + 1):
         shown = f"{count} of {len(seeds)} seeds" if len(seeds) > 1 else "1 seed"
         console.print(f"\nin full: {', '.join(labels)}; {shown}", style="bold")
         outcome = run_stage(question.lines, labels, seeds[:count], question.limits)
-        spent = before + outcome.seconds
+        selection.beside += outcome.beside
+        spent = selection.seconds + outcome.seconds + selection.beside
         if question.budget is not None and spent + max(a_seed, outcome.seconds / count) > question.budget:
             break
-    selection.add(outcome)
+    selection.add(replace(outcome, beside=0.0))  # counted seed by seed
     _check_some_left(outcome.ranked, selection, question.limits)
     return outcome
 

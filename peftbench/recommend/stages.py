@@ -1,5 +1,6 @@
 """One stage of a recommendation: its runs are trained, scored and compared within the limits."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +34,7 @@ class Outcome:
     Attributes:
         table: of its runs. answer: read off it, within the limits.
         costs: by candidate, projected from its run. seconds: what all its runs took.
+        beside: seconds of this call besides those of the runs it trained: starts of processes, measuring.
         failed: by candidate, why it has no score.
     """
 
@@ -40,6 +42,7 @@ class Outcome:
     answer: Answer
     costs: dict[str, Cost]
     seconds: float
+    beside: float
     failed: dict[str, str]
 
     @property
@@ -74,7 +77,9 @@ def run_stage(
 
     Raises UserError or PeftbenchError where no run finished.
     """
+    began = time.monotonic()
     request = read_request(lines, partial(_part, labels=labels, seeds=seeds, steps=steps, latency=limits.latency))
+    earlier = _durations(collect(request.planned))
     mistakes: dict[Path, str] = {}
     train_missing(request.planned, request.hydra, request.stale, mistakes, more=lambda run: _UNMEASURED)
     if steps is None:
@@ -93,11 +98,16 @@ def run_stage(
     table = build_table(request.spec, found, request.command)
     comparison = to_comparison(table, found, LOCAL)
     fractions = {label: (steps[label] / total[label] if steps and total else 1.0) for label in labels}
+    durations = _durations(found)
+    trained = [durations[folder] for folder in durations.keys() - earlier.keys()]
+    beside = max(0.0, time.monotonic() - began - sum(trained))
+    each = beside / len(trained) if len(trained) > 1 else 0.0  # of a single one it is mostly the first start
     return Outcome(
         table=table,
         answer=answer(comparison, limits),
-        costs={run.planned.label: _cost(run, fractions[run.planned.label]) for run in found if run.used},
-        seconds=sum(run.result.time.total for run in found if run.result and run.result.time),
+        costs={run.planned.label: _cost(run, fractions[run.planned.label], each) for run in found if run.used},
+        seconds=sum(durations.values()),
+        beside=beside,
         failed=failed,
     )
 
@@ -122,8 +132,13 @@ def _part(
     return replace(spec, rows=shortened, columns=columns, evaluation=EvaluationSpec())
 
 
-def _cost(run: Found, fraction: float) -> Cost:
-    time = run.result.time if run.result else None
-    if time is None:
+def _durations(found: Sequence[Found]) -> dict[Path, float]:
+    """Return the seconds that each run took, by its folder."""
+    return {run.planned.folder: run.result.time.total for run in found if run.result and run.result.time}
+
+
+def _cost(run: Found, fraction: float, beside: float) -> Cost:
+    taken = run.result.time if run.result else None
+    if taken is None:
         return Cost(0.0, 0.0)
-    return Cost(time.train / fraction, max(0.0, time.total - time.train))
+    return Cost(taken.train / fraction, beside + max(0.0, taken.total - taken.train))

@@ -1,10 +1,13 @@
 """`peftbench recommend` on a file with a planted winner, and on files that nothing can be learned from."""
 
 import json
+import re
+from types import SimpleNamespace
 
 import pytest
 
 from peftbench.cli import main
+from peftbench.recommend import stages
 from peftbench.runs.find import find_runs
 
 CANDIDATES = """
@@ -72,6 +75,16 @@ def test_the_planted_winner_is_recommended_and_nothing_is_trained_twice(recommen
     assert "stale=rerun trains them again, stale=use takes them" in capsys.readouterr().err
     assert recommend(opinions(240), "stale=use") == 0
     assert "Take learns: accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("shared_process")
+def test_the_budget_is_also_for_starting_and_measuring(recommend, capsys, monkeypatch):
+    clock = iter(range(0, 1_000_000, 1000))
+    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert recommend(opinions(60), "--budget", "3500s") == 0
+    shown = capsys.readouterr().out
+    assert "1 of 2 seeds" in shown and "2 of 2 seeds" not in shown
+    assert re.search(r"starting and measuring them (49 min \d+ s|50 min) here", shown)
 
 
 @pytest.mark.parametrize(
