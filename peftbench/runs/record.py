@@ -154,7 +154,8 @@ class Record:
 
     def _damaged(self, path: Path, reason: str = "") -> UserError:
         shown = f" ({reason})" if reason else ""
-        return UserError(f"{path} is damaged{shown}. Delete {self.folder} and train the run again, or use force=true.")
+        remedy = f"Delete {self.folder} and train the run again; `train` does both with force=true."
+        return UserError(f"{path} is damaged{shown}. {remedy}")
 
     def config(self) -> dict[str, Any]:
         """Return the configuration the run was started with.

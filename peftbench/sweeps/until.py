@@ -30,13 +30,14 @@ def train_until_decided(
     tried, seen = set[Path](), Seen()
     while True:
         found = collect(request.planned, request.stale == "use", mistakes)
-        course = follow_table(request.spec, found, seen)
+        course = follow_table(request.spec, found, seen, tried)
         if course.ended:
-            console.print(_ending(course))
+            failed = [row.label for row in request.spec.rows if row.label not in course.seeds]
+            console.print(_ending(course, failed))
             return
         todo = [run.planned for run in found if not run.used and _is_wanted(request, run, course)]
         todo = [run for run in todo if run.seed == min(other.seed for other in todo)]
-        if not todo or any(run.folder in tried for run in todo):
+        if not todo:
             console.print("not decided: runs are missing that could not be trained")
             return
         if request.budget is not None:
@@ -58,7 +59,11 @@ def wanted_runs(request: TableRequest, found: Sequence[Found]) -> list[Found]:
         return list(found)
     course = follow_table(request.spec, found)
     prepared = {row.label for row in request.spec.prepare}
-    return [run for run in found if run.used or run.planned.label in prepared or _is_wanted(request, run, course)]
+    return [
+        run
+        for run in found
+        if run.used or run.failed or run.planned.label in prepared or _is_wanted(request, run, course)
+    ]
 
 
 def _is_wanted(request: TableRequest, run: Found, course: Course) -> bool:
@@ -89,12 +94,14 @@ def _out_of_time(request: TableRequest, course: Course, todo: Sequence[PlannedRu
     )
 
 
-def _ending(course: Course) -> str:
+def _ending(course: Course, failed: Sequence[str]) -> str:
     runs = sum(course.seeds.values())
     lines = [f"\n{runs} runs: {'the most seeds there may be' if course.open else 'no comparison is open any more'}"]
     for pairs, why in ((course.open, "cannot be told"), (course.futile, "no number of seeds tells, on these examples")):
         if pairs:
             lines.append(f"{why}: {'; '.join(f'{pair.row} and {pair.other}' for pair in pairs)}")
-    if not course.open and not course.futile:
+    if not course.open and not course.futile and course.pairs:
         lines.append("decided: every comparison with the baseline and with the highest row is told")
+    if failed:
+        lines.append(f"compared with none, for a run failed: {', '.join(failed)}")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from peftbench.tables.cells import (
     full_step_times,
     record_cells,
     score_cells,
+    uncompared_cells,
     with_other_figures,
 )
 from peftbench.tables.claims import judge_claim
@@ -56,7 +57,8 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     if metrics:
         spec = spec.for_metrics(metrics)
     comparisons = comparable(_comparisons(spec, metrics), scored)
-    course = None if spec.most_seeds is None else follow_scores(spec, scored, primary)
+    failed = {run.planned.label for run in shown if run.failed}
+    course = None if spec.most_seeds is None else follow_scores(spec, scored, primary, failed=failed)
     joint = join_table(comparisons, scored, course.alpha if course else ALPHA)
     full_ms = full_step_times(found)
     rows, against = [], {}
@@ -69,9 +71,9 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
                 cells = compared_cells(cells, scored[row.label], scored[spec.baseline], primary, joint)
                 if primary in SCORES:
                     against[row.label] = compare(row.label, spec.baseline, primary, scored, joint, spec.delta)
-                if course and (decided := _decided_pair(course, row.label, spec.baseline)):
-                    against[row.label] = decided
-                    cells = decided_cells(cells, decided, primary)
+                if course:
+                    against[row.label] = decided = _decided_pair(course, row.label, spec.baseline)
+                    cells = decided_cells(cells, decided, primary) if decided else uncompared_cells(cells)
         cells = with_other_figures(cells, row, spec.tolerance)
         points = [run_point(run, evidence.get(run.key)) for run in runs[row.label]]
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points))
@@ -86,7 +88,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         command=command,
         model=config["model"]["name"],
         task=config["task"]["name"],
-        seeds=spec.seeds[: max(course.seeds.values())] if course else spec.seeds,
+        seeds=spec.seeds[: max(course.seeds.values(), default=0)] if course else spec.seeds,
         baseline=spec.baseline,
         primary=primary,
         evaluation=str(evaluation),
@@ -97,7 +99,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         rows=rows,
         claims=[judge_claim(claim, rows, scored, joint, spec.delta) for claim in spec.claims],
         pairs=pairs,
-        conclusion=conclude(rows, pairs, columns[primary], spec.delta),
+        conclusion=conclude(rows, pairs, columns[primary], spec.delta, notes.why_uncompared(course)),
         reading=[
             *notes.split_shown(evaluation, spec.evaluation),
             *notes.reading(spec, len(comparisons), pairs, rows),

@@ -112,6 +112,12 @@ def decided_cells(cells: Mapping[str, Cell], against: Pair, primary: str) -> dic
     return decided
 
 
+def uncompared_cells(cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """Return the cells of a row that no look has compared with the baseline: how far it is off, without an interval."""
+    plain = {key: replace(cell, differs=None) for key, cell in cells.items()}
+    return plain | {key: replace(plain[key], low=None, high=None) for key in ("difference", "kept") if key in plain}
+
+
 def _interval_cell(interval: Interval, seeds: int, same: float) -> Cell:
     return Cell(interval.estimate, None, seeds, interval.low, interval.high, _excludes(interval, same))
 

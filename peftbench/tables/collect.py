@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.errors import UserError
-from peftbench.runs.find import Run, find_runs, inspect_run
+from peftbench.runs.find import UNREADABLE, Run, find_runs, inspect_run
 from peftbench.runs.origin import is_current
 from peftbench.runs.record import Record
 from peftbench.runs.result import Result, Status
@@ -67,6 +67,7 @@ class Found:
             run is close.
         result: what its result.json holds, None where there is none.
         used: whether figures are made from it.
+        refused: whether it could not be begun, for a mistake of the user's.
     """
 
     planned: PlannedRun
@@ -74,6 +75,12 @@ class Found:
     reason: str | None
     result: Result | None
     used: bool
+    refused: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was tried in vain, or its record cannot be used."""
+        return self.refused or self.status in (Status.FAILED, Status.OOM, UNREADABLE)
 
     @property
     def record(self) -> Record:
@@ -127,11 +134,11 @@ def _on_labelled_splits(found: list[Found], use_stale: bool, mistakes: Mapping[P
 def _look_up(planned: PlannedRun, use_stale: bool, mistake: str | None) -> Found:
     record = Record(planned.record_folder)
     if not record.result_path.exists():
-        return Found(planned, MISSING, mistake, None, False)
+        return Found(planned, MISSING, mistake, None, False, mistake is not None)
     run = inspect_run(record)
     result = run.result
     if result is None or run.status != Status.FINISHED:
-        return Found(planned, run.status, mistake or run.error, result, False)
+        return Found(planned, run.status, mistake or run.error, result, False, mistake is not None)
     evaluation, current = planned.evaluation.of(result), is_current(result)
     if evaluation is None and (current or use_stale):
         return Found(planned, NOT_EVALUATED, _how_to_evaluate(planned.evaluation, record), result, False)

@@ -9,10 +9,11 @@ from peftbench.tables.verdicts import OPEN, in_words, lacking
 _DIFFERENCE = COLUMNS["difference"]
 
 
-def conclude(rows: Sequence[Row], pairs: Sequence[Pair], primary: Column, delta: float) -> str:
+def conclude(rows: Sequence[Row], pairs: Sequence[Pair], primary: Column, delta: float, why: str) -> str:
     """Return the sentence under a table; empty where no row has a score.
 
     What a row costs is the number of parameters its method trains. `pairs` from `pairs.compare_pairs`, with `delta`.
+    `why` rows are not compared, where they are not.
     """
     compared = [row for row in rows if primary.key in row.cells and row.cells[primary.key].value is not None]
     if not compared:
@@ -32,11 +33,8 @@ def conclude(rows: Sequence[Row], pairs: Sequence[Pair], primary: Column, delta:
             elif pair.low <= 0 <= pair.high:
                 equal.append((row, pair))
     head = f"Highest {primary.title}: {best.label}, {_score(best, primary)}"
-    left_out = (
-        f" Not compared, for want of a second seed or the same examples: {', '.join(unknown)}." if unknown else ""
-    )
+    left_out = f" Not compared, {why}: {', '.join(unknown)}." if unknown else ""
     if len(unknown) == len(compared) - 1:
-        why = "for want of a second seed or the same examples"
         return f"{head}, compared with no other row, {why}: whether it is better cannot be told."
     cheaper = [(row, pair) for row, pair in equal if _cost(row) < _cost(best)]
     if cheaper:

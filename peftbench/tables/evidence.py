@@ -29,7 +29,7 @@ class OddRecordError(Exception):
     """Why a run's record cannot be used, in words; to train it again mends it."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}. Train it again with force=true.")
+        super().__init__(f"{reason}. Delete its folder and train it again; `train` does both with force=true.")
 
 
 def read_evidence(found: Sequence[Found]) -> tuple[list[Found], dict[Key, Evidence]]:

@@ -1,7 +1,8 @@
 """A table whose rows get more seeds while their comparisons are open: how far it has come."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from peftbench.tables.collect import Found
 from peftbench.tables.columns import SCORES
@@ -22,8 +23,16 @@ class Seen:
     looks: dict[Hashable, list[Pair]] = field(default_factory=dict)
 
 
-def follow_table(spec: TableSpec, found: Sequence[Found], seen: Seen | None = None) -> Course:
-    """Return how far a table has come with the runs there are; `seen` is of earlier calls, in which runs were added."""
+def follow_table(
+    spec: TableSpec, found: Sequence[Found], seen: Seen | None = None, tried: Collection[Path] | None = None
+) -> Course:
+    """Return how far a table has come with the runs there are.
+
+    Args:
+        seen: of earlier calls, in which runs were added.
+        tried: the runs that were tried by now, by their folders: one of them that is lacking fails its row. None: those
+            fail it whose records say so.
+    """
     metric, seen = str(found[0].planned.config["task"]["metrics"][0]), seen or Seen()
     labels = [row.label for row in spec.rows]
     shown, evidence = read_evidence([run for run in found if run.planned.label in labels])
@@ -34,16 +43,33 @@ def follow_table(spec: TableSpec, found: Sequence[Found], seen: Seen | None = No
             if metric in SCORES and label in seen.rows:
                 scored[label].take_draws(seen.rows[label], metric)
     seen.rows = scored
-    return follow_scores(spec, scored, metric, seen)
+    odd = {run.key for run in found if run.used} - evidence.keys()
+    failed = {
+        run.planned.label
+        for run in shown
+        if not run.used and (run.failed if tried is None else run.planned.folder in tried or run.key in odd)
+    }
+    return follow_scores(spec, scored, metric, seen, failed)
 
 
-def follow_scores(spec: TableSpec, scored: Mapping[str, RowScores], metric: str, seen: Seen | None = None) -> Course:
-    """Return how far rows have come with what their runs said; their seeds count as far as none before is missing."""
+def follow_scores(
+    spec: TableSpec,
+    scored: Mapping[str, RowScores],
+    metric: str,
+    seen: Seen | None = None,
+    failed: Collection[str] = (),
+) -> Course:
+    """Return how far rows have come with what their runs said; their seeds count as far as none before is missing.
+
+    Rows that have `failed` are compared with none, and waited for no more.
+    """
     assert spec.most_seeds is not None
-    available = {row.label: _without_gap(scored.get(row.label), spec.seeds) for row in spec.rows}
+    rows = [row.label for row in spec.rows if row.label not in failed]
+    available = {row: _without_gap(scored.get(row), spec.seeds) for row in rows}
     if metric not in SCORES:
         first = looks(spec.most_seeds)[0]
-        return Course(dict.fromkeys(available, first), [], [], [], 1, 0.0, min(available.values()) >= first)
+        ended = all(seeds >= first for seeds in available.values())
+        return Course(dict.fromkeys(available, first), [], [], [], 1, 0.0, ended)
 
     looked = (seen or Seen()).looks
 

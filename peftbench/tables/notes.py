@@ -54,10 +54,23 @@ def looks(course: Course | None) -> list[str]:
     """Say how seeds were added, where they were."""
     if course is None:
         return []
+    if not course.looks:
+        return [f"seeds are added while a comparison is open; {_first_look(course)}"]
     return [
         "seeds were added while a comparison with the baseline or the highest row was open; a difference is shown as it"
         " was told, and all of them err in 5 % together however often one looks (alpha-spending, Lan & DeMets 1983)"
     ]
+
+
+def why_uncompared(course: Course | None) -> str:
+    """Say why rows that have scores are compared with none, where they are not."""
+    if course is None:
+        return "for want of a second seed or the same examples"
+    return "for a run failed, or for want of the same examples" if course.looks else f"for {_first_look(course)}"
+
+
+def _first_look(course: Course) -> str:
+    return f"the first look comes behind {max(course.seeds.values(), default=0)} seeds of each row"
 
 
 def human_ceiling(ceiling: float | None, primary: Column) -> list[str]:

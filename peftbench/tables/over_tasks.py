@@ -125,7 +125,7 @@ def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], comm
         rows=rows,
         claims=[],
         pairs=pairs,
-        conclusion=conclude(rows, pairs, mean, spec.delta),
+        conclusion=conclude(rows, pairs, mean, spec.delta, notes.why_uncompared(None)),
         reading=_reading(spec, rows, tasks, mean, len(compared), pairs),
         notes=[
             *(f"{task.name}: {note}" for task in tasks for note in notes.missing_runs(task.found, command)),

@@ -63,7 +63,7 @@ def follow(
     """Return how far a table has come with the seeds there are.
 
     Args:
-        available: seeds by row, counted from the first on without a gap.
+        available: seeds by row, counted from the first on without a gap; of the rows that are compared at all.
         score: of a row over its first seeds.
         compare: with so many of the first seeds of each row, every two of the rows named, all together erring in at
             most the share given. decided: whether a comparison is decided.
@@ -71,6 +71,8 @@ def follow(
     """
     seeds: dict[str, int] = {}
     pairs: dict[frozenset[str], Pair] = {}
+    if not available:
+        return Course({}, [], [], [], 0, alpha, True)
     active, before = list(available), 0
     still_open: list[Pair] = []
     futile: list[Pair] = []

@@ -7,6 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from peftbench.runs.find import find_runs
+from peftbench.runs.result import SECTIONS
+
+UNMEASURED = [f"measure.{section}=false" for section in SECTIONS]
 
 TWO_ROWS = """
 title: Two rows
@@ -46,6 +49,40 @@ def test_seeds_are_added_until_it_is_told_and_a_stopped_one_goes_on(sweep, tmp_p
     table = json.loads(capsys.readouterr().out)
     assert table["seeds"] == [0, 1, 2] and any("alpha-spending" in said for said in table["reading"])
     assert not any("missing" in note for note in table["notes"])
+
+
+@pytest.mark.usefixtures("shared_process")
+@pytest.mark.parametrize("budget", [[], ["budget=1h"]])
+def test_a_row_that_fails_stops_no_other(sweep, tmp_path, tiny_model_dir, capsys, budget):
+    data = tmp_path / "opinions.csv"
+    data.write_text("text,label\n" + "the film was dull,no\nthe plot was good,yes\n" * 10)
+    failing = "rows:\n  - {{label: diverges, overrides: [method=full, trainer.lr=1e30]}}"
+    spec = TWO_ROWS.replace("rows:", failing).replace("epochs=3", "epochs=1")
+    sweep.spec.write_text(spec.format(model=tiny_model_dir, data=data, outputs=sweep.outputs))
+    line = ["until=decided", "most_seeds=2", *UNMEASURED]
+    assert sweep(*line, *budget) == 1
+    shown = capsys.readouterr().out
+    assert "compared with none, for a run failed: diverges" in shown and "failed: diverges, seed 0: " in shown
+    finished = find_runs(sweep.outputs, status="finished")
+    assert sorted(run.result.method for run in finished) == ["full", "full", "head", "head"]
+    assert sweep(*line, "--format", "json", command="table") == 0
+    table = json.loads(capsys.readouterr().out)
+    assert [(pair["row"], pair["other"]) for pair in table["pairs"]] == [("learns nothing", "learns")]
+
+
+@pytest.mark.usefixtures("shared_process")
+def test_before_the_first_look_nothing_is_compared(sweep, tmp_path, tiny_model_dir, capsys):
+    data = tmp_path / "opinions.csv"
+    data.write_text("text,label\n" + "the film was dull,no\nthe plot was good,yes\n" * 20)
+    sweep.spec.write_text(TWO_ROWS.format(model=tiny_model_dir, data=data, outputs=sweep.outputs))
+    assert sweep(*UNMEASURED) == 0
+    capsys.readouterr()
+    assert sweep("until=decided", "--format", "json", command="table") == 0
+    table = json.loads(capsys.readouterr().out)
+    (row,) = [row for row in table["rows"] if row["label"] == "learns"]
+    assert row["cells"]["difference"]["value"] is not None
+    assert row["cells"]["difference"]["low"] is None and row["cells"]["accuracy"]["differs"] is None
+    assert "for the first look comes behind 3 seeds of each row" in table["conclusion"]
 
 
 @pytest.mark.long

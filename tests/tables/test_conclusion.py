@@ -6,6 +6,7 @@ import pytest
 from peftbench.runs.predictions import Predictions
 from peftbench.tables.columns import COLUMNS
 from peftbench.tables.conclusion import conclude
+from peftbench.tables.notes import why_uncompared
 from peftbench.tables.pairs import compare_pairs
 from peftbench.tables.scored import RowScores
 from peftbench.tables.table import Cell, Row, format_interval
@@ -33,7 +34,7 @@ def sentence(**rows):
         if accuracies:
             cells["accuracy"] = Cell(100 * float(np.mean(accuracies)), 0.1, len(accuracies))
         table.append(Row(label, [], False, cells, []))
-    return conclude(table, compare_pairs(scored, "accuracy"), COLUMNS["accuracy"], 1.0)
+    return conclude(table, compare_pairs(scored, "accuracy"), COLUMNS["accuracy"], 1.0, why_uncompared(None))
 
 
 FULL, EQUAL, WORSE = (0.86, 0.855, 0.8525), (0.855, 0.8525, 0.85), (0.6, 0.605, 0.6)
