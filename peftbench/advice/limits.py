@@ -77,7 +77,7 @@ def exceeded(of_candidate: Mapping[str, Cell], limits: Limits) -> dict[str, str]
         if cell is not None and cell.value is not None and cell.value > limit:
             column = columns(limits.tasks)[key]
             shown = format_interval((cell.value, cell.low, cell.high), column)
-            over[key] = f"{column.title} {shown} {column.unit}, over {limit:g}"
+            over[key] = f"{column.title} {shown} {column.unit}, over {f'{limit:g}' if limit >= 1 else f'{limit:.2g}'}"
     return over
 
 

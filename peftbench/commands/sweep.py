@@ -29,6 +29,7 @@ from peftbench.sweeps.until import train_until_decided
 from peftbench.tables.collect import Found, PlannedRun
 from peftbench.tables.export.formats import write_table
 from peftbench.tables.table import Tuned
+from peftbench.tables.tuning import counted
 from peftbench.terminal import console, format_duration
 
 _EXAMPLES = """
@@ -142,7 +143,8 @@ def _tune(request: TableRequest, trials: Sequence[RowTrials], mistakes: dict[Pat
     check_current(trials, request.stale)
     of_rows = [row.planned for row in trials]
     batches = [[run for of_row in of_rows for run in of_row]] if request.budget is None else of_rows
-    console.print(f"tuning {len(trials)} rows, {len(trials[0].planned)} trials each", style="bold")
+    each = counted([len(of_row) for of_row in of_rows])
+    console.print(f"tuning {len(trials)} rows, {each} trials each", style="bold")
     unmeasured = [f"measure.{section}=false" for section in SECTIONS]
     stop = request.on_error == "stop"
     for number, planned in enumerate(batches):

@@ -42,6 +42,8 @@ def translate(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAM
         return UserError(f"{place}: {error.problem or error.context}")
     if isinstance(error, YAMLError | UnicodeError):
         return UserError(f"a config file cannot be read: {error_text(error)}")
+    if isinstance(error, RecursionError):
+        return UserError("a config file refers to itself within what it names (&NAME, *NAME), or is nested too deeply")
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
         return UserError(_no_option(overrides))
     if isinstance(error, ValueError) and "integer string conversion" in str(error):

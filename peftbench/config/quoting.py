@@ -12,9 +12,9 @@ from hydra.errors import HydraException
 
 from peftbench.errors import UserError
 
-# keys whose value is a path, the name of a column or a template, which the user chooses
+# keys whose value is a path, the name of a column or an experiment, or a template, which the user chooses
 _FREE_TEXT = re.compile(
-    r"\+{0,2}(task\.(splits\.\w+|dir|text|label|path)|model\.path|output_dir|method\.(adapters|template))"
+    r"\+{0,2}(task\.(splits\.\w+|dir|text|label|path)|model\.path|output_dir|experiment|method\.(adapters|template))"
 )
 _KEY = re.compile(r"[{,]\s*([^\s,:{}'\"]+)\s*:")
 

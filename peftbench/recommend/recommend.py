@@ -10,7 +10,7 @@ from peftbench.advice.limits import Limits
 from peftbench.config.schema import resolve
 from peftbench.errors import UserError
 from peftbench.recommend.halving import Cost, Stage, finalists, first_stage, second_stage
-from peftbench.recommend.stages import Outcome, run_stage
+from peftbench.recommend.stages import NoRunFinishedError, Outcome, run_stage
 from peftbench.sweeps.request import TableRequest, read_request
 from peftbench.terminal import console, format_duration
 
@@ -77,6 +77,7 @@ def recommend(question: Question) -> tuple[Outcome, Selection]:
     costs = dict.fromkeys(labels, Cost(1.0, 0.0))
     if question.budget is not None:
         costs = _tried(question, labels, total, selection)
+        labels = list(costs)
         shortest = min(cost.of(1) for cost in costs.values())
         if shortest > budget:
             raise UserError(
@@ -122,13 +123,22 @@ def _finals(
 def _tried(
     question: Question, labels: Sequence[str], total: Mapping[str, int], selection: Selection
 ) -> dict[str, Cost]:
-    """Return what the candidates will cost, from a few steps of the first one."""
-    steps = {labels[0]: min(_TRIAL_STEPS, total[labels[0]])}
+    """Return what the candidates will cost, from a few steps of the first one that trains; those before it are out."""
     console.print("\nhow fast is this machine?", style="bold")
-    outcome = run_stage(question.lines, labels[:1], [0], Limits(), steps, total)
-    selection.add(outcome)
-    (cost,) = outcome.costs.values()
-    return {label: Cost(cost.training / total[labels[0]] * total[label], cost.fixed) for label in labels}
+    error: NoRunFinishedError | None = None
+    for number, first in enumerate(labels):
+        steps = {first: min(_TRIAL_STEPS, total[first])}
+        try:
+            outcome = run_stage(question.lines, [first], [0], Limits(), steps, total)
+        except NoRunFinishedError as met:
+            error = error or met
+            selection.left_out[first] = met.reason
+            continue
+        selection.add(outcome)
+        (cost,) = outcome.costs.values()
+        return {label: Cost(cost.training / total[first] * total[label], cost.fixed) for label in labels[number:]}
+    assert error is not None
+    raise error
 
 
 def _check_staged(request: TableRequest) -> None:

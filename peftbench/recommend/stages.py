@@ -58,6 +58,15 @@ class Outcome:
         return sorted(known, key=lambda label: -known[label])
 
 
+class NoRunFinishedError(PeftbenchError):
+    """No run of a stage finished; `reason` is the first one's, with the exit code of a mistake where it was one."""
+
+    def __init__(self, reason: str, mistake: bool) -> None:
+        super().__init__(f"no run finished: {reason}")
+        self.reason = reason
+        self.exit_code = UserError.exit_code if mistake else PeftbenchError.exit_code
+
+
 def run_stage(
     lines: Sequence[str],
     labels: Sequence[str],
@@ -75,7 +84,7 @@ def run_stage(
         steps: of each candidate's training; None is all of it, scored on the table's split and measured.
         total: steps of each candidate's full training.
 
-    Raises UserError or PeftbenchError where no run finished.
+    Raises NoRunFinishedError where no run finished, UserError where all there are were made by other code.
     """
     began = time.monotonic()
     request = read_request(lines, partial(_part, labels=labels, seeds=seeds, steps=steps, latency=limits.latency))
@@ -94,7 +103,7 @@ def run_stage(
                 f"all runs there are were {next(iter(failed.values()))}: stale=rerun trains them again, stale=use takes"
                 " them as they are"
             )
-        raise (UserError if mistakes else PeftbenchError)(f"no run finished: {next(iter(failed.values()))}")
+        raise NoRunFinishedError(next(iter(failed.values())), bool(mistakes))
     table = build_table(request.spec, found, request.command)
     comparison = to_comparison(table, found, LOCAL)
     fractions = {label: (steps[label] / total[label] if steps and total else 1.0) for label in labels}

@@ -19,6 +19,7 @@ from peftbench.search.space import Point, Space, grid, read_space, sample
 from peftbench.sweeps.request import STALE, key_of, merge
 from peftbench.tables.collect import PlannedRun
 
+_MOST = 10_000  # trials, or seeds of the winner
 _NAMES = ("grid", "random", "optuna")
 # settings of a trial where the line says nothing else
 BASE = ("experiment=search", "measure.latency=false")
@@ -38,8 +39,8 @@ class SearchConfig:
     def __post_init__(self) -> None:
         for key in ("winner_seeds", "trials"):
             value = getattr(self, key)
-            if value is not None and value < 1:
-                raise UserError(f"search.{key}={value} must be 1 or more")
+            if value is not None and not 1 <= value <= _MOST:
+                raise UserError(f"search.{key}={value} must be from 1 to {_MOST:,}")
         if self.trials is None and self.name != "grid":
             raise UserError(f"search={self.name} needs a number of trials: search.trials=20")
 

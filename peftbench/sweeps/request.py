@@ -92,7 +92,8 @@ def read_line(argv: Sequence[str]) -> TableLine:
     try:
         settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, list(_OF_SWEEP)), resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"table={chosen[0]}: {str(error).splitlines()[0]}") from error
+        reason = "seeds is missing" if "'table.seeds' not found" in str(error) else str(error).splitlines()[0]
+        raise UserError(f"table={chosen[0]}: {reason}") from error
     spec = read_spec(chosen[0], settings["table"], settings["seeds"], settings["evaluation"])
     spec = _with_looks(spec, argv, settings)
     for key, choices in (("on_error", ON_ERROR), ("stale", STALE)):

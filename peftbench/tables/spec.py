@@ -229,6 +229,8 @@ def _overrides(lines: list[Any] | None, where: str) -> list[str]:
     """Return a row's overrides; Hydra's own settings can run code, and a table may be somebody else's."""
     overrides = [str(line) for line in lines or []]
     for line in overrides:
+        if not line.lstrip("+~ ").partition("=")[0]:
+            raise UserError(f"{where}: cannot read {line!r}: write key=value")
         if re.match(r"[+~]*hydra\b", line):
             raise UserError(f"{where}: {line}: Hydra's own settings belong on the command line, not into a table")
     return overrides

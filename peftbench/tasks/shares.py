@@ -29,7 +29,7 @@ def divide(labels: Sequence[int] | Sequence[float], shares: Mapping[str, float])
     if not len(order):
         raise UserError(
             f"task.splits.{next(iter(shares))}: no label occurs twice, and the only row of a class stays with {REST}:"
-            " is task.label the right column?"
+            " is task.label the right column? Labels that are scores take 'task.metrics=[pearson,spearman]'"
         )
     parts: dict[str, list[int]] = {}
     left = 1.0

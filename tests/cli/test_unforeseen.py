@@ -185,6 +185,7 @@ DAMAGE = {
     "a word": b"word",
     "half": b'{"a": [1, ',
     "a tag": b"!!python/object/apply:os.system ['touch ran']",
+    "itself": b"title: x\nrows: &rows [*rows]",
 }
 
 

@@ -56,7 +56,10 @@ def test_rows_are_tuned_alike_and_shown_on_fresh_seeds(sweep, capsys):
         (["tuned=0"], "tuned=0 must be a number of trials"),
         (["tuned=2", "seeds=[1000,1001]"], "seed 1000 is that of the trials"),
         (["tuned=2", "explain_spread=true"], "one at a time"),
-        (["tuned=2", "trainer.lr=1e-3"], "row 'head': there is nothing to tune, for trainer.lr are set"),
+        (
+            ["tuned=2", "trainer.lr=1e-3"],
+            "row 'head': there is nothing to tune: leave out one of trainer.lr, which are all set",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(sweep, capsys, words, message):

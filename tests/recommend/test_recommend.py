@@ -34,12 +34,12 @@ def recommend(tmp_path, tiny_model_dir, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(rows, *options, text="The Text", label="is it, so?"):
-        file = tmp_path / "my opinions.csv"
+        file = run.file
         file.write_text("\n".join(['The Text,"is it, so?"', *rows]) + "\n")
         settings = ["table=few", f"hydra.searchpath=[file://{tmp_path / 'conf'}]"]
         return main(["recommend", str(file), "--text", text, "--label", label, *settings, *options])
 
-    run.outputs = tmp_path / "outputs"
+    run.outputs, run.file = tmp_path / "outputs", tmp_path / "my opinions.csv"
     return run
 
 
@@ -87,6 +87,22 @@ def test_the_budget_is_also_for_starting_and_measuring(recommend, capsys, monkey
     assert re.search(r"starting and measuring them (49 min \d+ s|50 min) here", shown)
 
 
+@pytest.mark.usefixtures("shared_process")
+def test_a_first_candidate_that_fails_is_left_out_of_a_budget_too(recommend, tmp_path, capsys):
+    spec = tmp_path / "conf" / "table" / "few.yaml"
+    diverges = "rows:\n  - {label: diverges, overrides: [method=full, trainer.lr=1e30]}"
+    spec.write_text(spec.read_text().replace("rows:", diverges))
+    assert recommend(opinions(60), "--budget", "1h") == 0
+    assert "out: diverges: the loss became nan" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("shared_process")
+def test_a_file_may_be_named_in_any_script(recommend, tmp_path, capsys):
+    recommend.file = tmp_path / "größe отзывы.csv"
+    assert recommend(opinions(60), "--max-share", "0.1") == 0
+    assert len(list((tmp_path / "outputs").glob("recommend-größe-отзывы-*/tables/recommend/table.html"))) == 1
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
@@ -96,6 +112,11 @@ def test_the_budget_is_also_for_starting_and_measuring(recommend, capsys, monkey
             [f"the film,{max(number, 5) / 7:.3f}" for number in range(60)],
             [],
             "'task.metrics=[pearson,spearman]' compares those",
+        ),
+        (
+            [f"the film,{number / 7:.3f}" for number in range(60)],
+            [],
+            "Labels that are scores take 'task.metrics=[pearson,spearman]'",
         ),
         (opinions(60), ["--budget", "soon"], "--budget soon must be a time with its unit, such as 30m or 4h"),
         (opinions(60), ["--budget", "0.01s"], "allows not even one run: the shortest takes about"),

@@ -44,6 +44,7 @@ def test_a_claim_on_a_score_that_the_task_does_not_have_is_judged_on_its_first()
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"base": ["=3"]}, "cannot read '=3': write key=value"),
         ({"columns": "accuracy"}, "table=sizes: columns must be a list, not 'accuracy'"),
         ({"rows": [{"label": 8, "overrides": "method=lora"}]}, "overrides must be a list, not 'method=lora'"),
         ({"rows": [{"label": 8, "overrides": [], "lab": {"accuracy": "88 %"}}]}, "accuracy must be a number, not"),

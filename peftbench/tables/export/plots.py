@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -35,6 +36,15 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import, and only what dra
 # with 7 colours: 42 looks
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":", "-.")
+# of scripts that matplotlib's own font lacks, on Linux, macOS and Windows; those that a machine has are taken
+_OTHER_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Yu Gothic",
+    "Microsoft YaHei",
+)
 
 
 def save_plots(table: Table, folder: Path, kinds: Sequence[str] = ("png", "svg")) -> list[Path]:
@@ -73,10 +83,14 @@ def save_plots(table: Table, folder: Path, kinds: Sequence[str] = ("png", "svg")
 def plot_style() -> Iterator[None]:
     """Draw inside the block as all plots are drawn: a user's own matplotlibrc changes nothing."""
     import matplotlib
+    from matplotlib.font_manager import get_font_names
 
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # such a letter is drawn as a box
         matplotlib.rcdefaults()
+        installed = [font for font in _OTHER_FONTS if font in get_font_names()]
         matplotlib.rcParams.update({"svg.hashsalt": "peftbench", "font.size": 9.5})
+        matplotlib.rcParams["font.family"] = ["DejaVu Sans", *installed]
         yield
 
 

@@ -68,6 +68,13 @@ def test_files_are_written_and_the_same_each_time(tmp_path):
     )
 
 
+def test_letters_that_the_font_lacks_are_no_warning(tmp_path, recwarn):
+    table = made_table()
+    rows = [replace(row, label=f"{row.label} \u65e5\u672c") for row in table.rows]
+    assert save_plots(replace(table, rows=rows), tmp_path, ["svg"])
+    assert not recwarn.list
+
+
 def test_how_rows_were_tuned_is_a_curve(tmp_path):
     tuned = [Tuned("Full fine-tuning", ["trainer.lr=1e-4"], [80.0, 84.0], 0, [82.0, 83.0])]
     table = replace(made_table(), tuning=[*tuned, Tuned("LoRA, r = 8", [], [], 2, [])])
