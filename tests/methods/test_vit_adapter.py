@@ -12,6 +12,7 @@ from peftbench.backbones.economy.checkpointing import checkpointed
 from peftbench.backbones.load import Backbone, blank_backbone
 from peftbench.errors import UserError
 from peftbench.methods import build, find_sites
+from peftbench.methods.deformable_attention import read_samples, read_sums
 from peftbench.methods.guard import check_method
 from peftbench.methods.interaction import blocks
 from peftbench.methods.lora import LoraConfig
@@ -252,3 +253,27 @@ def test_tokens_behind_the_patches_are_refused():
     model, sites, method = _on("yolos", FROZEN)
     with method.on(sites), pytest.raises(UserError, match="needs the patches' grid .* or the model itself"):
         model(**tiny_inputs("yolos"))
+
+
+def test_cells_summed_as_they_are_read_are_those_that_transformers_samples():
+    generator = torch.Generator().manual_seed(0)
+    shapes, heads, points = [(6, 4), (3, 2)], 2, 3
+    value = torch.randn(2, 30, heads, 5, generator=generator, dtype=torch.float64)
+    locations = (
+        torch.rand(2, 7, heads, 2, points, 2, generator=generator, dtype=torch.float64) * 1.6 - 0.3
+    )  # also beyond
+    locations[0, 0, 0, 0] = torch.tensor([[0.0, 1.0], [0.125, 0.25], [1e9, -1e9]])  # an edge, a cell's centre, far away
+    weights = torch.rand(2, 7, heads, 2, points, generator=generator, dtype=torch.float64)
+    given = [each.requires_grad_() for each in (value, locations, weights)]
+    found = []
+    for read in (read_samples, read_sums):
+        out = read(value, shapes, locations, weights)
+        found.append([out, *torch.autograd.grad(out.square().sum(), given)])
+    for sampled, summed in zip(*found, strict=True):
+        torch.testing.assert_close(summed, sampled, rtol=1e-10, atol=1e-10)
+
+
+def test_places_that_are_no_numbers_are_read_as_none():
+    value, weights = torch.ones(1, 4, 1, 3), torch.ones(1, 1, 1, 1, 1)
+    for odd in (float("nan"), float("inf")):
+        assert read_sums(value, [(2, 2)], torch.full((1, 1, 1, 1, 1, 2), odd), weights).isnan().all()
