@@ -101,7 +101,7 @@ def _space(composed: DictConfig, lines: Sequence[str]) -> Space | None:
     given = {key_of(line) for line in lines}
     left = [f"{key}={values}" for key, values in sweeps.items() if key not in given]
     if not left:
-        raise UserError(f"there is nothing to tune: leave out one of {', '.join(map(str, sweeps))}, which are all set")
+        raise UserError(f"there is nothing to tune, all of its space is set already: {', '.join(map(str, sweeps))}")
     return read_space(left)
 
 

@@ -59,6 +59,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     comparisons = comparable(_comparisons(spec, metrics), scored)
     failed = {run.planned.label for run in shown if run.failed}
     course = None if spec.most_seeds is None else follow_scores(spec, scored, primary, failed=failed)
+    claims = spec.claims if course is None or course.looks else []  # they are compared at looks, too
     joint = join_table(comparisons, scored, course.alpha if course else ALPHA)
     full_ms = full_step_times(found)
     rows, against = [], {}
@@ -97,7 +98,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         columns=[columns[key] for key in with_best(spec.columns, rows)],
         all_columns=[column for key, column in columns.items() if any(key in row.cells for row in rows)],
         rows=rows,
-        claims=[judge_claim(claim, rows, scored, joint, spec.delta) for claim in spec.claims],
+        claims=[judge_claim(claim, rows, scored, joint, spec.delta) for claim in claims],
         pairs=pairs,
         conclusion=conclude(rows, pairs, columns[primary], spec.delta, notes.why_uncompared(course)),
         reading=[

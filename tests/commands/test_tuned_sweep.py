@@ -58,7 +58,7 @@ def test_rows_are_tuned_alike_and_shown_on_fresh_seeds(sweep, capsys):
         (["tuned=2", "explain_spread=true"], "one at a time"),
         (
             ["tuned=2", "trainer.lr=1e-3"],
-            "row 'head': there is nothing to tune: leave out one of trainer.lr, which are all set",
+            "row 'head': there is nothing to tune, all of its space is set already: trainer.lr",
         ),
     ],
 )

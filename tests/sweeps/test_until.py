@@ -74,15 +74,16 @@ def test_a_row_that_fails_stops_no_other(sweep, tmp_path, tiny_model_dir, capsys
 def test_before_the_first_look_nothing_is_compared(sweep, tmp_path, tiny_model_dir, capsys):
     data = tmp_path / "opinions.csv"
     data.write_text("text,label\n" + "the film was dull,no\nthe plot was good,yes\n" * 20)
-    sweep.spec.write_text(TWO_ROWS.format(model=tiny_model_dir, data=data, outputs=sweep.outputs))
+    claim = 'claims:\n  - {text: "more learns more", column: accuracy, ascending: [learns nothing, learns]}\n'
+    sweep.spec.write_text(TWO_ROWS.format(model=tiny_model_dir, data=data, outputs=sweep.outputs) + claim)
     assert sweep(*UNMEASURED) == 0
-    capsys.readouterr()
+    assert "more learns more" in capsys.readouterr().out
     assert sweep("until=decided", "--format", "json", command="table") == 0
     table = json.loads(capsys.readouterr().out)
     (row,) = [row for row in table["rows"] if row["label"] == "learns"]
     assert row["cells"]["difference"]["value"] is not None
     assert row["cells"]["difference"]["low"] is None and row["cells"]["accuracy"]["differs"] is None
-    assert "for the first look comes behind 3 seeds of each row" in table["conclusion"]
+    assert "for the first look comes behind 3 seeds of each row" in table["conclusion"] and table["claims"] == []
 
 
 @pytest.mark.long
