@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from peftbench.arguments import duration
@@ -89,11 +89,12 @@ def read_line(argv: Sequence[str]) -> TableLine:
         if "there is no such table" in str(error) and chosen[0] not in tables:
             raise UserError(f"table={chosen[0]}: there is no such table. {nearest(chosen[0], tables)}") from error
         raise
+    if isinstance(composed.table, DictConfig) and "seeds" not in composed.table and last_value(argv, "seeds") is None:
+        raise UserError(f"table={chosen[0]}: seeds is missing")
     try:
         settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, list(_OF_SWEEP)), resolve=True)
     except OmegaConfBaseException as error:
-        reason = "seeds is missing" if "'table.seeds' not found" in str(error) else str(error).splitlines()[0]
-        raise UserError(f"table={chosen[0]}: {reason}") from error
+        raise UserError(f"table={chosen[0]}: {str(error).splitlines()[0]}") from error
     spec = read_spec(chosen[0], settings["table"], settings["seeds"], settings["evaluation"])
     spec = _with_looks(spec, argv, settings)
     for key, choices in (("on_error", ON_ERROR), ("stale", STALE)):
