@@ -1,8 +1,8 @@
 # `make` lists what there is to make. Everything runs in .venv, which the first target that needs it makes.
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
-# tests of a file stay together, for they share what is trained once; conftest.py says which files come first
-PARALLEL ?= -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# tests of a file stay together, for they share what is trained once
+PARALLEL ?= -n auto --maxprocesses 8 --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -12,7 +12,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-gpu test-cluster lint types check clean
+.PHONY: help setup train test test-long test-slow test-gpu test-cluster lint types check clean
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,10 +33,13 @@ endif
 train: $(READY)  ## train the default: adapters on all-MiniLM-L6-v2, paraphrase detection
 	$(BIN)/peftbench train method=adapter $(ARGS)
 
-test: $(READY)  ## the tests that run in minutes
+test: $(READY)  ## the tests that run within minutes
 	$(BIN)/pytest -q $(PARALLEL) --durations 25 $(ARGS)
 
-test-slow: $(READY)  ## the tests that take longer
+test-long: $(READY)  ## those that start processes or train several runs: sweeps, searches, interruptions
+	$(BIN)/pytest -q -m long $(PARALLEL) --durations 25 $(ARGS)
+
+test-slow: $(READY)  ## those that take minutes each, or download
 	$(BIN)/pytest -q -m slow $(ARGS)
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
@@ -52,7 +55,7 @@ lint: $(READY)  ## style and format
 types: $(READY)  ## types of the package
 	$(BIN)/mypy
 
-check: lint types test  ## what CI runs, in its order
+check: lint types test test-long  ## what CI runs, in its order
 
 clean:  ## remove the environment and caches; outputs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

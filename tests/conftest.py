@@ -26,11 +26,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take longest first, so that no worker is left alone with one of them at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
-
-
 def pytest_collection_finish() -> None:
     """Take what is imported by now, torch and transformers, out of every later garbage collection."""
     if "PYTEST_XDIST_WORKER" in os.environ:  # one that runs hundreds of tests needs all that a run imports

@@ -22,8 +22,6 @@ from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.guard import check_method
 from peftbench.methods.lora import LoraConfig
 
-pytestmark = pytest.mark.long
-
 TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
 INSERTED = re.compile(r"# (\S+), behind: (.+)")
@@ -59,6 +57,7 @@ def copy_repository(folder: Path) -> None:
         shutil.copytree(ROOT / name, folder / name)  # compiled files too: they are used where their source is the same
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("title", SECTIONS)
 def test_the_example_works(title, tmp_path, tiny_model_dir, tiny_data_dir):
     copy_repository(tmp_path)

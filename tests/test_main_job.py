@@ -13,8 +13,6 @@ from peftbench.errors import UserError
 from peftbench.runs.record import Record
 from peftbench.runs.result import Result
 
-pytestmark = pytest.mark.long
-
 
 def _start_python(arguments: list[str], **options) -> None:
     subprocess.run([sys.executable, *arguments], **options)
@@ -39,6 +37,7 @@ def _train(folder, *overrides, start=forked.run) -> Result:
     return Record(result.parent).read()
 
 
+@pytest.mark.long
 def test_a_short_run_on_the_real_model_repeats_itself_bit_for_bit(real_assets, data_dir, tmp_path):
     """Two processes, 192 pairs of MRPC, one epoch: the same metrics and the same curve."""
     mrpc = tmp_path / "mrpc"

@@ -164,6 +164,7 @@ def add_model(folder, name, *weights):
         path.write_text(f"{{}} {file}")
 
 
+@pytest.mark.long
 def test_a_model_needs_few_of_its_repository_s_files(hub):
     folder, run = hub
     add_model(folder, "both", "model.safetensors", "pytorch_model.bin")
@@ -196,6 +197,7 @@ def add_glue(folder):
     (base / "README.md").write_text(f"---\nconfigs:\n- config_name: mrpc\n  data_files:\n{files}---\n")
 
 
+@pytest.mark.long
 def test_a_task(hub):
     folder, run = hub
     add_glue(folder)

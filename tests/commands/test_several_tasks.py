@@ -7,7 +7,7 @@ import pytest
 
 from peftbench.runs.find import find_runs
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("shared_process")]
+pytestmark = pytest.mark.usefixtures("shared_process")
 TASK = """
 name: {name}
 source: local
@@ -40,6 +40,7 @@ def lose(outputs, **facts):
             shutil.rmtree(run.record.folder)
 
 
+@pytest.mark.long
 def test_each_task_has_a_column_and_the_mean_is_of_what_all_have(two_tasks, capsys):
     columns = "table.columns=[share,accuracy,difference,latency]"
     assert two_tasks("task=one,other", columns) == 0
@@ -146,6 +147,7 @@ def test_rows_of_a_task_of_their_own_and_two_tasks_of_one_name_are_refused(two_t
     assert not two_tasks.outputs.exists()
 
 
+@pytest.mark.long
 def test_tasks_may_be_called_as_columns_are_and_on_error_stop_ends_all(two_tasks, capsys):
     tasks = two_tasks.spec.parent.parent / "task"
     for name in ("mean", "share"):

@@ -105,6 +105,7 @@ def test_on_error_stop_starts_nothing_further(sweep):
     assert {result["method"] for result in results(sweep.outputs).values()} == {"head", "lora"}
 
 
+@pytest.mark.long
 @in_this_process
 def test_a_mistake_that_shows_in_a_run_is_said_in_the_table(sweep, capsys):
     sweep.spec.write_text(sweep.spec.read_text().replace("method.rank=2", "method.rank=99"))
@@ -114,6 +115,7 @@ def test_a_mistake_that_shows_in_a_run_is_said_in_the_table(sweep, capsys):
     assert {result["method"] for result in results(sweep.outputs).values()} == {"head", "adapter"}
 
 
+@pytest.mark.long
 @in_this_process
 def test_on_error_stop_starts_nothing_behind_a_mistake(sweep):
     sweep.spec.write_text(sweep.spec.read_text().replace("method.rank=2", "method.rank=99"))
@@ -121,6 +123,7 @@ def test_on_error_stop_starts_nothing_behind_a_mistake(sweep):
     assert {result["method"] for result in results(sweep.outputs).values()} == {"head"}
 
 
+@pytest.mark.long
 @in_this_process
 def test_a_failure_beside_a_mistake_is_a_failure(sweep):
     text = sweep.spec.read_text().replace("method.rank=2", "method.rank=99")
@@ -128,6 +131,7 @@ def test_a_failure_beside_a_mistake_is_a_failure(sweep):
     assert sweep("seeds=1", *UNMEASURED) == 1
 
 
+@pytest.mark.long
 @in_this_process
 def test_runs_of_other_code_are_named_and_left_out(sweep, capsys):
     sweep("seeds=1", *UNMEASURED)
@@ -148,6 +152,7 @@ def test_runs_of_other_code_are_named_and_left_out(sweep, capsys):
     assert lora.record.read().origin.code != "0ld"
 
 
+@pytest.mark.long
 @in_this_process
 def test_a_changed_default_is_named(sweep, capsys):
     sweep("seeds=1", *UNMEASURED)
@@ -185,6 +190,7 @@ def kill_when(reached, process):
         process.wait()
 
 
+@pytest.mark.long
 def test_a_killed_sweep_goes_on_and_ends_as_an_undisturbed_one(sweep, tmp_path):
     undisturbed = tmp_path / "undisturbed"
     line = [*UNMEASURED, "trainer.epochs=6", "seeds=1"]
@@ -200,6 +206,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_an_undisturbed_one(sweep, tmp_path):
     assert learned(sweep.outputs) == learned(undisturbed)
 
 
+@pytest.mark.long
 def test_an_interrupted_sweep_says_so_and_shows_what_there_is(sweep):
     process = start(sweep, "trainer.epochs=50")
     give_up = time.time() + 60
@@ -211,6 +218,7 @@ def test_an_interrupted_sweep_says_so_and_shows_what_there_is(sweep):
     assert (sweep.outputs / "tiny" / "tables" / "tiny" / "table.html").exists()
 
 
+@pytest.mark.long
 @in_this_process
 def test_a_setting_turned_off_is_not_measured(sweep):
     assert sweep("seeds=1", "measure.latency=no", "++measure.switching=0") == 0
@@ -219,6 +227,7 @@ def test_a_setting_turned_off_is_not_measured(sweep):
         assert run.result.training_step.result["ratio"] > 0
 
 
+@pytest.mark.long
 def test_out_of_memory_while_measuring_leaves_the_rest(sweep, capsys, monkeypatch):
     def too_large(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -307,6 +316,7 @@ def test_what_cannot_be_had_is_said_once_before_any_run(sweep, capsys):
     assert "to train" not in captured.out and not find_runs(sweep.outputs)
 
 
+@pytest.mark.long
 @in_this_process
 def test_a_damaged_predictions_file_costs_its_own_row_alone(sweep, capsys):
     sweep("seeds=1", *UNMEASURED)

@@ -10,9 +10,10 @@ from records import age
 from peftbench.runs.find import find_runs
 from peftbench.search.tuning import TUNING_SEED
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("shared_process")]
+pytestmark = pytest.mark.usefixtures("shared_process")
 
 
+@pytest.mark.long
 def test_rows_are_tuned_alike_and_shown_on_fresh_seeds(sweep, capsys):
     text = sweep.spec.read_text()
     sweep.spec.write_text(text[: text.index("  - label: adapter")].replace(", latency, step, switch", ""))

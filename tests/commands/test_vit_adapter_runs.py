@@ -51,6 +51,7 @@ def test_a_run_scores_again_as_it_did(kind, more, tmp_path, capsys):
     assert scored["metrics"] == pytest.approx(record.read().evaluation("validation").metrics, abs=1e-4)
 
 
+@pytest.mark.long
 def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path, capsys, monkeypatch):
     """The running means of the batch norms are part of what a checkpoint holds."""
     from peftbench.training import loop
@@ -75,6 +76,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path, capsys, monkeyp
     assert all(whole[name].equal(parted[name]) for name in whole)
 
 
+@pytest.mark.long
 def test_classes_are_told_from_the_pyramid(tmp_path, capsys):
     line = arguments(tmp_path, "digits", "task.image_size=24", "method.train_backbone=false", "trainer.max_steps=3")
     assert main(line) == 0, capsys.readouterr().err

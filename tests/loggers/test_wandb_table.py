@@ -93,6 +93,7 @@ def test_a_table_that_cannot_be_logged_shows_as_failed(tmp_path):
     assert log.exit_code == 1
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shared_process")
 def test_all_of_a_sweep_is_one_group_that_can_be_synced_later(tmp_path, tiny_model_dir, tiny_data_dir):
     conf, outputs = tmp_path / "conf", tmp_path / "outputs"

@@ -16,6 +16,7 @@ def test_cpu_has_no_device_peak():
     assert peak["host_peak"] > 50 * 2**20, "bytes: a process with torch takes more than 50 MiB"
 
 
+@pytest.mark.long
 def test_host_peak_holds_what_was_freed():
     """300 MB that come and go raise the peak by about as much, in a process that starts from a low one."""
     script = """

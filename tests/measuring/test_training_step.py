@@ -66,6 +66,7 @@ def measure(config, backbone, data):
     return measure_training_step(build(config, backbone.sites), backbone, True, data, OBJECTIVE.loss, trainer, 0.2)
 
 
+@pytest.mark.long
 def test_full_against_itself_is_one_and_the_head_alone_is_cheaper(backbone, data, counted):
     same, head = measure(FullConfig(), backbone, data), measure(HeadConfig(), backbone, data)
     assert same["ratio"] == pytest.approx(1, abs=0.01)

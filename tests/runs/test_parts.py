@@ -107,6 +107,7 @@ def test_one_run_by_two_paths_and_two_runs_of_one_id(train_tiny, single, tmp_pat
         train_tiny("opinions", *FUSION, f"method.adapters={tmp_path}/*/{folder.name}")
 
 
+@pytest.mark.long
 def test_it_works_without_its_parts(fusion, single, tmp_path, capsys):
     """Its adapter holds theirs."""
     alone = tmp_path / "stage2" / fusion.folder.name

@@ -19,7 +19,7 @@ from records import age
 from peftbench.cli import main
 from peftbench.runs.find import find_runs
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("shared_process")]
+pytestmark = pytest.mark.usefixtures("shared_process")
 
 RATES = "trainer.lr=1e-4,1e-2"
 
@@ -134,6 +134,7 @@ def test_a_mistake_that_shows_in_a_trial(search, capsys):
     assert "all 2 trials have failed" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_choice_does_not_look_at_the_test_split(search):
     line = ["search=grid", RATES, "method.rank=2,4", "trainer.epochs=1", "search.winner_seeds=1"]
     search(*line)
@@ -148,6 +149,7 @@ def test_the_choice_does_not_look_at_the_test_split(search):
     assert winner(search)["winner"] == best["winner"]
 
 
+@pytest.mark.long
 def test_trials_of_other_code_do_not_take_part(search, capsys):
     line = ["search=grid", RATES, "trainer.epochs=1", "search.winner_seeds=1"]
     search(*line)
@@ -162,6 +164,7 @@ def test_trials_of_other_code_do_not_take_part(search, capsys):
     assert "0ld" not in {run.result.origin.code for run in find_runs(search.outputs)}
 
 
+@pytest.mark.long
 def test_a_random_search_draws_goes_on_and_stops_where_the_space_ends(search, capsys):
     line = ["search=random", "trainer.lr=tag(log,interval(1e-4,1e-2))", "method.rank=2,4", "trainer.epochs=1"]
     line += ["search.winner_seeds=1"]
@@ -181,6 +184,7 @@ def test_a_space_smaller_than_the_trials_is_tried_whole(search, capsys):
     assert {row["trainer.lr"] for row in trials(search)} == {"0.0001", "0.01"}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(find_spec("optuna") is None, reason="needs pip install 'peftbench[optuna]'")
 def test_optuna_proposes_and_its_trials_are_ordinary_runs(search, capsys):
     line = ["search=optuna", "trainer.lr=tag(log,interval(1e-4,1e30))", "trainer.clip=null", "method.rank=range(2,5)"]
@@ -206,6 +210,7 @@ def test_optuna_that_is_not_installed_is_said(search, capsys, monkeypatch):
     assert capsys.readouterr().err == "peftbench: search=optuna is not installed: pip install 'peftbench[optuna]'\n"
 
 
+@pytest.mark.long
 def test_an_interrupted_search_shows_what_there_is(search):
     command = ["-m", "peftbench", *search.line("search=grid", RATES, "trainer.epochs=50")]
     process = forked.Popen(command, stdout=DEVNULL, stderr=DEVNULL)

@@ -145,6 +145,7 @@ def test_a_damaged_adapter_is_named(task_runs: dict[str, Record], tmp_path: Path
         MultiTask({"damaged": record}, device="cpu")
 
 
+@pytest.mark.long
 def test_many_tasks_stay_within_their_memory(task_runs: dict[str, Record]) -> None:
     names = [f"task{number}" for number in range(300)]
     tasks = MultiTask(dict.fromkeys(names, task_runs["adapter"]), device="cpu", memory_mib=1, batch_size=32)

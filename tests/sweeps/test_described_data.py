@@ -1,8 +1,10 @@
 """What is known of a sweep's data is said once, not once a run."""
 
 import forked
+import pytest
 
 
+@pytest.mark.long
 def test_data_and_warnings_are_said_once_a_sweep(sweep, tiny_data_dir):
     validation = tiny_data_dir / "opinions" / "validation.csv"
     line = sweep.line(

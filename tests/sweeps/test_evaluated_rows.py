@@ -8,7 +8,7 @@ from peftbench.commands import sweep as command
 from peftbench.runs import prepare
 from peftbench.runs.record import Record
 
-pytestmark = pytest.mark.usefixtures("shared_process")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("shared_process")]
 
 ROWS = """
 baseline: n = 0

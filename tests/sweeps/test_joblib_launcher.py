@@ -17,8 +17,6 @@ from peftbench.runs.find import find_runs
 from peftbench.runs.result import SECTIONS
 from peftbench.sweeps.launch import launcher
 
-pytestmark = pytest.mark.long
-
 pytest.importorskip("joblib", reason="pip install 'peftbench[joblib]'")
 
 
@@ -74,6 +72,7 @@ def test_jobs_take_the_devices_in_turn_and_leave_a_single_one_alone():
     assert device_of(3, ["0"]) == device_of(3, []) == {}
 
 
+@pytest.mark.long
 def test_jobs_end_with_a_killed_command(tmp_path):
     code = (
         "from sweeps import worker_tasks; from peftbench.sweeps.launch import launcher\n"
@@ -92,6 +91,7 @@ def test_jobs_end_with_a_killed_command(tmp_path):
         command.kill()
 
 
+@pytest.mark.long
 def test_a_killed_worker_of_a_sweep_is_named_and_the_same_command_goes_on(sweep, capsys):
     """Also: a table found through hydra.searchpath, which the workers cannot compose."""
     sweep.spec.write_text(sweep.spec.read_text().replace("method.rank=2", "method.rank=2, trainer.epochs=30"))

@@ -20,8 +20,6 @@ from peftbench.config.folder import CONFIG_PATH
 from peftbench.sweeps.launch import runs_at_once
 from peftbench.sweeps.request import read_request
 
-pytestmark = pytest.mark.long
-
 LAUNCHERS = {
     "joblib": "hydra_plugins.peftbench_joblib.JoblibLauncher",
     "slurm": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
@@ -129,6 +127,7 @@ def test_which_launchers_leave_measuring_to_the_sweep(settings, here):
     assert ("measure.training_step=true" in told) == (not here)
 
 
+@pytest.mark.long
 def test_joblib_divides_the_cores_among_its_runs(tiny_model_dir, tiny_data_dir, tmp_path, capsys):
     joblib = pytest.importorskip("joblib")
 

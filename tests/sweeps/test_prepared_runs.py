@@ -46,6 +46,7 @@ def fusions(sweep):
     return {run.result.seed: run for run in find_runs(sweep.outputs, method="fusion")}
 
 
+@pytest.mark.long
 def test_each_fusion_is_of_the_prepared_runs_of_its_seed_and_stale_once_one_was_trained_again(
     fusion_sweep, capsys, monkeypatch
 ):
@@ -93,6 +94,7 @@ def test_a_fusion_is_planned_before_its_parts_are_there(fusion_sweep):
     assert f"own: {fusion_sweep.outputs}" in of_seed_1.command, "a line that can be typed"
 
 
+@pytest.mark.long
 def test_a_row_of_a_pruned_fusion_is_scored_and_measured_without_training(fusion_sweep, capsys):
     spec = yaml.safe_load(fusion_sweep.spec.read_text())
     fused = spec["rows"][1]

@@ -18,7 +18,7 @@ from peftbench.runs.find import find_runs
 from peftbench.runs.result import SECTIONS
 from peftbench.sweeps.run_process import IS_CHEAP, RunProcess, end, run_in_process
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(not IS_CHEAP, reason="only on Linux")]
+pytestmark = pytest.mark.skipif(not IS_CHEAP, reason="only on Linux")
 
 
 def test_what_it_returns_comes_back():
@@ -62,6 +62,7 @@ def test_a_long_folder_of_temporary_files_is_no_obstacle(tmp_path, monkeypatch):
     assert run_in_process(divmod, 7, 3) == (2, 1)
 
 
+@pytest.mark.long
 def test_ctrl_c_while_the_server_imports_is_quiet(tmp_path):
     code = (
         "import sys; from sweeps import worker_tasks; from peftbench.sweeps.run_process import run_in_process\n"
@@ -90,6 +91,7 @@ def test_a_process_that_ends_without_a_word_is_a_lost_run(number, reason):
         run_in_process(signal.raise_signal, number)
 
 
+@pytest.mark.long
 def test_it_ends_with_a_killed_command(tmp_path):
     code = (
         "from sweeps import worker_tasks; from peftbench.sweeps.run_process import run_in_process\n"
@@ -106,6 +108,7 @@ def test_it_ends_with_a_killed_command(tmp_path):
     assert worker_tasks.within(20, lambda: not worker_tasks.lives(run))
 
 
+@pytest.mark.long
 def test_every_run_of_a_sweep_has_its_own_peak_of_memory(sweep):
     assert sweep(*(f"measure.{section}=false" for section in SECTIONS)) == 0
     peaks = [run.result.memory.host_peak for run in find_runs(sweep.outputs)]

@@ -123,6 +123,7 @@ def test_whole_runs_are_used(runs):
     assert set(PER_RUN) | set(MEASURED) - {"latency_merged"} <= set(table.rows[1].cells)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("odd", ODD_VALUES, ids=lambda odd: str(odd)[:5])
 def test_any_field_of_the_result_may_be_odd(runs, odd):
     folder = runs[-1].folder

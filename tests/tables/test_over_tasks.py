@@ -29,6 +29,7 @@ def test_rows_of_one_task_stay_paired():
     assert reordered(draws + 1, 3) == pytest.approx(reordered(draws, 3) + 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("deviation", [0, 1, 3])
 def test_means_of_equal_truth_are_told_apart_by_luck_as_seldom_as_stated(deviation):
     generator, seeds = np.random.default_rng(1), 3

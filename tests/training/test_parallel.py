@@ -22,8 +22,6 @@ from peftbench.runs.prepare import prepare
 from peftbench.runs.workers import execute_or_help
 from peftbench.training.parallel import ALONE, Workers
 
-pytestmark = pytest.mark.long
-
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
 
 
@@ -77,6 +75,7 @@ CACHED = "method=pfeiffer method.bottleneck=4 method.layers=1 trainer.cache_froz
 FUSION = "method=fusion"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [LORA, ROBUST, CACHED, FUSION])
 def test_two_processes_train_what_one_trains(method, settings, tiny_method, tmp_path):
     if method is FUSION:
