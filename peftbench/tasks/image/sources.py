@@ -15,7 +15,7 @@ from peftbench.assets.hub_dataset import load_from_hub
 from peftbench.assets.unpack import unpack
 from peftbench.config.task import ImageTaskConfig, TaskConfig
 from peftbench.errors import UserError, nearest
-from peftbench.tasks.image.files import images_below
+from peftbench.tasks.image.files import images_below, images_in
 from peftbench.tasks.image.task import ImageSource
 from peftbench.tasks.splits import MissingSplitError
 
@@ -119,6 +119,9 @@ def _class_folders(config: ImageTaskConfig, folder: Path, split: str) -> Images:
         classes += [of_class.name] * len(found)
     if not images:
         raise UserError(f"{place} holds no class folders: put the images of each class into a folder of its name")
+    if loose := images_in(place):
+        count = f"{len(loose)} images lie" if len(loose) > 1 else "1 image lies"
+        raise UserError(f"{place}: {count} beside its class folders ({loose[0].name}): move what is to count into one")
     return Images(images, list(map(str, images)), classes)
 
 

@@ -173,6 +173,10 @@ def no_classes(folder):
             path.parent.rmdir()
 
 
+def of_no_class(folder):
+    write(folder / "train" / "a.png")
+
+
 def one_class(folder):
     for path in (folder / "train" / "dog").iterdir():
         path.unlink()
@@ -196,6 +200,7 @@ def no_validation(folder):
         (class_of_two_lines, r"a class's name must be of UTF-8 characters, in one line"),
         (class_of_no_characters, r"a class's name must be of UTF-8 characters, in one line"),
         (no_classes, r"train holds no class folders"),
+        (of_no_class, r"train: 1 image lies beside its class folders \(a\.png\)"),
         (one_class, r"all training images are of class cat"),
         (unknown_class, r"no class 'rabbit', of which .*0\.png is"),
         (no_validation, r"no folder validation or val or valid or dev in"),
