@@ -50,7 +50,6 @@ def opinions(count, labels=("yes", "no")):
 
 
 @pytest.mark.long
-@pytest.mark.long
 @pytest.mark.usefixtures("shared_process")
 def test_the_planted_winner_is_recommended_and_nothing_is_trained_twice(recommend, capsys, monkeypatch):
     assert recommend(opinions(240)) == 0

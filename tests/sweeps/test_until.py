@@ -87,7 +87,6 @@ def test_before_the_first_look_nothing_is_compared(sweep, tmp_path, tiny_model_d
 
 
 @pytest.mark.long
-@pytest.mark.long
 @pytest.mark.usefixtures("shared_process")
 def test_tuning_counts_in_the_budget_and_seeds_are_added_behind_it(
     sweep, tmp_path, tiny_model_dir, capsys, monkeypatch

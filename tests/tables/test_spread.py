@@ -70,7 +70,6 @@ def test_each_seed_acts_on_its_source_alone(train_tiny):
 
 
 @pytest.mark.long
-@pytest.mark.long
 @pytest.mark.usefixtures("shared_process")
 def test_a_sweep_trains_what_tells_and_the_table_shows_it(sweep, tiny_model_dir, tiny_data_dir, capsys):
     files = {name: tiny_data_dir / "opinions" / f"{name}.csv" for name in ("train", "validation", "test")}
