@@ -59,7 +59,7 @@ def lacking(pair: Pair) -> str:
         rounded = int(float(f"{pair.needs_examples:.2g}"))
         if pair.single:
             return f"about {rounded:,} examples would tell, if seeds did not matter"
-        return f"no number of seeds would, it takes about {rounded:,} examples"
+        return f"no number of seeds would on these examples, many would on about {rounded:,}"
     return ""
 
 
