@@ -173,11 +173,14 @@ def needs(spread: Spread, room: float, confidence: float, examples: int) -> Need
     # so many would do if their spread were known for certain, which makes it the fewest
     widths = at_best / np.sqrt(spread.examples) if spread.examples > 0 else POWER_Z - float(ndtri((1 - confidence) / 2))
     known = (spread.row_variance + spread.other_variance) / ((room / widths) ** 2 - spread.examples)
+    of_more_examples = Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) + examples)
     if known > _MOST_SEEDS:
-        return Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) + examples)
+        return of_more_examples
     lower = max(1, int(np.ceil(known)) - 1)
     upper, step = lower + 1, 1
     while spread.detectable(upper, confidence) > room:
+        if upper > _MOST_SEEDS:  # within the rounding of `half_width` of what endless ones detect
+            return of_more_examples
         lower, upper, step = upper, upper + 2 * step, 2 * step
     while upper - lower > 1:
         middle = (lower + upper) // 2

@@ -74,6 +74,15 @@ def test_where_no_number_of_seeds_would_tell_it_takes_more_examples():
     assert needs(Spread(0.0, 0.0, 0.0), 1.0, 0.95, 400).seeds == 2
 
 
+@pytest.mark.parametrize("of_seeds", [1e-12, 1e-6, 1e-4, 1e-2])
+@pytest.mark.parametrize("above", [1e-12, 1e-7, 1e-5, 1e-4, 1e-3])
+def test_what_endless_seeds_hardly_tell_takes_more_examples_or_a_number_of_seeds(of_seeds, above):
+    spread = Spread(1.0, of_seeds, of_seeds)
+    found = needs(spread, spread.detectable(np.inf, 0.95) * (1 + above), 0.95, examples=400)
+    assert (found.seeds is None) == (found.examples is not None)
+    assert found.examples is None or 400 < found.examples <= 801
+
+
 def test_the_spread_is_read_off_the_draws():
     generator = np.random.default_rng(2)
     common = np.concatenate([[0], generator.normal(0, 2, 20_000)])
