@@ -71,7 +71,7 @@ def checked(evidence: Evidence) -> Evidence:
         )
     if evidence.examples < LEAST_EXAMPLES:
         raise UserError(
-            f"{where}: {evidence.examples} examples are too few to judge by: it takes {LEAST_EXAMPLES} at least"
+            f"{where}: too few examples to judge by, {evidence.examples}: it takes {LEAST_EXAMPLES} at least"
         )
     for name, system in evidence.systems.items():
         if not all(map(math.isfinite, (*system.scores, *_bounds(system)))):
