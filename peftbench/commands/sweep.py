@@ -28,6 +28,7 @@ from peftbench.sweeps.train import exit_code, train_missing
 from peftbench.sweeps.until import train_until_decided
 from peftbench.tables.collect import Found, PlannedRun
 from peftbench.tables.export.formats import write_table
+from peftbench.tables.spec import EvaluationSpec
 from peftbench.tables.table import Tuned
 from peftbench.tables.tuning import counted
 from peftbench.terminal import console, format_duration
@@ -158,13 +159,31 @@ def _tune(request: TableRequest, trials: Sequence[RowTrials], mistakes: dict[Pat
 def _train(request: TableRequest, settings: list[str], mistakes: dict[Path, str], started: float) -> bool:
     """Train what is missing: of a table with `until`, what its open comparisons need; False where it was stopped."""
     if request.spec.most_seeds is not None:
-        train_until_decided(request, lambda runs: _train_runs(request, runs, mistakes), mistakes, started)
+        _check_scored_here(request)
+        train_until_decided(request, lambda runs: _train_and_score(request, runs, mistakes), mistakes, started)
         return True
     labels = [row.label for row in request.spec.rows]
     runs = [run for run in request.planned if run.label in labels]
     if request.explain_spread:
         runs += [run for of_source in varied_runs(settings).values() for run in of_source]
     return _train_runs(request, runs, mistakes)
+
+
+def _check_scored_here(request: TableRequest) -> None:
+    """Raise UserError where looks at the table need scores that training does not give and other machines do not."""
+    lacking = [run for run in request.planned if run.evaluation != EvaluationSpec(run.evaluation.split)]
+    if lacking and not is_local(request):
+        raise UserError(
+            f"until=decided looks at scores behind each seed, and those of row '{lacking[0].label}'"
+            f" ({lacking[0].evaluation}) are made on this machine alone: hydra/launcher=basic or joblib"
+        )
+
+
+def _train_and_score(request: TableRequest, runs: Sequence[PlannedRun], mistakes: dict[Path, str]) -> bool:
+    """Train what is missing of some runs and score them as their rows show them, for the next look is at that."""
+    goes_on = _train_runs(request, runs, mistakes)
+    evaluate_rows(request)
+    return goes_on
 
 
 def _train_runs(request: TableRequest, runs: Sequence[PlannedRun], mistakes: dict[Path, str]) -> bool:

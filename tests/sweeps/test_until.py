@@ -71,6 +71,25 @@ def test_a_row_that_fails_stops_no_other(sweep, tmp_path, tiny_model_dir, capsys
 
 
 @pytest.mark.usefixtures("shared_process")
+def test_rows_are_looked_at_in_the_way_they_are_shown(sweep, tmp_path, tiny_model_dir, capsys):
+    data = tmp_path / "opinions.csv"
+    data.write_text("text,label\n" + "the film was dull,no\nthe plot was good,yes\n" * 20)
+    dropped = "label: learns, evaluation: {{dropped_layers: 1}}, overrides: [method=adapter, method.bottleneck=4,"
+    spec = TWO_ROWS.replace("label: learns, overrides: [method=full,", dropped).replace("epochs=3", "epochs=1")
+    sweep.spec.write_text(spec.format(model=tiny_model_dir, data=data, outputs=sweep.outputs))
+    line = ["until=decided", "most_seeds=2", *UNMEASURED]
+    assert sweep(*line, "hydra/launcher=slurm") == 2
+    said = capsys.readouterr().err
+    assert "row 'learns' (validation, 1 layer dropped) are made on this machine alone" in said or "pip install" in said
+    assert sweep(*line) == 0
+    shown = capsys.readouterr().out
+    assert "scoring" in shown and "compared with none" not in shown
+    assert len(find_runs(sweep.outputs, status="finished")) == 4
+    assert sweep(*line, "--format", "json", command="table") == 0
+    assert len(json.loads(capsys.readouterr().out)["pairs"]) == 1
+
+
+@pytest.mark.usefixtures("shared_process")
 def test_before_the_first_look_nothing_is_compared(sweep, tmp_path, tiny_model_dir, capsys):
     data = tmp_path / "opinions.csv"
     data.write_text("text,label\n" + "the film was dull,no\nthe plot was good,yes\n" * 20)
