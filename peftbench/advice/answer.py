@@ -52,12 +52,14 @@ class Answer:
     @property
     def cheapest(self) -> Candidate | None:
         """The tie that trains the fewest parameters, where it trains fewer than the best; else None."""
-        if not self.ties or self.best is None:
-            return None
-        label = self.ties[0].row
-        if _cost(self.costs[label], "share") >= _cost(self.costs[self.best.label], "share"):
-            return None
-        return next(candidate for candidate in self.candidates if candidate.label == label)
+        label = self.cheaper(self.ties[0].row) if self.ties else None
+        return next((candidate for candidate in self.candidates if candidate.label == label), None)
+
+    def cheaper(self, label: str) -> str | None:
+        """Return a candidate's label where it trains fewer parameters than the best, else None."""
+        if self.best and _cost(self.costs[label], "share") < _cost(self.costs[self.best.label], "share"):
+            return label
+        return None
 
 
 def answer(comparison: Comparison, limits: Limits, candidates: Sequence[Candidate] | None = None) -> Answer:

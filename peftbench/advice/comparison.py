@@ -6,6 +6,7 @@ from typing import Any
 
 from peftbench.tables.columns import COLUMNS, CORRELATIONS
 from peftbench.tables.table import Cell, Column, Pair
+from peftbench.tables.verdicts import DELTA
 
 LOCAL, SHIPPED, PUBLISHED, LAB = "own records", "shipped", "published", "lab"
 
@@ -42,6 +43,7 @@ class Comparison:
         candidates: see there.
         pairs: differences of their scores; pairs that are not in it were not compared.
         paired: how sure the intervals of `pairs` are: `95 % for all 15 pairs together`.
+        delta: within so many points their verdicts call scores not different.
         training_rows: None where it is not known, or not one number. examples: how many the scores are of.
         seeds: the most that a candidate has. made: when the last run ended (ISO date). machine: device and threads.
         backbone: its number of parameters.
@@ -59,6 +61,7 @@ class Comparison:
     candidates: list[Candidate]
     pairs: list[Pair] = field(default_factory=list)
     paired: str = ""
+    delta: float = DELTA
     training_rows: int | None = None
     examples: int | None = None
     seeds: int | None = None

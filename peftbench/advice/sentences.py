@@ -7,7 +7,7 @@ from peftbench.advice.comparison import LOCAL, SHIPPED, Candidate, Comparison
 from peftbench.advice.limits import Limits, columns
 from peftbench.tables.columns import COLUMNS
 from peftbench.tables.table import Cell, Column, Pair, format_cell, format_interval
-from peftbench.tables.verdicts import DELTA, in_words
+from peftbench.tables.verdicts import in_words
 
 
 def evidence(comparison: Comparison) -> str:
@@ -42,7 +42,7 @@ def conclusion(answer: Answer) -> str:
     tied = [pair.row for pair in answer.ties]
     if answer.cheapest:
         text += f" The cheapest tied with it is {tied[0]}: {points(answer.ties[0])} points, {comparison.paired}"
-        text += f" ({in_words(answer.ties[0], DELTA)})." if answer.ties[0].verdict else "."
+        text += f" ({in_words(answer.ties[0], comparison.delta)})." if answer.ties[0].verdict else "."
         tied = tied[1:]
     if tied:
         text += f" Tied with it{' too' if answer.cheapest else f', {comparison.paired}'}: {'; '.join(tied)}."

@@ -60,6 +60,7 @@ def to_comparison(table: Table, found: Sequence[Found], kind: str = SHIPPED) -> 
         ],
         pairs=table.pairs,
         paired=together(table.pairs),
+        delta=table.delta,
         examples=table.examples,
         seeds=len(table.seeds),
         notes=table.notes,

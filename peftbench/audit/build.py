@@ -54,7 +54,7 @@ def build_audit(evidence: Evidence, delta: float, command: str) -> Table:
     ]
     # other systems' seeds say nothing of a single run
     pool = ALONE if any(of_system.shape[1] == 1 for of_system in draws.values()) else several
-    rows = stand(rows, {name: _of_two(of_system) for name, of_system in draws.items()}, pairs, pool)
+    rows = stand(rows, {name: _of_several(of_system) for name, of_system in draws.items()}, pairs, pool)
     score = Column(SCORE, evidence.metric, title)
     columns = [score, COLUMNS["p_best"], replace(COLUMNS["difference"], title="difference to the best")]
     return Table(
@@ -89,23 +89,26 @@ def _unit(evidence: Evidence) -> tuple[float, str]:
     return (100.0, "hundredths") if evidence.below_one else (1.0, "")
 
 
-def _of_two(draws: np.ndarray) -> np.ndarray:
+def _of_several(draws: np.ndarray, seeds: int = 2) -> np.ndarray:
     """Return draws of two seeds or more: one seed counts as if all others were like it, which the reading says."""
-    return draws if draws.shape[1] > 1 else np.repeat(draws, 2, axis=1)
+    return draws if draws.shape[1] > 1 else np.repeat(draws, seeds, axis=1)
 
 
 def _pairs(draws: Mapping[str, np.ndarray], several: Pool, delta: float, examples: int, widest: float) -> list[Pair]:
     """Return all differences, none beyond ± `widest`."""
     if all(of_system.shape[1] == 1 for of_system in draws.values()):
         return compare_runs(draws, delta, examples)
-    rows = {name: _of_two(of_system) for name, of_system in draws.items()}
+    rows = {name: _of_several(of_system) for name, of_system in draws.items()}
     compared = list(combinations(rows, 2))
     confidence = join_comparisons(compared, rows, kind=lambda name: draws[name].shape[1] > 1).confidence
     pairs = []
     for first, second in compared:
         single = min(draws[first].shape[1], draws[second].shape[1]) == 1
         pool = ALONE if single else several
-        pair = compare_draws(first, second, rows, confidence, pool, delta, examples, widest)
+        # as often as the other: of two alone it would leave the other's spread a single degree of freedom
+        most = max(rows[first].shape[1], rows[second].shape[1])
+        two = {name: _of_several(draws[name], most) for name in (first, second)}
+        pair = compare_draws(first, second, two, confidence, pool, delta, examples, widest)
         pairs.append(replace(pair, needs_seeds=None, single=True) if single else pair)
     return pairs
 
@@ -114,7 +117,7 @@ def _cells(draws: np.ndarray, several: Pool, against: Pair | None, widest: float
     scores = draws[0]
     seeds = len(scores)
     sd = float(scores.std(ddof=1)) if seeds > 1 else None
-    interval = score_interval(_of_two(draws), pool=several if seeds > 1 else ALONE)
+    interval = score_interval(_of_several(draws), pool=several if seeds > 1 else ALONE)
     interval = interval.within(0.0 if widest < inf else -inf, widest)
     cells = {SCORE: Cell(interval.estimate, sd, seeds, interval.low, interval.high)}
     if against is not None:

@@ -11,8 +11,8 @@ from peftbench.errors import UserError
 LEAST_EXAMPLES = 50
 # a mean this many times another is on another scale, where the other lies between 0 and 1: percent, most often
 _OTHER_SCALE, _LEAST_SHARE = 20, 0.05
-# squares of scores that are larger, or smaller than its inverse, are no numbers any more
-_EXTREME = 1e100
+# fourth powers of scores that are larger, or smaller than its inverse, are no numbers any more
+_EXTREME = 1e50
 
 
 @dataclass(frozen=True)

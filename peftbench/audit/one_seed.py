@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from peftbench.tables.table import Pair
-from peftbench.tables.verdicts import OPEN, Spread, needs, verdict
+from peftbench.tables.verdicts import OPEN, Spread, needs_as_measured, verdict
 
 
 def compare_runs(draws: Mapping[str, np.ndarray], delta: float, examples: int, alpha: float = 0.05) -> list[Pair]:
@@ -40,6 +40,6 @@ def compare_runs(draws: Mapping[str, np.ndarray], delta: float, examples: int, a
             low, high = apart - width * error, apart + width * error
             decision, more = verdict(low, high, delta), None
             if decision == OPEN:
-                more = needs(Spread(error**2, 0, 0), max(abs(apart), delta - abs(apart)), confidence, examples).examples
+                more = needs_as_measured(Spread(error**2, 0, 0), apart, delta, confidence, examples).examples
             pairs.append(Pair(name, names[place], apart, low, high, decision, needs_examples=more, single=True))
     return pairs

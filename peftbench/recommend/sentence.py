@@ -12,7 +12,7 @@ def headline(answer: Answer, delta: float) -> str:
     same = [pair.row for pair in answer.ties if pair.verdict == SAME]
     reached = sentences.score(best, comparison)
     if same:
-        cheapest = next((label for label in same if answer.cheapest and answer.cheapest.label == label), best.label)
+        cheapest = answer.cheaper(same[0]) or best.label  # ties are in the order of their cost
         text = (
             f"any of these {len(same) + 1}, of which none differs from the highest by more than {points(delta)}:"
             f" {'; '.join([best.label, *same])}. The cheapest is {cheapest}, the highest {comparison.score.title} has"

@@ -96,8 +96,9 @@ def run_stage(
     if steps is None or limits.latency is not None:
         measure_rows(request)
     found = collect(request.planned, request.stale == "use", mistakes)
-    failed = {run.planned.label: run.reason or run.status for run in found if not run.used}
-    if not any(run.used for run in found):
+    used = {run.planned.label for run in found if run.used}
+    failed = {run.planned.label: run.reason or run.status for run in found if run.planned.label not in used}
+    if not used:
         if all(run.status == STALE for run in found):
             raise UserError(
                 f"all runs there are were {next(iter(failed.values()))}: stale=rerun trains them again, stale=use takes"

@@ -11,7 +11,7 @@ from peftbench.tables.scored import RowScores
 from peftbench.tables.simultaneous import Joint, join_comparisons
 from peftbench.tables.statistics import Interval, difference_interval
 from peftbench.tables.table import Pair
-from peftbench.tables.verdicts import DELTA, OPEN, is_futile, needs, spread_of, verdict
+from peftbench.tables.verdicts import DELTA, OPEN, is_futile, needs_as_measured, spread_of, verdict
 
 # (row, other row, metric)
 Comparison = tuple[str, str, str]
@@ -96,9 +96,8 @@ def judged(
     decision = verdict(difference.low, difference.high, delta)
     if decision != OPEN or difference.low is None:
         return Pair(row, other, *difference, decision)
-    size = abs(difference.estimate)
     spread = spread_of(row_draws, other_draws, pool)
-    lacking = needs(spread, max(size, delta - size), confidence, examples)
+    lacking = needs_as_measured(spread, difference.estimate, delta, confidence, examples)
     more = None if lacking.seeds is None else max(lacking.seeds, min(row_draws.shape[1], other_draws.shape[1]) + 1)
     futile = is_futile(spread, difference, (row_draws.shape[1], other_draws.shape[1]), confidence, delta)
     return Pair(row, other, *difference, decision, more, lacking.examples, futile=futile)

@@ -105,12 +105,13 @@ class RowScores:
     def _bootstrap(self, metric: str) -> np.ndarray:
         if metric not in self._draws:
             if self.form == "pixels":
-                self._draws |= pixel_draws(np.stack(self.predictions))
+                drawn = pixel_draws(np.stack(self.predictions))
             elif self.form == "boxes":
-                self._draws |= box_draws(self.labels, self.predictions)
+                drawn = box_draws(self.labels, self.predictions)
             else:
                 answers = np.asarray(self.probabilities if metric == "roc_auc" else self.predictions)
-                self._draws[metric] = score_draws(metric, self.labels, answers, self.classes, self._resamples)
+                drawn = {metric: score_draws(metric, self.labels, answers, self.classes, self._resamples)}
+            self._draws |= {name: statistics.centred(draws) for name, draws in drawn.items()}
         return self._draws[metric]
 
 

@@ -111,7 +111,20 @@ def _interval(
     both = common_part(examples, unshared) + _seeds_part(variances.sum(), freedom, len(examples))
     # of n draws the k-th lowest lies where k / (n + 1) are expected below: others are too narrow far out in the tails
     ends = np.quantile([both, examples], (tail, 1 - tail), axis=1, method="weibull")
-    return Interval(float(estimate), float(estimate + ends[0].min()), float(estimate + ends[1].max()))
+    # of a very skew distribution around its mean an end may lie on the other side of it
+    low, high = min(0.0, ends[0].min()), max(0.0, ends[1].max())
+    return Interval(float(estimate), float(estimate + low), float(estimate + high))
+
+
+def centred(draws: np.ndarray) -> np.ndarray:
+    """Move the draws of each seed, (1 + draws, seeds), so that their mean is the score on the sample itself.
+
+    A mean over the classes that occur is higher in draws that miss a rare one on which the score is low: how scores
+    vary is read off the bootstrap, and not by how much they are off.
+    """
+    moved = draws + (draws[0] - draws[1:].mean(axis=0))
+    moved[0] = draws[0]
+    return moved
 
 
 def common_part(examples: np.ndarray, unshared: float) -> np.ndarray:

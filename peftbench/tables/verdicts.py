@@ -24,6 +24,8 @@ LEAST_DELTA = 0.001
 POWER_Z, _BOTH_SIDES_Z = 0.8416, 1.2816
 _MOST_SEEDS = 100_000
 _FUTILE = 0.1
+# of δ: smaller differences may be missed to either side
+_NEARLY_EQUAL = 0.15
 
 
 def verdict(low: float | None, high: float | None, delta: float) -> str:
@@ -41,12 +43,19 @@ def in_words(pair: Pair, delta: float) -> str:
     """Write the verdict on a pair: `better by at least 1.2 points`, `cannot be told: about 7 seeds each would tell`."""
     decision = pair.verdict or verdict(pair.low, pair.high, delta)
     if decision == BETTER:
-        return f"better by at least {pair.low:.1f} points"
+        return f"better by {bound(pair.low)} points"
     if decision == LOWER:
-        return f"lower by at least {-(pair.high or 0.0):.1f} points"
+        return f"lower by {bound(pair.high)} points"
     if decision == SAME:
         return f"not different by more than {points(delta)}"
     return f"{OPEN}: {lacking(pair)}" if lacking(pair) else OPEN
+
+
+def bound(end: float | None) -> str:
+    """Write the end of an interval that is nearer to 0, in tenths of a point: `at least 1.2`, `at least 0.03`."""
+    size = abs(end or 0.0)
+    digits = 1 if size >= 0.1 else max(1, int(np.ceil(-np.log10(size)))) if size > 0 else 1  # of what is below, one
+    return f"at least {np.floor(size * 10**digits + 1e-9) / 10**digits:.{digits}f}"
 
 
 def lacking(pair: Pair) -> str:
@@ -157,32 +166,41 @@ class Needs(NamedTuple):
     examples: int | None
 
 
-def needs(spread: Spread, room: float, confidence: float, examples: int) -> Needs:
+def needs_as_measured(spread: Spread, difference: float, delta: float, confidence: float, examples: int) -> Needs:
+    """Return what it takes to tell, with a chance of 80 %, a difference that truly is what was measured."""
+    size = abs(difference)
+    # one of nearly 0 must stay within δ to both sides
+    return needs(spread, max(size, delta - size), confidence, examples, both_sides=size < _NEARLY_EQUAL * delta)
+
+
+def needs(spread: Spread, room: float, confidence: float, examples: int, both_sides: bool = False) -> Needs:
     """Return what it takes to tell, with a chance of 80 %, a difference that is `room` away from where it would not be.
 
     Args:
         spread: as measured on `examples` examples, in the same unit as `room`.
         room: how far the true difference is from 0, or from δ, whichever is further.
-        confidence: of the interval.
+        confidence: of the interval. both_sides: whether there is so much room to both sides, and no more.
     """
     from scipy.special import ndtri
 
-    at_best = spread.detectable(np.inf, confidence)
+    told = spread.equivalence if both_sides else spread.detectable
+    at_best = told(np.inf, confidence)
     if at_best >= room:
         return Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) if room > 0 else None)
     # so many would do if their spread were known for certain, which makes it the fewest
-    widths = at_best / np.sqrt(spread.examples) if spread.examples > 0 else POWER_Z - float(ndtri((1 - confidence) / 2))
+    power = _BOTH_SIDES_Z if both_sides else POWER_Z
+    widths = at_best / np.sqrt(spread.examples) if spread.examples > 0 else power - float(ndtri((1 - confidence) / 2))
     known = (spread.row_variance + spread.other_variance) / ((room / widths) ** 2 - spread.examples)
     of_more_examples = Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) + examples)
     if known > _MOST_SEEDS:
         return of_more_examples
     lower = max(1, int(np.ceil(known)) - 1)
     upper, step = lower + 1, 1
-    while spread.detectable(upper, confidence) > room:
+    while told(upper, confidence) > room:
         if upper > _MOST_SEEDS:  # within the rounding of `half_width` of what endless ones detect
             return of_more_examples
         lower, upper, step = upper, upper + 2 * step, 2 * step
     while upper - lower > 1:
         middle = (lower + upper) // 2
-        lower, upper = (middle, upper) if spread.detectable(middle, confidence) > room else (lower, middle)
+        lower, upper = (middle, upper) if told(middle, confidence) > room else (lower, middle)
     return Needs(upper, None)

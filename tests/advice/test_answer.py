@@ -1,11 +1,14 @@
 """What a comparison answers within limits, on figures made by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from peftbench.advice.answer import answer
 from peftbench.advice.comparison import LOCAL, Candidate, Comparison, task_type
 from peftbench.advice.limits import Limits, figures
 from peftbench.advice.sentences import conclusion
+from peftbench.recommend.sentence import headline
 from peftbench.tables.table import Cell, Pair
 
 BACKBONE = 2**20  # parameters, so that the weights of the backbone are 4 MiB
@@ -41,6 +44,19 @@ def test_ties_are_seen_from_either_side_and_the_cheapest_is_first():
     assert said.cheapest is LORA
     assert [pair.row for pair in said.lower] == ["head"]
     assert said.not_compared == ["prefix"]
+
+
+def test_the_cheapest_of_those_that_do_not_differ_is_named_by_the_table_s_delta():
+    pairs = [
+        Pair("lora", "full", -0.5, -1.8, 0.8, "not different"),
+        Pair("prefix", "full", -1.0, -4, 2, "cannot be told"),
+    ]
+    said = answer(replace(compare(FULL, LORA, PREFIX, pairs=pairs), delta=2.0), Limits())
+    assert [pair.row for pair in said.ties] == ["prefix", "lora"]
+    assert "any of these 2, of which none differs from the highest by more than 2 points" in headline(said, 2.0)
+    assert "The cheapest is lora" in headline(said, 2.0)
+    only = answer(replace(compare(FULL, LORA, pairs=pairs), delta=2.0), Limits())
+    assert "(not different by more than 2 points)" in conclusion(only)
 
 
 def test_without_limits_the_front_holds_what_nothing_surpasses():

@@ -203,7 +203,7 @@ def means(rows):
         (faulty_csv(lambda content: content.replace("correct", "right")), "no column 'score'"),
         (faulty_csv(lambda content: content.replace("example,", "item,")), "neither a column 'example'"),
         (faulty_csv(lambda content: "\n".join(content.splitlines()[:181])), "one system only, lora"),
-        (lambda folder: write_csv(folder / "few.csv", answers(TRUTHS, 49)), "too few examples to judge by, 49: it takes 50"),
+        (lambda folder: write_csv(folder / "few.csv", answers(TRUTHS, 49)), "too few examples to judge by, 49: it"),
         (faulty_csv(lambda content: "\n".join(content.splitlines()[:-1])), "seed 2 lacks 1 of 60 examples, 'e59'"),
         (faulty_csv(lambda content: content + "lora,1,e7,1\n"), "lora, seed 1 has example 'e7' 2 times"),
         (faulty_csv(lambda content: content + "lora,1,e7\n"), "got 3"),

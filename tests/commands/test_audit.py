@@ -44,6 +44,15 @@ def test_a_winner_is_found_and_ties_are_not_told_apart(tmp_path, capsys):
     assert "one run alone" not in shown
 
 
+def test_a_single_run_costs_systems_with_seeds_no_certainty(tmp_path, capsys):
+    systems = answers({"full": 0.9, "lora": 0.84, "ia3": 0.84}, 4000, seeds=5, seed_sd=0.004)
+    several = audited(capsys, write_csv(tmp_path / "several.csv", systems))
+    systems["lora"] = systems["lora"][:1]
+    one = audited(capsys, write_csv(tmp_path / "one.csv", systems))
+    for table in (several, one):
+        assert frozenset(("full", "lora")) in {frozenset(pair) for pair in told_apart(table)}
+
+
 def test_pairing_finds_what_means_alone_do_not(tmp_path, capsys):
     systems = answers({"full": 0.86, "lora": 0.84}, 2500, seeds=1)
     paired = audited(capsys, write_csv(tmp_path / "scores.csv", systems))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from peftbench.cli import main
 from peftbench.recommend import stages
 from peftbench.runs.find import find_runs
+from peftbench.tables.collect import collect
 
 CANDIDATES = """
 title: Candidates
@@ -75,6 +77,15 @@ def test_the_planted_winner_is_recommended_and_nothing_is_trained_twice(recommen
     assert "stale=rerun trains them again, stale=use takes them" in capsys.readouterr().err
     assert recommend(opinions(240), "stale=use") == 0
     assert "Take learns: accuracy" in capsys.readouterr().out
+
+    def without_last_seed(planned, *settings):
+        found = collect(planned, *settings)
+        return [replace(run, used=False, status="failed") if run.planned.seed == 1 else run for run in found]
+
+    monkeypatch.setattr(stages, "collect", without_last_seed)
+    assert recommend(opinions(240), "stale=use") == 0
+    shown = capsys.readouterr().out
+    assert "Take learns: accuracy" in shown and "out: learns:" not in shown
 
 
 @pytest.mark.usefixtures("shared_process")

@@ -111,3 +111,29 @@ def test_what_is_written_is_read_back_and_compared(form, few, tmp_path):
             assert np.isclose(
                 np.sort(ours[..., 3][ours[..., 4] > 0]), np.sort(theirs[..., 3][theirs[..., 4] > 0])
             ).all()
+
+
+def test_rare_classes_that_draws_miss_move_no_interval(monkeypatch):
+    drawn = resamples(PICTURES)[:2001]
+    monkeypatch.setattr(dense_draws, "resamples", lambda examples: drawn)
+    rows = {}
+    # three common classes, and one of each picture, which is missed
+    for row, right in (("a", 700), ("b", 600)):
+        confusions = np.zeros((3, PICTURES, 3 + PICTURES, 3 + PICTURES))
+        for picture in range(PICTURES):
+            confusions[:, picture, picture % 3, picture % 3] = right + 10 * np.arange(3)
+            confusions[:, picture, picture % 3, (picture + 1) % 3] = 800 - right
+            confusions[:, picture, 3 + picture, 0] = 50
+        pixels = confusions[0].sum(axis=2)
+        rows[row] = RowScores(
+            {seed: Predictions(pixels, of_seed, form="pixels") for seed, of_seed in enumerate(confusions)}, label=row
+        )
+    joint = Joint(0.95, {})
+    raw = pixel_draws(np.stack(rows["a"].predictions))["miou"]
+    assert np.quantile(raw[1:].mean(axis=1), 0.05) > raw[0].mean(), "the draws are off, or nothing is tested"
+    for row in rows.values():
+        score = row.score("miou", joint)
+        assert score.low < score.estimate < score.high
+    assert rows["a"].draws("miou")[1:].mean() == pytest.approx(rows["a"].draws("miou")[0].mean(), abs=2e-3)
+    difference = rows["a"].difference("miou", rows["b"], joint)
+    assert difference.low < difference.estimate < difference.high

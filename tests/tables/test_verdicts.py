@@ -5,7 +5,19 @@ import pytest
 from scipy import stats
 
 from peftbench.tables.table import Pair
-from peftbench.tables.verdicts import BETTER, LOWER, OPEN, SAME, Spread, in_words, needs, spread_of, verdict
+from peftbench.tables.verdicts import (
+    BETTER,
+    LOWER,
+    OPEN,
+    SAME,
+    Spread,
+    bound,
+    in_words,
+    needs,
+    needs_as_measured,
+    spread_of,
+    verdict,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +43,7 @@ def test_three_verdicts(low, high, expected):
     "pair, expected",
     [
         (Pair("a", "b", 2, 1.24, 3, BETTER), "better by at least 1.2 points"),
-        (Pair("a", "b", -2, -3, -0.96, LOWER), "lower by at least 1.0 points"),
+        (Pair("a", "b", -2, -3, -0.96, LOWER), "lower by at least 0.9 points"),
         (Pair("a", "b", 0, -0.1, 0.2, SAME), "not different by more than 1 point"),
         (Pair("a", "b", 1, -1, 3, OPEN, 1200), "cannot be told: about 1,200 seeds each would tell"),
         (
@@ -81,6 +93,24 @@ def test_what_endless_seeds_hardly_tell_takes_more_examples_or_a_number_of_seeds
     found = needs(spread, spread.detectable(np.inf, 0.95) * (1 + above), 0.95, examples=400)
     assert (found.seeds is None) == (found.examples is not None)
     assert found.examples is None or 400 < found.examples <= 801
+
+
+@pytest.mark.parametrize("difference", [0.0, 0.05, 0.1, 0.16, 0.3, 0.7, 1.5])
+def test_so_many_examples_tell_a_difference_in_80_percent(difference):
+    found = needs_as_measured(Spread(1.0, 0.0, 0.0), difference, 1.0, 0.95, examples=1000)
+    error = np.sqrt(1000 / found.examples)
+    measured = difference + error * np.random.default_rng(0).standard_normal(20_000)
+    low, high = measured - 1.96 * error, measured + 1.96 * error
+    told = (low > -1) & (high < 1) if difference < 0.5 else low > 0
+    assert 0.76 < told.mean() < 0.9
+
+
+@pytest.mark.parametrize(
+    ("end", "text"),
+    [(1.26, "1.2"), (0.3, "0.3"), (-0.19, "0.1"), (0.04, "0.04"), (0.0017, "0.001"), (0.0, "0.0"), (12.0, "12.0")],
+)
+def test_at_least_is_never_more_than_was_shown(end, text):
+    assert bound(end) == f"at least {text}"
 
 
 def test_the_spread_is_read_off_the_draws():

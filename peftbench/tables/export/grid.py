@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from peftbench.tables.table import Row, Table, format_cell, heading
-from peftbench.tables.verdicts import BETTER, LOWER, OPEN, SAME, lacking, points
+from peftbench.tables.verdicts import BETTER, LOWER, OPEN, SAME, bound, lacking, points
 
 
 class Text(NamedTuple):
@@ -83,8 +83,8 @@ def verdicts(table: Table) -> list[str]:
     """Say of every row what it is to the baseline, a line for each of the verdicts that there are."""
     pairs = [row.against for row in table.rows if row.against is not None]
     by_verdict = {
-        "better": [f"{pair.row} by at least {pair.low:.1f}" for pair in pairs if pair.verdict == BETTER],
-        "lower": [f"{pair.row} by at least {-(pair.high or 0):.1f}" for pair in pairs if pair.verdict == LOWER],
+        "better": [f"{pair.row} by {bound(pair.low)}" for pair in pairs if pair.verdict == BETTER],
+        "lower": [f"{pair.row} by {bound(pair.high)}" for pair in pairs if pair.verdict == LOWER],
         f"not different by more than {points(table.delta)}": [pair.row for pair in pairs if pair.verdict == SAME],
         OPEN: [f"{pair.row} ({lacking(pair)})" for pair in pairs if pair.verdict == OPEN],
     }
