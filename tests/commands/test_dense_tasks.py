@@ -3,11 +3,14 @@
 import json
 import shutil
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from dense_data import CLASSES, HEIGHT, WIDTH, write_detection, write_segmentation, write_tiny_dinov2
 from PIL import Image
+from transformers import BitImageProcessorPil
 from wandb_log import read_logs
 
 from peftbench.cli import main
@@ -51,6 +54,20 @@ def arguments(kind, folder, model, outputs, *more):
 def only_record(outputs):
     (path,) = outputs.glob("*/*/result.json")
     return Record(path.parent)
+
+
+@pytest.mark.parametrize("size", ["[32,32]", "[32,48]", "[40,40]"])
+def test_the_whole_picture_is_seen_where_masks_and_boxes_are_of_all(size, data):
+    processor = BitImageProcessorPil(
+        size={"shortest_edge": 48}, crop_size={"height": 32, "width": 32}, do_normalize=False, do_rescale=False
+    )
+    sites = SimpleNamespace(processor=processor, image=SimpleNamespace(patch=(8, 8)))
+    lines = ["task=segmentation_folder", f"task.dir={data['segmentation']}", f"task.image_size={size}"]
+    task = load_task(resolve(compose(lines)).task)
+    batch = task.encode(task.splits["validation"], sites).batch([0])
+    bright = batch["pixel_values"][0, 1] > 150  # squares are, in this channel
+    square = torch.from_numpy(np.asarray(task.splits["validation"].labels[0]) == 1)
+    assert bright.shape == square.shape and (bright == square).float().mean() > 0.97
 
 
 @pytest.mark.parametrize("kind", WRITE)

@@ -27,6 +27,12 @@ class View:
         """Whether nothing is cut off."""
         return self.height == self.width == 1.0
 
+    def in_pixels(self, rows: int, columns: int) -> "View":
+        """Return the nearest view of whole pixels, so that masks and boxes are cut where the pixels are."""
+        height, width = max(1, round(self.height * rows)), max(1, round(self.width * columns))
+        top, left = min(round(self.top * rows), rows - height), min(round(self.left * columns), columns - width)
+        return View(top / rows, left / columns, height / rows, width / columns, self.flipped)
+
 
 def draw_view(flip: bool, crop: float, seed: int, epoch: int, index: int) -> View:
     """Draw how picture `index` is seen in an epoch; the same for the same numbers.
@@ -46,10 +52,13 @@ def draw_view(flip: bool, crop: float, seed: int, epoch: int, index: int) -> Vie
 
 
 def view_pixels(pixels: torch.Tensor, view: View) -> torch.Tensor:
-    """Return what is seen of pixels, (channels, rows, columns) uint8, in the size they had."""
+    """Return what is seen of pixels, (channels, rows, columns) uint8, in the size they had; of whole ones."""
     if not view.whole:
-        part = _cut(pixels, view)[None].float()
-        scaled = F.interpolate(part, pixels.shape[-2:], mode="bilinear", align_corners=False, antialias=True)
+        rows, columns = pixels.shape[-2:]
+        top, left = round(view.top * rows), round(view.left * columns)
+        bottom, right = top + round(view.height * rows), left + round(view.width * columns)
+        part = pixels[None, :, top:bottom, left:right].float()
+        scaled = F.interpolate(part, (rows, columns), mode="bilinear", align_corners=False, antialias=True)
         pixels = scaled[0].round_().to(torch.uint8)
     return pixels.flip(-1) if view.flipped else pixels
 
@@ -57,16 +66,13 @@ def view_pixels(pixels: torch.Tensor, view: View) -> torch.Tensor:
 def view_mask(mask: torch.Tensor, view: View) -> torch.Tensor:
     """Return what is seen of a mask of class numbers, (rows, columns), in the size it had: no number is mixed."""
     if not view.whole:
-        scaled = F.interpolate(_cut(mask, view)[None, None].float(), mask.shape, mode="nearest-exact")
-        mask = scaled[0, 0].to(mask.dtype)
+        # at the middle of each place, also where the mask's pixels are not the picture's
+        at = [
+            ((start + extent * (torch.arange(count) + 0.5) / count) * count).long().clamp(max=count - 1)
+            for start, extent, count in zip((view.top, view.left), (view.height, view.width), mask.shape, strict=True)
+        ]
+        mask = mask[at[0][:, None], at[1]]
     return mask.flip(-1) if view.flipped else mask
-
-
-def _cut(x: torch.Tensor, view: View) -> torch.Tensor:
-    rows, columns = x.shape[-2:]
-    top, left = round(view.top * rows), round(view.left * columns)
-    height, width = max(1, round(view.height * rows)), max(1, round(view.width * columns))
-    return x[..., top : top + height, left : left + width]
 
 
 def view_boxes(boxes: torch.Tensor, view: View) -> tuple[torch.Tensor, torch.Tensor]:

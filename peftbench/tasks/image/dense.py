@@ -152,7 +152,7 @@ class DenseTask(Task):
             max(1, round(side / patch)) * patch for side, patch in zip(self.size, sites.image.patch, strict=True)
         )
         labels = None if split.labels is None else torch.from_numpy(split.labels)
-        preprocessing = preprocessing_of(sites.processor, (height, width))
+        preprocessing = preprocessing_of(sites.processor, (height, width), whole=True)  # masks and boxes are of all
         encoded = encode_images(len(split), split.open, labels, preprocessing, self.augment)
         return EncodedDense(**vars(encoded), task=self)
 

@@ -64,7 +64,8 @@ class EncodedImages(Examples):
         if not self.augment or self.epoch is None:
             return []
         flip, crop = "flip" in self.augment, LEAST_SHOWN if "crop" in self.augment else 1.0
-        return [draw_view(flip, crop, *self.epoch, int(self.rows[index])) for index in indices]
+        rows, columns = self.pixels.shape[-2:]
+        return [draw_view(flip, crop, *self.epoch, int(self.rows[index])).in_pixels(rows, columns) for index in indices]
 
     def augmented(self, seed: int, epoch: int) -> "EncodedImages":
         """Return the images as an epoch of training sees them."""

@@ -45,11 +45,11 @@ class Preprocessing:
         return (pixels.float() - self.mean) / self.deviation
 
 
-def preprocessing_of(processor: Any, image_size: int | Sequence[int] | None) -> Preprocessing:
+def preprocessing_of(processor: Any, image_size: int | Sequence[int] | None, whole: bool = False) -> Preprocessing:
     """Return how a checkpoint's processor prepares images of a size.
 
-    Where it crops the centre out of something larger, it does so at any size of a square, in the same proportion;
-    an oblong is what the whole image is stretched to.
+    Where it crops the centre out of something larger, it does so at any size of a square, in the same proportion,
+    unless the `whole` image is to be seen; an oblong is what the whole image is stretched to.
 
     Args:
         processor: of the checkpoint. image_size: side of a square, (height, width), or None for the checkpoint's own.
@@ -70,7 +70,7 @@ def preprocessing_of(processor: Any, image_size: int | Sequence[int] | None) -> 
         "size": {"height": size[0], "width": size[1]},
         "do_center_crop": False,
     }
-    if crops and size[0] == size[1]:
+    if crops and size[0] == size[1] and not whole:
         larger = (processor.size.shortest_edge or processor.size.height) * size[0] / side
         edge = max(size[0], round(larger))
         shape = {"shortest_edge": edge} if processor.size.shortest_edge else {"height": edge, "width": edge}

@@ -6,7 +6,7 @@ import torch
 
 from peftbench.tasks.image.augment import View, draw_view, view_boxes, view_mask, view_pixels
 
-VIEWS = [draw_view(True, 0.4, 3, epoch, index) for epoch in range(4) for index in range(10)]
+VIEWS = [draw_view(True, 0.4, 3, epoch, index).in_pixels(90, 120) for epoch in range(4) for index in range(10)]
 
 
 def drawn(boxes, rows=90, columns=120):
@@ -33,6 +33,25 @@ def test_boxes_lie_where_the_mask_has_them(view):
         assert (columns.max() + 1) / 120 == pytest.approx(x + width / 2, abs=0.02)
         assert rows.min() / 90 == pytest.approx(y - height / 2, abs=0.02)
         assert (rows.max() + 1) / 90 == pytest.approx(y + height / 2, abs=0.02)
+
+
+@pytest.mark.parametrize("left", [0.0, 0.0123, 0.111, 0.21, 0.29])
+def test_pixels_and_boxes_are_cut_at_the_same_place(left):
+    view = View(0.0, left, 1.0, 0.7).in_pixels(56, 56)
+    mask, boxes = drawn([(20, 20, 10, 10)], 56, 56)
+    pixels = view_pixels((200 * mask)[None], view)[0].float()
+    box, _ = view_boxes(boxes, view)
+    centre = (pixels.sum(0) * (torch.arange(56) + 0.5)).sum() / pixels.sum() / 56
+    assert centre.item() == pytest.approx(box[0, 0].item(), abs=0.1 / 56)
+
+
+def test_a_mask_of_other_pixels_is_cut_at_the_same_place():
+    fine, boxes = drawn([(20, 20, 10, 10)], 60, 60)
+    coarse = fine[::3, ::3]
+    view = View(0.1, 0.1, 0.65, 0.65).in_pixels(56, 56)
+    centres = [((view_mask(mask, view) == 1).nonzero() + 0.5).float().mean(0) / len(mask) for mask in (fine, coarse)]
+    assert torch.allclose(centres[0], view_boxes(boxes, view)[0][0, [1, 0]], atol=0.01)
+    assert torch.allclose(*centres, atol=0.5 / 20)
 
 
 @pytest.mark.parametrize("view", VIEWS[:8])
