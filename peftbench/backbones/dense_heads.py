@@ -128,6 +128,11 @@ class DenseModel(nn.Module):
         self.config: Any = sites.base.config
         self._sites, self._layers = sites, layers
 
+    @property
+    def head_width(self) -> int:
+        """Width of what enters the head."""
+        return len(self._layers) * self._sites.hidden
+
     def forward(self, pixel_values: torch.Tensor) -> SimpleNamespace:
         """(batch, 3, height, width) → an object with `.logits`, (batch, outputs, rows, columns)."""
         states, grid = patch_states(self._sites, self._layers, pixel_values)

@@ -87,7 +87,9 @@ class Sites:
 
     @property
     def final_width(self) -> int:
-        """Width of what enters the head: that of its first linear map, which may read more than one token."""
+        """Width of what enters the head: that of its first linear map, which may read more than one token or layer."""
+        if (width := getattr(self.model, "head_width", None)) is not None:
+            return int(width)
         modules = (module for part in self.head_modules for module in part.modules())
         return next((module.in_features for module in modules if isinstance(module, nn.Linear)), self.hidden)
 

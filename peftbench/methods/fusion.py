@@ -55,6 +55,8 @@ class FusionConfig(PartsConfig):
     def __post_init__(self) -> None:
         check_at_least("regularization", self.regularization, 0)
         check_drop(self.drop, self.complexity)
+        if self.drop != "none" and _is_before_head(self.fused):
+            raise UserError(f"method.drop={self.drop}: adapters with method.position=output are in no layer")
         settings = {"name": self.adapter_method.get("name"), **asdict(self.fused)}  # with those left at their defaults
         object.__setattr__(self, "adapter_method", settings)
 
@@ -131,6 +133,10 @@ class Fusion(DroppableMethod, PartsMethod, name="fusion"):
         """Return those of the adapters."""
         return self.adapters.droppable_layers(sites)
 
+    def first_layer(self, sites: Sites) -> int:
+        """Return that of the adapters."""
+        return self.adapters.first_layer(sites)
+
     def penalty(self) -> torch.Tensor:
         """Hold V near the identity."""
         return self.config.regularization * torch.stack([block.penalty() for block in self._blocks().values()]).sum()
@@ -172,9 +178,14 @@ class Fusion(DroppableMethod, PartsMethod, name="fusion"):
     @staticmethod
     def count(config: FusionConfig, sites: Sites) -> int:
         """3d² + 2d a place: Q and K with biases, V without."""
-        hidden, fused = sites.hidden, config.fused
+        fused = config.fused
+        width = sites.final_width if _is_before_head(fused) else sites.hidden
         adapters = FUSED[str(config.adapter_method["name"])].count(fused, sites)
-        return adapters // count_bottleneck(hidden, fused.size(hidden)) * (3 * hidden**2 + 2 * hidden)
+        return adapters // count_bottleneck(width, fused.size(width)) * (3 * width**2 + 2 * width)
+
+
+def _is_before_head(fused: BottleneckConfig) -> bool:
+    return isinstance(fused, AdapterConfig) and fused.position == "output"
 
 
 def _attention_dropout(sites: Sites) -> float:

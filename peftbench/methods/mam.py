@@ -6,7 +6,7 @@ The prefix acts in the attention of every layer, the parallel adapter beside the
 saving; for its larger tasks the paper takes 30, 512 and 4.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -67,9 +67,9 @@ class Mam(BottleneckMethod, name="mam"):
         yield from self.prefix.hook(sites)
         yield from self.parallel.hook(sites)
 
-    def first_layer(self, sites: Sites) -> int:
-        """Return the lowest layer: each has a prefix."""
-        return 0
+    def droppable_layers(self, sites: Sites) -> Sequence[int]:
+        """Return all layers: each has a prefix, whichever have an adapter."""
+        return range(len(sites.layers))
 
     def drop(self, layers: Iterable[int]) -> None:
         """Leave these layers without adapter and prefix."""

@@ -11,6 +11,9 @@ from peftbench.backbones.feature_maps import as_map, patch_states
 from peftbench.backbones.load import Backbone, blank_backbone
 from peftbench.backbones.sites import find_sites
 from peftbench.errors import UserError
+from peftbench.methods import build
+from peftbench.methods.adapter import AdapterConfig
+from peftbench.methods.guard import check_method
 
 
 def backbone(architecture):
@@ -64,6 +67,15 @@ def test_logits_lie_on_the_grid_or_four_times_as_fine(kind, size, layers):
     headed.model(pixel_values=pixels(*size)).logits.square().sum().backward()
     assert all(parameter.grad is not None for parameter in headed.head.values())
     assert all(p.grad is None for p in headed.model.encoder.parameters())
+
+
+@pytest.mark.parametrize("kind", DENSE_HEADS)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_an_adapter_before_the_head_is_as_wide_as_what_the_head_reads(kind, layers):
+    headed = add_dense_head(backbone("dinov2"), kind, 3, layers)
+    method = build(AdapterConfig(bottleneck=4, position="output", train_layer_norm=False), headed.sites)
+    check_method(method, headed, None)
+    assert sum(p.numel() for p in method.parameters()) == 2 * 4 * 32 * layers + 4 + 32 * layers
 
 
 @pytest.mark.parametrize("kind", DENSE_HEADS)

@@ -1,9 +1,11 @@
 """AdapterFusion's mathematics: against the library's tensors, its start, its penalty, what it observes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_golden import Golden
-from tiny import tiny_batch, tiny_model
+from tiny import headed, tiny_batch, tiny_model
 
 from peftbench.errors import UserError
 from peftbench.methods import build, find_sites
@@ -134,6 +136,19 @@ def test_every_kind_that_can_be_fused(settings):
     places = told()["places"]
     assert len(set(places)) == len(places) == method.count(config, sites) // (3 * 32**2 + 2 * 32)
     assert all(weights == pytest.approx([0.5, 0.5]) for weights in told()["weights"])
+
+
+def test_adapters_before_the_head_are_fused_at_the_width_it_reads():
+    settings = {"name": "adapter", "bottleneck": 4, "position": "output", "train_layer_norm": False}
+    config = FusionConfig(runs={"a": "a", "b": "b"}, adapter_method=settings)
+    for backbone in (headed(tiny_model("bert")), headed(tiny_model("dinov2"))):
+        sites = backbone.sites
+        single = build(config.fused, sites).state_dict()
+        method = build(config, sites, {"a": single, "b": single})
+        assert sum(p.numel() for p in method.parameters()) == method.count(config, sites)
+        assert method.first_layer(sites) == len(sites.layers)
+    with pytest.raises(UserError, match="method.drop=robust: adapters with method.position=output are in no layer"):
+        replace(config, drop="robust")
 
 
 def test_the_penalty_is_the_squared_distance_from_the_identity():

@@ -31,6 +31,22 @@ def test_it_is_both_methods_together_and_stored_without_the_network(architecture
             torch.testing.assert_close(model(**tiny_batch()).logits, together)
 
 
+def test_layers_without_an_adapter_go_bare_too_for_they_have_a_prefix():
+    model = tiny_model("bert", num_hidden_layers=4)
+    sites = find_sites(model)
+    method = build(MamConfig(length=3, mid_dim=6, layers="2-", drop="robust"), sites)
+    assert method.first_layer(sites) == 0 and list(method.droppable_layers(sites)) == [0, 1, 2, 3]
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+        bare = model.base_model(**tiny_batch(), output_hidden_states=True).hidden_states
+        with method.on(sites):
+            method.drop([0, 1, 2])
+            found = model.base_model(**tiny_batch(), output_hidden_states=True).hidden_states
+    torch.testing.assert_close(found[3], bare[3])
+    assert not torch.allclose(found[4], bare[4])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
