@@ -29,6 +29,7 @@ def main(argv: list[str]) -> int:
     Raises UserError where the folder, the model or the data cannot be had or do not fit each other.
     """
     from peftbench.config.compose import compose
+    from peftbench.config.quoting import quote_free_text
     from peftbench.config.schema import resolve
     from peftbench.runs.report import report_result
     from peftbench.serving.import_run import import_run
@@ -41,6 +42,6 @@ def main(argv: list[str]) -> int:
         if key == "task":
             raise UserError(f"{override}: say it as --task")
     overrides = [f"task={arguments.task}", *arguments.overrides]
-    record = import_run(resolve(compose(overrides)), arguments.folder, overrides, working)
+    record = import_run(resolve(compose(quote_free_text(overrides))), arguments.folder, overrides, working)
     report_result(record)
     return 0

@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     """
     arguments = build_parser().parse_intermixed_args(argv)
     if arguments.output is not None and arguments.output.suffix:  # else it may be a folder
-        _check_output(arguments)
+        check_output(arguments)
     if arguments.runs:
         from peftbench.commands.predict_tasks import predict_tasks
 
@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
     if dense:
         _check_folder(arguments.output)
     else:
-        _check_output(arguments)
+        check_output(arguments)
     if isinstance(task, TextTaskConfig):
         header, rows = read_input(arguments.texts, arguments.file, task.text)
     else:
@@ -139,7 +139,8 @@ def show(
         outputs.print_tsv(batches, columns, labels)
 
 
-def _check_output(arguments: argparse.Namespace) -> None:
+def check_output(arguments: argparse.Namespace) -> None:
+    """Raise UserError where what --output names cannot take the answers, or is the file they are of."""
     if arguments.output is None:
         return
     if arguments.output.suffix.lower() != ".csv":

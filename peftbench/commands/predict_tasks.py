@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from peftbench.commands.predict import answered, report_blank, show, through_first_text
+from peftbench.commands.predict import answered, check_output, report_blank, show, through_first_text
 from peftbench.commands.run_options import find_task_runs, records_dir, working
 from peftbench.errors import UserError
 from peftbench.serving.inputs import Row, read_task_input
@@ -17,6 +17,8 @@ def predict_tasks(arguments: argparse.Namespace) -> int:
     Raises UserError where a run cannot be had or shares no backbone with the others, and for a row of no task.
     """
     names, file = _runs_and_file(arguments)
+    arguments.file = file
+    check_output(arguments)
     if arguments.merged:
         raise UserError("--merged: several runs share the backbone's weights, which stay as they are")
     records = find_task_runs(names, records_dir(arguments))

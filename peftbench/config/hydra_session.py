@@ -1,5 +1,6 @@
 """Hydra made ready to compose our config groups: where they lie, and how a line of overrides is read."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ def _prefer_bundled_launchers() -> None:
 
 
 _prefer_bundled_launchers()
+# a folder of hydra.searchpath that is not there: Hydra would go on without its configs
+warnings.filterwarnings("error", r"provider=hydra\.searchpath .* is not available", UserWarning)
 
 
 @contextmanager

@@ -49,6 +49,8 @@ def translate(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAM
     if isinstance(error, ValueError) and "integer string conversion" in str(error):
         longest = max(overrides, key=len)
         return UserError(f"{longest[:40]}…: a number of {len(longest):,} digits cannot be read")
+    if isinstance(error, UserWarning) and "hydra.searchpath" in str(error):
+        return UserError(f"hydra.searchpath: there is no folder {str(error).partition('path=')[2].split(' is not')[0]}")
     if isinstance(error, OSError) and error.filename:
         return UserError(f"cannot use {error.filename}: {error.strerror}")
     if failure := _launcher_failure(error):

@@ -12,6 +12,8 @@ from hydra.errors import HydraException
 
 from peftbench.errors import UserError
 
+# keys whose list is of names, which true, 1.50 and 007 may be
+_NAMES = ("task.labels",)
 # keys whose value is a path, the name of a column or an experiment, or a template, which the user chooses
 _FREE_TEXT = re.compile(
     r"\+{0,2}(task\.(splits\.\w+|dir|text|label|path)|model\.path|output_dir|experiment|method\.(adapters|template))"
@@ -34,11 +36,13 @@ def _quoted(line: str) -> str:
         keys = _KEY.findall(value)
         if twice := next((name for name in keys if keys.count(name) > 1), None):
             raise UserError(f"{line}: it names {twice} twice")
+    if key.lstrip("+") in _NAMES and value.startswith("[") and not {"'", '"'} & set(value):
+        return f"{key}={re.sub(r'[^][,]+', lambda found: in_quotes(found[0].strip()), value)}"
     if not sign or not _FREE_TEXT.fullmatch(key) or not value or value[0] in "'\"":
         return line
     if value[0] in "[{":  # a list or names of runs, but a template may begin with a place in braces
         return f"{key}={in_quotes(value)}" if key.endswith("method.template") else line
-    if _is_readable(line) and not ("," in value and Path(value).expanduser().exists()):
+    if _is_read_as_written(line, key, value) and not ("," in value and Path(value).expanduser().exists()):
         return line
     return f"{key}={in_quotes(value)}"
 
@@ -49,9 +53,13 @@ def in_quotes(value: str) -> str:
     return f'"{escaped}"'
 
 
-def _is_readable(line: str) -> bool:
+def _is_read_as_written(line: str, key: str, value: str) -> bool:
+    """Tell whether Hydra reads the value, and not as a number that is written otherwise: 2024_11_28 as 20241128.
+
+    A split may be a number, a share.
+    """
     try:
-        OverridesParser.create().parse_override(line)
+        found = OverridesParser.create().parse_override(line).value()
     except HydraException:
         return False
-    return True
+    return "splits" in key or not isinstance(found, bool | int | float) or str(found) == value

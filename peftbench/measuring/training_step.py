@@ -48,7 +48,7 @@ def measure_training_step(
     """
     rows = _representative(data, config.batch_size)
     part = data.subset(rows)
-    unit_config = replace(config, epochs=1, patience=0)
+    unit_config = replace(config, epochs=1, patience=0, max_steps=None)
     head = {name: parameter.detach().clone() for name, parameter in (backbone.head | backbone.statistics).items()}
     pair = [build(method.config, backbone.sites), build(FullConfig(), backbone.sites)]
     times: list[list[float]] = [[], []]

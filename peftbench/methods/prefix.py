@@ -1,9 +1,9 @@
 """Prefix tuning (Li & Liang 2021; P-tuning v2, Liu et al. 2022): trained keys and values in every layer.
 
 Each layer attends to `length` more keys and values before its own. After P-tuning v2 the default is direct
-(no reparametrisation) and starts from N(0, 0.02); its dropout of the prefix (0.1) is left out. Token positions stay 0 … n-1: transformers' own
-`past_key_values` route would shift them by `length`. How each architecture's attention is reached, and what that
-means for positions and sliding windows: `peftbench.backbones.attention`.
+(no reparametrisation) and starts from N(0, 0.02); its dropout of the prefix (0.1) is left out. Token positions stay
+0 … n-1: transformers' own `past_key_values` route would shift them by `length`. How each architecture's attention is
+reached, and what that means for positions and sliding windows: `peftbench.backbones.attention`.
 """
 
 from collections.abc import Iterable

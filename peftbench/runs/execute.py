@@ -63,12 +63,12 @@ def execute_run(
     from peftbench.runs.prepare import prepare
     from peftbench.runs.settle import settled
     from peftbench.runs.sources import check_data, check_parts
-    from peftbench.tasks.kinds import load_task
+    from peftbench.tasks.kinds import is_of_files, load_task
 
     config = settled(config)
     record = Record(Path(config.output_dir) / config.experiment / run_id(config.plain()))
     if not config.force and is_finished(record):
-        if config.task.dir or config.task.source == "local":
+        if is_of_files(config.task):
             check_data(record, load_task(config.task))
         check_parts(record, config)
         return _return_to_finished(record, config, mirrors)
@@ -133,7 +133,7 @@ def _begin(record: Record, config: RunConfig, overrides: list[str], origin: Orig
     """Make the record ready for training, from the start or from its checkpoint; True: there is nothing to train."""
     before = _read_if_whole(record, config.force)
     same_origin = before is not None and before.origin == origin
-    forced = config.force and not (only_stale and same_origin)
+    forced = config.force and not (same_origin and (only_stale or _was_interrupted_under_force(record)))
     if before and not forced:
         if before.status == Status.FINISHED:  # by another process, while this one prepared
             return True
@@ -151,6 +151,11 @@ def _begin(record: Record, config: RunConfig, overrides: list[str], origin: Orig
     Record.create(record.folder, config.plain(), overrides)
     record.update(origin=origin)
     return False
+
+
+def _was_interrupted_under_force(record: Record) -> bool:
+    """Tell whether what is to be begun again was so already, by the same command before it was stopped."""
+    return record.read().status in (Status.RUNNING, Status.INTERRUPTED) and bool(record.config().get("force"))
 
 
 def _read_if_whole(record: Record, forced: bool) -> Result | None:

@@ -139,7 +139,8 @@ def _take(folder: Path) -> Path:
     token = uuid.uuid4().hex
     prepared = folder / f".{_LOCK}.{token}.tmp"
     prepared.mkdir()
-    watched: dict[Path, float] = {}  # owners that cannot be looked up from here, and their last touch
+    # owners that cannot be looked up from here: their last touch, and when it was seen first
+    watched: dict[Path, tuple[float, float]] = {}
     try:
         (prepared / token).write_text(json.dumps(this_process()), encoding="utf-8")
         _staging(prepared / token).mkdir()
@@ -151,12 +152,18 @@ def _take(folder: Path) -> Path:
             if owner is None:  # released, or broken by another, a moment ago
                 time.sleep(0.01)
             elif _is_alive(owner, folder):
-                if process_lives(owner.facts) or watched.get(owner.path, owner.touched) != owner.touched:
-                    raise Locked(_locked_message(owner, folder))
                 if owner.path not in watched:
+                    if process_lives(owner.facts):
+                        raise Locked(_locked_message(owner, folder))
                     print(_watching_message(owner, folder), file=sys.stderr)
-                watched[owner.path] = owner.touched
-                time.sleep(_WATCH_SECONDS)
+                    watched[owner.path] = owner.touched, time.monotonic()
+                touched, since = watched[owner.path]
+                if owner.touched != touched:
+                    raise Locked(_locked_message(owner, folder))
+                if time.monotonic() - since > EXPIRY_SECONDS:  # also where the clock was set back since its last touch
+                    _break(owner.path)
+                else:
+                    time.sleep(_WATCH_SECONDS)
             else:
                 _break(owner.path)
     finally:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from peftbench.csv_rows import write_rows
 from peftbench.errors import UserError
 from peftbench.files import atomic_write, plain
 from peftbench.runs.dense_predictions import BOXES, PIXELS, box_rows, parse_boxes, parse_pixels, pixel_rows
@@ -41,11 +42,10 @@ def write_predictions(path: Path, splits: Mapping[str, Predictions], classes: Se
     ids are numbered from 0 in each split. Raises ValueError where the parts of a split differ in length.
     """
     with atomic_write(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
         form = next(iter(splits.values())).form if splits else "one"
-        writer.writerow(BOXES if form == "boxes" else [*(PIXELS if form == "pixels" else _FIRST), *classes])
+        write_rows(file, [BOXES if form == "boxes" else [*(PIXELS if form == "pixels" else _FIRST), *classes]])
         for split, predictions in splits.items():
-            writer.writerows(_rows(split, predictions, classes))
+            write_rows(file, _rows(split, predictions, classes))
 
 
 def _rows(split: str, given: Predictions, classes: Sequence[str]) -> list[list[Any]]:

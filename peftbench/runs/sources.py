@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 def check_data(record: Record, task: "Task") -> None:
     """Raise UserError where the record is of other data than `task` holds: a run's id does not cover it."""
-    origin = record.read().origin
-    if origin is not None and origin.data != task.checksum:
+    from peftbench.runs.adapter import read_description
+
+    origin, labels = record.read().origin, read_description(record.adapter_dir).labels
+    # what the classes are called is in no checksum
+    if (origin is not None and origin.data != task.checksum) or labels != list(task.labels):
         raise UserError(
             f"{record.folder} was trained on other data than {task.source} holds now:"
             " set another experiment=…, or train again with force=true"

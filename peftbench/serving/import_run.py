@@ -14,7 +14,7 @@ from peftbench.assets.weights import weights_digest
 from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import load_backbone
 from peftbench.config.schema import RunConfig, check_threads
-from peftbench.errors import UserError
+from peftbench.errors import TakenOverError, UserError
 from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import Method
 from peftbench.runs.adapter import Description, save_adapter
@@ -102,6 +102,7 @@ def import_run(
             )
         ]
     with RunLock(record.folder):
+        is_new = not record.result_path.exists()
         try:
             record = Record.create(record.folder, plain, overrides)
             record.write_predictions({SPLIT: predictions}, task.labels)
@@ -116,8 +117,11 @@ def import_run(
                 environment=environment(device, precision),
                 imported=Imported(**plain["imported"]),
             )
+        except TakenOverError:
+            raise
         except BaseException:
-            shutil.rmtree(record.folder, ignore_errors=True)
+            if is_new:
+                shutil.rmtree(record.folder, ignore_errors=True)
             raise
     return record
 

@@ -1,12 +1,12 @@
 """How answers are shown and written: a JSON object a line, tab-separated, a table, or a CSV file."""
 
-import csv
 import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from peftbench.csv_rows import write_rows
 from peftbench.files import atomic_write
 from peftbench.serving.inputs import Row
 from peftbench.serving.predictor import Answer
@@ -83,10 +83,9 @@ def write_csv(path: Path, batches: Iterable[Batch], columns: Sequence[str], labe
     A new column whose name is taken already gets `_2` behind it. The file is there once all rows are.
     """
     with atomic_write(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*columns, *_new_columns(labels, columns)])
+        write_rows(file, [[*columns, *_new_columns(labels, columns)]])
         for batch in batches:
-            writer.writerows([*row.cells, *_cells(answer, labels)] for row, answer in batch)
+            write_rows(file, ([*row.cells, *_cells(answer, labels)] for row, answer in batch))
 
 
 def _cells(answer: Answer, labels: Sequence[str] | None) -> list[str]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from peftbench.errors import PeftbenchError
+from peftbench.interruption import deferred_interrupts
 from peftbench.loggers.wandb_run import log_measured
 from peftbench.runs.lock import Locked, RunLock
 from peftbench.runs.result import Evaluation
@@ -37,10 +38,11 @@ def measure_rows(request: TableRequest) -> int:
             console.print(f"measuring {label}: {', '.join(sorted(sections)).replace('_', ' ')}")
             try:
                 reduced = _reduced(run) if "latency" in sections else None
-                if reduced:
-                    measure_reduced(run.record, reduced)
-                if others := sections - ({"latency"} if reduced else set()):
-                    measure_finished(run.record, others, log_measured)
+                with deferred_interrupts():
+                    if reduced:
+                        measure_reduced(run.record, reduced)
+                    if others := sections - ({"latency"} if reduced else set()):
+                        measure_finished(run.record, others, log_measured)
             except PeftbenchError as error:
                 print_error(error)
                 code = code or error.exit_code

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from peftbench.config.task import TaskConfig
+from peftbench.config.task import TaskConfig, TextTaskConfig
 from peftbench.tasks.base import Task
 
 _READERS = {
@@ -24,6 +24,19 @@ def blank_task(config: TaskConfig, labels: Sequence[str]) -> Task:
     """Return a task without data, for examples that come from elsewhere; `labels` are the class names by index."""
     task: Task = reader_of(config.kind).blank_task(config, labels)
     return task
+
+
+def is_of_files(config: TaskConfig) -> bool:
+    """Tell whether a task's data are files of the user's, which may be others by now.
+
+    Raises UserError where the folder they should be in is not there.
+    """
+    from peftbench.tasks.image.sources import data_folder
+    from peftbench.tasks.text.sources import glue_folder
+
+    if config.source == "local":
+        return True
+    return (glue_folder(config) if isinstance(config, TextTaskConfig) else data_folder(config)) is not None
 
 
 def load_task(config: TaskConfig, splits: Sequence[str] | None = None) -> Task:

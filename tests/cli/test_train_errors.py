@@ -209,3 +209,29 @@ def test_other_data_under_the_same_name_are_noticed(train, tmp_path, tiny_data_d
     code, error = train(*pairs, f"task.dir={other}")
     assert code == 2 and "other data" in error and "force=true" in error
     assert train(*pairs, f"task.dir={other}", "force=true")[0] == 0
+
+
+def test_other_data_in_the_folder_of_all_data_are_noticed(train, tmp_path, tiny_data_dir, monkeypatch):
+    pairs = ["task=mrpc", "task.max_length=32", "trainer.epochs=1", "experiment=shared"]
+    for name, rows in (("one", None), ("other", -1)):
+        folder = tmp_path / name / "glue" / "mrpc"
+        folder.mkdir(parents=True)
+        for file in (tiny_data_dir / "pairs").iterdir():
+            (folder / file.name).write_text("\n".join(file.read_text().splitlines()[:rows]) + "\n")
+    monkeypatch.setenv("PEFTBENCH_DATA", str(tmp_path / "one"))
+    assert train(*pairs)[0] == 0 and train(*pairs)[0] == 0
+    monkeypatch.setenv("PEFTBENCH_DATA", str(tmp_path / "other"))
+    code, error = train(*pairs)
+    assert code == 2 and "other data" in error
+
+
+def test_classes_of_other_names_are_other_data(train, tmp_path):
+    file = tmp_path / "named.csv"
+    rows = [f"the film was {'good' if i % 2 else 'bad'} {i}," for i in range(20)]
+    line = ["task=text_file", f"task.splits.train={file}", "task.splits.validation=0.3"]
+    line += ["trainer.epochs=1", "task.max_length=32"]
+    for names in (("no", "yes"), ("left", "right")):
+        file.write_text("text,label\n" + "".join(f"{row}{names[i % 2]}\n" for i, row in enumerate(rows)))
+        code, error = train(*line)
+        assert code == (0 if names[0] == "no" else 2), error
+    assert "was trained on other data" in error

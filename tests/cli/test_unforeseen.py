@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
@@ -216,6 +217,16 @@ def test_a_damaged_file_in_a_folder_of_configs(answer, tmp_path, group, content)
     assert code == 2, (out, err)
     assert len(err.splitlines()) == 1 and "should not have happened" not in err, err
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_folder_of_configs_that_is_not_there(tmp_path):
+    for argv in (["train", "--cfg", "job"], ["sweep", "table=smoke"], ["params"]):
+        done = forked.run(
+            ["-m", "peftbench", *argv, f"hydra.searchpath=[file://{tmp_path / 'none'}]"], capture_output=True, text=True
+        )
+        assert done.returncode == 2 and done.stderr == (
+            f"peftbench: hydra.searchpath: there is no folder {tmp_path / 'none'}\n"
+        )
 
 
 @pytest.fixture

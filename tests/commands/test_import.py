@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_model
 
 from peftbench.commands import evaluate, export, predict, runs
-from peftbench.errors import UserError
+from peftbench.errors import TakenOverError, UserError
 from peftbench.runs.find import find_runs
 from peftbench.runs.identity import run_id
 from peftbench.runs.record import Record
@@ -207,6 +207,24 @@ def test_nothing_is_left_of_an_import_that_cannot_be_written(as_peft, bring_in, 
     with pytest.raises(UserError, match="No space left"):
         bring_in(as_peft, "text_file")
     assert not list(bring_in.outputs.rglob("*.json"))
+
+
+def test_a_forced_import_that_fails_removes_no_other_s_files(as_peft, bring_in, monkeypatch):
+    from peftbench.serving import import_run
+
+    record = bring_in(as_peft, "text_file")
+    (record.folder / "notes.txt").write_text("mine")
+
+    def taken(*given):
+        raise TakenOverError("another process took it over")
+
+    for error in (taken, lambda *given: 1 / 0):
+        monkeypatch.setattr(import_run, "save_adapter", error)
+        with pytest.raises((TakenOverError, ZeroDivisionError)):
+            bring_in(as_peft, "text_file", "force=true")
+        assert (record.folder / "notes.txt").read_text() == "mine"
+    monkeypatch.undo()
+    assert bring_in(as_peft, "text_file").read().status == "imported"
 
 
 def test_the_config_says_where_it_is_from(as_peft, bring_in):

@@ -98,6 +98,10 @@ def test_output_keeps_every_row_and_column_of_the_input(
     assert rows[2][4:] == rows[3][4:] == ["", ""]
     assert [float(cell) for cell in rows[4][4:]] == pytest.approx(list(told[1]["probabilities"].values()), abs=1e-5)
 
+    source.write_bytes(b'id,text\n1,"a good\rfilm"\n2,bad\n')  # as some programs write the end of a line
+    assert predict.main([str(tiny_run.folder), "--file", str(source), "--output", str(target)]) == 0
+    assert [row[1] for row in csv.reader(target.open(newline=""))] == ["text", "a good\rfilm", "bad"]
+
     lines = tmp_path / "rows.jsonl"
     lines.write_text('{"n": 1, "sentence1": "a", "sentence2": "b"}\n{"sentence1": "a", "sentence2": null}\n')
     assert predict.main([str(tiny_pair_run.folder), "--file", str(lines), "--output", str(target)]) == 0

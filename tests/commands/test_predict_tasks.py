@@ -88,6 +88,7 @@ def test_mistakes_are_one_line(runs: list[str], file: Path, tmp_path: Path) -> N
     for argv, said in (
         (["--runs", *runs], "takes one file with a column `task`"),
         (["--runs", *runs, file, "--file", file], "takes one file"),
+        (["--runs", *runs, file, "--output", file], "this is the file that is read"),
         (["--runs", *runs, file, "--merged"], "--merged: several runs share"),
         (["--runs", runs[0], runs[0], file], "two runs are named opinions"),
         (["--runs", "opinions=nothing", file], "No run 'nothing'"),

@@ -41,6 +41,17 @@ def test_what_hydra_reads_stays(line):
     assert quote_free_text([line]) == [line]
 
 
+@pytest.mark.parametrize("name", ["2024_11_28", "1.10", "1e3", "true", "007", "0x1F", "inf", "1_0", "2024"])
+def test_names_that_look_like_numbers_stay_as_they_are(name):
+    lines = quote_free_text([f"experiment={name}", f"task.label={name}", f"output_dir={name}", f"task.text={name}"])
+    config = compose(["task=text_file", *lines])
+    found = (config.experiment, config.task.label, config.output_dir, config.task.text)
+    assert tuple(map(str, found)) == (name,) * 4
+    lines = quote_free_text([f"task.labels=[{name}, no]", "task.splits.validation=.20"])
+    config = compose(["task=text_file", *lines])
+    assert list(config.task.labels) == [name, "no"] and config.task.splits.validation == 0.2
+
+
 def test_a_file_whose_name_looks_like_several_values(tmp_path):
     path = tmp_path / "a,b.csv"
     path.touch()

@@ -61,9 +61,14 @@ def counted(monkeypatch):
     monkeypatch.setattr(training_step, "fit", fit)
 
 
-def measure(config, backbone, data):
-    trainer = resolve(compose(["trainer.batch_size=8"])).trainer
+def measure(config, backbone, data, *settings):
+    trainer = resolve(compose(["trainer.batch_size=8", *settings])).trainer
     return measure_training_step(build(config, backbone.sites), backbone, True, data, OBJECTIVE.loss, trainer, 0.2)
+
+
+def test_a_step_takes_as_long_where_the_run_has_few(backbone, data, counted):
+    few, many = (measure(HeadConfig(), backbone, data, *more) for more in (["trainer.max_steps=1"], []))
+    assert few["ms"] == many["ms"] and few["full_ms"] == many["full_ms"] and few["steps"] == STEPS
 
 
 @pytest.mark.long

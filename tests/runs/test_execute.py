@@ -121,6 +121,31 @@ def test_a_replaced_model_in_the_same_folder_is_another_run(line: list[str], mon
         settled(config)
 
 
+def test_a_run_begun_again_by_force_goes_on_where_it_was_interrupted(line: list[str], monkeypatch, capsys) -> None:
+    from peftbench.runs.progress import RecordHistory
+
+    first = train(line)
+    metrics = first.read().metrics
+    write = RecordHistory.on_epoch
+
+    def interrupted(self, row):
+        write(self, row)
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordHistory, "on_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(line, "force=true")
+    assert first.read().status == Status.INTERRUPTED
+    capsys.readouterr()
+    assert train(line, "force=true").read().metrics == metrics
+    assert "continuing behind step" in capsys.readouterr().out
+    before = first.read().finished
+    train(line, "force=true")
+    assert "continuing" not in capsys.readouterr().out and first.read().finished != before
+
+
 def test_a_model_replaced_between_two_runs_of_a_process_is_read_again(line: list[str], tmp_path: Path) -> None:
     train(line, "seed=1")
     weights = tmp_path / "model" / "model.safetensors"

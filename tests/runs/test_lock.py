@@ -199,6 +199,14 @@ def test_a_silent_lock_from_elsewhere_is_waited_out(tmp_path: Path, monkeypatch:
         assert not owner.exists()
 
 
+def test_a_clock_that_was_set_back_keeps_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "_WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "EXPIRY_SECONDS", 1.0)
+    owner = plant(tmp_path, age=-3600)
+    with RunLock(tmp_path):
+        assert not owner.exists()
+
+
 def test_an_expired_lock_from_elsewhere_is_taken_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plant(tmp_path, age=130)
     with RunLock(tmp_path):

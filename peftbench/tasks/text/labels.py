@@ -22,7 +22,7 @@ def find_classes(rows: Rows, column: str) -> tuple[str, ...]:
             f"{rows.origin}, column {column!r}: every label is {min(found)!r}; training needs at least two classes"
         )
     if all(name.removeprefix("-").isdecimal() for name in found):
-        return tuple(sorted(found, key=int))
+        return tuple(sorted(found, key=lambda name: (int(name), name)))
     return tuple(sorted(found))
 
 

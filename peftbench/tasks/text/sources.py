@@ -34,22 +34,31 @@ def open_source(config: "TextTaskConfig") -> Source:
         raise UserError(f"task.source={config.source}: no such source. {nearest(config.source, SOURCES)}")
     if config.source == "local":
         return _user_files(config)
-    if config.dir:
-        folder = Path(config.dir).expanduser()
-        if not folder.is_dir():
-            raise UserError(f"no such task folder: {folder}; set task.dir to a folder of train.tsv and dev.tsv")
-        return _glue_folder(config, folder)
-    data = os.environ.get("PEFTBENCH_DATA")
-    if config.source == "glue" and data:
-        folder = Path(data).expanduser() / "glue" / (config.subset or config.name)
-        if folder.is_dir():
-            return _glue_folder(config, folder)
+    if (folder := glue_folder(config)) is not None:
+        return _read_glue(config, folder)
     if config.packages and config.source != "hub":
         return _package(config)
     return _hub(config)
 
 
-def _glue_folder(config: "TextTaskConfig", folder: Path) -> Source:
+def glue_folder(config: "TextTaskConfig") -> Path | None:
+    """Return the folder of a task's data: `task.dir`, or of GLUE's what lies in `$PEFTBENCH_DATA/glue`, else None.
+
+    Raises UserError for a folder that is not there.
+    """
+    if config.dir:
+        folder = Path(config.dir).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"no such task folder: {folder}; set task.dir to a folder of train.tsv and dev.tsv")
+        return folder
+    data = os.environ.get("PEFTBENCH_DATA")
+    if config.source == "glue" and data:
+        folder = Path(data).expanduser() / "glue" / (config.subset or config.name)
+        return folder if folder.is_dir() else None
+    return None
+
+
+def _read_glue(config: "TextTaskConfig", folder: Path) -> Source:
     """`train.tsv`, `dev.tsv`, `test.tsv` with the hub's column names or GLUE's plain ones."""
     plain = ["sentence"] if len(config.text) == 1 else ["sentence1", "sentence2"]
 
