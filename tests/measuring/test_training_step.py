@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from operations import Operations
 
 from peftbench.backbones.heads import add_head
 from peftbench.backbones.load import load_backbone
@@ -35,16 +35,6 @@ def backbone(tiny_model_dir):
 def data(backbone):
     texts = [("the film was good and fine",) if i % 2 else ("a bad plot",) for i in range(40)]
     return encode(texts, [i % 2 for i in range(40)], backbone.sites.processor, 16)
-
-
-class Operations(TorchDispatchMode):
-    """Counts what torch computes: a clock that does not depend on what else the machine does."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += 1
-        return function(*args, **(kwargs or {}))
 
 
 @pytest.fixture
