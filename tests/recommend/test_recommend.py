@@ -88,6 +88,7 @@ def test_the_planted_winner_is_recommended_and_nothing_is_trained_twice(recommen
     assert "Take learns: accuracy" in shown and "out: learns:" not in shown
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shared_process")
 def test_the_budget_is_also_for_starting_and_measuring(recommend, capsys, monkeypatch):
     clock = iter(range(0, 1_000_000, 1000))
@@ -98,6 +99,7 @@ def test_the_budget_is_also_for_starting_and_measuring(recommend, capsys, monkey
     assert re.search(r"starting and measuring them (49 min \d+ s|50 min) here", shown)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shared_process")
 def test_a_first_candidate_that_fails_is_left_out_of_a_budget_too(recommend, tmp_path, capsys):
     spec = tmp_path / "conf" / "table" / "few.yaml"

@@ -26,6 +26,7 @@ def _launch(task, tmp_path, jobs, n_jobs=2, *overrides):
         return launch([[f"seed={seed}", *overrides] for seed in range(jobs)])
 
 
+@pytest.mark.long
 def test_a_killed_job_loses_its_own_run_alone(tmp_path):
     returned = _launch(worker_tasks.die_at_seed, tmp_path, 5)
     lost = returned.pop(worker_tasks.KILLED)

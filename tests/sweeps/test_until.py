@@ -51,6 +51,7 @@ def test_seeds_are_added_until_it_is_told_and_a_stopped_one_goes_on(sweep, tmp_p
     assert not any("missing" in note for note in table["notes"])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shared_process")
 @pytest.mark.parametrize("budget", [[], ["budget=1h"]])
 def test_a_row_that_fails_stops_no_other(sweep, tmp_path, tiny_model_dir, capsys, budget):
@@ -70,6 +71,7 @@ def test_a_row_that_fails_stops_no_other(sweep, tmp_path, tiny_model_dir, capsys
     assert [(pair["row"], pair["other"]) for pair in table["pairs"]] == [("learns nothing", "learns")]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shared_process")
 def test_rows_are_looked_at_in_the_way_they_are_shown(sweep, tmp_path, tiny_model_dir, capsys):
     data = tmp_path / "opinions.csv"
