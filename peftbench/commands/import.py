@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{override}: the folder says which method it is and how it is set; leave that out")
         if key == "task":
             raise UserError(f"{override}: say it as --task")
-    overrides = [f"task={arguments.task}", *arguments.overrides]
-    record = import_run(resolve(compose(quote_free_text(overrides))), arguments.folder, overrides, working)
+    overrides = quote_free_text([f"task={arguments.task}", *arguments.overrides])
+    record = import_run(resolve(compose(overrides)), arguments.folder, overrides, working)
     report_result(record)
     return 0

@@ -89,6 +89,8 @@ def main(argv: list[str]) -> int:
     lines = split_tasks(settings)
     made = [(request, list[Tuned]()) for request in read_each(lines, partial(read_request, tunes=True))]
     check_tasks([request for request, _ in made])
+    for request, _ in made:
+        _check_scored_here(request)
     trials = read_each(lines, plan_trials)
     started = time.monotonic()
     code = 0
@@ -159,7 +161,6 @@ def _tune(request: TableRequest, trials: Sequence[RowTrials], mistakes: dict[Pat
 def _train(request: TableRequest, settings: list[str], mistakes: dict[Path, str], started: float) -> bool:
     """Train what is missing: of a table with `until`, what its open comparisons need; False where it was stopped."""
     if request.spec.most_seeds is not None:
-        _check_scored_here(request)
         train_until_decided(request, lambda runs: _train_and_score(request, runs, mistakes), mistakes, started)
         return True
     labels = [row.label for row in request.spec.rows]
@@ -171,8 +172,9 @@ def _train(request: TableRequest, settings: list[str], mistakes: dict[Path, str]
 
 def _check_scored_here(request: TableRequest) -> None:
     """Raise UserError where looks at the table need scores that training does not give and other machines do not."""
-    lacking = [run for run in request.planned if run.evaluation != EvaluationSpec(run.evaluation.split)]
-    if lacking and not is_local(request):
+    if request.spec.most_seeds is None or is_local(request):
+        return
+    if lacking := [run for run in request.planned if run.evaluation != EvaluationSpec(run.evaluation.split)]:
         raise UserError(
             f"until=decided looks at scores behind each seed, and those of row '{lacking[0].label}'"
             f" ({lacking[0].evaluation}) are made on this machine alone: hydra/launcher=basic or joblib"

@@ -12,8 +12,6 @@ from hydra.errors import HydraException
 
 from peftbench.errors import UserError
 
-# keys whose list is of names, which true, 1.50 and 007 may be
-_NAMES = ("task.labels",)
 # keys whose value is a path, the name of a column or an experiment, or a template, which the user chooses
 _FREE_TEXT = re.compile(
     r"\+{0,2}(task\.(splits\.\w+|dir|text|label|path)|model\.path|output_dir|experiment|method\.(adapters|template))"
@@ -36,7 +34,8 @@ def _quoted(line: str) -> str:
         keys = _KEY.findall(value)
         if twice := next((name for name in keys if keys.count(name) > 1), None):
             raise UserError(f"{line}: it names {twice} twice")
-    if key.lstrip("+") in _NAMES and value.startswith("[") and not {"'", '"'} & set(value):
+    # names of classes, which true, 1.50 and 007 may be
+    if key.lstrip("+") == "task.labels" and value.startswith("[") and not {"'", '"'} & set(value):
         return f"{key}={re.sub(r'[^][,]+', lambda found: in_quotes(found[0].strip()), value)}"
     if not sign or not _FREE_TEXT.fullmatch(key) or not value or value[0] in "'\"":
         return line

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from peftbench.config.task import TaskConfig, TextTaskConfig
+from peftbench.config.task import TaskConfig
 from peftbench.tasks.base import Task
 
 _READERS = {
@@ -13,6 +13,10 @@ _READERS = {
     "segmentation": "peftbench.tasks.segmentation.read",
     "detection": "peftbench.tasks.detection.read",
 }
+# those whose `data_folder` finds the user's files
+_SOURCES = {"text": "peftbench.tasks.text.sources"} | dict.fromkeys(
+    ("images", "segmentation", "detection"), "peftbench.tasks.image.sources"
+)
 
 
 def reader_of(kind: str) -> ModuleType:
@@ -31,12 +35,7 @@ def is_of_files(config: TaskConfig) -> bool:
 
     Raises UserError where the folder they should be in is not there.
     """
-    from peftbench.tasks.image.sources import data_folder
-    from peftbench.tasks.text.sources import glue_folder
-
-    if config.source == "local":
-        return True
-    return (glue_folder(config) if isinstance(config, TextTaskConfig) else data_folder(config)) is not None
+    return config.source == "local" or import_module(_SOURCES[config.kind]).data_folder(config) is not None
 
 
 def load_task(config: TaskConfig, splits: Sequence[str] | None = None) -> Task:

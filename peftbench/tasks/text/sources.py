@@ -34,14 +34,14 @@ def open_source(config: "TextTaskConfig") -> Source:
         raise UserError(f"task.source={config.source}: no such source. {nearest(config.source, SOURCES)}")
     if config.source == "local":
         return _user_files(config)
-    if (folder := glue_folder(config)) is not None:
+    if (folder := data_folder(config)) is not None:
         return _read_glue(config, folder)
     if config.packages and config.source != "hub":
         return _package(config)
     return _hub(config)
 
 
-def glue_folder(config: "TextTaskConfig") -> Path | None:
+def data_folder(config: "TextTaskConfig") -> Path | None:
     """Return the folder of a task's data: `task.dir`, or of GLUE's what lies in `$PEFTBENCH_DATA/glue`, else None.
 
     Raises UserError for a folder that is not there.
