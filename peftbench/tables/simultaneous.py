@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from peftbench.tables.pooling import ALONE, Pool, moderate, pool_rows, pooled_variances
-from peftbench.tables.statistics import common_part, unshared_variance
+from peftbench.tables.statistics import common_part, over_seeds, unshared_variance
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -59,7 +59,7 @@ def join_comparisons(
     pools = {name: pool_rows(rows[key] for key in keys) for name, keys in kinds.items()}
     if len(comparisons) < 2:
         return Joint(1 - alpha, pools)
-    means = {key: row.mean(axis=1) for key, row in rows.items()}
+    means = {key: over_seeds(row) for key, row in rows.items()}
     unshared = {key: unshared_variance(row) for key, row in rows.items()}
     differences = [means[first] - means[second] for first, second in comparisons]
     examples = [

@@ -28,6 +28,8 @@ One seed tells nothing of how seeds vary, so its figures have no interval.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from math import floor, log10
 from typing import NamedTuple
 
 import numpy as np
@@ -65,13 +67,13 @@ def score_interval(draws: np.ndarray, confidence: float = 0.95, pool: Pool = ALO
         confidence: how often such an interval is to contain the truth.
         pool: of all rows of the table, which tell more of how seeds vary.
     """
-    means = draws.mean(axis=1)
+    means = over_seeds(draws)
     return _interval(means[0], means[1:] - means[0], [draws], [1.0], confidence, pool)
 
 
 def difference_interval(row: np.ndarray, other: np.ndarray, confidence: float = 0.95, pool: Pool = ALONE) -> Interval:
     """Return mean(row) − mean(other) with its interval, examples paired; draws as above, of the same examples."""
-    differences = row.mean(axis=1) - other.mean(axis=1)
+    differences = over_seeds(row) - over_seeds(other)
     return _interval(differences[0], differences[1:] - differences[0], [row, other], [1.0, 1.0], confidence, pool)
 
 
@@ -80,7 +82,7 @@ def ratio_interval(row: np.ndarray, other: np.ndarray, confidence: float = 0.95,
 
     The seeds' part is that of mean(row) − ratio × mean(other), divided by mean(other) (the delta method).
     """
-    above, below = row.mean(axis=1), other.mean(axis=1)
+    above, below = over_seeds(row), over_seeds(other)
     if np.any(below <= 0):
         return None
     ratios = above / below
@@ -114,6 +116,13 @@ def _interval(
     # of a very skew distribution around its mean an end may lie on the other side of it
     low, high = min(0.0, ends[0].min()), max(0.0, ends[1].max())
     return Interval(float(estimate), float(estimate + low), float(estimate + high))
+
+
+def over_seeds(row: np.ndarray) -> np.ndarray:
+    """Return the mean over the seeds, (1 + draws,), of the draws of a row, (1 + draws, seeds)."""
+    seeds = row.shape[1]
+    means: np.ndarray = row @ np.full(seeds, 1 / seeds)  # ten times as fast as mean() along so short an axis
+    return means
 
 
 def centred(draws: np.ndarray) -> np.ndarray:
@@ -167,10 +176,18 @@ def _seeds_part(variance: float, freedom: float, draws: int) -> np.ndarray:
 
     The draws they are added to come in no order.
     """
+    return np.sqrt(variance) * _t_points(_rounded_down(freedom), draws)
+
+
+def _rounded_down(freedom: float) -> float:
+    """Round to three digits, so that pairs of rows share their points; fewer degrees of freedom are the safe side."""
+    unit = 10.0 ** (floor(log10(freedom)) - 2)
+    return floor(freedom / unit + 1e-9) * unit
+
+
+@lru_cache(maxsize=256)
+def _t_points(freedom: float, draws: int) -> np.ndarray:
     from scipy.special import stdtrit
 
-    if variance == 0:
-        return np.zeros(draws)
-    points = (np.arange((draws + 1) // 2, draws) + 0.5) / draws
-    above = np.sqrt(variance) * stdtrit(freedom, points)
+    above = stdtrit(freedom, (np.arange((draws + 1) // 2, draws) + 0.5) / draws)
     return np.concatenate([-above[::-1], np.zeros(draws % 2), above])

@@ -12,7 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from peftbench.tables.pooling import ALONE, Pool, freedom_of, rows_like
-from peftbench.tables.statistics import Interval, common_part, degrees_of_freedom, seeds_variance, unshared_variance
+from peftbench.tables.statistics import (
+    Interval,
+    common_part,
+    degrees_of_freedom,
+    over_seeds,
+    seeds_variance,
+    unshared_variance,
+)
 from peftbench.tables.table import Pair
 
 BETTER, LOWER, SAME, OPEN = "better", "lower", "not different", "cannot be told"
@@ -133,10 +140,12 @@ def spread_of(row_draws: np.ndarray, other_draws: np.ndarray, pool: Pool = ALONE
 
     Scores of seeds vary by what single runs vary by over examples at least, though a few may be equal by chance.
     """
-    deviations = row_draws.mean(axis=1) - other_draws.mean(axis=1)
-    common = common_part(deviations[1:] - deviations[0], unshared_variance(row_draws) + unshared_variance(other_draws))
+    deviations = over_seeds(row_draws) - over_seeds(other_draws)
+    unshared = [unshared_variance(row) for row in (row_draws, other_draws)]
+    common = common_part(deviations[1:] - deviations[0], sum(unshared))
     row_variance, other_variance = (
-        row.shape[1] * max(seeds_variance(row, pool), unshared_variance(row)) for row in (row_draws, other_draws)
+        row.shape[1] * max(seeds_variance(row, pool), of_row)
+        for row, of_row in zip((row_draws, other_draws), unshared, strict=True)
     )
     rows = min(rows_like(float(row[0].var(ddof=1)), pool) for row in (row_draws, other_draws))
     return Spread(float(common.var()), row_variance, other_variance, rows)
