@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from peftbench.backbones.economy.checkpointing import checkpointed
 from peftbench.backbones.economy.cpu import CheapOnCpu
@@ -25,6 +26,9 @@ class Attachable(Protocol):
 
     def merge(self) -> None:
         """Fold the method, attached, into the backbone's weights."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return what of it trains or has trained."""
 
 
 @contextmanager
@@ -75,5 +79,5 @@ def attached(sites: Sites, method: Attachable, first_row: bool, precision: str, 
         if first_row and method.keeps_first_row:
             stack.callback(FirstRow(sites).remove)
         if precision == "bf16":
-            stack.enter_context(frozen_in_bf16(sites.base))
+            stack.enter_context(frozen_in_bf16(sites.base, trained=method.parameters()))
         yield

@@ -4,7 +4,7 @@ Norms, what trains, its gradients and its optimizer state stay fp32; weights and
 activations are bf16.
 """
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -44,7 +44,9 @@ _HELD: Casts = WeakTensorKeyDictionary()
 
 
 @contextmanager
-def frozen_in_bf16(module: nn.Module, casts: Casts | None = None) -> Iterator[None]:
+def frozen_in_bf16(
+    module: nn.Module, casts: Casts | None = None, trained: Iterable[nn.Parameter] = ()
+) -> Iterator[None]:
     """Inside the block, hold the weights and biases of linear maps and embeddings that do not train in bf16.
 
     They are given back bit for bit.
@@ -52,14 +54,18 @@ def frozen_in_bf16(module: nn.Module, casts: Casts | None = None) -> Iterator[No
     Args:
         module: the model, with what acts on it attached.
         casts: keeps each weight's cast for the next block, where blocks follow each other fast.
+        trained: what has trained and no longer does. Embeddings among it stay: autocast rounds linear maps, not them.
     """
     casts = {} if casts is None else casts
+    kept = {id(parameter) for parameter in trained}
     held: list[nn.Parameter] = []
     try:
         for part in module.modules():
             if isinstance(part, nn.Linear | nn.Embedding):
                 for parameter in part.parameters(recurse=False):
                     if parameter.dtype != torch.float32 or parameter.requires_grad:
+                        continue
+                    if isinstance(part, nn.Embedding) and id(parameter) in kept:
                         continue
                     if parameter not in casts or casts[parameter].original.data_ptr() != parameter.data_ptr():
                         casts[parameter] = Cast(parameter.data)

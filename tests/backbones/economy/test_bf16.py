@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from peftbench.backbones.economy import bf16, cpu
-from peftbench.backbones.economy.attach import economical
+from peftbench.backbones.economy.attach import attached, economical
 from peftbench.backbones.economy.bf16 import dropout
 from peftbench.backbones.economy.frozen import frozen_in_bf16
 from peftbench.methods import build, find_sites
@@ -173,6 +173,18 @@ def test_copies_are_kept_for_the_next_block_and_made_anew_for_other_values():
     linear.weight.data = linear.weight.data + 1
     with frozen_in_bf16(linear, copies):
         torch.testing.assert_close(linear.weight.float(), copies[linear.weight].original, rtol=1e-2, atol=1e-2)
+
+
+def test_what_has_trained_answers_as_it_did_where_the_kernels_are_torch_s():
+    model = tiny_model("bert").eval().requires_grad_(False)
+    sites, batch = find_sites(model), tiny_batch(model)
+    method = build(FullConfig(), sites)
+    logits = []
+    for trains in (True, False):
+        method.requires_grad_(trains)
+        with attached(sites, method, False, "bf16"), torch.autocast("cpu", torch.bfloat16):
+            logits.append(model(**batch).logits)
+    assert torch.equal(*logits)
 
 
 _WITHOUT_BIASES = [("modernbert", "bitfit")]
