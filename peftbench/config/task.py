@@ -32,12 +32,17 @@ class TaskConfig(AssetConfig):
     def __post_init__(self) -> None:
         check_source(self, "task")
         self.dir = absolute(self.dir)
-        self.splits = {name: _source_of_split(name, value, self.source) for name, value in self.splits.items()}
+        self.splits = {name: _source_of_split(name, value, self.files_of_splits) for name, value in self.splits.items()}
         twice = next((name for name in self.labels if self.labels.count(name) > 1), None)
         if twice is not None:
             raise UserError(f"task.labels names {twice!r} twice: each class once, in the order of its number")
         if not self.metrics:
             raise UserError("task.metrics is empty: name at least one, e.g. task.metrics=[accuracy]")
+
+    @property
+    def files_of_splits(self) -> bool:
+        """Whether splits are files of the user's own, rather than names within the source."""
+        return False
 
     @property
     def longest(self) -> int | None:
@@ -69,6 +74,11 @@ class TextTaskConfig(TaskConfig):
         if len({*self.text, self.label}) <= len(self.text):
             raise UserError(f"task.text={self.text} and task.label={self.label} must be different columns")
         at_least("task.max_length", self.max_length, 4)
+
+    @property
+    def files_of_splits(self) -> bool:
+        """Whether splits are files of the user's own, rather than names within the source."""
+        return self.source == "local"
 
     @property
     def longest(self) -> int:
@@ -202,7 +212,7 @@ def fill_text_task(values: Any) -> TextTaskConfig:
     return config
 
 
-def _source_of_split(split: str, value: Any, source: str) -> str | float | None:
+def _source_of_split(split: str, value: Any, files: bool) -> str | float | None:
     """Return a split's file or its name in the source, or the share of the training data that it is."""
     if isinstance(value, bool | int | float):
         if split == "train" or isinstance(value, bool) or not 0 < value < 1:
@@ -213,4 +223,4 @@ def _source_of_split(split: str, value: Any, source: str) -> str | float | None:
         return float(value)
     if not isinstance(value, str | None):
         raise UserError(f"task.splits.{split}={value} must be one file; join several first")
-    return absolute(value) if source == "local" else value
+    return absolute(value) if files else value

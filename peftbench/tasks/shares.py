@@ -15,7 +15,7 @@ def divide(labels: Sequence[int] | Sequence[float], shares: Mapping[str, float])
 
     Args:
         labels: of the rows, classes or scores; rows of like label are dealt out evenly.
-        shares: 0 to 1 by the name of the split. A label that occurs once stays with `train`.
+        shares: 0 to 1 by the name of the split. A row of each class stays with `train`.
 
     Raises UserError where a share is not a row, no label occurs twice, or what is left has no two labels.
     """
@@ -48,4 +48,14 @@ def divide(labels: Sequence[int] | Sequence[float], shares: Mapping[str, float])
     if not rest or left_kinds < 2 <= kinds:
         alike = ", all of one label" if rest else ""
         raise UserError(f"{named}: that leaves {len(rest):,} of {len(values):,} rows to train on{alike}")
-    return {REST: rest, **parts}
+    return _with_every_class(values, {REST: rest, **parts}) if values.dtype.kind == "i" else {REST: rest, **parts}
+
+
+def _with_every_class(classes: np.ndarray, parts: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Give a row of each class back to `train` that the shares have taken all rows of."""
+    moved: set[int] = set()
+    for lost in np.setdiff1d(classes, classes[parts[REST]]):
+        held = [[row for row in rows if classes[row] == lost] for name, rows in parts.items() if name != REST]
+        moved.add(max(held, key=len)[0])
+    found = {name: [row for row in rows if row not in moved] for name, rows in parts.items()}
+    return {**found, REST: sorted({*found[REST], *moved})}

@@ -29,6 +29,14 @@ def test_a_label_that_occurs_once_is_trained_on():
     assert 4 in divide([0, 0, 0, 0, 1, 0, 0], {"validation": 0.5})["train"]
 
 
+def test_a_row_of_every_class_is_trained_on():
+    labels = [*sorted([*range(50)] * 2), *[50] * 100]
+    parts = divide(labels, {"validation": 0.2, "test": 0.2})
+    assert {labels[row] for row in parts["train"]} == set(range(51))
+    assert sorted(row for rows in parts.values() for row in rows) == list(range(200))
+    assert all(30 <= len(parts[name]) <= 40 for name in ("validation", "test"))
+
+
 def test_scores_are_spread_over_their_range():
     scores = [row / 100 for row in range(100)]
     rows = divide(scores, {"validation": 0.25})["validation"]

@@ -27,12 +27,18 @@ def load_task(config: ImageTaskConfig, splits: Sequence[str] | None = None) -> I
     check_names(config, splits)
     source = open_source(config)
     read = read_parts(config, splits, source.read)
-    labels = tuple(config.labels) or tuple(sorted({*(read[REST] if REST in read else source.read(REST)).classes}))
+    labels = tuple(config.labels) or _classes(config, read[REST] if REST in read else source.read(REST))
     if len(labels) < 2:
         raise UserError(f"task {config.name}: all training images are of class {labels[0]}: there is nothing to learn")
     parsed = {name: _split(config, images, labels) for name, images in read.items()}
-    chosen = chosen_splits(config, splits, parsed, lambda split: split.labels)
+    chosen = chosen_splits(config, splits, parsed, _strata)
     return _task(config, labels, chosen, source.description)
+
+
+def _strata(split: ImageSplit) -> Sequence[int]:
+    if split.labels is None:
+        raise UserError("a share of the training images needs their classes, which are all hidden (-1)")
+    return split.labels
 
 
 def blank_task(config: ImageTaskConfig, labels: Sequence[str]) -> ImageTask:
@@ -47,7 +53,15 @@ def _task(config: ImageTaskConfig, labels: tuple[str, ...], splits: dict[str, Im
     return ImageTask(config.name, objective, labels, metrics, splits, source, ("image",), size, augment)
 
 
+def _classes(config: ImageTaskConfig, train: Images) -> tuple[str, ...]:
+    if train.classes is None:
+        raise UserError(f"task {config.name}: the classes of its training images are all hidden (-1)")
+    return tuple(sorted({*train.classes}))
+
+
 def _split(config: ImageTaskConfig, images: Images, labels: Sequence[str]) -> ImageSplit:
+    if images.classes is None:
+        return ImageSplit(images.images, images.names)
     index = {label: number for number, label in enumerate(labels)}
     for name, label in zip(images.names, images.classes, strict=True):
         if label not in index:

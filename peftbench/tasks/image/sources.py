@@ -2,17 +2,16 @@
 
 import hashlib
 import os
-import tempfile
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from peftbench.assets.cache import cache_folder, file_digest
+from peftbench.assets.archive import unpacked_archive
 from peftbench.assets.hub_dataset import load_from_hub
-from peftbench.assets.unpack import unpack
 from peftbench.config.task import ImageTaskConfig, TaskConfig
 from peftbench.errors import UserError, nearest
 from peftbench.tasks.image.files import images_below, images_in
@@ -25,11 +24,11 @@ _FOLDER_NAMES = {"validation": ("validation", "val", "valid", "dev")}
 
 @dataclass(frozen=True)
 class Images:
-    """Images, what lines call them, and the class of each by name."""
+    """Images, what lines call them, and the class of each by name; None where all are hidden."""
 
     images: Sequence[ImageSource]
     names: Sequence[str]
-    classes: Sequence[str]
+    classes: Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -73,25 +72,7 @@ def data_folder(config: TaskConfig) -> Path | None:
     if (vision / config.name).is_dir():
         return vision / config.name
     archive = vision / (config.archive or config.name)
-    return _unpacked(archive) if archive.is_file() else None
-
-
-def _unpacked(archive: Path) -> Path:
-    """Return the folder of an archive's contents, unpacked once; where all lies in one folder, that one."""
-    folder = cache_folder() / "archives" / f"{archive.name.removesuffix('.tar.gz')}-{file_digest(archive)[:8]}"
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            unpacked = Path(temporary, "unpacked")
-            unpacked.mkdir()
-            unpack(archive, None, unpacked)
-            try:
-                unpacked.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another process was faster
-                    raise
-    inside = list(folder.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+    return unpacked_archive(archive) if archive.is_file() else None
 
 
 def split_folder(config: TaskConfig, folder: Path, split: str) -> Path:
@@ -145,13 +126,31 @@ def _hub(config: ImageTaskConfig) -> Source:
                     f"task {config.name}: {description} has no column {column!r} among {', '.join(part.column_names)};"
                     " set task.image and task.label"
                 )
-        classes = part.features[config.label].names
+        if not isinstance(part.features[config.image], datasets.Image):
+            raise UserError(
+                f"task {config.name}: column {config.image!r} of {description} holds no images: set task.image"
+            )
         stored = part.cast_column(config.image, datasets.Image(decode=False))
         images = [row["bytes"] if row["bytes"] is not None else Path(row["path"]) for row in stored[config.image]]
         names = [f"{description} {name}, row {row}" for row in range(len(images))]
-        return Images(images, names, [classes[index] for index in part[config.label]])
+        return Images(images, names, _hub_classes(part[config.label], part.features[config.label], names))
 
     return Source(description, read)
+
+
+def _hub_classes(labels: Sequence[Any], feature: Any, names: Sequence[str]) -> list[str] | None:
+    """Return the class of each row by name: the feature's own names, or what stands there; None where all are hidden.
+
+    Args:
+        labels: indices or values; −1 and None are hidden ones. feature: of the column. names: what lines call the rows.
+    """
+    known = getattr(feature, "names", None)
+    hidden = [label is None or (known is not None and label == -1) for label in labels]
+    if hidden and all(hidden):
+        return None
+    if any(hidden):
+        raise UserError(f"{names[hidden.index(True)]} has no class: of a split all rows have one, or none")
+    return [str(label) if known is None else known[label] for label in labels]
 
 
 def _digits(split: str) -> Images:

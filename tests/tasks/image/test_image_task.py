@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -67,6 +68,55 @@ def test_a_share_of_the_training_images(folder):
     task = load_task(config(folder, splits={"validation": 0.5}))
     assert sorted(task.splits["validation"].labels) == [0, 1] == sorted(task.splits["train"].labels)
     assert not set(task.splits["train"].names) & set(task.splits["validation"].names)
+
+
+def test_a_split_is_a_folder_inside_the_task_s_wherever_one_stands(folder, tmp_path_factory, monkeypatch):
+    (folder / "val").rename(folder / "holdout")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write(elsewhere / "holdout" / "dog" / "a.png")
+    monkeypatch.chdir(elsewhere)
+    task = load_task(config(folder, splits={"validation": "holdout", "test": "holdout"}))
+    assert [len(task.splits[name]) for name in ("validation", "test")] == [2, 2]
+    with pytest.raises(UserError, match="no folder typo in"):
+        load_task(config(folder, splits={"validation": "holdout", "test": "typo"}))
+
+
+class StoredOnHub:
+    """What `datasets` loads: two images, and a column of labels."""
+
+    def __init__(self, folder, labels, feature):
+        image = datasets.Image()
+        paths = [str(folder / "val" / name) for name in ("dog/a.png", "cat/b.png")]
+        features = datasets.Features({"image": image, "label": feature})
+        self.split = datasets.Dataset.from_dict({"image": paths, "label": labels}, features=features)
+
+    def read(self, monkeypatch, **fields):
+        whole = datasets.DatasetDict(dict.fromkeys(("train", "validation"), self.split))
+        monkeypatch.setattr("peftbench.tasks.image.sources.load_from_hub", lambda *_: whole)
+        return load_task(config(source="hub", id="us/pets", **fields)).splits["validation"].labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature", "read"),
+    [
+        ([1, 0], datasets.ClassLabel(names=["cat", "dog"]), [1, 0]),
+        ([-1, -1], datasets.ClassLabel(names=["cat", "dog"]), None),
+        (["dog", "cat"], datasets.Value("string"), [1, 0]),
+        ([None, None], datasets.Value("string"), None),
+    ],
+)
+def test_classes_of_the_hub(folder, monkeypatch, labels, feature, read):
+    assert StoredOnHub(folder, labels, feature).read(monkeypatch, labels=["cat", "dog"]) == read
+
+
+def test_what_the_hub_s_columns_lack_is_one_line(folder, monkeypatch):
+    names = datasets.ClassLabel(names=["cat", "dog"])
+    with pytest.raises(UserError, match="row 1 has no class"):
+        StoredOnHub(folder, [0, -1], names).read(monkeypatch)
+    with pytest.raises(UserError, match="are all hidden"):
+        StoredOnHub(folder, [-1, -1], names).read(monkeypatch)
+    with pytest.raises(UserError, match="column 'label' of hub us/pets holds no images"):
+        StoredOnHub(folder, [0, 1], names).read(monkeypatch, image="label", label="image")
 
 
 def test_a_batch_is_what_the_processor_makes(folder):
@@ -140,6 +190,17 @@ def test_an_archive_is_unpacked_once(data_dir, tmp_path, monkeypatch):
         task = load_task(wanted)
         assert [len(split) for split in task.splits.values()] == [245, 153]
     assert len(list((tmp_path / "archives").iterdir())) == 1
+    next((tmp_path / "archives").rglob("*.jpg")).unlink()
+    assert [len(split) for split in load_task(wanted).splits.values()] == [245, 153], "unpacked again"
+    assert len(list((tmp_path / "archives").iterdir())) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("PEFTBENCH_DATA", str(data_dir))
+    monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"cannot unpack .*hymenoptera-160px\.tar\.gz to .*set PEFTBENCH_CACHE"):
+        load_task(config(archive="hymenoptera-160px.tar.gz", labels=["ants", "bees"]))
 
 
 # ---- what is wrong ---------------------------------------------------------------------------------------

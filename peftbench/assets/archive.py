@@ -1,0 +1,59 @@
+"""The archive of a task's data, unpacked into the cache once, and again where a file of it has gone."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from peftbench.assets.cache import cache_folder, file_digest
+from peftbench.assets.unpack import unpack
+from peftbench.errors import UserError
+
+_SIZES = ".sizes.json"
+
+
+def unpacked_archive(archive: Path) -> Path:
+    """Return the folder of an archive's contents; where all lies in one folder, that one.
+
+    Raises UserError for a damaged archive, one that cannot be read, or a cache that cannot be written.
+    """
+    folder = cache_folder() / "archives"
+    try:
+        folder /= f"{archive.name.removesuffix('.tar.gz')}-{file_digest(archive)[:8]}"
+        if not _is_whole(folder):
+            _unpack(archive, folder)
+    except OSError as error:
+        raise UserError(
+            f"cannot unpack {archive} to {error.filename or folder}: {error.strerror or error};"
+            " free space there or set PEFTBENCH_CACHE to another folder"
+        ) from error
+    inside = [path for path in folder.iterdir() if path.name != _SIZES]
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        unpacked = Path(temporary, "unpacked")
+        unpacked.mkdir()
+        unpack(archive, None, unpacked)
+        (unpacked / _SIZES).write_text(json.dumps(_sizes(unpacked)), "utf-8")
+        if folder.exists() and not _is_whole(folder):
+            folder.rename(Path(temporary, "incomplete"))
+        try:
+            unpacked.rename(folder)
+        except OSError:
+            if not _is_whole(folder):  # else another process was faster
+                raise
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether all files that were unpacked are there, each of its size."""
+    try:
+        return bool(json.loads((folder / _SIZES).read_text("utf-8")) == _sizes(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != _SIZES)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
