@@ -157,12 +157,23 @@ def check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Return what JSON text holds; raises ValueError, also where it is nested too deeply to be read."""
+def parse_json(text: str | bytes, twice: bool = True) -> Any:
+    """Return what JSON text holds; raises ValueError, also where it is nested too deeply to be read.
+
+    Where an object says a key `twice` the last counts, as in JSON's own readers; without, that is a ValueError.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=None if twice else _each_once)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"it says {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return found
 
 
 def is_number(value: Any) -> bool:

@@ -24,13 +24,16 @@ SAFETENSORS = ["model.safetensors", "model-*.safetensors", "model.safetensors.in
 PICKLED = ["pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"]
 
 
-def weights_digest(folder: Path) -> str:
+def weights_digest(folder: Path, source: str) -> str:
     """Return what tells the model in a folder from any other, whatever the folder is called.
 
-    `commit:` and the 40 digits of a hub snapshot's commit, which names its files' contents; of any other folder
+    `commit:` and the 40 digits of the commit of a hub's snapshot, whose files have been checked; of any other folder
     `sha256:` and 64 digits, of its weights, config and tokenizer. Files are read once (see `file_digest`).
+
+    Args:
+        folder: of the model. source: it comes from, as in `fetch`: one named as a folder may have changed.
     """
-    if commit := snapshot_commit(folder):
+    if source == "hub" and (commit := snapshot_commit(folder)):
         return f"commit:{commit}"
     digest = hashlib.sha256()
     for path in model_files(folder):

@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One combination of overrides and its counts (see `peftbench.measuring.parameters.count_parameters`)."""
+    """One combination of overrides and its counts (see `peftbench.measuring.parameters.count_parameters`).
+
+    Attributes:
+        assumed_classes: how many the head was counted with where only the data tell; None where the task's config does.
+    """
 
     method: str
     model: str
     task: str
     overrides: list[str]
     parameters: dict[str, int | float]
+    assumed_classes: int | None = None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -106,11 +111,11 @@ def _key(override: str) -> str:
 
 
 def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[Row]:
-    from peftbench.runs.counts import count_configs
+    from peftbench.runs.counts import assumed_classes, count_configs
 
     counted = count_configs([config for _, config in combinations])
     return [
-        Row(config.method_name, config.model.name, config.task.name, overrides, counts)
+        Row(config.method_name, config.model.name, config.task.name, overrides, counts, assumed_classes(config.task))
         for (overrides, config), counts in zip(combinations, counted, strict=True)
     ]
 
@@ -140,6 +145,8 @@ def _print(rows: list[Row]) -> None:
     console.print(table, end="", soft_wrap=False)
     if not several_models:
         console.print(f"backbone {rows[0].model}, task {rows[0].task}")
+    for task, classes in {row.task: row.assumed_classes for row in rows if row.assumed_classes}.items():
+        console.print(f"{task}: only the data tell its classes; the head is counted with {classes}")
 
 
 def _percent(share: float) -> str:

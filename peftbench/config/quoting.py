@@ -6,6 +6,7 @@ And refuse what it would drop without a word: of a key that a {…} has twice it
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -16,6 +17,9 @@ from peftbench.errors import UserError
 _FREE_TEXT = re.compile(
     r"\+{0,2}(task\.(splits\.\w+|dir|text|label|path)|model\.path|output_dir|experiment|method\.(adapters|template))"
 )
+# keys whose value may be a list of any texts
+_LISTS = re.compile(r"\+{0,2}(task\.(text|labels)|method\.(words|class_names))")
+_UNREADABLE = object()
 _KEY = re.compile(r"[{,]\s*([^\s,:{}'\"]+)\s*:")
 
 
@@ -34,9 +38,12 @@ def _quoted(line: str) -> str:
         keys = _KEY.findall(value)
         if twice := next((name for name in keys if keys.count(name) > 1), None):
             raise UserError(f"{line}: it names {twice} twice")
-    # names of classes, which true, 1.50 and 007 may be
-    if key.lstrip("+") == "task.labels" and value.startswith("[") and not {"'", '"'} & set(value):
-        return f"{key}={re.sub(r'[^][,]+', lambda found: in_quotes(found[0].strip()), value)}"
+    if _LISTS.fullmatch(key) and value.startswith("["):
+        # names of classes, which true, 1.50 and 007 may be, are never read as something else
+        of_classes = key.endswith("task.labels") and not {"'", '"'} & set(value)
+        if of_classes or ('"' not in value and value.endswith("]") and _read(line) is _UNREADABLE):
+            return f"{key}={re.sub(r'[^][,]+', lambda found: in_quotes(found[0].strip()), value)}"
+        return line
     if not sign or not _FREE_TEXT.fullmatch(key) or not value or value[0] in "'\"":
         return line
     if value[0] in "[{":  # a list or names of runs, but a template may begin with a place in braces
@@ -57,8 +64,15 @@ def _is_read_as_written(line: str, key: str, value: str) -> bool:
 
     A split may be a number, a share.
     """
-    try:
-        found = OverridesParser.create().parse_override(line).value()
-    except HydraException:
+    found = _read(line)
+    if found is _UNREADABLE:
         return False
     return "splits" in key or not isinstance(found, bool | int | float) or str(found) == value
+
+
+def _read(line: str) -> Any:
+    """Return the value as Hydra reads it, `_UNREADABLE` where it does not."""
+    try:
+        return OverridesParser.create().parse_override(line).value()
+    except HydraException:
+        return _UNREADABLE

@@ -111,10 +111,7 @@ class ImageTaskConfig(TaskConfig):
         super().__post_init__()
         for name in self.augment:
             one_of("task.augment", name, ("flip", "crop"))
-        for side in [self.image_size] if isinstance(self.image_size, int) else self.image_size or []:
-            at_least("task.image_size", side, 1)
-        if isinstance(self.image_size, list) and len(self.image_size) != 2:
-            raise UserError(f"task.image_size={self.image_size} must be one side of a square, or [height,width]")
+        _check_size(self.image_size)
 
 
 @dataclass
@@ -122,8 +119,8 @@ class DenseTaskConfig(TaskConfig):
     """Pictures with something told at every place of them: masks of classes, or boxes.
 
     Attributes:
-        image_size: [height, width] in pixels that pictures and masks are brought to, the model is given the nearest
-            size of whole patches; null: the commonest of the training pictures.
+        image_size: [height, width], or the side of a square, in pixels that pictures and masks are brought to; the
+            model is given the nearest size of whole patches; null: the commonest of the training pictures.
         augment: what training does to a picture at random, out of flip and crop.
         head: what answers at every place.
         head_layers: of how many layers, evenly spaced and the last among them, the head reads the outputs.
@@ -131,7 +128,7 @@ class DenseTaskConfig(TaskConfig):
 
     heads: ClassVar[tuple[str, ...]] = ()
 
-    image_size: list[int] | None = None
+    image_size: int | list[int] | None = None
     augment: list[str] = field(default_factory=list)
     head: str = ""
     head_layers: int = 1
@@ -143,15 +140,14 @@ class DenseTaskConfig(TaskConfig):
             one_of("task.augment", name, ("flip", "crop"))
         one_of("task.head", self.head, self.heads)
         at_least("task.head_layers", self.head_layers, 1)
-        for side in self.image_size or []:
-            at_least("task.image_size", side, 1)
-        if self.image_size is not None and len(self.image_size) != 2:
-            raise UserError(f"task.image_size={self.image_size} must be [height,width]")
+        _check_size(self.image_size)
 
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width in pixels, None where the data tell."""
-        return None if self.image_size is None else (self.image_size[0], self.image_size[1])
+        if self.image_size is None or isinstance(self.image_size, list):
+            return None if self.image_size is None else (self.image_size[0], self.image_size[1])
+        return self.image_size, self.image_size
 
 
 @dataclass
@@ -176,6 +172,13 @@ TASK_KINDS: dict[str, type[TaskConfig]] = {
     "segmentation": SegmentationTaskConfig,
     "detection": DetectionTaskConfig,
 }
+
+
+def _check_size(size: int | list[int] | None) -> None:
+    for side in [size] if isinstance(size, int) else size or []:
+        at_least("task.image_size", side, 1)
+    if isinstance(size, list) and len(size) != 2:
+        raise UserError(f"task.image_size={size} must be one side of a square, or [height,width]")
 
 
 def fill_task(values: Any) -> TaskConfig:

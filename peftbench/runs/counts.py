@@ -18,8 +18,10 @@ from peftbench.errors import UserError
 from peftbench.files import parse_json
 from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import build, method_class
-from peftbench.runs.heads import put_head
+from peftbench.runs.heads import put_head, puts_classifier
+from peftbench.tasks.image.given import check_reads_images
 from peftbench.tasks.metrics import SCORE_METRICS
+from peftbench.tasks.text.task import check_reads_texts
 
 # of a saved config, what describes its own head and file, not the architecture
 _NOT_ARCHITECTURE = (
@@ -36,16 +38,19 @@ _NOT_ARCHITECTURE = (
 def count_configs(configs: Sequence[RunConfig]) -> list[dict[str, int | float]]:
     """Return the counts of each config, see `measuring.parameters.count_parameters`.
 
-    Raises UserError where a model's architecture cannot be had.
+    Raises UserError where a model's architecture cannot be had, or it does not read what the task is of.
     """
     backbones: dict[str, HeadedBackbone] = {}
     counts = []
     for config in configs:
         labels, kind = _labels(config.task), method_class(config.method_name)
-        of_head = asdict(config.method) if kind.answers_through != "classifier" else None
-        model = json.dumps([asdict(config.model), labels, of_head], sort_keys=True, default=str)
+        of_head = None if puts_classifier(kind) else [kind.name, asdict(config.method)]
+        decisive = [asdict(config.model), labels, of_head, kind.makes_pyramid, asdict(config.task)]
+        model = json.dumps(decisive, sort_keys=True, default=str)
         if model not in backbones:
             blank = blank_backbone(_architecture(config.model), kind.answers_through)
+            check_reads = check_reads_texts if config.task.texts else check_reads_images
+            check_reads(blank.sites, config.task.name, config.model.name)
             backbones[model] = put_head(kind, config.method, blank, labels, config.task)
         with torch.device("meta"):
             method = build(config.method, backbones[model].sites)
@@ -53,11 +58,14 @@ def count_configs(configs: Sequence[RunConfig]) -> list[dict[str, int | float]]:
     return counts
 
 
+def assumed_classes(task: TaskConfig) -> int | None:
+    """Return how many classes a task is counted with that only its data tell; None where its config tells."""
+    return None if task.labels or set(task.metrics) <= set(SCORE_METRICS) else 2
+
+
 def _labels(task: TaskConfig) -> list[str]:
-    """Return the names of the classes: none for scores, two where the classes are only in the data."""
-    if task.labels:
-        return list(task.labels)
-    return [] if set(task.metrics) <= set(SCORE_METRICS) else ["0", "1"]
+    """Return the names of the classes, none for scores."""
+    return list(task.labels) or [str(number) for number in range(assumed_classes(task) or 0)]
 
 
 def _architecture(model: ModelConfig) -> dict[str, Any]:

@@ -23,9 +23,14 @@ def put_head(
     """
     if not isinstance(task, DenseTaskConfig):
         return kind.put_head(config, backbone, labels, task.texts)
-    if not kind.makes_pyramid and kind.put_head.__func__ is not Method.put_head.__func__:  # type: ignore[attr-defined]
+    if not kind.makes_pyramid and not puts_classifier(kind):
         raise UserError(
             f"method={kind.name} answers with its own head, which says nothing of places in a picture: choose another"
             f" method for task {task.name}"
         )
     return add_dense_head(backbone, task.head, len(labels), task.head_layers, kind.makes_pyramid)
+
+
+def puts_classifier(kind: type[Method]) -> bool:
+    """Tell whether a method answers through a new classifier, as most do, and not through a head of its own."""
+    return kind.put_head.__func__ is Method.put_head.__func__  # type: ignore[attr-defined]

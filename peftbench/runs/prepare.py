@@ -87,7 +87,7 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
             raise UserError(f"task {task.name}: the labels of its {name} split ({task.source}) are all hidden (-1)")
     check_interrupted()
     folder = fetch(config.model)
-    weights = weights_digest(folder)
+    weights = weights_digest(folder, config.model.source)
     torch.manual_seed(config.seed_for("init"))
     kind = method_class(config.method_name)
     loaded = _backbone(folder, weights, config.model.dropout, kind.answers_through)

@@ -62,7 +62,7 @@ def import_run(
     foreign = read_folder(folder)
     task = load_task(config.task)
     base = fetch(config.model)
-    weights = weights_digest(base)
+    weights = weights_digest(base, config.model.source)
     _check_labels(foreign, folder, task)
     _check_base(foreign, folder, config, base, weights)
     with working("loading the model"):

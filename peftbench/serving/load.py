@@ -90,7 +90,7 @@ def _fetch_same(config: ModelConfig, record: Record) -> tuple[Path, str]:
     if weights and weights.startswith("commit:"):
         config = replace(config, revision=weights.removeprefix("commit:"))
     folder = fetch(config)
-    found = weights_digest(folder)
+    found = weights_digest(folder, config.source)
     if weights and found != weights:
         raise UserError(
             f"{folder} holds another model than run {record.folder.name} was trained on: put the old one back, or"

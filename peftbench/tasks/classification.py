@@ -1,6 +1,6 @@
 """One class for each example: cross-entropy, probabilities, class metrics."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from peftbench.tasks.metrics import class_f1, confusion_matrix, score
 
 _CLASSES_SHOWN = 8
 _CLASSES_IN_MATRIX = 50
+_MISSING_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,16 @@ class Classification:
         predictions, probabilities = self.read_out(logits)
         values = score(metrics, predictions, labels.numpy(), self.num_outputs, probabilities)
         return {**values, "loss": F.cross_entropy(logits, labels).item()}
+
+
+def untrained_classes(classes: Sequence[str], splits: Mapping[str, Any], unit: str) -> list[str]:
+    """Return a line that names the classes, the first of many, of which no example is trained on; none without any.
+
+    Args:
+        classes: their names; none where labels are scores. splits: by name, with `labels`. unit: what an example is.
+    """
+    labels = splits["train"].labels if "train" in splits else None
+    found = range(len(classes)) if labels is None else {*labels}
+    missing = [name for index, name in enumerate(classes) if index not in found]
+    more = " …" if len(missing) > _MISSING_SHOWN else ""
+    return [f"no training {unit} is of class {', '.join(missing[:_MISSING_SHOWN])}{more}"] if missing else []

@@ -88,20 +88,21 @@ def model_folder(folder, weights=b"weights"):
 
 def test_the_digest_of_a_model_follows_its_contents_not_its_folder(tmp_path):
     first = model_folder(tmp_path / "first")
-    digest = weights_digest(first)
+    digest = weights_digest(first, "local")
     assert digest.startswith("sha256:") and len(digest) == 7 + 64
-    assert weights_digest(model_folder(tmp_path / "second")) == digest
-    assert weights_digest(model_folder(tmp_path / "third", b"weightz")) != digest
+    assert weights_digest(model_folder(tmp_path / "second"), "local") == digest
+    assert weights_digest(model_folder(tmp_path / "third", b"weightz"), "local") != digest
     (first / "README.md").write_bytes(b"changed")
-    assert weights_digest(first) == digest
+    assert weights_digest(first, "local") == digest
     (first / "vocab.txt").write_bytes(b"[PAD]")
-    assert weights_digest(first) != digest
+    assert weights_digest(first, "local") != digest
 
 
 def test_the_digest_of_a_hub_snapshot_is_its_commit(tmp_path):
     commit = "0123456789abcdef" * 2 + "01234567"
     folder = model_folder(tmp_path / "models--acme--tiny" / "snapshots" / commit)
-    assert weights_digest(folder) == f"commit:{commit}"
+    assert weights_digest(folder, "hub") == f"commit:{commit}"
+    assert weights_digest(folder, "local").startswith("sha256:"), "anybody may have changed it"
 
 
 def test_damage_in_the_hub_s_cache_is_seen_by_the_blobs_names(tmp_path):

@@ -307,6 +307,16 @@ MISTAKES = {
 }
 
 
+def test_ids_written_as_text_are_those_written_as_numbers(own):
+    path = own["detection"] / "train" / "annotations.json"
+    content = json.loads(path.read_text())
+    config = resolve(compose(["task=detection_folder", f"task.dir={own['detection']}", "task.image_size=32"])).task
+    before = load_task(config, ["train"])
+    content["annotations"] = [{**entry, "image_id": str(entry["image_id"])} for entry in content["annotations"]]
+    path.write_text(json.dumps(content))
+    assert load_task(config, ["train"]).checksum == before.checksum and before.size == (32, 32)
+
+
 def test_a_picture_s_name_may_hold_any_space(own):
     folder = own["detection"] / "train"
     path = folder / "annotations.json"
@@ -331,7 +341,7 @@ def test_a_mistake_in_the_data_is_one_line_with_the_files_name(kind, how, said, 
     [
         (["task.metrics=[accuracy]"], "'accuracy' does not judge masks"),
         (["task.head=center_points"], "task.head=center_points"),
-        (["task.image_size=[32]"], "must be [height,width]"),
+        (["task.image_size=[32]"], "must be one side of a square, or [height,width]"),
         (["task.dir=/nowhere/at/all"], "no such task folder"),
         (["task.labels=[all]"], "task.labels must name 2 to 255 classes, not 1"),
         ([f"task.labels=[{','.join(f'c{n}' for n in range(300))}]"], "task.labels must name 2 to 255 classes, not 300"),

@@ -33,6 +33,12 @@ def test_a_template_may_begin_with_a_place(template):
     assert compose(["method=cloze", *quote_free_text([f"method.template={template}"])]).method.template == template
 
 
+def test_lists_of_texts_beyond_what_hydra_reads():
+    lines = ["task.text=[Überschrift,Titel (neu)]", "task.labels=[it's, größer]", "task.splits.train=a.csv"]
+    task = compose(["task=text_file", *quote_free_text(lines)]).task
+    assert task.text == ["Überschrift", "Titel (neu)"] and task.labels == ["it's", "größer"]
+
+
 @pytest.mark.parametrize(
     "line",
     ["task.splits.validation=0.2", "task.text=[a,b]", "task.dir='a b'", 'task.dir="ü"', "task.dir=a,b", "seed=0,1"],

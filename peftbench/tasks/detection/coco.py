@@ -77,6 +77,8 @@ def read_annotations(path: Path, classes: Sequence[str]) -> list[Annotated]:
             if len(box) != 4 or isinstance(entry["bbox"], str):
                 raise ValueError
             category = int(category) if isinstance(category, str) else category
+            if isinstance(picture, str) and picture not in pictures and picture.isdecimal():
+                picture = int(picture)
             crowd = float(int(entry.get("iscrowd") or 0) != 0)
             known = picture in pictures, names.get(category) in number  # TypeError of what can be no id
         except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -79,11 +79,11 @@ def _eight_bits(image: Any, name: str) -> Any:
         from PIL import Image
 
         values = np.asarray(image, dtype=np.int64)
-        # 32 bits hold values of 16 as well as of 8, which would come out black, or of their own
-        if image.mode == "I" and (values.min() < 0 or 0 < values.max() < 1 << 8 or values.max() >= 1 << 16):
+        # of 8 or 12 bits, as cameras write them into 16, they would come out black
+        if values.min() < 0 or 0 < values.max() < 1 << 12 or values.max() >= 1 << 16:
             raise UserError(
-                f"{name} holds values of 32 bits from {values.min()} to {values.max()}, whose black and white are not"
-                " known: save it with 8 or 16 bits"
+                f"{name} holds values of {32 if image.mode == 'I' else 16} bits from {values.min()} to {values.max()},"
+                " whose black and white are not known: save it with 8 bits, or spread over 0 to 65,535"
             )
         return Image.fromarray((values >> 8).astype(np.uint8))
     return image

@@ -1,7 +1,6 @@
 """A task whose examples are images: prepared by the backbone's image processor."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.tasks.base import Given, Task
+from peftbench.tasks.classification import untrained_classes
 from peftbench.tasks.image.encoded import EncodedImages, encode_images
 from peftbench.tasks.image.files import open_image
 from peftbench.tasks.image.given import ImageSource, check_patches, check_reads_images, read_given
@@ -102,7 +102,7 @@ class ImageTask(Task):
 
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the images."""
-        return [*overlaps(self.splits), *_rare_classes(self.splits, self.labels)]
+        return [*overlaps(self.splits), *untrained_classes(self.labels, self.splits, "image")]
 
 
 def overlaps(splits: Mapping[str, ImageSplit]) -> list[str]:
@@ -115,12 +115,3 @@ def overlaps(splits: Mapping[str, ImageSplit]) -> list[str]:
         for name, common in shared.items()
         if common
     ]
-
-
-def _rare_classes(splits: Mapping[str, ImageSplit], labels: Sequence[str]) -> Iterator[str]:
-    if "train" not in splits or splits["train"].labels is None:
-        return
-    counts = Counter(splits["train"].labels)
-    missing = [label for index, label in enumerate(labels) if not counts[index]]
-    if missing:
-        yield f"no training image is of class {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}"

@@ -60,7 +60,17 @@ def read_columns(path: Path, columns: Sequence[str], *fallbacks: Sequence[str]) 
     if not items:
         raise UserError(f"{path}: only a header, no rows; give a file with examples")
     faults = [f"{path}: there is more than one column {name!r}; the first is used" for name in repeated]
+    if path.suffix.lower() == ".tsv" and (quoted := sum(any(map(_is_quoted, row)) for _, row in items)):
+        faults.append(
+            f"{path}: {quoted:,} rows have cells in quotes, which stay as they are in a .tsv: name the file .csv, whose"
+            " quotes are read, tabs or not"
+        )
     return Rows(str(path), items, faults=tuple(faults))
+
+
+def _is_quoted(cell: str) -> bool:
+    """Tell a cell that table programs have put into quotes, for it has quotes inside, which they double."""
+    return len(cell) > 1 and cell[0] == cell[-1] == '"' and '""' in cell[1:-1]
 
 
 def read_text(path: Path) -> str:
@@ -132,7 +142,8 @@ def _csv_records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, l
     csv.field_size_limit(
         max(csv.field_size_limit(), len(text) + 1)
     )  # a text may be longer than the 128 KiB that Python allows
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    spaced = f"{delimiter} " in text.lstrip().split("\n", 1)[0]  # a quote behind the space opens a cell then
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, skipinitialspace=spaced)
     start = 1
     try:
         for cells in reader:
@@ -168,7 +179,7 @@ def _json_cells(path: Path, text: str, choices: Choices) -> Iterator[tuple[int, 
 def json_object(where: str, line: str) -> dict[str, Any]:
     """Parse one line of a JSONL file; UserError, which begins with `where`, for anything but an object of texts."""
     try:
-        row = parse_json(line)
+        row = parse_json(line, twice=False)
     except ValueError as error:
         raise UserError(f"{where}: not JSON ({error}); write one JSON object a line") from None
     if not isinstance(row, dict):

@@ -10,6 +10,8 @@ from peftbench.tasks.text.files import Rows
 if TYPE_CHECKING:
     from peftbench.config.task import TextTaskConfig
 
+# as R, pandas, spreadsheets and databases write it
+_MISSING = ("na", "n/a", "#n/a", "<na>", "null", "none", "\\n")
 _CLASSES_NAMED = 10  # of those a faulty label could have been
 
 
@@ -21,9 +23,22 @@ def find_classes(rows: Rows, column: str) -> tuple[str, ...]:
         raise UserError(
             f"{rows.origin}, column {column!r}: every label is {min(found)!r}; training needs at least two classes"
         )
-    if all(name.removeprefix("-").isdecimal() for name in found):
-        return tuple(sorted(found, key=lambda name: (int(name), name)))
+    if all(math.isfinite(number_in(name)) for name in found):
+        return tuple(sorted(found, key=lambda name: (number_in(name), name)))
     return tuple(sorted(found))
+
+
+def number_in(cell: str) -> float:
+    """Return the number that a cell holds, NaN where it holds none."""
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+def written_as_missing(classes: Sequence[str]) -> list[str]:
+    """Return those of the classes that stand, in many files, for a label that is not there."""
+    return [name for name in classes if name.lower() in _MISSING]
 
 
 def read_labels(rows: Rows, config: "TextTaskConfig", classes: Sequence[str]) -> list[int] | list[float] | None:
@@ -64,10 +79,7 @@ def _check_present(rows: Rows, column: str, classes: Sequence[str]) -> None:
 
 def _is_hidden(cell: str) -> bool:
     """−1, in whichever way the source writes it, is GLUE's hidden label."""
-    try:
-        return float(cell) == -1
-    except ValueError:
-        return False
+    return number_in(cell) == -1
 
 
 def _class(rows: Rows, number: int, cell: str, config: "TextTaskConfig", indices: Mapping[str, int]) -> int:
@@ -81,10 +93,7 @@ def _class(rows: Rows, number: int, cell: str, config: "TextTaskConfig", indices
 
 
 def _score(rows: Rows, number: int, cell: str, config: "TextTaskConfig") -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
+    value = number_in(cell)
     if not math.isfinite(value):
         raise UserError(
             f"{rows.at(number)}, column {config.label!r}: {cell!r} is not a number; "

@@ -14,7 +14,7 @@ from peftbench.tasks.regression import Regression
 from peftbench.tasks.shares import REST
 from peftbench.tasks.splits import check_names, chosen_splits, read_parts
 from peftbench.tasks.text.files import Rows
-from peftbench.tasks.text.labels import find_classes, read_labels
+from peftbench.tasks.text.labels import find_classes, read_labels, written_as_missing
 from peftbench.tasks.text.sources import Source, open_source
 from peftbench.tasks.text.task import TextSplit, TextTask
 
@@ -65,15 +65,20 @@ def _stamp(path: Path) -> tuple[str, int, int]:
 def _load(config: "TextTaskConfig", source: Source, splits: Sequence[str] | None) -> TextTask:
     rows = read_parts(config, splits, source.read)
     labels = tuple(map(str, config.labels))
+    faults: list[str] = []
     if config.threshold is not None and len(labels) != 2:
         raise UserError(f"task {config.name}: task.threshold makes two classes; name both in task.labels")
     if config.source == "local" and not labels and not set(config.metrics) <= set(SCORE_METRICS):
         labels = find_classes(rows[REST] if REST in rows else source.read(REST), config.label)
+        faults = [
+            f"{name!r} is a class like any other: name the classes in task.labels, or remove the rows if it means none"
+            for name in written_as_missing(labels)
+        ]
     _check_kind(config, labels)
     parsed = {name: TextSplit(_texts(part), read_labels(part, config, labels)) for name, part in rows.items()}
     chosen = chosen_splits(config, splits, parsed, _strata)
-    faults = tuple(fault for part in rows.values() for fault in part.faults)
-    return _task(config, labels, chosen, source.description, faults)
+    faults += [fault for part in rows.values() for fault in part.faults]
+    return _task(config, labels, chosen, source.description, tuple(faults))
 
 
 def _texts(rows: Rows) -> list[tuple[str, ...]]:

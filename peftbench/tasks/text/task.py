@@ -9,6 +9,7 @@ from typing import Any
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.tasks.base import Given, Task
+from peftbench.tasks.classification import untrained_classes
 from peftbench.tasks.text.batching import EncodedTexts, as_tensor, encode
 from peftbench.tasks.text.cache import LEAST_ROWS, cached
 from peftbench.tasks.text.checks import text_warnings
@@ -77,9 +78,15 @@ class TextTask(Task):
 
     def check_model(self, sites: Sites, model: str) -> None:
         """Raise UserError where the backbone reads no texts."""
-        if sites.image is not None:
-            raise UserError(f"task={self.name} has texts, and model={model} reads images: choose another task or model")
+        check_reads_texts(sites, self.name, model)
 
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the data; UserError where the tokenizer cannot read it."""
-        return [*self.faults, *text_warnings(self.splits, encoded, self.labels, self.max_length)]
+        found = text_warnings(self.splits, encoded, self.labels, self.max_length)
+        return [*self.faults, *found, *untrained_classes(self.labels, self.splits, "row")]
+
+
+def check_reads_texts(sites: Sites, task: str, model: str) -> None:
+    """Raise UserError where a backbone reads no texts; task, model: the names, for the line."""
+    if sites.image is not None:
+        raise UserError(f"task={task} has texts, and model={model} reads images: choose another task or model")

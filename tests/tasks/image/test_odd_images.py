@@ -86,6 +86,16 @@ def test_32_bits_are_refused_where_they_are_not_16(values, known):
         open_image(data, "scan.tif")
 
 
+@pytest.mark.parametrize(("most", "known"), [(200, False), (4095, False), (60_000, True), (0, True)])
+def test_16_bits_of_which_cameras_fill_8_or_12_are_refused(most, known):
+    data = written(Image.fromarray(np.resize(np.array([0, most], np.uint16), (4, 4))), "PNG")
+    if known:
+        assert np.asarray(open_image(data, "scan.png")).max() == most >> 8
+        return
+    with pytest.raises(UserError, match=rf"scan\.png holds values of 16 bits from 0 to {most}, whose black and white"):
+        open_image(data, "scan.png")
+
+
 def test_a_line_is_refused_before_it_takes_all_memory():
     with pytest.raises(UserError, match=r"a\.png is a line of 2001 × 2 pixels"):
         open_image(written(Image.new("RGB", (2001, 2)), "PNG"), "a.png")

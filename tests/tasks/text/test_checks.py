@@ -20,13 +20,14 @@ def tokenizer(tiny_model_dir):
 def warnings(tmp_path, tokenizer):
     """A function from the rows of each split to the warnings about them."""
 
-    def warn(header="text,label", max_length=128, **splits):
+    def warn(header="text,label", max_length=128, labels=(), **splits):
         files = {}
         for name, rows in splits.items():
             files[name] = str(tmp_path / f"{name}.csv")
             (tmp_path / f"{name}.csv").write_text("\n".join([header, *rows]) + "\n")
         columns = [name for name in dict.fromkeys(header.split(",")) if name.startswith("text")]
-        task = load_task(text_file(splits=files, text=columns, max_length=max_length), list(splits))
+        config = text_file(splits=files, text=columns, max_length=max_length, labels=labels)
+        task = load_task(config, list(splits))
         return task.warnings(
             {name: task.encode(split, SimpleNamespace(processor=tokenizer)) for name, split in task.splits.items()}
         )
@@ -44,6 +45,12 @@ def test_good_data_gives_no_warning(warnings):
 def test_rows_that_are_in_both_splits_are_counted(warnings):
     (line,) = warnings(train=ROWS, validation=["good film,a", "dull plot,b", "bad plot,a"])
     assert line.startswith("2 of 3 validation rows also occur in the training data (leakage)")
+
+
+def test_classes_that_are_not_trained_on_are_named(warnings):
+    assert warnings(train=ROWS, validation=["dull plot,b"]) == []
+    (line,) = warnings(labels=[*"abc"], train=ROWS, validation=["dull plot,c"])
+    assert line == "no training row is of class c"
 
 
 def test_cut_texts_are_counted(warnings):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from text_files import text_file
@@ -35,6 +36,21 @@ def test_the_three_formats_agree(write):
         assert task.splits["train"].labels == [0, 1, 0][:number]
         assert task.labels == ("neg", "pos") and task.objective.num_outputs == 2
         assert list(task.splits) == ["train", "validation"]
+
+
+def test_quotes_that_a_tsv_keeps_are_worth_a_word(write):
+    rows = read_columns(
+        Path(write("a.tsv", 'text\tlabel\n"so ""they"" say"\ta\n"said" and "done"\tb\n')), ["text", "label"]
+    )
+    assert rows.faults[0].endswith(
+        "a.tsv: 1 rows have cells in quotes, which stay as they are in a .tsv: name the file"
+        " .csv, whose quotes are read, tabs or not"
+    )
+
+
+def test_spaces_behind_the_delimiter_stand_before_quotes_too(write):
+    path = write("a.csv", 'text, label\n"a, b", "x"\nc, y\n')
+    assert [cells for _, cells in read_columns(Path(path), ["text", "label"]).items] == [("a, b", "x"), ("c", "y")]
 
 
 def test_byte_order_mark_and_dos_line_ends(write):
@@ -136,6 +152,7 @@ def test_a_key_that_a_later_json_line_lacks(write):
         ("a.jsonl", '{"text": "x", "label": 1}\n{"text"\n', r"a\.jsonl, line 2: not JSON"),
         ("a.jsonl", "[" * 100_000, r"a\.jsonl, line 1: not JSON .it is nested too deeply"),
         ("a.jsonl", '{"text": "\\ud800", "label": 1}\n', r"a\.jsonl, line 1: .* half of a surrogate pair"),
+        ("a.jsonl", '{"text": "x", "text": "y", "label": 1}\n', r"a\.jsonl, line 1: not JSON .it says 'text' twice"),
         ("a.jsonl", "[1, 2]\n", r"a\.jsonl, line 1: not a JSON object"),
         ("a.jsonl", '{"text": null, "label": 1}\n', r"a\.jsonl, line 1, column 'text': null is neither"),
         ("a.xlsx", "x", r"a\.xlsx: cannot tell the format; name the file \.csv, \.tsv, \.jsonl"),

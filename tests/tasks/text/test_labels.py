@@ -44,3 +44,19 @@ def test_a_class_that_is_named_nan_is_a_class(tmp_path):
     path.write_text("text,label\nx,nan\ny,roti\n")
     task = load_task(text_file(splits={"train": str(path)}, labels=["nan", "roti"]), ["train"])
     assert task.splits["train"].labels == [0, 1]
+
+
+def test_fractions_are_sorted_by_size_too(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\nx,10.0\ny,2.0\nz,1.0\n")
+    assert load_task(text_file(splits={"train": str(path)}), ["train"]).labels == ("1.0", "2.0", "10.0")
+
+
+@pytest.mark.parametrize("written", ["NA", "null", "None", "#N/A"])
+def test_a_class_that_is_called_as_what_is_missing_is_worth_a_word(tmp_path, written):
+    path = tmp_path / "a.csv"
+    path.write_text(f"text,label\nx,{written}\ny,neg\nz,pos\n")
+    files = {"train": str(path)}
+    (line,) = load_task(text_file(splits=files), ["train"]).faults
+    assert line.startswith(f"{written!r} is a class like any other: name the classes in task.labels")
+    assert not load_task(text_file(splits=files, labels=[written, "neg", "pos"]), ["train"]).faults
