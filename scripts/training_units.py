@@ -43,7 +43,11 @@ def in_process(make: Callable[..., Unit], config: RunConfig, *arguments: Any) ->
 
 
 def serve_unit(asking: Connection, make: Callable[..., Unit], config: RunConfig, *arguments: Any) -> None:
-    unit = make(config, prepare(config), *arguments)
+    prepared = prepare(config)
+    if make is not our_unit:  # what preparing sets on a GPU is ours alone
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.enable_cudnn_sdp(True)
+    unit = make(config, prepared, *arguments)
     with suppress(EOFError):  # nobody asks any more
         while True:
             asking.send(unit(asking.recv()))

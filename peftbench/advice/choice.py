@@ -17,6 +17,8 @@ _OF_RUNS = ("runs", "adapters", "adapter_method")
 # settings that belong to a method's name even where all runs share them, as they are written
 _SIZES = {"bottleneck": "m =", "rank": "r =", "length": "length"}
 _Seeds = dict[int, tuple[Run, dict[str, Any]]]
+# by how a method was trained
+_Ways = dict[str, _Seeds]
 
 
 def choose_runs(runs: Sequence[Run]) -> tuple[list[PlannedRun], list[str]]:
@@ -25,14 +27,15 @@ def choose_runs(runs: Sequence[Run]) -> tuple[list[PlannedRun], list[str]]:
     A method that was trained in several ways (rates, epochs) is taken in the one that has the most seeds, and of these
     in the one with the highest mean score on validation.
     """
-    ways: dict[str, dict[str, _Seeds]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[str, _Ways] = defaultdict(lambda: defaultdict(dict))
     damaged = []
     for run in runs:  # from the oldest to the newest, which replaces one of the same seed
         try:
             config = _config(run)
-            ways[_key(settings_of(config))][_way(config)][int(config["seed"])] = run, config
+            found[_key(settings_of(config))][_way(config)][int(config["seed"])] = run, config
         except UserError as error:
             damaged.append(str(error))
+    ways, cut = _without_shortened(found)
     chosen = {method: max(by_way.values(), key=_standing) for method, by_way in ways.items()}
     labels = _labels({method: settings_of(next(iter(seeds.values()))[1]) for method, seeds in chosen.items()})
     everywhere = all(run.result and _has_test(run) for seeds in chosen.values() for run, _ in seeds.values())
@@ -45,6 +48,10 @@ def choose_runs(runs: Sequence[Run]) -> tuple[list[PlannedRun], list[str]]:
     ]
     several = [labels[method] for method, by_way in ways.items() if len(by_way) > 1]
     remarks = [f"damaged and left out: {'; '.join(damaged)}"] if damaged else []
+    if cut:
+        remarks.append(
+            f"{cut:,} runs that trainer.max_steps cut short are left out, beside others trained to their end"
+        )
     if several:
         biased = "" if everywhere else ", which flatters it: the same examples are shown here"
         remarks.append(
@@ -52,6 +59,28 @@ def choose_runs(runs: Sequence[Run]) -> tuple[list[PlannedRun], list[str]]:
             f" taken{biased}: {', '.join(several)}"
         )
     return planned, remarks
+
+
+def _without_shortened(ways: Mapping[str, _Ways]) -> tuple[Mapping[str, _Ways], int]:
+    """Return the ways without those that trainer.max_steps cuts short, and how many runs that were.
+
+    All of them where there are no others: stages of a search stand beside what they have found otherwise.
+    """
+    whole = {
+        method: {way: seeds for way, seeds in by_way.items() if not any(map(_is_shortened, seeds.values()))}
+        for method, by_way in ways.items()
+    }
+    if not any(whole.values()):
+        return ways, 0
+    cut = sum(
+        len(seeds) for method, by_way in ways.items() for way, seeds in by_way.items() if way not in whole[method]
+    )
+    return {method: by_way for method, by_way in whole.items() if by_way}, cut
+
+
+def _is_shortened(run: tuple[Run, Mapping[str, Any]]) -> bool:
+    trainer = run[1].get("trainer")
+    return isinstance(trainer, Mapping) and trainer.get("max_steps") is not None
 
 
 def _config(run: Run) -> dict[str, Any]:

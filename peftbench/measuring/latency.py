@@ -23,7 +23,7 @@ from peftbench.config.schema import MeasureConfig
 from peftbench.errors import UserError
 from peftbench.interruption import check_interrupted
 from peftbench.methods.base import Method
-from peftbench.training.devices import autocasting
+from peftbench.training.devices import autocasting, full_precision
 
 LEAST_ROUNDS = 5
 LEAST_FOR_P99 = 1000
@@ -217,6 +217,7 @@ def _summary(seconds: list[float]) -> dict[str, float]:
     return {**summary, "n": len(seconds)}
 
 
+@full_precision()
 def _merge_difference(method: Method, backbone: HeadedBackbone) -> float:
     sites = backbone.sites
     inputs = random_inputs(sites, 8, small_size(sites, min(32, sites.positions)))

@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
 
-# of a candidate's full training: the most that the first two stages take, and the least that says anything
+# of a candidate's full training, what a stage may be: in steps this wide, a call that goes on finds the same ones
+GRID = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
+# the most that the first two stages take, and the least that says anything
 FRACTIONS = (1 / 4, 1 / 2)
-LEAST = 1 / 16
+LEAST = GRID[0]
+# optimizer steps: fewer say nothing
+LEAST_STEPS = 8
 # of the budget: what each of the first two stages may take
 SHARE = 1 / 4
 FINALISTS = 4
@@ -34,6 +38,10 @@ class Stage:
 
     labels: list[str]
     fraction: float
+
+    def steps(self, total: int) -> int:
+        """Return the optimizer steps of a candidate whose full training takes `total`."""
+        return min(total, max(LEAST_STEPS, round(self.fraction * total)))
 
 
 def first_stage(costs: Mapping[str, Cost], budget: float = inf) -> Stage:
@@ -77,4 +85,5 @@ def finalists(ranked: Sequence[str], costs: Mapping[str, Cost], left: float = in
 def _affordable(labels: Sequence[str], costs: Mapping[str, Cost], seconds: float, most: float) -> float:
     training = sum(costs[label].training for label in labels)
     fixed = sum(costs[label].fixed for label in labels)
-    return min(most, (seconds - fixed) / training) if training else most
+    affordable = min(most, (seconds - fixed) / training) if training else most
+    return max((fraction for fraction in GRID if fraction <= affordable), default=0.0)

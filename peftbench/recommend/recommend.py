@@ -87,17 +87,18 @@ def recommend(question: Question) -> tuple[Outcome, Selection]:
     stage: Stage | None = first_stage(costs, budget)
     assert stage is not None
     selection.left_out |= dict.fromkeys(labels[len(stage.labels) :], "no time for it within the budget")
-    number, ranked = 1, stage.labels
+    number, ranked, overhead = 1, stage.labels, 0.0
     while stage is not None and len(stage.labels) > 1:
-        steps = {label: max(1, round(stage.fraction * total[label])) for label in stage.labels}
+        steps = {label: stage.steps(total[label]) for label in stage.labels}
         head = f"stage {number}: {len(stage.labels)} candidates, {stage.fraction:.0%} of their training"
         console.print(f"\n{head}", style="bold")
         outcome = run_stage(question.lines, stage.labels, request.spec.seeds[:1], question.limits, steps, total)
         selection.add(outcome)
-        ranked, costs = outcome.ranked, outcome.costs
+        ranked, costs, overhead = outcome.ranked, outcome.costs, outcome.overhead
         _check_some_left(ranked, selection, question.limits)
         stage = second_stage(ranked, stage, costs, budget) if number == 1 else None
         number += 1
+    costs = {label: replace(cost, fixed=cost.fixed + overhead) for label, cost in costs.items()}
     last = finalists(ranked, costs, budget - selection.seconds - selection.beside)
     return _finals(question, request.spec.seeds, last, costs, selection), selection
 

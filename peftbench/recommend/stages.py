@@ -33,8 +33,10 @@ class Outcome:
 
     Attributes:
         table: of its runs. answer: read off it, within the limits.
-        costs: by candidate, projected from its run. seconds: what all its runs took.
+        costs: by candidate, projected from its run's record alone, so that a call that goes on plans alike.
+        seconds: what all its runs took.
         beside: seconds of this call besides those of the runs it trained: starts of processes, measuring.
+        overhead: of these, what a run takes.
         failed: by candidate, why it has no score.
     """
 
@@ -43,6 +45,7 @@ class Outcome:
     costs: dict[str, Cost]
     seconds: float
     beside: float
+    overhead: float
     failed: dict[str, str]
 
     @property
@@ -111,13 +114,13 @@ def run_stage(
     durations = _durations(found)
     trained = [durations[folder] for folder in durations.keys() - earlier.keys()]
     beside = max(0.0, time.monotonic() - began - sum(trained))
-    each = beside / len(trained) if len(trained) > 1 else 0.0  # of a single one it is mostly the first start
     return Outcome(
         table=table,
         answer=answer(comparison, limits),
-        costs={run.planned.label: _cost(run, fractions[run.planned.label], each) for run in found if run.used},
+        costs={run.planned.label: _cost(run, fractions[run.planned.label]) for run in found if run.used},
         seconds=sum(durations.values()),
         beside=beside,
+        overhead=beside / len(trained) if len(trained) > 1 else 0.0,  # of a single one it is mostly the first start
         failed=failed,
     )
 
@@ -147,8 +150,8 @@ def _durations(found: Sequence[Found]) -> dict[Path, float]:
     return {run.planned.folder: run.result.time.total for run in found if run.result and run.result.time}
 
 
-def _cost(run: Found, fraction: float, beside: float) -> Cost:
+def _cost(run: Found, fraction: float) -> Cost:
     taken = run.result.time if run.result else None
     if taken is None:
         return Cost(0.0, 0.0)
-    return Cost(taken.train / fraction, beside + max(0.0, taken.total - taken.train))
+    return Cost(taken.train / fraction, max(0.0, taken.total - taken.train))

@@ -271,7 +271,7 @@ def _save(trained: Trained, prepared: "Prepared", config: RunConfig, record: Rec
 def _times(fitted: "Fitted", total: float, first_of_process: bool) -> Times:
     seconds = sum(fitted.seconds)
     return Times(
-        total=total,
+        total=total + sum(fitted.seconds[: fitted.resumed]),
         train=seconds,
         per_epoch=fitted.seconds,
         examples_per_second=fitted.examples / seconds if seconds else 0.0,

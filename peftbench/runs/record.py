@@ -81,8 +81,10 @@ class Record:
         make_folder(folder)
         # First: a run killed from here on must not be continued from the earlier attempt.
         remove(record.checkpoint_path)
+        # in three steps, each of which leaves a record that can be begun again
+        record._write(_begin(config, overrides, {}))
         record._write_config(config)
-        record._write(_begin(config, overrides, digests(folder, [record.config_path.name])))
+        record.update(files=digests(folder, [record.config_path.name]))
         for path in (record.history_path, record.predictions_path, record.adapter_dir):
             remove(path)
         for name in ("evaluations", PICTURES):

@@ -14,6 +14,7 @@ from peftbench.methods import Method
 from peftbench.methods.stacking import stacked, with_tensors
 from peftbench.serving.mixing import Mixer
 from peftbench.tasks.base import Batch
+from peftbench.training.devices import full_precision
 
 _LENGTH, _SHORT = 9, 5
 _NOISE = 0.05
@@ -47,6 +48,7 @@ class Mixable(NamedTuple):
     grows: float
 
 
+@full_precision()
 def find_way(prototype: Method, mixer: Mixer) -> Mixable:
     """Return the fastest way in which a method's rows get the answers that they get in a pass of their own.
 
@@ -97,6 +99,7 @@ def held_bytes(method: Method) -> int:
     return sum(found.values())
 
 
+@full_precision()
 def shares_layers(mixer: Mixer) -> bool:
     """Tell whether equal rows get the same answers where they pass the lower layers once."""
     mixer, batch = replace(mixer, precision="fp32"), _batch(mixer)

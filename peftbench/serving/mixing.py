@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from peftbench.backbones.attachments import Attachment
 from peftbench.backbones.economy.attach import cheap_kernels
@@ -37,7 +38,8 @@ class Mixer:
     backbone: HeadedBackbone
     precision: str
     first_row: bool
-    casts: Casts = field(default_factory=dict)
+    # weak, for a task's own parameters come and go
+    casts: Casts = field(default_factory=WeakTensorKeyDictionary)
 
     @torch.inference_mode()
     def logits(
@@ -73,7 +75,8 @@ class Mixer:
             if self.first_row and all(method.keeps_first_row for method, _ in methods):
                 stack.callback(FirstRow(sites).remove)
             if self.precision == "bf16":
-                stack.enter_context(frozen_in_bf16(sites.base, self.casts))
+                trained = [parameter for method, _ in methods for parameter in method.parameters()]
+                stack.enter_context(frozen_in_bf16(sites.base, self.casts, trained))
             stack.enter_context(cheap_kernels(sites.device))
             stack.enter_context(autocasting(self.precision, sites.device))
             logits: torch.Tensor = model(**batch).logits.float()

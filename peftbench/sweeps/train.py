@@ -1,7 +1,8 @@
 """Train what is missing of the planned runs, through the launcher chosen, until all are finished or have failed."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,22 @@ from peftbench.config.asset import ModelConfig
 from peftbench.config.fill import fill
 from peftbench.config.task import fill_task
 from peftbench.errors import LostRunError, PeftbenchError, TakenOverError, UserError
-from peftbench.runs.lock import Locked
+from peftbench.runs.lock import Locked, RunLock
 from peftbench.runs.result import Status
 from peftbench.sweeps import run_process
 from peftbench.sweeps.job import data_is_described, job_settings, separate_sweep_job, sweep_job
 from peftbench.sweeps.launch import launcher, runs_at_once
 from peftbench.sweeps.request import key_of, launcher_name
-from peftbench.tables.collect import MISSING, NOT_EVALUATED, STALE, Found, PlannedRun, collect
+from peftbench.tables.collect import (
+    MISSING,
+    NOT_EVALUATED,
+    OTHER_DATA,
+    STALE,
+    Found,
+    PlannedRun,
+    collect,
+    place_of_data,
+)
 from peftbench.terminal import console, print_error
 
 _POLL_SECONDS = 2.0
@@ -49,7 +59,8 @@ def train_missing(
     waited = False
     while True:
         found = {run.planned.folder: run for run in collect(planned)}.values()
-        todo = [run for run in found if run.planned.folder not in tried and _is_lacking(run, stale)]
+        mixed = {place_of_data(run) for run in found if run.reason == OTHER_DATA} if stale == "rerun" else set()
+        todo = [run for run in found if run.planned.folder not in tried and _is_lacking(run, stale, mixed)]
         if not todo:
             if not any(run.status == Status.RUNNING for run in found):
                 return True
@@ -78,6 +89,7 @@ def train_missing(
             now = collect([run.planned for run in part])
             for run, met in zip(now, errors, strict=True):
                 if isinstance(met, LostRunError):
+                    _record_as_lost(run, met)
                     lost = f"{met}: {run.planned.folder.name}; the same command goes on from its last epoch"
                     print_error(LostRunError(lost))
                 if isinstance(met, UserError):
@@ -89,6 +101,13 @@ def train_missing(
                 time.sleep(_POLL_SECONDS)
             if stop and (mistakes or any(run.status in (Status.FAILED, Status.OOM, Status.INTERRUPTED) for run in now)):
                 return False
+
+
+def _record_as_lost(run: Found, error: LostRunError) -> None:
+    """Say in a run's record that it failed, which its process could not any more; its checkpoint stays."""
+    with suppress(PeftbenchError), RunLock(run.record.folder):  # where another process has it by now
+        if run.record.read().status == Status.RUNNING:
+            run.record.fail(Status.FAILED, str(error))
 
 
 def exit_code(found: Iterable[Found], mistakes: Mapping[Path, str]) -> int:
@@ -129,11 +148,17 @@ def _described(run: Found, described: list[Any]) -> list[str]:
     return []
 
 
-def _is_lacking(run: Found, stale: str) -> bool:
+def _is_lacking(run: Found, stale: str, mixed: Set[str]) -> bool:
+    """Tell whether a run is to be trained; `mixed` are places whose data have changed between runs that are made again.
+
+    Those of the data that are there now find themselves finished.
+    """
     if run.status == STALE:
         return stale == "rerun"
-    return run.status not in (Status.FINISHED, Status.RUNNING, NOT_EVALUATED)
+    if run.status == Status.FINISHED:
+        return place_of_data(run) in mixed
+    return run.status not in (Status.RUNNING, NOT_EVALUATED)
 
 
 def _forced(run: Found) -> list[str]:
-    return ["force=true"] if run.status == STALE else []
+    return ["force=true"] if run.status in (STALE, Status.FINISHED) else []

@@ -7,8 +7,9 @@ from pathlib import Path
 from statistics import fmean
 
 from peftbench.errors import UserError
+from peftbench.sweeps.launch import runs_at_once
 from peftbench.sweeps.request import TableRequest
-from peftbench.tables.collect import Found, PlannedRun, collect
+from peftbench.tables.collect import NOT_EVALUATED, Found, PlannedRun, collect
 from peftbench.tables.looks import Seen, follow_table
 from peftbench.tables.sequential import Course
 from peftbench.terminal import console, format_duration
@@ -41,7 +42,7 @@ def train_until_decided(
             console.print("not decided: runs are missing that could not be trained")
             return
         if request.budget is not None:
-            seconds = _projected(todo, found)
+            seconds = _projected(todo, found, runs_at_once(request.hydra))
             if seconds is None:  # nobody knows yet: one run tells
                 todo = todo[:1]
             elif time.monotonic() - started + seconds > request.budget:
@@ -70,8 +71,12 @@ def _is_wanted(request: TableRequest, run: Found, course: Course) -> bool:
     return request.spec.seeds.index(run.planned.seed) < course.seeds.get(run.planned.label, 0)
 
 
-def _projected(todo: Sequence[PlannedRun], found: Sequence[Found]) -> float | None:
-    """Return what runs will take in seconds, by those there are of the same row or else of any; None where none is."""
+def _projected(todo: Sequence[PlannedRun], found: Sequence[Found], at_once: int) -> float | None:
+    """Return what runs will take in seconds, by those there are of the same row or else of any; None where none is.
+
+    Several that are one run, shown in several ways, count once, those that lack a score alone not at all. `at_once` are
+    trained at the same time.
+    """
     taken: dict[str, list[float]] = {}
     for run in found:
         if run.result and run.result.time:
@@ -79,7 +84,10 @@ def _projected(todo: Sequence[PlannedRun], found: Sequence[Found]) -> float | No
     if not taken:
         return None
     anywhere = fmean(seconds for of_row in taken.values() for seconds in of_row)
-    return math.fsum(fmean(taken[run.label]) if run.label in taken else anywhere for run in todo)
+    trained = {run.planned.folder for run in found if run.status == NOT_EVALUATED}
+    different = {run.folder: run.label for run in reversed(todo) if run.folder not in trained}.values()
+    each = [fmean(taken[label]) if label in taken else anywhere for label in different]
+    return max(math.fsum(each) / at_once, max(each, default=0.0))
 
 
 def _out_of_time(request: TableRequest, course: Course, todo: Sequence[PlannedRun], seconds: float) -> None:

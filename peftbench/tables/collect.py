@@ -173,17 +173,17 @@ def _same_data(found: list[Found]) -> list[Found]:
     by_task: dict[str, Counter[str]] = {}
     for run in found:
         if run.used:
-            by_task.setdefault(_place(run), Counter())[_data(run)] += 1
+            by_task.setdefault(place_of_data(run), Counter())[_data(run)] += 1
     most = {task: checksums.most_common(1)[0][0] for task, checksums in by_task.items()}
     return [
         replace(run, status=STALE, reason=OTHER_DATA, used=False)
-        if run.used and _data(run) != most[_place(run)]
+        if run.used and _data(run) != most[place_of_data(run)]
         else run
         for run in found
     ]
 
 
-def _place(run: Found) -> str:
+def place_of_data(run: Found) -> str:
     """Return where a run's data are by its config: a task's name may be one of several files, for prepared rows."""
     task = run.planned.config["task"]
     return json.dumps([task.get(key) for key in ("name", "id", "subset", "splits")], sort_keys=True)

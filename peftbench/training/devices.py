@@ -3,8 +3,8 @@
 import gc
 import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -127,11 +127,24 @@ def _fp32_product(square: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.linear(square, square)
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Inside the block fp32 products are exact to fp32, also on a GPU, where `use_device` lets them round to TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that host or device memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    # of the host's allocator; of CUDA for what is not a tensor: its context, pinned memory; of its libraries
+    said = ("allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
 
 
 def release_memory() -> None:

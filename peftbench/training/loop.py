@@ -47,13 +47,18 @@ class Observer(Protocol):
 
 @dataclass
 class Fitted:
-    """What training came to; `best` is the epoch row with the highest primary score."""
+    """What training came to.
+
+    Attributes:
+        best: the epoch row with the highest primary score. resumed: how many rows an earlier process has trained.
+    """
 
     steps: int = 0
     examples: int = 0
     rows: list[Row] = field(default_factory=list)
     best: Row = field(default_factory=dict)
     first_step: float | None = None
+    resumed: int = 0
 
     @property
     def seconds(self) -> list[float]:
@@ -122,6 +127,7 @@ def fit(
     state = workers.from_first(lambda: _load(checkpoint, {**trained, **statistics}))
     if state:
         _restore(state, {**trained, **statistics}, optimizer, schedule, fitted, device)
+        fitted.resumed = len(fitted.rows)
         for observer in observers:
             observer.on_resume(fitted.steps)
 

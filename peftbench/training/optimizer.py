@@ -26,7 +26,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, schedule: str, steps: int, 
 
     linear falls to 0 at the last step, cosine likewise along half a wave, constant stays.
     """
-    warm = math.ceil(steps * warmup)
+    warm = min(math.ceil(steps * warmup), steps - 1)  # a step of warming up alone would learn nothing
 
     def factor(step: int) -> float:
         if step < warm:

@@ -4,6 +4,7 @@ Each takes its part of every batch, so that batch size, steps and result are tho
 what trains are summed. The first process evaluates, writes and prints, and tells the others what they need.
 """
 
+import atexit
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,18 +79,31 @@ _begun = False  # whether the first process has told the others what to train
 def joined_workers() -> Iterator[Workers]:
     """Meet the processes that torchrun began, for the block."""
     global _joined, _begun
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, timeout=_PATIENCE)
+    _meet()
     _joined, _begun = Workers(distributed.get_rank(), distributed.get_world_size()), False
     try:
         yield _joined
-    finally:
-        try:
-            if _joined.rank == 0 and not _begun:
-                _joined.from_first(lambda: None)
-        finally:
-            _joined = ALONE
+    except BaseException:
+        if _begun:  # the others may wait in the midst of the run, and end with the group
             distributed.destroy_process_group()
+        raise
+    finally:
+        if _joined.rank == 0 and not _begun:
+            _joined.from_first(lambda: None)
+        _joined = ALONE
+
+
+def _meet() -> None:
+    """Make the group of processes, which lasts from a command's first run to its last."""
+    if not distributed.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, timeout=_PATIENCE)
+        atexit.register(_part)
+
+
+def _part() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def begin_training(config: T) -> Workers:

@@ -45,6 +45,18 @@ def test_a_method_is_taken_in_the_way_of_most_seeds_then_of_the_highest_score(tm
     assert remark.endswith("lora r = 8") and "flatters" in remark
 
 
+def test_runs_cut_short_stand_beside_no_others(tmp_path, compared):
+    plant(tmp_path, ADAPTER, (0.95, 0.96), trainer={"max_steps": 30})
+    plant(tmp_path, {"name": "bitfit"}, BAD, trainer={"max_steps": 30})
+    found = compared()
+    assert sorted(labels(found)) == ["adapter m = 8", "bitfit"] and not any("cut short" in note for note in found.notes)
+    plant(tmp_path, LORA, GOOD, trainer={"max_steps": None})
+    plant(tmp_path, {"name": "bitfit"}, GOOD)
+    found = compared()
+    assert sorted(labels(found)) == ["bitfit", "lora r = 8"]
+    assert any(note.startswith("4 runs that trainer.max_steps cut short are left out") for note in found.notes)
+
+
 def test_test_scores_are_taken_where_all_have_them(tmp_path, compared):
     plant(tmp_path, LORA, GOOD, splits=("validation", "test"))
     plant(tmp_path, ADAPTER, GOOD, splits=("validation", "test"))

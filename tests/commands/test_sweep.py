@@ -154,6 +154,26 @@ def test_runs_of_other_code_are_named_and_left_out(sweep, capsys):
 
 @pytest.mark.long
 @in_this_process
+def test_runs_of_data_that_have_changed_are_made_again(sweep, tiny_data_dir, tmp_path, capsys):
+    data = tmp_path / "validation.csv"
+    shutil.copy(tiny_data_dir / "opinions" / "validation.csv", data)
+    spec = sweep.spec.read_text()
+    sweep.spec.write_text(spec.replace(str(tiny_data_dir / "opinions" / "validation.csv"), str(data)))
+    assert sweep("seeds=[0,1]", *UNMEASURED) == 0
+    old = {run.id for run in find_runs(sweep.outputs)}
+    data.write_text("\n".join(data.read_text().splitlines()[:-2]) + "\n")
+    assert sweep("seeds=[0,1,2]", *UNMEASURED) == 0
+    assert "made from other data than the other runs" in capsys.readouterr().out
+    new = {run.id: run.result.finished for run in find_runs(sweep.outputs) if run.id not in old}
+    assert sweep("seeds=[0,1,2]", "stale=rerun", *UNMEASURED) == 0
+    assert "made from other data" not in capsys.readouterr().out
+    runs = find_runs(sweep.outputs)
+    assert len({run.result.origin.data for run in runs}) == 1
+    assert {run.id: run.result.finished for run in runs if run.id in new} == new, "those of today's data stay"
+
+
+@pytest.mark.long
+@in_this_process
 def test_a_changed_default_is_named(sweep, capsys):
     sweep("seeds=1", *UNMEASURED)
     (lora,) = find_runs(sweep.outputs, method="lora")

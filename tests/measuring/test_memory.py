@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,3 +53,10 @@ def test_device_peak_counts_tensors_since_the_reset():
     block = torch.empty(10_000_000, dtype=torch.uint8, device=device)
     del block
     assert 10_000_000 <= peak_memory(device)["device_peak"] - held < 50_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is read from /proc there")
+@pytest.mark.parametrize("status", ["VmSize:\t 100 kB\nThreads:\t1\n", ""])
+def test_a_system_that_does_not_tell_the_peak_fails_nothing(monkeypatch, status):
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: status)
+    assert peak_memory(CPU) == {"device_peak": None, "host_peak": None}

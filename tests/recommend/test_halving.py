@@ -2,7 +2,7 @@
 
 import pytest
 
-from peftbench.recommend.halving import FINALISTS, LEAST, Cost, Stage, finalists, first_stage, second_stage
+from peftbench.recommend.halving import FINALISTS, LEAST, LEAST_STEPS, Cost, Stage, finalists, first_stage, second_stage
 
 EQUAL = {f"method {number}": Cost(training=100.0, fixed=2.0) for number in range(14)}
 
@@ -33,6 +33,13 @@ def test_the_first_stages_stay_within_their_part_of_the_budget(budget):
 def test_a_longer_budget_never_leaves_more_candidates_out():
     taking_part = [len(first_stage(EQUAL, budget).labels) for budget in range(100, 3000, 50)]
     assert taking_part == sorted(taking_part) and taking_part[0] == 3 and taking_part[-1] == len(EQUAL)
+
+
+def test_a_stage_is_of_steps_that_say_something_and_of_a_fraction_that_comes_again():
+    stage = first_stage(EQUAL, 300)
+    assert [stage.steps(total) for total in (4, 20, 1600)] == [4, LEAST_STEPS, round(stage.fraction * 1600)]
+    dearer = {label: Cost(cost.training, cost.fixed + 0.3) for label, cost in EQUAL.items()}
+    assert second_stage(list(EQUAL), stage, dearer, 300) == second_stage(list(EQUAL), stage, EQUAL, 300)
 
 
 def test_few_candidates_go_straight_into_the_last_stage():

@@ -133,13 +133,16 @@ def test_a_run_begun_again_by_force_goes_on_where_it_was_interrupted(line: list[
         if row["epoch"] == 2:
             raise KeyboardInterrupt
 
+    full = first.read().time
     with monkeypatch.context() as patch:
         patch.setattr(RecordHistory, "on_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(line, "force=true")
     assert first.read().status == Status.INTERRUPTED
     capsys.readouterr()
-    assert train(line, "force=true").read().metrics == metrics
+    gone_on = train(line, "force=true").read()
+    assert gone_on.metrics == metrics and gone_on.time.total > gone_on.time.train > 0
+    assert len(gone_on.time.per_epoch) == len(full.per_epoch)
     assert "continuing behind step" in capsys.readouterr().out
     before = first.read().finished
     train(line, "force=true")

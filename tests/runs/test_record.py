@@ -1,12 +1,15 @@
 import copy
 import csv
 import errno
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import forked
@@ -346,6 +349,28 @@ class TestPredictions:
         record.predictions_path.unlink()
         with pytest.raises(UserError, match=r"predictions\.csv"):
             record.predictions(evaluation)
+
+
+@pytest.mark.parametrize("written", range(4))
+def test_a_run_begun_again_and_killed_between_two_writes_can_be_begun_again(
+    record: Record, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """With settings that its name says nothing of."""
+    config = {**CONFIG, "threads": 7}
+    assert run_id(config) == record.folder.name
+    writes = itertools.count()
+
+    def replace(source: Path, target: Path, rename: Callable[[Path, Path], Path] = Path.replace) -> Path:
+        if next(writes) == written:
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(Path, "replace", replace)
+        Record.create(record.folder, config, [])
+    assert Record(record.folder).read().status == Status.RUNNING
+    Record.create(record.folder, config, [])
+    assert record.config()["threads"] == 7
 
 
 class TestAtomicWrite:

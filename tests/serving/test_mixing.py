@@ -1,5 +1,6 @@
 """One pass for a batch in which rows have methods and heads of their own: the answers of a pass of each."""
 
+import gc
 import itertools
 
 import pytest
@@ -12,7 +13,7 @@ from peftbench.methods import Method, build
 from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.stacking import stacked
 from peftbench.serving.mixable import Way, find_way, shares_layers
-from peftbench.serving.mixing import mixer
+from peftbench.serving.mixing import Mixer, mixer
 
 LENGTH = 12
 FOUR_LAYERS: dict[str, dict] = {"distilbert": {"n_layers": 4}, "modernbert": {}}
@@ -177,3 +178,36 @@ def test_what_a_method_makes_of_its_tensors_counts_as_memory() -> None:
     products = 2 * 2 * 8 * 32 * 4  # of two layers, down and up
     assert grows == pytest.approx((tensors + products) / tensors)
     assert find_way(build(CONFIGS["pfeiffer"], backbone.sites), mixing).grows == 1
+
+
+@pytest.mark.parametrize("name", ["full", "bitfit"])
+def test_what_tasks_bring_of_their_own_is_not_kept_behind_their_pass(name: str) -> None:
+    """Nor are embeddings that they have trained rounded, where the kernels are torch's own."""
+    backbone = headed(tiny_model("bert"))
+    mixing = mixer(backbone, "bf16")
+    kept = []
+    for _ in range(3):
+        method = build(CONFIGS[name], backbone.sites)
+        mixing.logits(batch_of(2), [(method, Rows(2, 0, 2))], [])
+        del method
+        gc.collect()
+        kept.append(len(mixing.casts))
+    assert kept[0] == kept[1] == kept[2]
+
+
+def test_products_are_exact_while_ways_are_tried(monkeypatch) -> None:
+    backbone = headed(tiny_model("bert"))
+    used = []
+    logits = Mixer.logits
+
+    def noted(self, *args, **kwargs):
+        used.append(torch.get_float32_matmul_precision())
+        return logits(self, *args, **kwargs)
+
+    monkeypatch.setattr(Mixer, "logits", noted)
+    torch.set_float32_matmul_precision("high")
+    try:
+        find_way(build(CONFIGS["bitfit"], backbone.sites), mixer(backbone, "fp32"))
+        assert set(used) == {"highest"} and torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")

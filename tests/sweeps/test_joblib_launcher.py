@@ -110,6 +110,6 @@ def test_a_killed_worker_of_a_sweep_is_named_and_the_same_command_goes_on(sweep,
     assert f"killed (SIGKILL), as the system does when memory runs out: {lora.id}; the same command goes on" in error
     assert "Traceback" not in error + output
     statuses = {run.result.method: run.status for run in find_runs(sweep.outputs)}
-    assert statuses == {"head": "finished", "lora": "interrupted", "adapter": "finished"}
+    assert statuses == {"head": "finished", "lora": "failed", "adapter": "finished"}
     assert cli.main(words) == 0, capsys.readouterr().err
     assert {run.status for run in find_runs(sweep.outputs)} == {"finished"}

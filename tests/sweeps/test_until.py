@@ -2,12 +2,15 @@
 
 import json
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from peftbench.runs.find import find_runs
-from peftbench.runs.result import SECTIONS
+from peftbench.runs.result import SECTIONS, Status
+from peftbench.sweeps.until import _projected
+from peftbench.tables.collect import NOT_EVALUATED, Found, PlannedRun
 
 UNMEASURED = [f"measure.{section}=false" for section in SECTIONS]
 
@@ -155,3 +158,19 @@ def test_a_table_says_before_it_is_shown_that_its_spread_is_not_explained(sweep,
     assert sweep(setting, "--explain-spread", command="table") == 2
     shown, error = capsys.readouterr()
     assert not shown and "explain_spread=true: ask for one at a time" in error and len(error.splitlines()) == 1
+
+
+def test_the_next_seed_s_time_is_of_runs_that_train_and_of_several_at_once():
+    def there(label, folder, seconds, status=Status.FINISHED):
+        planned = PlannedRun(label, 0, [], {}, Path(folder))
+        return Found(planned, status, None, SimpleNamespace(time=SimpleNamespace(total=seconds)), True)
+
+    def wanted(*names):
+        return [PlannedRun(label, 1, [], {}, Path(folder)) for label, folder in names]
+
+    found = [there("a", "a0", 100.0), there("b", "b0", 20.0), there("b", "b1", 20.0, NOT_EVALUATED)]
+    assert _projected(wanted(("a", "a1"), ("a, merged", "a1"), ("b", "b2")), found, 1) == 120
+    assert _projected(wanted(("b", "b1"), ("b", "b2")), found, 1) == 20, "one lacks its score alone"
+    assert _projected(wanted(("a", "a1"), ("b", "b2")), found, 4) == 100, "no less than the longest"
+    assert _projected(wanted(*(("b", f"b{n}") for n in range(2, 10))), found, 4) == 40
+    assert _projected(wanted(("a", "a1")), [], 1) is None

@@ -30,3 +30,10 @@ def test_only_matrices_are_decayed():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     assert torch.allclose(matrix, torch.full((2, 2), 0.95)) and torch.equal(vector, torch.ones(2))
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
+def test_a_single_step_learns(kind):
+    optimizer = build_optimizer([torch.nn.Parameter(torch.ones(2))], 0.1, (0.9, 0.999), 0.0)
+    build_schedule(optimizer, kind, 1, 0.06)
+    assert optimizer.param_groups[0]["lr"] == 0.1

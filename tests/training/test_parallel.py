@@ -46,11 +46,11 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
-def _torchrun(settings: list[str]) -> None:
+def _torchrun(settings: list[str], runs: int = 1) -> None:
     """Train with torchrun itself."""
     run = subprocess.run([*TORCHRUN, "peftbench", "train", *settings], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("epoch 2/2") == 1
+    assert run.stdout.count("epoch 2/2") == runs
 
 
 def _as_torchrun(settings: list[str], says: str) -> None:
@@ -95,6 +95,12 @@ def test_two_processes_train_what_one_trains(method, settings, tiny_method, tmp_
     folders = [sorted(path.name for path in (tmp_path / name).glob("*/*") if path.is_dir()) for name in ("one", "two")]
     assert folders[0] == folders[1] and len(folders[0]) == 1, "the identity is the same"
     _as_torchrun(settings("two", method), "finished already")
+
+
+@pytest.mark.long
+def test_two_processes_train_one_combination_after_the_other(settings, tmp_path):
+    _torchrun(["-m", "seed=0,1", *settings("two", LORA)], runs=2)
+    assert len(list((tmp_path / "two").rglob("adapter.safetensors"))) == 2
 
 
 @pytest.mark.parametrize(
