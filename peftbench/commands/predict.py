@@ -17,6 +17,7 @@ from peftbench.commands.run_options import (
 )
 from peftbench.config.task import DenseTaskConfig, TextTaskConfig, fill_task
 from peftbench.errors import UserError
+from peftbench.files import is_there
 from peftbench.serving.image_inputs import read_images
 from peftbench.serving.inputs import Row, read_input
 from peftbench.terminal import error_console
@@ -147,14 +148,14 @@ def check_output(arguments: argparse.Namespace) -> None:
         raise UserError(f"--output {arguments.output}: it writes CSV; name the file .csv")
     if arguments.json:
         raise UserError("--json prints and --output writes a CSV: give one of them")
-    if not arguments.output.parent.is_dir():
+    if not is_there(arguments.output.parent, Path.is_dir):
         raise UserError(f"--output {arguments.output}: there is no folder {arguments.output.parent}")
     if arguments.file is not None and arguments.output.resolve() == arguments.file.expanduser().resolve():
         raise UserError(f"--output {arguments.output}: this is the file that is read; write another")
 
 
 def _check_folder(output: Path | None) -> None:
-    if output is not None and (output.suffix or output.is_file()):
+    if output is not None and (output.suffix or is_there(output, Path.is_file)):
         raise UserError(f"--output {output}: masks and boxes are several files; name a folder")
 
 

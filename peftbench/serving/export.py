@@ -55,8 +55,7 @@ def export_run(
     Raises UserError where the run, its model or data cannot be had, the target cannot express its method, or the
     folder exists; PeftbenchError where what was written does not answer as the run does.
     """
-    if folder.exists():
-        raise UserError(f"{folder} exists already: choose another --output, or remove it")
+    _check_new(folder)
     target = TARGETS[to]
     description = describe_run(record)
     target.check(str(description.method["name"]))
@@ -100,6 +99,16 @@ def export_run(
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return certificate
+
+
+def _check_new(folder: Path) -> None:
+    """Raise UserError where the folder exists, or where the system will not have one of its name."""
+    try:
+        exists = folder.exists()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    if exists:
+        raise UserError(f"{folder} exists already: choose another --output, or remove it")
 
 
 def _check_task(to: str, config: TaskConfig) -> None:

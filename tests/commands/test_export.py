@@ -75,6 +75,8 @@ def test_nothing_is_written_over(tiny_run, tmp_path):
     with pytest.raises(UserError, match="cannot write .*made: .*; choose another --output"):
         export.main([str(tiny_run.folder), "--output", str(file / "made")])
     assert file.read_text() == "mine"
+    with pytest.raises(UserError, match="cannot write x*: File name too long; choose another --output"):
+        export.main([str(tiny_run.folder), "--output", "x" * 300])
 
 
 def test_hugging_face_peft_answers_as_the_run(read_in_a_fork, tiny_run, tmp_path, capsys):

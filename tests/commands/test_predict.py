@@ -228,6 +228,7 @@ def test_bad_standard_input(data: bytes, message: str, tiny_run: Record, typed: 
         ("tiny_run", ["good", "--device", "cuda:99"], "device=cuda:99, but"),
         ("tiny_run", ["good", "--output", "{tmp}/out.xlsx"], "{tmp}/out.xlsx: it writes CSV"),
         ("tiny_run", ["good", "--output", "{tmp}/no/out.csv"], "there is no folder {tmp}/no"),
+        ("tiny_run", ["good", "--output", f"{'x' * 300}/out.csv"], f"there is no folder {'x' * 300}"),
         ("tiny_run", ["good", "--output", "{tmp}/out.csv", "--json"], "give one of them"),
         ("tiny_run", ["--file", "{tmp}/out.csv", "--output", "{tmp}/./out.csv"], "this is the file that is read"),
     ],
