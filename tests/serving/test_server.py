@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -144,6 +145,26 @@ def test_a_mistake_is_one_json_error(address: str, status: int, body, said: str)
     assert said in answer.json()["error"]
     assert list(answer.json()) == ["error"]
     assert "\n" not in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("path", "status", "said"), [("predict", 413, "larger than"), ("nothing", 404, "Not Found")])
+def test_a_large_request_on_a_connection_that_closes_reads_its_refusal(
+    address: str, path: str, status: int, said: str
+) -> None:
+    """As urllib sends it: the answer must not be lost with the part of the request that still comes."""
+    asked = urllib.request.Request(f"{address}/{path}", data=b"x" * 16_000_000)  # more than sockets hold
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(asked, timeout=60)
+    assert raised.value.code == status
+    assert said in json.load(raised.value)["error"]
+
+
+def test_a_client_that_stalls_in_a_large_request_is_told_that_it_is_too_large(tasks: MultiTask) -> None:
+    with served(tasks, seconds=0.2) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as client:
+            client.sendall(b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Length: 50000\r\n\r\n" + b"x" * 40_000)
+            assert client.recv(1000).startswith(b"HTTP/1.1 413")
 
 
 def test_a_client_that_stalls_is_refused_and_the_server_can_end(tasks: MultiTask) -> None:
