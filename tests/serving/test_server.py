@@ -180,6 +180,19 @@ def test_a_client_that_stalls_is_refused_and_the_server_can_end(tasks: MultiTask
     assert b"the request did not come whole within 0.2 s" in told
 
 
+@pytest.mark.parametrize(("answered", "sent"), [(False, b""), (False, b"GET / HTTP/1.1\r\nHost: h"), (True, b"GET /")])
+def test_a_client_that_never_ends_its_head_is_dropped(tasks: MultiTask, answered: bool, sent: bytes) -> None:
+    with served(tasks, seconds=0.2) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as client:
+            if answered:
+                client.sendall(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
+                assert client.recv(1000).startswith(b"HTTP/1.1 200")
+            client.sendall(sent)
+            while client.recv(1000):  # the rest of the answer; then the connection ends
+                pass
+
+
 def test_a_client_that_leaves_is_no_failure_of_the_server(tasks: MultiTask) -> None:
     with served(tasks) as address:
         host, port = address.removeprefix("http://").split(":")
