@@ -1,6 +1,7 @@
 """An HTTP server for several tasks on one backbone (extra `serve`): JSON in, JSON out."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -32,7 +33,8 @@ class Limits:
     """What a request and the queue may hold.
 
     Attributes:
-        rows: of one request. characters: of all its texts together. queue: rows that may wait.
+        rows: of one request. characters: of all its texts together. queue: rows that may wait; of characters as many
+            as whole requests of that many rows may have.
         seconds: for a client to send its request, or to take more of its answer, so that none that stalls keeps the
             server from ending.
     """
@@ -41,6 +43,11 @@ class Limits:
     characters: int
     queue: int
     seconds: float = 10
+
+    @property
+    def queue_characters(self) -> int:
+        """Characters that may wait."""
+        return math.ceil(self.queue / self.rows) * self.characters
 
 
 class Row(BaseModel):
@@ -89,7 +96,13 @@ def make_server(tasks: MultiTask, limits: Limits) -> uvicorn.Server:
 
 def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:
     """Return the server's application; its queue ends, with all that waits answered, when the application does."""
-    gathering = Gathering(tasks.predict, tasks.batch_size, limits.queue, lambda rows: metrics.together.observe(rows))
+    gathering = Gathering(
+        tasks.predict,
+        tasks.batch_size,
+        limits.queue,
+        limits.queue_characters,
+        lambda rows: metrics.together.observe(rows),
+    )
     metrics = _Metrics(lambda: gathering.waiting)
 
     @asynccontextmanager

@@ -258,7 +258,14 @@ def test_nothing_asked_is_answered_with_nothing(address: str) -> None:
     assert blank["answers"] == [{"task": "scores", "score": None}]
 
 
-def test_a_full_queue_says_so(tasks: MultiTask, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"queue": 4}, "3 rows wait already, at most 4 may"),
+        ({"queue": 6, "rows": 6, "characters": 20}, "12 characters wait already, at most 20 may"),
+    ],
+)
+def test_a_full_queue_says_so(tasks: MultiTask, monkeypatch: pytest.MonkeyPatch, limits: dict, said: str) -> None:
     go, busy = threading.Event(), threading.Event()
     predict = tasks.predict
 
@@ -269,7 +276,7 @@ def test_a_full_queue_says_so(tasks: MultiTask, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(tasks, "predict", slow)
     body = {"rows": [{"task": "lora", "text": "good"}] * 3}
-    with served(tasks, queue=4) as address, ThreadPoolExecutor(2) as pool:
+    with served(tasks, **limits) as address, ThreadPoolExecutor(2) as pool:
         first = pool.submit(httpx.post, f"{address}/predict", json=body, timeout=60)
         assert busy.wait(30)
         second = pool.submit(httpx.post, f"{address}/predict", json=body, timeout=60)
@@ -280,7 +287,7 @@ def test_a_full_queue_says_so(tasks: MultiTask, monkeypatch: pytest.MonkeyPatch)
         assert [first.result().status_code, second.result().status_code] == [200, 200]
     assert refused.status_code == 503
     assert refused.headers["Retry-After"] == "1"
-    assert "3 rows wait already, at most 4 may" in refused.json()["error"]
+    assert said in refused.json()["error"]
 
 
 def test_requests_are_answered_together_and_fail_apart() -> None:
@@ -293,7 +300,7 @@ def test_requests_are_answered_together_and_fail_apart() -> None:
             raise UserError("bad")
         return [NO_ANSWER] * len(examples)
 
-    gathering = Gathering(predict, 4, 100, lambda rows: None)
+    gathering = Gathering(predict, 4, 100, 100, lambda rows: None)
     first = gathering.ask([("x",)], ["a"])
     while gathering.waiting:
         time.sleep(0.001)
