@@ -12,12 +12,14 @@ from types import SimpleNamespace
 import forked
 import pytest
 import torch
+from tiny import tiny_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from peftbench.commands import export
 from peftbench.errors import PeftbenchError, UserError
 from peftbench.runs.record import Record
 from peftbench.serving.load import load_run_model
+from peftbench.serving.merged import write_merged
 
 
 def exported(record, folder):
@@ -65,6 +67,29 @@ def test_what_weights_cannot_hold_is_refused(tiny_pair_run, tiny_score_run, tmp_
         with pytest.raises(UserError, match=f"--to merged: {name} acts beside the weights.*full, head, ia3, lora"):
             export.main([str(record.folder), "--output", str(tmp_path / "made")])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def other_base(tiny_model_dir, tmp_path_factory):
+    """A function that saves a model as the tiny one's folder and returns the override that names it."""
+
+    def save(model):
+        folder = shutil.copytree(tiny_model_dir, tmp_path_factory.mktemp("base") / "model")
+        model.base_model.save_pretrained(folder)
+        return f"model.path={folder}"
+
+    return save
+
+
+def test_a_bias_that_the_architecture_has_not_is_refused(train_tiny, other_base, tmp_path):
+    record = train_tiny("opinions", "method=ssf", "trainer.max_steps=1", other_base(tiny_model("modernbert")))
+    with pytest.raises(UserError, match="--to merged: method=ssf gives .* a bias, .*ModernBertFor.* no place for") as e:
+        export.main([str(record.folder), "--output", str(tmp_path / "made")])
+    assert "\n" not in str(e.value) and not list(tmp_path.iterdir())
+    model = load_run_model(record, torch.device("cpu"))
+    with pytest.raises(UserError):
+        write_merged(model, None, tmp_path)
+    assert model.method.attached and not model.method.merged
 
 
 def test_nothing_is_written_over(tiny_run, tmp_path):
