@@ -55,6 +55,8 @@ def loading_lines(to: str, folder: str, model: RunModel, processor: Any) -> str:
     """Return the lines of Python that load an exported folder."""
     labels = model.description.labels
     arguments = [f"id2label={dict(enumerate(labels))}" if labels else "num_labels=1"]
+    if to == "peft":  # else transformers 5 takes what it was saved in
+        arguments.append('dtype="float32"')
     if attention := attention_needed(to, model.method.name):
         arguments.append(f'attn_implementation="{attention}"')
     saved = model.backbone.backbone.saved_head

@@ -39,6 +39,18 @@ def read_in_a_fork(monkeypatch):
     monkeypatch.setattr("peftbench.serving.export.subprocess", SimpleNamespace(run=run))
 
 
+@pytest.fixture
+def other_base(tiny_model_dir, tmp_path_factory):
+    """A function that saves a model as the tiny one's folder and returns the override that names it."""
+
+    def save(model):
+        folder = shutil.copytree(tiny_model_dir, tmp_path_factory.mktemp("base") / "model")
+        model.base_model.save_pretrained(folder)
+        return f"model.path={folder}"
+
+    return save
+
+
 def test_plain_transformers_answers_as_the_run(tiny_run, tmp_path, capsys):
     model, tokenizer = exported(tiny_run, tmp_path / "made")
     assert "21 predictions equal" in capsys.readouterr().out
@@ -67,18 +79,6 @@ def test_what_weights_cannot_hold_is_refused(tiny_pair_run, tiny_score_run, tmp_
         with pytest.raises(UserError, match=f"--to merged: {name} acts beside the weights.*full, head, ia3, lora"):
             export.main([str(record.folder), "--output", str(tmp_path / "made")])
     assert not list(tmp_path.iterdir())
-
-
-@pytest.fixture
-def other_base(tiny_model_dir, tmp_path_factory):
-    """A function that saves a model as the tiny one's folder and returns the override that names it."""
-
-    def save(model):
-        folder = shutil.copytree(tiny_model_dir, tmp_path_factory.mktemp("base") / "model")
-        model.base_model.save_pretrained(folder)
-        return f"model.path={folder}"
-
-    return save
 
 
 def test_a_bias_that_the_architecture_has_not_is_refused(train_tiny, other_base, tmp_path):
@@ -113,6 +113,16 @@ def test_hugging_face_peft_answers_as_the_run(read_in_a_fork, tiny_run, tmp_path
     assert 'model = PeftModel.from_pretrained(base, "made")' in card and "Loaded by peft " in card
     modes = {stat.S_IMODE(file.stat().st_mode) & 0o044 for file in (tmp_path / "made").iterdir()}
     assert modes == {0o044}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_base_model_that_was_saved_in_half_precision(read_in_a_fork, train_tiny, other_base, tmp_path, dtype, capsys):
+    pytest.importorskip("peft", reason="needs the extra peft")
+    record = train_tiny("opinions", "method=lora", "trainer.max_steps=1", other_base(tiny_model("bert").to(dtype)))
+    for to in ("merged", "peft"):
+        assert export.main([str(record.folder), "--to", to, "--output", str(tmp_path / to)]) == 0
+        assert "21 predictions equal" in capsys.readouterr().out
+    assert 'dtype="float32")' in (tmp_path / "peft" / "README.md").read_text()
 
 
 def test_adapterhub_answers_as_the_run(tiny_pair_run, tmp_path, capsys):
