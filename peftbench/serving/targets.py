@@ -51,12 +51,22 @@ def base_model(model: RunModel) -> str:
     return str(model.description.model.get("id") or model.base)
 
 
+def base_revision(model: RunModel) -> str | None:
+    """Return the commit on the hub that the run was trained on, else the revision it asked for; None of a folder."""
+    if not model.description.model.get("id"):
+        return None
+    kind, _, commit = model.weights.partition(":")
+    return commit if kind == "commit" else model.description.model.get("revision")
+
+
 def loading_lines(to: str, folder: str, model: RunModel, processor: Any) -> str:
     """Return the lines of Python that load an exported folder."""
     labels = model.description.labels
     arguments = [f"id2label={dict(enumerate(labels))}" if labels else "num_labels=1"]
     if to == "peft":  # else transformers 5 takes what it was saved in
         arguments.append('dtype="float32"')
+    if revision := base_revision(model):
+        arguments.append(f"revision={json.dumps(revision)}")
     if attention := attention_needed(to, model.method.name):
         arguments.append(f'attn_implementation="{attention}"')
     saved = model.backbone.backbone.saved_head
@@ -151,7 +161,7 @@ def _write_peft(run: str, model: RunModel, processor: Any, folder: Path) -> None
     _check_known(model)
     if model.backbone.sites.image is not None:  # its size may be another than the base model's
         processor.save_pretrained(folder)
-    peft_folder.write(folder, model.method, model.backbone, base_model(model), model.description.model.get("revision"))
+    peft_folder.write(folder, model.method, model.backbone, base_model(model), base_revision(model))
     _write_provenance(run, model, folder)
 
 
