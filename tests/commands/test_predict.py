@@ -221,7 +221,12 @@ def test_bad_standard_input(data: bytes, message: str, tiny_run: Record, typed: 
         ("tiny_run", ["--file", "{tmp}/none.txt"], "no such file: {tmp}/none.txt"),
         ("tiny_run", ["--file", "{tmp}/empty.txt"], "{tmp}/empty.txt: the file is empty"),
         ("tiny_run", ["--file", "{tmp}/latin.txt"], "{tmp}/latin.txt, line 2, byte 3: not UTF-8 (0xe9)"),
-        ("tiny_run", ["--file", "{tmp}/other.csv"], "no column 'text' among 'texts'. Did you mean texts?"),
+        (
+            "tiny_run",
+            ["--file", "{tmp}/other.csv"],
+            "no column 'text' among 'texts'. Did you mean texts? The run's task reads",
+        ),
+        ("tiny_pair_run", ["--file", "{tmp}/other.csv"], "task reads 'sentence1' and 'sentence2': name the file's col"),
         ("tiny_pair_run", ["--file", "{tmp}/latin.csv"], "{tmp}/latin.csv, line 1"),
         ("tiny_run", ["good", "--file", "{tmp}/empty.txt"], "on the line or with --file, not both"),
         ("tiny_pair_run", ["one", "two", "--merged"], "--merged: adapter cannot be merged"),
