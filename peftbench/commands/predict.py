@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from peftbench.serving.predictor import Answer
 
 _BLANK_ROWS_NAMED = 10
+_FILES = (".csv", ".json", ".jpg", ".png")  # names with these are meant for one file
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -75,8 +76,6 @@ def main(argv: list[str]) -> int:
     or too few for the task, or not UTF-8.
     """
     arguments = build_parser().parse_intermixed_args(argv)
-    if arguments.output is not None and arguments.output.suffix:  # else it may be a folder
-        check_output(arguments)
     if arguments.runs:
         from peftbench.commands.predict_tasks import predict_tasks
 
@@ -155,7 +154,7 @@ def check_output(arguments: argparse.Namespace) -> None:
 
 
 def _check_folder(output: Path | None) -> None:
-    if output is not None and (output.suffix or is_there(output, Path.is_file)):
+    if output is not None and (output.suffix.lower() in _FILES or is_there(output, Path.is_file)):
         raise UserError(f"--output {output}: masks and boxes are several files; name a folder")
 
 
