@@ -13,7 +13,7 @@ import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -149,6 +149,17 @@ def remove_temporaries(folder: Path) -> None:
         for path in folder.glob(pattern):
             if path.is_file() and (path.parent == folder or not path.parent.is_symlink()):
                 remove(path)
+
+
+def is_there(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
+    """Tell whether a path that a user typed is there, or is of a `kind`: Path.is_file, Path.is_dir.
+
+    One that the system will not look at is not there: a text that is too long for a name, a folder without permission.
+    """
+    try:
+        return kind(path)
+    except OSError:
+        return False
 
 
 def check_regular(path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from peftbench.assets.asset import Asset
 from peftbench.errors import UserError
+from peftbench.files import is_there
 
 
 def local_model(asset: Asset) -> Path:
@@ -11,10 +12,10 @@ def local_model(asset: Asset) -> Path:
     if not asset.path:
         raise UserError("model=local needs a folder: model.path=FOLDER")
     folder = Path(asset.path).expanduser()
-    if not folder.is_dir():
-        missing = "it is a file" if folder.exists() else "there is no such folder"
+    if not is_there(folder, Path.is_dir):
+        missing = "it is a file" if is_there(folder) else "there is no such folder"
         raise UserError(f"no such model folder: {folder} ({missing}); set model.path to a saved model's folder")
-    if not (folder / "config.json").is_file():
+    if not is_there(folder / "config.json", Path.is_file):
         raise UserError(
             f"no such model folder: {folder} (it has no config.json); "
             "set model.path to a folder written by save_pretrained"

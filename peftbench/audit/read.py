@@ -8,7 +8,7 @@ from peftbench.audit.evidence import Evidence, checked
 from peftbench.audit.harness_samples import find_samples, read_harness
 from peftbench.audit.peft_results import is_result, read_peft
 from peftbench.errors import UserError
-from peftbench.files import parse_json
+from peftbench.files import is_there, parse_json
 
 _KNOWN = (
     "a CSV file, a folder of lm-evaluation-harness with samples_*.jsonl, or a folder of Hugging Face peft's"
@@ -27,13 +27,13 @@ def read_evidence(
 
     Raises UserError for an unknown format, an option that the format has no use for, and for what cannot be compared.
     """
-    if path.is_file():
+    if is_there(path, Path.is_file):
         if path.suffix.lower() not in (".csv", ".tsv"):
             raise UserError(f"{path} has an unknown format: it takes {_KNOWN}")
         _check_unused(path, "a CSV file", task=task, metric=metric, examples=examples)
         return checked(read_csv(path))
-    if not path.is_dir():
-        raise UserError(f"{'neither a file nor a folder' if path.exists() else 'no such file or folder'}: {path}")
+    if not is_there(path, Path.is_dir):
+        raise UserError(f"{'neither a file nor a folder' if is_there(path) else 'no such file or folder'}: {path}")
     if samples := find_samples(path):
         _check_unused(path, "a folder of samples", examples=examples)
         return checked(read_harness(path, samples, task, metric))

@@ -17,6 +17,7 @@ from peftbench.commands.run_options import (
 )
 from peftbench.config.task import DenseTaskConfig, TextTaskConfig, fill_task
 from peftbench.errors import UserError
+from peftbench.files import is_there
 from peftbench.serving.image_inputs import read_images
 from peftbench.serving.inputs import Row, read_input
 from peftbench.terminal import error_console
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from peftbench.serving.predictor import Answer
 
 _BLANK_ROWS_NAMED = 10
+_FILES = (".csv", ".json", ".jpg", ".png")  # names with these are meant for one file
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -74,8 +76,6 @@ def main(argv: list[str]) -> int:
     or too few for the task, or not UTF-8.
     """
     arguments = build_parser().parse_intermixed_args(argv)
-    if arguments.output is not None and arguments.output.suffix:  # else it may be a folder
-        check_output(arguments)
     if arguments.runs:
         from peftbench.commands.predict_tasks import predict_tasks
 
@@ -147,14 +147,14 @@ def check_output(arguments: argparse.Namespace) -> None:
         raise UserError(f"--output {arguments.output}: it writes CSV; name the file .csv")
     if arguments.json:
         raise UserError("--json prints and --output writes a CSV: give one of them")
-    if not arguments.output.parent.is_dir():
+    if not is_there(arguments.output.parent, Path.is_dir):
         raise UserError(f"--output {arguments.output}: there is no folder {arguments.output.parent}")
     if arguments.file is not None and arguments.output.resolve() == arguments.file.expanduser().resolve():
         raise UserError(f"--output {arguments.output}: this is the file that is read; write another")
 
 
 def _check_folder(output: Path | None) -> None:
-    if output is not None and (output.suffix or output.is_file()):
+    if output is not None and (output.suffix.lower() in _FILES or is_there(output, Path.is_file)):
         raise UserError(f"--output {output}: masks and boxes are several files; name a folder")
 
 

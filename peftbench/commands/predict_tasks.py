@@ -6,7 +6,8 @@ from pathlib import Path
 from peftbench.commands.predict import answered, check_output, report_blank, show, through_first_text
 from peftbench.commands.run_options import find_task_runs, records_dir, working
 from peftbench.errors import UserError
-from peftbench.serving.inputs import Row, read_task_input
+from peftbench.files import is_there
+from peftbench.serving.inputs import TABLES, Row, read_task_input
 
 _PASSES_AT_ONCE = 16  # rows of like length share a pass
 
@@ -51,14 +52,21 @@ def _runs_and_file(arguments: argparse.Namespace) -> tuple[list[str], Path]:
     """Tell the file from the runs, which may stand in front of it or behind."""
     names: list[str] = arguments.runs
     files = [word for word in [arguments.run, *arguments.texts] if word is not None]
-    if "=" not in names[-1]:
+    if "=" not in names[-1] or _is_table(Path(names[-1])):
         files.append(names[-1])
         names = names[:-1]
     if arguments.file is not None:
         files.append(str(arguments.file))
+    usage = "peftbench predict --runs TASK=RUN TASK=RUN FILE"
     if len(files) != 1:
         raise UserError(
-            "--runs takes one file with a column `task`: peftbench predict --runs TASK=RUN TASK=RUN FILE, not"
-            f" {' and '.join(files) if files else 'none'}"
+            f"--runs takes one file with a column `task`: {usage}, not {' and '.join(files) if files else 'none'}"
         )
+    if not names:
+        raise UserError(f"--runs names no run, only the file {files[0]}: {usage}")
     return names, Path(files[0])
+
+
+def _is_table(path: Path) -> bool:
+    """Tell whether it is a file of rows, whose name may have a `=` as a run's word has."""
+    return path.suffix.lower() in TABLES and is_there(path, Path.is_file)

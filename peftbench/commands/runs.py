@@ -12,7 +12,7 @@ from rich.text import Text
 
 from peftbench.arguments import Parser
 from peftbench.errors import UserError, nearest
-from peftbench.files import is_number, plain
+from peftbench.files import is_number, is_there, plain
 from peftbench.runs.find import UNREADABLE, Run, find_runs, inspect_run, load_run, parse_time
 from peftbench.runs.listing import differing_settings, flat_run, matches, sort_rows
 from peftbench.runs.result import Status
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     Raises UserError where the run named is not there, is ambiguous or cannot be read.
     """
     arguments = build_parser().parse_intermixed_args(argv)
-    settings = dict(word.split("=", 1) for word in arguments.words if "=" in word and not Path(word).exists())
+    settings = dict(word.split("=", 1) for word in arguments.words if "=" in word and not is_there(Path(word)))
     names = [word for word in arguments.words if word.split("=", 1)[0] not in settings]
     if len(names) > 1 or (names and settings):
         raise UserError(f"say one run, or settings as KEY=VALUE: not {' '.join(arguments.words)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.errors import UserError
+from peftbench.files import is_there
 from peftbench.runs.lock import is_locked
 from peftbench.runs.record import Record
 from peftbench.runs.result import SECTIONS, Result, Status
@@ -126,7 +127,7 @@ def load_run(run: str, output_dir: Path) -> Record:
     """
     path = Path(run)
     folder = path.parent if path.name == "result.json" else path
-    if (folder / "result.json").is_file():
+    if is_there(folder / "result.json", Path.is_file):
         return Record(folder)
     records = {record.folder.relative_to(output_dir).as_posix(): record for record in _records(output_dir)}
     exact = [name for name in records if run in (name, _id(name))]

@@ -5,10 +5,8 @@ run's.
 """
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -29,7 +27,15 @@ from peftbench.serving.evaluate import read_task
 from peftbench.serving.exchange.bring_in import read_folder, read_method
 from peftbench.serving.load import RunModel, describe_run, load_run_model
 from peftbench.serving.model_card import model_card
-from peftbench.serving.targets import TARGETS, Target, attention_needed, call_settings, loading_lines
+from peftbench.serving.targets import (
+    TARGETS,
+    Target,
+    attention_needed,
+    call_settings,
+    environment_of,
+    last_line,
+    loading_lines,
+)
 from peftbench.tasks.base import Examples, Task
 from peftbench.training.inference import logits_of
 
@@ -55,8 +61,7 @@ def export_run(
     Raises UserError where the run, its model or data cannot be had, the target cannot express its method, or the
     folder exists; PeftbenchError where what was written does not answer as the run does.
     """
-    if folder.exists():
-        raise UserError(f"{folder} exists already: choose another --output, or remove it")
+    _check_new(folder)
     target = TARGETS[to]
     description = describe_run(record)
     target.check(str(description.method["name"]))
@@ -102,6 +107,16 @@ def export_run(
     return certificate
 
 
+def _check_new(folder: Path) -> None:
+    """Raise UserError where the folder exists, or where the system will not have one of its name."""
+    try:
+        exists = folder.exists()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    if exists:
+        raise UserError(f"{folder} exists already: choose another --output, or remove it")
+
+
 def _check_task(to: str, config: TaskConfig) -> None:
     """Raise UserError for a task whose answers the target's library has no model for."""
     if isinstance(config, DenseTaskConfig):
@@ -128,18 +143,14 @@ def _answers(model: RunModel, data: Examples, batch_size: int) -> np.ndarray:
 
 def _reloaded(to: str, python: str, folder: Path, settings: dict[str, Any], task: Task) -> tuple[np.ndarray, str]:
     """Return the logits that a fresh process gets from the folder, and what library loaded it there."""
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"}
-    if python != sys.executable:
-        env.pop("PYTHONPATH", None)  # this environment's packages are not the other's
     with tempfile.TemporaryDirectory() as temporary:
         given, logits = Path(temporary, "examples.json"), Path(temporary, "logits.npy")
         examples = task.write_examples(SPLIT, Path(temporary)) or {}
         given.write_text(json.dumps(settings | examples), encoding="utf-8")
         line = [python, str(_RELOAD), to, str(folder), str(given), str(logits)]
-        ran = subprocess.run(line, env=env, capture_output=True, text=True)
+        ran = subprocess.run(line, env=environment_of(python), capture_output=True, text=True)
         if ran.returncode:
-            reason = (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
-            raise PeftbenchError(f"{TARGETS[to].title} cannot load what was exported: {reason}")
+            raise PeftbenchError(f"{TARGETS[to].title} cannot load what was exported: {last_line(ran)}")
         found: np.ndarray = np.load(logits)
         return found, ran.stdout.strip().splitlines()[-1]
 

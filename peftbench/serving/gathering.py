@@ -13,7 +13,7 @@ Predict = Callable[[Sequence[Example], Sequence[str]], list[Answer]]
 
 
 class QueueFullError(Exception):
-    """More rows wait than may, or the queue takes no more: ask again later."""
+    """More rows or characters wait than may, or the queue takes no more: ask again later."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,11 @@ class Asked:
     tasks: Sequence[str]
     answers: "Future[list[Answer]]" = field(default_factory=Future)
 
+    @property
+    def characters(self) -> int:
+        """Of all its texts together."""
+        return sum(len(text) for example in self.examples for text in example)
+
 
 class Gathering:
     """The queue and its thread.
@@ -31,13 +36,17 @@ class Gathering:
     Args:
         predict: answers examples, each by its task.
         at_once: rows that are taken out of the queue together; a larger request is taken by itself.
-        most: rows that may wait. taken: called with the number of rows whenever some are taken out.
+        most: rows that may wait. most_characters: of their texts, which is what the queue holds in memory.
+        taken: called with the number of rows whenever some are taken out.
     """
 
-    def __init__(self, predict: Predict, at_once: int, most: int, taken: Callable[[int], None]) -> None:
-        self._predict, self._at_once, self._most, self._taken = predict, at_once, most, taken
+    def __init__(
+        self, predict: Predict, at_once: int, most: int, most_characters: int, taken: Callable[[int], None]
+    ) -> None:
+        self._predict, self._at_once, self._taken = predict, at_once, taken
+        self._most, self._most_characters = most, most_characters
         self._waiting: deque[Asked] = deque()
-        self._rows, self._closed = 0, False
+        self._rows, self._characters, self._closed = 0, 0, False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="peftbench-serve", daemon=True)
         self._thread.start()
@@ -53,10 +62,12 @@ class Gathering:
         with self._changed:
             if self._closed:
                 raise QueueFullError("the server is shutting down")
-            if self._waiting and self._rows + len(examples) > self._most:
-                raise QueueFullError(f"{self._rows} rows wait already, at most {self._most} may: ask again later")
+            if self._waiting:
+                _check_room("rows", self._rows, len(examples), self._most)
+                _check_room("characters", self._characters, asked.characters, self._most_characters)
             self._waiting.append(asked)
             self._rows += len(examples)
+            self._characters += asked.characters
             self._changed.notify()
         return asked.answers
 
@@ -95,10 +106,16 @@ class Gathering:
             while self._waiting and (not together or rows + len(self._waiting[0].examples) <= self._at_once):
                 asked = self._waiting.popleft()
                 self._rows -= len(asked.examples)
+                self._characters -= asked.characters
                 if asked.answers.set_running_or_notify_cancel():  # somebody still waits for it
                     together.append(asked)
                     rows += len(asked.examples)
             return together
+
+
+def _check_room(of: str, waiting: int, more: int, most: int) -> None:
+    if waiting + more > most:
+        raise QueueFullError(f"{waiting:,} {of} wait already, at most {most:,} may: ask again later")
 
 
 def _answer(predict: Predict, together: list[Asked]) -> None:

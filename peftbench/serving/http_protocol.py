@@ -1,4 +1,4 @@
-"""What a connection of the HTTP server does outside the application: of answers nobody reads and broken requests."""
+"""What a connection of the HTTP server does outside the application: of clients that stall and broken requests."""
 
 import asyncio
 import json
@@ -9,17 +9,30 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class HttpProtocol(H11Protocol):
-    """Drops a client that takes nothing of its answer for `seconds`, and says in JSON what is no HTTP request."""
+    """Drops a client that for `seconds` takes nothing of its answer or does not end its request's head.
+
+    What is no HTTP request is said in JSON.
+    """
 
     def __init__(self, *arguments: Any, seconds: float, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._seconds = seconds
         self._watch: asyncio.TimerHandle | None = None
+        self._head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Be told of every byte that cannot be sent at once: a transport that closes waits for the last of them."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Watch the head of a request until it is whole, from the first byte; behind that the application does."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_awaiting_head()
+        elif self._head is None:
+            self._await_head()
 
     def pause_writing(self) -> None:
         """Begin to watch whether the client reads."""
@@ -34,6 +47,7 @@ class HttpProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Watch no longer."""
         self._stop_watching()
+        self._stop_awaiting_head()
         super().connection_lost(exc)
 
     def _await_reading(self, unsent: int) -> None:
@@ -50,6 +64,14 @@ class HttpProtocol(H11Protocol):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+
+    def _await_head(self) -> None:
+        self._head = self.loop.call_later(self._seconds, self.transport.close)
+
+    def _stop_awaiting_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP request."""

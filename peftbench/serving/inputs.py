@@ -118,7 +118,8 @@ def _from_table(path: Path, choices: Sequence[Sequence[str]]) -> Input:
     """Read a file whole; a blank line is a row of empty cells."""
     text = read_text(path)
     header, line, records = _read_table(path, text, choices)
-    chosen = choose_columns(f"{path}, line {line}", choices, header)
+    read = f"The run's task reads {' and '.join(map(repr, choices[0]))}: name the file's columns so"
+    chosen = choose_columns(f"{path}, line {line}", choices, header, read)
     places = [header.index(name) for name in chosen]
 
     def rows() -> Iterator[Row]:

@@ -24,9 +24,12 @@ def check_fits_into_weights(name: str) -> None:
 
 
 def write_merged(model: RunModel, processor: Any, folder: Path) -> None:
-    """Write config, weights and tokenizer or image processor; the method stays merged."""
+    """Write config, weights and tokenizer or image processor; the method stays merged.
+
+    Raises UserError, with the method unmerged, where the weights it makes are more than the architecture has.
+    """
     if type(model.method).mergeable:
-        model.method.merge()
+        _merge(model)
     labels = model.description.labels
     headed: Any = model.backbone.model
     headed.config.architectures = [type(headed).__name__]
@@ -39,3 +42,18 @@ def write_merged(model: RunModel, processor: Any, folder: Path) -> None:
     processor.save_pretrained(folder)
     for weights in folder.glob("*.safetensors"):  # written as its owner's alone, unlike the rest
         weights.chmod((folder / "config.json").stat().st_mode)
+
+
+def _merge(model: RunModel) -> None:
+    headed = model.backbone.model
+    places = dict(headed.named_parameters())
+    model.method.merge()
+    # transformers drops what it has no place for when it loads, and the model would answer otherwise
+    new = next((name for name, _ in headed.named_parameters() if name not in places), None)
+    if new is not None:
+        model.method.unmerge()
+        module, _, parameter = new.rpartition(".")
+        raise UserError(
+            f"method={model.method.name} gives {module} a {parameter}, which a {type(headed).__name__} of this config"
+            " has no place for"
+        )

@@ -32,7 +32,8 @@ def load_peft(folder: str, given: dict[str, Any]) -> tuple[Any, Any, str]:
     """Return the base model with the adapter on it, its tokenizer or image processor, and what loaded them."""
     import peft
 
-    model = peft.PeftModel.from_pretrained(_base_model(given), folder)
+    # as peftbench trained it, whatever it was saved in; transformers 4, which adapters needs, does that by itself
+    model = peft.PeftModel.from_pretrained(_base_model(given, dtype=torch.float32), folder)
     at = folder if "images" in given else given["base"]
     return model, _processor(at, given), f"peft {peft.__version__}"
 
@@ -47,8 +48,9 @@ def load_adapters(folder: str, given: dict[str, Any]) -> tuple[Any, Any, str]:
     return model, AutoTokenizer.from_pretrained(given["base"]), f"adapters {adapters.__version__}"
 
 
-def _base_model(given: dict[str, Any]) -> Any:
-    more = {"attn_implementation": given["attention"]} if given["attention"] else {}
+def _base_model(given: dict[str, Any], **more: Any) -> Any:
+    if given["attention"]:
+        more["attn_implementation"] = given["attention"]
     return _auto_model(given).from_pretrained(
         given["base"], num_labels=given["outputs"], ignore_mismatched_sizes=True, **more
     )

@@ -1,9 +1,10 @@
 """An HTTP server for several tasks on one backbone (extra `serve`): JSON in, JSON out."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from peftbench.serving.predictor import Answer
 
 _BYTES_A_CHARACTER = 12  # of JSON that escapes everything
 _BYTES_A_ROW = 1024  # for names and punctuation
+_BYTES_DROPPED = 64 * 2**20  # of one request
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Limits:
     """What a request and the queue may hold.
 
     Attributes:
-        rows: of one request. characters: of all its texts together. queue: rows that may wait.
+        rows: of one request. characters: of all its texts together. queue: rows that may wait; of characters as many
+            as whole requests of that many rows may have.
         seconds: for a client to send its request, or to take more of its answer, so that none that stalls keeps the
             server from ending.
     """
@@ -40,6 +43,11 @@ class Limits:
     characters: int
     queue: int
     seconds: float = 10
+
+    @property
+    def queue_characters(self) -> int:
+        """Characters that may wait."""
+        return math.ceil(self.queue / self.rows) * self.characters
 
 
 class Row(BaseModel):
@@ -88,7 +96,13 @@ def make_server(tasks: MultiTask, limits: Limits) -> uvicorn.Server:
 
 def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:
     """Return the server's application; its queue ends, with all that waits answered, when the application does."""
-    gathering = Gathering(tasks.predict, tasks.batch_size, limits.queue, lambda rows: metrics.together.observe(rows))
+    gathering = Gathering(
+        tasks.predict,
+        tasks.batch_size,
+        limits.queue,
+        limits.queue_characters,
+        lambda rows: metrics.together.observe(rows),
+    )
     metrics = _Metrics(lambda: gathering.waiting)
 
     @asynccontextmanager
@@ -137,6 +151,8 @@ def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def explain(request: Request, error: HTTPException) -> Response:
+        with suppress(_RefusedError):
+            await _body(request, 0, limits.seconds)
         return JSONResponse({"error": f"{request.method} {request.url.path}: {error.detail}"}, error.status_code)
 
     def refuse(status: int, reason: str) -> Response:
@@ -163,19 +179,9 @@ class _RefusedError(Exception):
 async def _read(request: Request, limits: Limits) -> Asked:
     """Read a request's body as far as it may go, and check its form and size."""
     most = _BYTES_A_CHARACTER * limits.characters + _BYTES_A_ROW * limits.rows
-    body = bytearray()
+    body = await _body(request, most, limits.seconds)
     try:
-        async with asyncio.timeout(limits.seconds):
-            async for part in request.stream():
-                body += part
-                if len(body) > most:
-                    raise _RefusedError(413, f"the request is larger than {most:,} bytes: send fewer rows at a time")
-    except ClientDisconnect:
-        raise _RefusedError(400, "the connection ended before the request was whole") from None
-    except TimeoutError:
-        raise _RefusedError(408, f"the request did not come whole within {limits.seconds:g} s: send it again") from None
-    try:
-        asked = Asked.model_validate_json(bytes(body))
+        asked = Asked.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -186,6 +192,30 @@ async def _read(request: Request, limits: Limits) -> Asked:
     if characters > limits.characters:
         raise _RefusedError(413, f"{characters:,} characters, at most {limits.characters:,} may come in one request")
     return asked
+
+
+async def _body(request: Request, most: int, seconds: float) -> bytes:
+    """Return a request's body; _RefusedError where it has more than `most` bytes, or does not come in time.
+
+    What is over is read and dropped: a connection that is closed while it still comes takes the answer with it.
+    """
+    body, come = bytearray(), 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                come += len(part)
+                if come <= most:
+                    body += part
+                elif come > most + _BYTES_DROPPED:
+                    break
+    except ClientDisconnect:
+        raise _RefusedError(400, "the connection ended before the request was whole") from None
+    except TimeoutError:
+        if come <= most:
+            raise _RefusedError(408, f"the request did not come whole within {seconds:g} s: send it again") from None
+    if come > most:
+        raise _RefusedError(413, f"the request is larger than {most:,} bytes: send fewer rows at a time")
+    return bytes(body)
 
 
 def _answer_json(task: str, answer: Answer, labels: Sequence[str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,10 +52,22 @@ def base_model(model: RunModel) -> str:
     return str(model.description.model.get("id") or model.base)
 
 
+def base_revision(model: RunModel) -> str | None:
+    """Return the commit on the hub that the run was trained on, else the revision it asked for; None of a folder."""
+    if not model.description.model.get("id"):
+        return None
+    kind, _, commit = model.weights.partition(":")
+    return commit if kind == "commit" else model.description.model.get("revision")
+
+
 def loading_lines(to: str, folder: str, model: RunModel, processor: Any) -> str:
     """Return the lines of Python that load an exported folder."""
     labels = model.description.labels
     arguments = [f"id2label={dict(enumerate(labels))}" if labels else "num_labels=1"]
+    if to == "peft":  # else transformers 5 takes what it was saved in
+        arguments.append('dtype="float32"')
+    if revision := base_revision(model):
+        arguments.append(f"revision={json.dumps(revision)}")
     if attention := attention_needed(to, model.method.name):
         arguments.append(f'attn_implementation="{attention}"')
     saved = model.backbone.backbone.saved_head
@@ -149,7 +162,7 @@ def _write_peft(run: str, model: RunModel, processor: Any, folder: Path) -> None
     _check_known(model)
     if model.backbone.sites.image is not None:  # its size may be another than the base model's
         processor.save_pretrained(folder)
-    peft_folder.write(folder, model.method, model.backbone, base_model(model), model.description.model.get("revision"))
+    peft_folder.write(folder, model.method, model.backbone, base_model(model), base_revision(model))
     _write_provenance(run, model, folder)
 
 
@@ -168,7 +181,8 @@ model = PeftModel.from_pretrained(base, {folder})
 
 def _check_adapters(name: str) -> None:
     _check_method("adapters", name, adapterhub_folder.CONVERTERS)
-    _adapters_python()
+    if python := _adapters_python():
+        _check_imports(python, "adapters")
 
 
 def _adapters_python() -> str | None:
@@ -179,6 +193,34 @@ def _adapters_python() -> str | None:
     if shutil.which(named) is None:
         raise UserError(f"{ADAPTERS_PYTHON}={named}: no such program; name the Python of an environment with adapters")
     return named
+
+
+def _check_imports(python: str, library: str) -> None:
+    """Raise UserError where a Python that the user names has no such library: not when all else is done."""
+    try:
+        line = [python, "-c", f"import {library}"]
+        ran = subprocess.run(line, env=environment_of(python), capture_output=True, text=True)
+        reason = last_line(ran) if ran.returncode else None
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason is not None:
+        raise UserError(
+            f"{ADAPTERS_PYTHON}={python}: it cannot import {library} ({reason}); name the Python of an environment"
+            f" with {library}"
+        )
+
+
+def environment_of(python: str) -> dict[str, str]:
+    """Return the environment variables for a Python that loads what was exported, without the network."""
+    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"}
+    if python != sys.executable:
+        variables.pop("PYTHONPATH", None)  # this environment's packages are not the other's
+    return variables
+
+
+def last_line(ran: "subprocess.CompletedProcess[str]") -> str:
+    """Return what a process that failed said last, a traceback's error."""
+    return (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
 
 
 def _write_adapters(run: str, model: RunModel, processor: Any, folder: Path) -> None:

@@ -134,6 +134,9 @@ TYPED = [
     "sweep seeds=3", "sweep table=null", "sweep search=gird", "sweep search=null", "sweep table=smoke on_error=x",
     "sweep table=smoke seed=1", "sweep --table=smoke", "-sc", "-sc install=tcsh",
     f"train seed={'9' * 5000}", f"table smoke table.delta={'9' * 5000}",
+    *(f"{command} {'x' * 300}" for command in ("predict", "evaluate", "export", "runs", "runs a=", "audit")),
+    f"import {'x' * 300} --task mrpc", f"recommend {'x' * 300}", f"train task=text_file model.path='a,{'x' * 300}'",
+    f"predict --runs a={'x' * 300} rows.csv", f"serve {'x' * 300}",
 ]  # fmt: skip
 
 

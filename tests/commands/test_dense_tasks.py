@@ -119,7 +119,7 @@ def test_pictures_of_ones_own_get_masks_or_boxes(kind, data, model, tmp_path, ca
     wide = tmp_path / "wide.png"
     Image.open(own / "00.png").resize((160, 40)).save(wide)  # of another shape: padded, and told in its own pixels
     capsys.readouterr()
-    found = tmp_path / "found"
+    found = tmp_path / "found.v2"
     assert main(["predict", str(record.folder), str(own), str(wide), "--output", str(found), "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == 5 == len(list((found / "overlays").iterdir()))
@@ -151,8 +151,9 @@ def test_pictures_of_ones_own_get_masks_or_boxes(kind, data, model, tmp_path, ca
             )
         read = read_annotations(found / "boxes.json", ["square", "bar"])  # as any other file of boxes
         assert sum(len(picture.boxes) for picture in read) == len(content["annotations"]) > 0
-    assert main(["predict", str(record.folder), str(own), "--output", "found.csv"]) == 2
-    assert "name a folder" in capsys.readouterr().err
+    for output in ("found.csv", "boxes.json", str(wide)):
+        assert main(["predict", str(record.folder), str(own), "--output", output]) == 2
+        assert "name a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", WRITE)

@@ -12,12 +12,14 @@ from types import SimpleNamespace
 import forked
 import pytest
 import torch
+from tiny import tiny_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from peftbench.commands import export
 from peftbench.errors import PeftbenchError, UserError
 from peftbench.runs.record import Record
 from peftbench.serving.load import load_run_model
+from peftbench.serving.merged import write_merged
 
 
 def exported(record, folder):
@@ -35,6 +37,18 @@ def read_in_a_fork(monkeypatch):
         return forked.run(line[1:], env={name: env[name] for name in env if name != "HF_HUB_OFFLINE"}, **options)
 
     monkeypatch.setattr("peftbench.serving.export.subprocess", SimpleNamespace(run=run))
+
+
+@pytest.fixture
+def other_base(tiny_model_dir, tmp_path_factory):
+    """A function that saves a model as the tiny one's folder and returns the override that names it."""
+
+    def save(model):
+        folder = shutil.copytree(tiny_model_dir, tmp_path_factory.mktemp("base") / "model")
+        model.base_model.save_pretrained(folder)
+        return f"model.path={folder}"
+
+    return save
 
 
 def test_plain_transformers_answers_as_the_run(tiny_run, tmp_path, capsys):
@@ -67,6 +81,17 @@ def test_what_weights_cannot_hold_is_refused(tiny_pair_run, tiny_score_run, tmp_
     assert not list(tmp_path.iterdir())
 
 
+def test_a_bias_that_the_architecture_has_not_is_refused(train_tiny, other_base, tmp_path):
+    record = train_tiny("opinions", "method=ssf", "trainer.max_steps=1", other_base(tiny_model("modernbert")))
+    with pytest.raises(UserError, match="--to merged: method=ssf gives .* a bias, .*ModernBertFor.* no place for") as e:
+        export.main([str(record.folder), "--output", str(tmp_path / "made")])
+    assert "\n" not in str(e.value) and not list(tmp_path.iterdir())
+    model = load_run_model(record, torch.device("cpu"))
+    with pytest.raises(UserError):
+        write_merged(model, None, tmp_path)
+    assert model.method.attached and not model.method.merged
+
+
 def test_nothing_is_written_over(tiny_run, tmp_path):
     with pytest.raises(UserError, match="exists already: choose another --output"):
         export.main([str(tiny_run.folder), "--output", str(tmp_path)])
@@ -75,6 +100,8 @@ def test_nothing_is_written_over(tiny_run, tmp_path):
     with pytest.raises(UserError, match="cannot write .*made: .*; choose another --output"):
         export.main([str(tiny_run.folder), "--output", str(file / "made")])
     assert file.read_text() == "mine"
+    with pytest.raises(UserError, match="cannot write x*: File name too long; choose another --output"):
+        export.main([str(tiny_run.folder), "--output", "x" * 300])
 
 
 def test_hugging_face_peft_answers_as_the_run(read_in_a_fork, tiny_run, tmp_path, capsys):
@@ -86,6 +113,16 @@ def test_hugging_face_peft_answers_as_the_run(read_in_a_fork, tiny_run, tmp_path
     assert 'model = PeftModel.from_pretrained(base, "made")' in card and "Loaded by peft " in card
     modes = {stat.S_IMODE(file.stat().st_mode) & 0o044 for file in (tmp_path / "made").iterdir()}
     assert modes == {0o044}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_base_model_that_was_saved_in_half_precision(read_in_a_fork, train_tiny, other_base, tmp_path, dtype, capsys):
+    pytest.importorskip("peft", reason="needs the extra peft")
+    record = train_tiny("opinions", "method=lora", "trainer.max_steps=1", other_base(tiny_model("bert").to(dtype)))
+    for to in ("merged", "peft"):
+        assert export.main([str(record.folder), "--to", to, "--output", str(tmp_path / to)]) == 0
+        assert "21 predictions equal" in capsys.readouterr().out
+    assert 'dtype="float32")' in (tmp_path / "peft" / "README.md").read_text()
 
 
 def test_adapterhub_answers_as_the_run(tiny_pair_run, tmp_path, capsys):
@@ -133,7 +170,8 @@ def test_a_library_that_is_not_there(read_in_a_fork, tiny_run, tmp_path, monkeyp
         export.main([str(tiny_run.folder), "--to", "adapters", "--output", str(tmp_path / "made")])
     monkeypatch.setenv("PEFTBENCH_ADAPTERS_PYTHON", sys.executable)
     if importlib.util.find_spec("adapters") is None:
-        with pytest.raises(PeftbenchError, match="AdapterHub's adapters cannot load what was exported: ModuleNotFound"):
+        monkeypatch.setattr("peftbench.serving.export.load_run_model", None)  # this shows before anything is loaded
+        with pytest.raises(UserError, match="PYTHON=.*: it cannot import adapters .ModuleNotFound.*; name the Python"):
             export.main([str(tiny_run.folder), "--to", "adapters", "--output", str(tmp_path / "made")])
     assert not list(tmp_path.iterdir())
 

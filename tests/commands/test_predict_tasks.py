@@ -58,6 +58,7 @@ def test_each_row_is_answered_by_its_run(
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     assert printed(capsys, "--runs", *runs, "--file", tmp_path / "rows.jsonl") == answers
     assert printed(capsys, file, "--runs", *runs) == answers
+    assert printed(capsys, "--runs", *runs, file.rename(tmp_path / "rows of a=1.csv")) == answers
 
 
 def test_output_keeps_every_row_and_column(
@@ -88,6 +89,7 @@ def test_mistakes_are_one_line(runs: list[str], file: Path, tmp_path: Path) -> N
     for argv, said in (
         (["--runs", *runs], "takes one file with a column `task`"),
         (["--runs", *runs, file, "--file", file], "takes one file"),
+        (["--runs", file], "--runs names no run, only the file"),
         (["--runs", *runs, file, "--output", file], "this is the file that is read"),
         (["--runs", *runs, file, "--merged"], "--merged: several runs share"),
         (["--runs", runs[0], runs[0], file], "two runs are named opinions"),

@@ -116,6 +116,8 @@ def test_unknown_and_ambiguous_names(tmp_path: Path) -> None:
         load_run("adaptor-mrpc", tmp_path)
     with pytest.raises(UserError, match="peftbench runs"):
         load_run("zzz", tmp_path)
+    with pytest.raises(UserError, match="No run 'x*' under"):
+        load_run("x" * 300, tmp_path)  # a text, where the run was forgotten
     with pytest.raises(UserError, match="No run ''"):
         load_run("", tmp_path)
     other = make(tmp_path, "lora", seed=1)

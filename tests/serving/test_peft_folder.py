@@ -152,6 +152,8 @@ QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
             "is 5 where task and model make it 3",
         ),
         (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.full((4, 32), torch.nan)}), "no finite floating-point"),
+        (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.tensor(1.0)}), "lora_A.weight is no matrix, it has 0 dim"),
+        (lambda t: t.update({f"{QUERY}.lora_B.weight": torch.zeros(4)}), "lora_B.weight is no matrix, it has 1 dim"),
         (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.zeros(5, 32)}), "say a rank of 4 for .*, and .* have 5"),
     ],
 )

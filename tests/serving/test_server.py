@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -146,6 +147,26 @@ def test_a_mistake_is_one_json_error(address: str, status: int, body, said: str)
     assert "\n" not in answer.json()["error"]
 
 
+@pytest.mark.parametrize(("path", "status", "said"), [("predict", 413, "larger than"), ("nothing", 404, "Not Found")])
+def test_a_large_request_on_a_connection_that_closes_reads_its_refusal(
+    address: str, path: str, status: int, said: str
+) -> None:
+    """As urllib sends it: the answer must not be lost with the part of the request that still comes."""
+    asked = urllib.request.Request(f"{address}/{path}", data=b"x" * 16_000_000)  # more than sockets hold
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(asked, timeout=60)
+    assert raised.value.code == status
+    assert said in json.load(raised.value)["error"]
+
+
+def test_a_client_that_stalls_in_a_large_request_is_told_that_it_is_too_large(tasks: MultiTask) -> None:
+    with served(tasks, seconds=0.2) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as client:
+            client.sendall(b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Length: 50000\r\n\r\n" + b"x" * 40_000)
+            assert client.recv(1000).startswith(b"HTTP/1.1 413")
+
+
 def test_a_client_that_stalls_is_refused_and_the_server_can_end(tasks: MultiTask) -> None:
     with served(tasks, seconds=0.2) as address:
         host, port = address.removeprefix("http://").split(":")
@@ -157,6 +178,19 @@ def test_a_client_that_stalls_is_refused_and_the_server_can_end(tasks: MultiTask
         told = client.makefile("rb").read()
     assert told.startswith(b"HTTP/1.1 408")
     assert b"the request did not come whole within 0.2 s" in told
+
+
+@pytest.mark.parametrize(("answered", "sent"), [(False, b""), (False, b"GET / HTTP/1.1\r\nHost: h"), (True, b"GET /")])
+def test_a_client_that_never_ends_its_head_is_dropped(tasks: MultiTask, answered: bool, sent: bytes) -> None:
+    with served(tasks, seconds=0.2) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as client:
+            if answered:
+                client.sendall(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
+                assert client.recv(1000).startswith(b"HTTP/1.1 200")
+            client.sendall(sent)
+            while client.recv(1000):  # the rest of the answer; then the connection ends
+                pass
 
 
 def test_a_client_that_leaves_is_no_failure_of_the_server(tasks: MultiTask) -> None:
@@ -224,7 +258,14 @@ def test_nothing_asked_is_answered_with_nothing(address: str) -> None:
     assert blank["answers"] == [{"task": "scores", "score": None}]
 
 
-def test_a_full_queue_says_so(tasks: MultiTask, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"queue": 4}, "3 rows wait already, at most 4 may"),
+        ({"queue": 6, "rows": 6, "characters": 20}, "12 characters wait already, at most 20 may"),
+    ],
+)
+def test_a_full_queue_says_so(tasks: MultiTask, monkeypatch: pytest.MonkeyPatch, limits: dict, said: str) -> None:
     go, busy = threading.Event(), threading.Event()
     predict = tasks.predict
 
@@ -235,7 +276,7 @@ def test_a_full_queue_says_so(tasks: MultiTask, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(tasks, "predict", slow)
     body = {"rows": [{"task": "lora", "text": "good"}] * 3}
-    with served(tasks, queue=4) as address, ThreadPoolExecutor(2) as pool:
+    with served(tasks, **limits) as address, ThreadPoolExecutor(2) as pool:
         first = pool.submit(httpx.post, f"{address}/predict", json=body, timeout=60)
         assert busy.wait(30)
         second = pool.submit(httpx.post, f"{address}/predict", json=body, timeout=60)
@@ -246,7 +287,7 @@ def test_a_full_queue_says_so(tasks: MultiTask, monkeypatch: pytest.MonkeyPatch)
         assert [first.result().status_code, second.result().status_code] == [200, 200]
     assert refused.status_code == 503
     assert refused.headers["Retry-After"] == "1"
-    assert "3 rows wait already, at most 4 may" in refused.json()["error"]
+    assert said in refused.json()["error"]
 
 
 def test_requests_are_answered_together_and_fail_apart() -> None:
@@ -259,7 +300,7 @@ def test_requests_are_answered_together_and_fail_apart() -> None:
             raise UserError("bad")
         return [NO_ANSWER] * len(examples)
 
-    gathering = Gathering(predict, 4, 100, lambda rows: None)
+    gathering = Gathering(predict, 4, 100, 100, lambda rows: None)
     first = gathering.ask([("x",)], ["a"])
     while gathering.waiting:
         time.sleep(0.001)

@@ -6,6 +6,7 @@ import torch
 
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.errors import UserError
+from peftbench.files import is_there
 from peftbench.methods import Method, build, method_class
 from peftbench.serving.exchange import adapterhub_folder, peft_folder
 from peftbench.serving.exchange.files import read_settings
@@ -17,12 +18,11 @@ _CONVERTERS = {"peft": peft_folder.CONVERTERS, "adapters": adapterhub_folder.CON
 
 def read_folder(folder: Path) -> Foreign:
     """Read a folder of Hugging Face peft or AdapterHub; UserError where it is neither, or something is wrong in it."""
-    if not folder.is_dir():
+    if not is_there(folder, Path.is_dir):
         raise UserError(f"there is no folder {folder}")
-    if not (folder / peft_folder.CONFIG).exists():
-        hint = (
-            ": an ordinary model is used as model=local model.path=FOLDER" if (folder / "config.json").exists() else ""
-        )
+    if not is_there(folder / peft_folder.CONFIG):
+        is_model = is_there(folder / "config.json")
+        hint = ": an ordinary model is used as model=local model.path=FOLDER" if is_model else ""
         raise UserError(f"{folder} has no {peft_folder.CONFIG}, as Hugging Face peft and AdapterHub write it{hint}")
     settings = read_settings(folder / peft_folder.CONFIG)
     library = peft_folder if "peft_type" in settings else adapterhub_folder

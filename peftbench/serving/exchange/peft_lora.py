@@ -27,6 +27,7 @@ from peftbench.serving.exchange.tie import Tensors, Tie
 
 PREFIX = "base_model.model."
 _A = re.compile(re.escape(PREFIX) + r"(.+)\.lora_A\.weight")
+_MATRIX = re.compile(r".+\.lora_[AB]\.weight")
 _READ = (
     *("peft_type", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"),
     *("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"),
@@ -94,6 +95,9 @@ def _config(settings: Settings, tensors: Tensors, sites: Sites) -> LoraConfig:
     acted_on = [match[1] for key in tensors if (match := _A.fullmatch(key))]
     if not acted_on:
         raise UserError("its weights hold no lora_A")
+    for key, tensor in tensors.items():
+        if _MATRIX.fullmatch(key) and tensor.dim() != 2:
+            raise UserError(f"{key} is no matrix, it has {tensor.dim()} dimensions: the file is damaged")
     for module in acted_on:
         _check_agrees(settings, module, tensors[f"{PREFIX}{module}.lora_A.weight"].shape[0])
     modules = {

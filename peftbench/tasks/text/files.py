@@ -13,6 +13,7 @@ from peftbench.files import is_unicode, parse_json
 from peftbench.tasks.text.delimiter import find_delimiter
 
 _ROWS_NAMED = 5  # of many faulty rows
+_REMEDY = "Name the columns with task.text and task.label"
 
 
 @dataclass(frozen=True)
@@ -197,15 +198,17 @@ def _json_cell(where: str, name: str, value: Any) -> str:
     raise UserError(f"{where}, column {name!r}: {json.dumps(value)[:40]} is neither text nor a number")
 
 
-def choose_columns(where: str, choices: Choices, found: list[str]) -> Sequence[str]:
-    """Return the first of `choices` whose names are all among `found`; UserError, with the nearest, where none is."""
+def choose_columns(where: str, choices: Choices, found: list[str], remedy: str = _REMEDY) -> Sequence[str]:
+    """Return the first of `choices` whose names are all among `found`.
+
+    Raises UserError, with the nearest and what to do, the `remedy`, where there is none.
+    """
     for names in choices:
         if all(name in found for name in names):
             return names
     missing = next(name for name in choices[0] if name not in found)
     raise UserError(
-        f"{where}: no column {missing!r} among {', '.join(map(repr, found))}. "
-        f"{_nearest_column(missing, found)}Name the columns with task.text and task.label"
+        f"{where}: no column {missing!r} among {', '.join(map(repr, found))}. {_nearest_column(missing, found)}{remedy}"
     )
 
 
