@@ -27,7 +27,7 @@ def read_parts(config: TaskConfig, splits: Sequence[str] | None, read: Callable[
     """Read what the splits asked for are made of, by name: for one that is a share, the training data.
 
     Args:
-        splits: names, all of which must be there; None: train, validation and, where there or named, test.
+        splits: names, all of which must be there; None: train, validation, and test where there is one or it is named.
         read: reads one; raises MissingSplitError where it is not there.
     """
     shares = _shares(config)
