@@ -35,7 +35,7 @@ def choose_runs(runs: Sequence[Run]) -> tuple[list[PlannedRun], list[str]]:
             found[_key(settings_of(config))][_way(config)][int(config["seed"])] = run, config
         except UserError as error:
             damaged.append(str(error))
-    ways, cut = _without_shortened(found)
+    ways, of_shortened = _without_shortened(found)
     chosen = {method: max(by_way.values(), key=_standing) for method, by_way in ways.items()}
     labels = _labels({method: settings_of(next(iter(seeds.values()))[1]) for method, seeds in chosen.items()})
     everywhere = all(run.result and _has_test(run) for seeds in chosen.values() for run, _ in seeds.values())
@@ -48,10 +48,7 @@ def choose_runs(runs: Sequence[Run]) -> tuple[list[PlannedRun], list[str]]:
     ]
     several = [labels[method] for method, by_way in ways.items() if len(by_way) > 1]
     remarks = [f"damaged and left out: {'; '.join(damaged)}"] if damaged else []
-    if cut:
-        remarks.append(
-            f"{cut:,} runs that trainer.max_steps cut short are left out, beside others trained to their end"
-        )
+    remarks += of_shortened
     if several:
         biased = "" if everywhere else ", which flatters it: the same examples are shown here"
         remarks.append(
@@ -61,21 +58,26 @@ def choose_runs(runs: Sequence[Run]) -> tuple[list[PlannedRun], list[str]]:
     return planned, remarks
 
 
-def _without_shortened(ways: Mapping[str, _Ways]) -> tuple[Mapping[str, _Ways], int]:
-    """Return the ways without those that trainer.max_steps cuts short, and how many runs that were.
+def _without_shortened(ways: Mapping[str, _Ways]) -> tuple[Mapping[str, _Ways], list[str]]:
+    """Return the ways without those that trainer.max_steps cuts short, as stages of a search are, and a remark on them.
 
-    All of them where there are no others: stages of a search stand beside what they have found otherwise.
+    All of them where fewer than two methods would be left to compare.
     """
     whole = {
         method: {way: seeds for way, seeds in by_way.items() if not any(map(_is_shortened, seeds.values()))}
         for method, by_way in ways.items()
     }
-    if not any(whole.values()):
-        return ways, 0
-    cut = sum(
-        len(seeds) for method, by_way in ways.items() for way, seeds in by_way.items() if way not in whole[method]
-    )
-    return {method: by_way for method, by_way in whole.items() if by_way}, cut
+    whole = {method: by_way for method, by_way in whole.items() if by_way}
+    if len(whole) < 2:
+        mixed = whole and whole != ways
+        return ways, ["runs that trainer.max_steps cut short stand beside others trained to their end"] if mixed else []
+    cut = _count(ways) - _count(whole)
+    left_out = f"{cut:,} runs that trainer.max_steps cut short are left out, beside others trained to their end"
+    return whole, [left_out] if cut else []
+
+
+def _count(ways: Mapping[str, _Ways]) -> int:
+    return sum(len(seeds) for by_way in ways.values() for seeds in by_way.values())
 
 
 def _is_shortened(run: tuple[Run, Mapping[str, Any]]) -> bool:

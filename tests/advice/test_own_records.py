@@ -51,6 +51,9 @@ def test_runs_cut_short_stand_beside_no_others(tmp_path, compared):
     found = compared()
     assert sorted(labels(found)) == ["adapter m = 8", "bitfit"] and not any("cut short" in note for note in found.notes)
     plant(tmp_path, LORA, GOOD, trainer={"max_steps": None})
+    found = compared()
+    assert sorted(labels(found)) == ["adapter m = 8", "bitfit", "lora r = 8"]
+    assert "runs that trainer.max_steps cut short stand beside others trained to their end" in found.notes
     plant(tmp_path, {"name": "bitfit"}, GOOD)
     found = compared()
     assert sorted(labels(found)) == ["bitfit", "lora r = 8"]
