@@ -151,6 +151,14 @@ def remove_temporaries(folder: Path) -> None:
                 remove(path)
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path that a user typed with the folder that `~` stands for; a `~name` of no user stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def is_there(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
     """Tell whether a path that a user typed is there, or is of a `kind`: Path.is_file, Path.is_dir.
 

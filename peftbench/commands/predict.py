@@ -17,7 +17,7 @@ from peftbench.commands.run_options import (
 )
 from peftbench.config.task import DenseTaskConfig, TextTaskConfig, fill_task
 from peftbench.errors import UserError
-from peftbench.files import is_there
+from peftbench.files import expanded, is_there
 from peftbench.serving.image_inputs import read_images
 from peftbench.serving.inputs import Row, read_input
 from peftbench.terminal import error_console
@@ -149,7 +149,7 @@ def check_output(arguments: argparse.Namespace) -> None:
         raise UserError("--json prints and --output writes a CSV: give one of them")
     if not is_there(arguments.output.parent, Path.is_dir):
         raise UserError(f"--output {arguments.output}: there is no folder {arguments.output.parent}")
-    if arguments.file is not None and arguments.output.resolve() == arguments.file.expanduser().resolve():
+    if arguments.file is not None and arguments.output.resolve() == expanded(arguments.file).resolve():
         raise UserError(f"--output {arguments.output}: this is the file that is read; write another")
 
 

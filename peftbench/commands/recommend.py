@@ -13,7 +13,7 @@ from peftbench.assets.cache import file_digest
 from peftbench.commands.limit_options import latency_ratio, mebibytes, percent
 from peftbench.config.quoting import in_quotes, quote_free_text
 from peftbench.errors import INTERRUPTED, UserError
-from peftbench.files import is_there, write_json
+from peftbench.files import expanded, is_there, write_json
 from peftbench.recommend.recommend import Question, Selection, recommend
 from peftbench.recommend.sentence import headline
 from peftbench.sweeps.request import key_of, merge
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
 
 def _lines(arguments: argparse.Namespace) -> list[str]:
     """Return the settings that make the table of all candidates; raises UserError for a file that is not there."""
-    file = Path(arguments.file).expanduser()
+    file = expanded(arguments.file)
     if not is_there(file, Path.is_file):
         other = "a folder" if is_there(file, Path.is_dir) else "a pipe or device"
         raise UserError(f"{arguments.file}: {f'this is {other}, not a file' if is_there(file) else 'no such file'}")

@@ -1,11 +1,11 @@
 """Where a model or a data set comes from, as a config says it."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from peftbench.config.ranges import between, one_of
 from peftbench.config.sources import check_source
+from peftbench.files import expanded
 
 
 @dataclass
@@ -44,4 +44,4 @@ class ModelConfig(AssetConfig):
 
 def absolute(path: str | None) -> str | None:
     """Write a path so that a later command finds it from any folder."""
-    return None if path is None else str(Path(path).expanduser().absolute())
+    return None if path is None else str(expanded(path).absolute())

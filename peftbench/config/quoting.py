@@ -5,14 +5,13 @@ And refuse what it would drop without a word: of a key that a {…} has twice it
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from peftbench.errors import UserError
-from peftbench.files import is_there
+from peftbench.files import expanded, is_there
 
 # keys whose value is a path, the name of a column or an experiment, or a template, which the user chooses
 _FREE_TEXT = re.compile(
@@ -49,7 +48,7 @@ def _quoted(line: str) -> str:
         return line
     if value[0] in "[{":  # a list or names of runs, but a template may begin with a place in braces
         return f"{key}={in_quotes(value)}" if key.endswith("method.template") else line
-    if _is_read_as_written(line, key, value) and not ("," in value and is_there(Path(value).expanduser())):
+    if _is_read_as_written(line, key, value) and not ("," in value and is_there(expanded(value))):
         return line
     return f"{key}={in_quotes(value)}"
 

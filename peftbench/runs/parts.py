@@ -10,6 +10,7 @@ import torch
 
 from peftbench.config.schema import RunConfig
 from peftbench.errors import UserError, nearest
+from peftbench.files import expanded
 from peftbench.methods.parts import PartsConfig
 from peftbench.runs.adapter import read_tensors
 from peftbench.runs.find import inspect_run, load_run
@@ -100,7 +101,7 @@ def _folders(method: PartsConfig, output_dir: Path, planned: Mapping[Path, Any])
     if not method.adapters:
         raise UserError(f"method.adapters names no runs: {_EXAMPLE}")
     if isinstance(method.adapters, str):
-        paths = glob(str(Path(method.adapters).expanduser()), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute one
+        paths = glob(str(expanded(method.adapters)), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute one
         found = [Path(path).absolute() for path in sorted(paths)]
         folders: dict[str, Path] = {}
         for path in found:
@@ -111,7 +112,7 @@ def _folders(method: PartsConfig, output_dir: Path, planned: Mapping[Path, Any])
         return folders
     folders = {}
     for name, run in method.adapters.items():
-        path = Path(run).expanduser().absolute()
+        path = expanded(run).absolute()
         try:
             folders[name] = path if path in planned else load_run(run, output_dir).folder.absolute()
         except UserError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peftbench.errors import UserError, nearest
-from peftbench.files import is_unicode
+from peftbench.files import expanded, is_unicode
 from peftbench.tasks.text.files import Table, choose_columns, json_object, read_table, read_text
 
 # files with named columns; any other holds one text (or pair) a line
@@ -52,7 +52,7 @@ def read_input(texts: list[str], file: Path | None, columns: list[str]) -> Input
         return Input(columns, _from_words(texts, len(columns)))
     if file is None:
         return Input(columns, _with_text(_from_lines(_standard_input(), "standard input", len(columns)), None))
-    path = file.expanduser()
+    path = expanded(file)
     if path.suffix.lower() not in TABLES:
         rows = _from_lines(read_text(path).removesuffix("\n").split("\n"), str(path), len(columns))
         return Input(columns, _with_text(rows, path))
@@ -139,7 +139,7 @@ def read_task_input(file: Path, columns: Mapping[str, Sequence[str]]) -> Input:
     Raises UserError, also while the rows are walked, for a task that is not among `columns`, and where a task's
     columns are not there.
     """
-    path = file.expanduser()
+    path = expanded(file)
     if path.suffix.lower() not in TABLES:
         raise UserError(f"{path}: rows of several tasks stand in a {', '.join(TABLES)} file with a column {_TASK!r}")
     known = {name: [list(text_columns), _GLUE_COLUMNS[len(text_columns)]] for name, text_columns in columns.items()}

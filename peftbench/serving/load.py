@@ -18,7 +18,7 @@ from peftbench.config.asset import ModelConfig
 from peftbench.config.fill import fill
 from peftbench.config.task import fill_task
 from peftbench.errors import UserError
-from peftbench.files import is_there
+from peftbench.files import expanded, is_there
 from peftbench.methods import METHODS, Method, method_class
 from peftbench.runs.adapter import Description, load_adapter, read_description
 from peftbench.runs.find import inspect_run
@@ -74,7 +74,7 @@ def load_run_backbone(record: Record, description: Description) -> tuple[Backbon
     Raises UserError where it is gone or another lies in its place.
     """
     config = fill(ModelConfig, description.model, "model")
-    if config.source == "local" and not is_there(Path(config.path or "").expanduser(), Path.is_dir):
+    if config.source == "local" and not is_there(expanded(config.path or ""), Path.is_dir):
         raise UserError(
             f"the model of run {record.folder.name} is gone: there is no folder {config.path}; put it back,"
             " or train again on another model"

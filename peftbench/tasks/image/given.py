@@ -9,6 +9,7 @@ import numpy as np
 
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
+from peftbench.files import expanded
 from peftbench.tasks.image.files import upright
 from peftbench.tasks.image.preprocessing import Size
 
@@ -47,7 +48,7 @@ def _source(given: Any, name: str) -> ImageSource | None:
     if isinstance(given, list | tuple) and len(given) == 1:
         (given,) = given
     if isinstance(given, str):
-        return Path(given).expanduser()
+        return expanded(given)
     if isinstance(given, Path | bytes):
         return given
     return np.asarray(upright(given, name)) if hasattr(given, "convert") else None

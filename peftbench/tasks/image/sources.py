@@ -14,6 +14,7 @@ from peftbench.assets.archive import unpacked_archive
 from peftbench.assets.hub_dataset import load_from_hub
 from peftbench.config.task import ImageTaskConfig, TaskConfig
 from peftbench.errors import UserError, nearest
+from peftbench.files import expanded, is_there
 from peftbench.tasks.image.files import images_below, images_in
 from peftbench.tasks.image.task import ImageSource
 from peftbench.tasks.splits import MissingSplitError
@@ -62,13 +63,13 @@ def data_folder(config: TaskConfig) -> Path | None:
     """
     if config.dir:
         folder = Path(config.dir)
-        if not folder.is_dir():
+        if not is_there(folder, Path.is_dir):
             raise UserError(f"no such task folder: {folder}; set task.dir to a folder that holds the task's data")
         return folder
     data = os.environ.get("PEFTBENCH_DATA")
     if not data:
         return None
-    vision = Path(data).expanduser() / "vision"
+    vision = expanded(data) / "vision"
     if (vision / config.name).is_dir():
         return vision / config.name
     archive = vision / (config.archive or config.name)
@@ -80,7 +81,7 @@ def split_folder(config: TaskConfig, folder: Path, split: str) -> Path:
     given = config.splits.get(split)
     names = (str(given),) if given else _FOLDER_NAMES.get(split, (split,))
     for name in names:
-        if (folder / name).is_dir():
+        if is_there(folder / name, Path.is_dir):
             return folder / name
     raise MissingSplitError(f"task {config.name}: no folder {' or '.join(names)} in {folder}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peftbench.errors import UserError, nearest
-from peftbench.files import is_unicode, parse_json
+from peftbench.files import is_there, is_unicode, parse_json
 from peftbench.tasks.text.delimiter import find_delimiter
 
 _ROWS_NAMED = 5  # of many faulty rows
@@ -53,8 +53,10 @@ def read_columns(path: Path, columns: Sequence[str], *fallbacks: Sequence[str]) 
     """
     if path.suffix.lower() not in READERS:
         raise UserError(f"{path}: cannot tell the format; name the file {', '.join(READERS)}")
-    if path.exists() and not path.is_file():
-        raise UserError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'a pipe or device'}, not a file")
+    if is_there(path) and not is_there(path, Path.is_file):
+        raise UserError(
+            f"cannot read {path}: it is {'a folder' if is_there(path, Path.is_dir) else 'a pipe or device'}, not a file"
+        )
     choices = [columns, *fallbacks]
     cells, repeated = READERS[path.suffix.lower()](path, read_text(path), choices)
     items = list(cells)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench.errors import UserError
+from peftbench.files import is_there
 from peftbench.tasks.base import Objective
 from peftbench.tasks.classification import Classification
 from peftbench.tasks.metrics import SCORE_METRICS, check_metrics
@@ -45,7 +46,7 @@ def load_task(config: "TextTaskConfig", splits: Sequence[str] | None = None) -> 
 
 def _kept(load: Callable[[], TextTask], source: Source, request: str) -> TextTask:
     """Return the task that was read last where it is the same, with its checksums; else what `load` gives."""
-    stamps = [_stamp(path) for path in source.files if path.exists()]
+    stamps = [_stamp(path) for path in source.files if is_there(path)]
     key = (request, stamps)
     if _last and _last[0] == key:
         return _last[1]

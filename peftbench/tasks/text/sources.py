@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from peftbench.assets.hub_dataset import load_from_hub
 from peftbench.assets.index import fetch_packages
 from peftbench.errors import UserError, nearest
+from peftbench.files import expanded, is_there
 from peftbench.tasks.splits import MissingSplitError
 from peftbench.tasks.text.files import Rows, read_columns
 from peftbench.tasks.text.packages import package_reader
@@ -47,13 +48,13 @@ def data_folder(config: "TextTaskConfig") -> Path | None:
     Raises UserError for a folder that is not there.
     """
     if config.dir:
-        folder = Path(config.dir).expanduser()
-        if not folder.is_dir():
+        folder = expanded(config.dir)
+        if not is_there(folder, Path.is_dir):
             raise UserError(f"no such task folder: {folder}; set task.dir to a folder of train.tsv and dev.tsv")
         return folder
     data = os.environ.get("PEFTBENCH_DATA")
     if config.source == "glue" and data:
-        folder = Path(data).expanduser() / "glue" / (config.subset or config.name)
+        folder = expanded(data) / "glue" / (config.subset or config.name)
         return folder if folder.is_dir() else None
     return None
 
@@ -134,7 +135,7 @@ def _user_files(config: "TextTaskConfig") -> Source:
             raise MissingSplitError(
                 f"task {config.name}: no {split} file; set task.splits.{split}=FILE (.csv, .tsv or .jsonl){share}"
             )
-        return read_columns(Path(path).expanduser(), [*config.text, config.label])
+        return read_columns(expanded(path), [*config.text, config.label])
 
-    files = tuple(Path(path).expanduser() for path in config.splits.values() if isinstance(path, str))
+    files = tuple(expanded(path) for path in config.splits.values() if isinstance(path, str))
     return Source(f"file {config.splits.get('train')}", read, files)
