@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from peftbench.errors import UserError
-from peftbench.files import expanded
 from peftbench.serving.inputs import Input, Row, read_input
 from peftbench.tasks.image.files import as_text, images_below, images_in
 
@@ -31,7 +30,7 @@ def _rows(paths: list[str]) -> Iterator[Row]:
     number = 0
     for given in paths:
         try:
-            path = expanded(given)
+            path = Path(given).expanduser()
             there = path.exists()
             # a folder of class folders, or of splits, is answered whole
             found = (images_in(path) or images_below(path)) if path.is_dir() else [path]
