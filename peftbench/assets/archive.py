@@ -4,7 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from peftbench.assets.cache import cache_folder, file_digest
+from peftbench.assets.cache import cache_folder, file_digest, move_into_place, unwritable
 from peftbench.assets.unpack import unpack
 from peftbench.errors import UserError
 
@@ -16,16 +16,16 @@ def unpacked_archive(archive: Path) -> Path:
 
     Raises UserError for a damaged archive, one that cannot be read, or a cache that cannot be written.
     """
-    folder = cache_folder() / "archives"
     try:
-        folder /= f"{archive.name.removesuffix('.tar.gz')}-{file_digest(archive)[:8]}"
+        digest = file_digest(archive)
+    except OSError as error:
+        raise UserError(f"cannot read {archive}: {error.strerror}") from error
+    folder = cache_folder() / "archives" / f"{archive.name.removesuffix('.tar.gz')}-{digest[:8]}"
+    try:
         if not _is_whole(folder):
             _unpack(archive, folder)
     except OSError as error:
-        raise UserError(
-            f"cannot unpack {archive} to {error.filename or folder}: {error.strerror or error};"
-            " free space there or set PEFTBENCH_CACHE to another folder"
-        ) from error
+        raise unwritable(folder, error) from error
     inside = [path for path in folder.iterdir() if path.name != _SIZES]
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
@@ -37,13 +37,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         unpacked.mkdir()
         unpack(archive, None, unpacked)
         (unpacked / _SIZES).write_text(json.dumps(_sizes(unpacked)), "utf-8")
-        if folder.exists() and not _is_whole(folder):
-            folder.rename(Path(temporary, "incomplete"))
-        try:
-            unpacked.rename(folder)
-        except OSError:
-            if not _is_whole(folder):  # else another process was faster
-                raise
+        move_into_place(unpacked, folder, Path(temporary, "incomplete"), _is_whole)
 
 
 def _is_whole(folder: Path) -> bool:

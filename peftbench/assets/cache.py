@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from peftbench.errors import UserError
@@ -20,6 +21,29 @@ _digests: dict[str, tuple[Stamp, str]] = {}  # of this process
 def cache_folder() -> Path:
     """Return the folder of fetched packages: `$PEFTBENCH_CACHE`, else `~/.cache/peftbench`."""
     return Path(os.environ.get("PEFTBENCH_CACHE") or "~/.cache/peftbench").expanduser()
+
+
+def move_into_place(made: Path, target: Path, damaged: Path, is_whole: Callable[[Path], bool]) -> None:
+    """Rename a folder made beside the cache's to its name there, an earlier one that is not whole aside to `damaged`.
+
+    Where another process was faster, its folder stays. Raises OSError where it cannot be renamed.
+    """
+    if target.exists() and not is_whole(target):
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(damaged)
+    try:
+        made.rename(target)
+    except OSError:
+        if not is_whole(target):
+            raise
+
+
+def unwritable(place: Path, error: OSError) -> UserError:
+    """Return the error of a cache that cannot be written at `place`."""
+    return UserError(
+        f"cannot write {error.filename or place}: {error.strerror or error}; "
+        "free space there or set PEFTBENCH_CACHE to another folder"
+    )
 
 
 def file_digest(path: Path) -> str:

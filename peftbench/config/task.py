@@ -145,9 +145,10 @@ class DenseTaskConfig(TaskConfig):
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width in pixels, None where the data tell."""
-        if self.image_size is None or isinstance(self.image_size, list):
-            return None if self.image_size is None else (self.image_size[0], self.image_size[1])
-        return self.image_size, self.image_size
+        if self.image_size is None:
+            return None
+        sides = self.image_size if isinstance(self.image_size, list) else 2 * [self.image_size]
+        return sides[0], sides[1]
 
 
 @dataclass

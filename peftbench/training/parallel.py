@@ -84,7 +84,7 @@ def joined_workers() -> Iterator[Workers]:
     try:
         yield _joined
     except BaseException:
-        if _begun:  # the others may wait in the midst of the run, and end with the group
+        if _begun or _joined.rank:  # the others may wait in the midst of the run, and end with the group
             distributed.destroy_process_group()
         raise
     finally:
