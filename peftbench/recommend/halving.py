@@ -58,16 +58,22 @@ def first_stage(costs: Mapping[str, Cost], budget: float = inf) -> Stage:
         labels.pop()
 
 
-def second_stage(ranked: Sequence[str], before: Stage, costs: Mapping[str, Cost], budget: float = inf) -> Stage | None:
+def second_stage(
+    ranked: Sequence[str], before: Stage, costs: Mapping[str, Cost], budget: float = inf, overhead: float = 0.0
+) -> Stage | None:
     """Return the stage of the better half; None where the budget brings it no further than the one before.
 
     Args:
         ranked: the candidates that are left, the best first.
         before: the stage they were in. budget: seconds for everything.
+        overhead: seconds of a run beside its costs. It decides whether there is a stage, not how long: a call that
+            goes on has less of it.
     """
     labels = list(ranked[: ceil(len(ranked) / 2)])
     fraction = _affordable(labels, costs, budget * SHARE, FRACTIONS[1])
-    return Stage(labels, fraction) if fraction > before.fraction and len(labels) > FINALISTS else None
+    takes = sum(costs[label].of(fraction) + overhead for label in labels)
+    further = fraction > before.fraction and len(labels) > FINALISTS and takes <= budget * SHARE
+    return Stage(labels, fraction) if further else None
 
 
 def finalists(ranked: Sequence[str], costs: Mapping[str, Cost], left: float = inf) -> list[str]:

@@ -96,7 +96,7 @@ def recommend(question: Question) -> tuple[Outcome, Selection]:
         selection.add(outcome)
         ranked, costs, overhead = outcome.ranked, outcome.costs, outcome.overhead
         _check_some_left(ranked, selection, question.limits)
-        stage = second_stage(ranked, stage, costs, budget) if number == 1 else None
+        stage = second_stage(ranked, stage, costs, budget, overhead) if number == 1 else None
         number += 1
     costs = {label: replace(cost, fixed=cost.fixed + overhead) for label, cost in costs.items()}
     last = finalists(ranked, costs, budget - selection.seconds - selection.beside)

@@ -39,7 +39,9 @@ def test_a_stage_is_of_steps_that_say_something_and_of_a_fraction_that_comes_aga
     stage = first_stage(EQUAL, 300)
     assert [stage.steps(total) for total in (4, 20, 1600)] == [4, LEAST_STEPS, round(stage.fraction * 1600)]
     dearer = {label: Cost(cost.training, cost.fixed + 0.3) for label, cost in EQUAL.items()}
-    assert second_stage(list(EQUAL), stage, dearer, 300) == second_stage(list(EQUAL), stage, EQUAL, 300)
+    second = second_stage(list(EQUAL), stage, EQUAL, 600)
+    assert second is not None and second_stage(list(EQUAL), stage, dearer, 600, overhead=0.5) == second
+    assert second_stage(list(EQUAL), stage, EQUAL, 600, overhead=20) is None
 
 
 def test_few_candidates_go_straight_into_the_last_stage():
