@@ -23,7 +23,9 @@ def draw_scores(evidence: Evidence) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
     deviations = _paired(evidence.systems, generator) if evidence.paired else _unpaired(evidence.systems, generator)
     draws = {
-        name: np.vstack([system.scores, system.scores + deviations[name]]) for name, system in evidence.systems.items()
+        # the draws of a seed together, which are taken so
+        name: np.asfortranarray(np.vstack([system.scores, system.scores + deviations[name]]))
+        for name, system in evidence.systems.items()
     }
     if not evidence.paired:
         return draws

@@ -37,7 +37,7 @@ def score_draws(
         raise ValueError(f"labels {labels.shape} and predictions {predictions.shape} are not over the same examples")
     scorer = _scorer(metric, classes or int(max(labels.max(), predictions.max())) + 1)
     counts = resamples(len(labels), draws)
-    scores = np.empty((len(counts), len(predictions)))
+    scores = np.empty((len(counts), len(predictions)), order="F")  # the draws of a seed together, which are taken so
     for start in range(0, len(counts), CHUNK):
         scores[start : start + CHUNK] = scorer(labels, predictions, counts[start : start + CHUNK].astype(np.float64))
     return scores

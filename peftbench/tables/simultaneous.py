@@ -96,11 +96,15 @@ def _confidence(
         pooled, _ = pooled_variances([measured[key] for key in alike], [seeds[key] for key in alike])
         variances |= {key: moderate(measured[key], pooled) / seeds[key] for key in alike}
     largest = np.zeros(draws)
-    # of the draws from the lowest to the highest: the confidence whose interval would just miss it
-    sureness = np.abs((2 * np.arange(draws) + 1) / draws - 1)
+    # of the draws at either end: the confidence whose interval would just miss each; one below 1 − α decides nothing
+    tail = min(int(np.ceil(alpha * draws)), (draws + 1) // 2)
+    sureness = 1 - (2 * np.arange(tail) + 1) / draws
     for (first, second), common in zip(comparisons, examples, strict=True):
         variance = common.var() + variances[first] + variances[second]
         if variance.any():
-            order = np.argsort((common + errors[first] - errors[second]) / np.sqrt(variance))
-            largest[order] = np.maximum(largest[order], sureness)
+            differences = (common + errors[first] - errors[second]) / np.sqrt(variance)
+            for ends in (differences, -differences):
+                lowest = np.argpartition(ends, tail - 1)[:tail]
+                lowest = lowest[np.argsort(ends[lowest])]
+                largest[lowest] = np.maximum(largest[lowest], sureness)
     return float(np.quantile(largest, 1 - alpha))

@@ -145,8 +145,12 @@ def common_part(examples: np.ndarray, unshared: float) -> np.ndarray:
 def unshared_variance(row: np.ndarray) -> float:
     """Return the part of the variance over examples of a row's mean that each of its runs has by itself; as above."""
     deviations, seeds = row[1:] - row[0], row.shape[1]
-    covariance = deviations.T @ deviations / len(deviations)
-    return float((np.trace(covariance) - covariance.sum() / seeds) / (seeds - 1) / seeds)
+    summed = deviations @ np.ones(seeds)
+    # the trace and the sum of the seeds' covariances; the matrix itself takes longer
+    trace, whole = np.einsum("ij,ij->", deviations, deviations), np.einsum("i,i->", summed, summed)
+    apart = trace - whole / seeds
+    # of runs that are all alike rounding leaves less
+    return float(apart / len(deviations) / (seeds - 1) / seeds) if apart > 1e-12 * trace else 0.0
 
 
 def seeds_variance(row: np.ndarray, pool: Pool = ALONE) -> float:

@@ -108,31 +108,44 @@ class Spread(NamedTuple):
         of_seeds = (self.row_variance + self.other_variance) / seeds
         return self.half_width(seeds, confidence) + _BOTH_SIDES_Z * float(np.sqrt(self.examples + of_seeds))
 
+    def tells(self, room: float, seeds: float, confidence: float, both_sides: bool = False) -> bool:
+        """Tell whether so many seeds of each row do with a chance of 80 %; `room` and `both_sides` as for `needs`."""
+        power = _BOTH_SIDES_Z if both_sides else POWER_Z
+        width = room - power * float(np.sqrt(self.examples + (self.row_variance + self.other_variance) / seeds))
+        return width > 0 and not self._is_inside(width, seeds, confidence)
+
     def half_width(self, seeds: float, confidence: float) -> float:
         """Return half the width of the difference's interval: that of a normal and a t variable added."""
-        from scipy.special import ndtri, stdtr
+        low = self._normal_half_width(seeds, confidence)
+        if self.row_variance + self.other_variance == 0 or np.isinf(seeds):
+            return low
+        high = 2 * low
+        while self._is_inside(high, seeds, confidence):
+            low, high = high, 2 * high
+        for _ in range(14):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._is_inside(middle, seeds, confidence) else (low, middle)
+        return high
 
-        tail = (1 - confidence) / 2
+    def _normal_half_width(self, seeds: float, confidence: float) -> float:
+        from scipy.special import ndtri
+
+        variance = self.examples + (self.row_variance + self.other_variance) / seeds
+        return -float(ndtri((1 - confidence) / 2) * np.sqrt(variance))
+
+    def _is_inside(self, width: float, seeds: float, confidence: float) -> bool:
+        """Tell whether `width` is less than `half_width`."""
+        from scipy.special import stdtr
+
         examples, of_seeds = np.sqrt(self.examples), np.sqrt((self.row_variance + self.other_variance) / seeds)
-        normal = -float(ndtri(tail) * np.hypot(examples, of_seeds))
-        if of_seeds == 0 or np.isinf(seeds):
-            return normal
+        if of_seeds == 0:
+            return width < self._normal_half_width(seeds, confidence)
         freedom = degrees_of_freedom(np.array([self.row_variance, self.other_variance]), freedom_of(seeds, self.rows))
         # the integral over the normal part as a sum, as fine as the other part is wide beside it
         step = float(np.clip(of_seeds / max(examples, 1e-300) / 2, 0.02, 0.25))
         points = np.arange(-6, 6, step)
         weights = step * np.exp(-(points**2) / 2) / np.sqrt(2 * np.pi)
-
-        def is_inside(width: float) -> bool:
-            return float(weights @ stdtr(freedom, (examples * points - width) / of_seeds)) > tail
-
-        low, high = normal, 2 * normal
-        while is_inside(high):
-            low, high = high, 2 * high
-        for _ in range(14):
-            middle = (low + high) / 2
-            low, high = (middle, high) if is_inside(middle) else (low, middle)
-        return high
+        return float(weights @ stdtr(freedom, (examples * points - width) / of_seeds)) > (1 - confidence) / 2
 
 
 def spread_of(row_draws: np.ndarray, other_draws: np.ndarray, pool: Pool = ALONE) -> Spread:
@@ -192,8 +205,7 @@ def needs(spread: Spread, room: float, confidence: float, examples: int, both_si
     """
     from scipy.special import ndtri
 
-    told = spread.equivalence if both_sides else spread.detectable
-    at_best = told(np.inf, confidence)
+    at_best = (spread.equivalence if both_sides else spread.detectable)(np.inf, confidence)
     if at_best >= room:
         return Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) if room > 0 else None)
     # so many would do if their spread were known for certain, which makes it the fewest
@@ -205,11 +217,11 @@ def needs(spread: Spread, room: float, confidence: float, examples: int, both_si
         return of_more_examples
     lower = max(1, int(np.ceil(known)) - 1)
     upper, step = lower + 1, 1
-    while told(upper, confidence) > room:
-        if upper > _MOST_SEEDS:  # within the rounding of `half_width` of what endless ones detect
+    while not spread.tells(room, upper, confidence, both_sides):
+        if upper > _MOST_SEEDS:  # hardly less room than endless ones need
             return of_more_examples
         lower, upper, step = upper, upper + 2 * step, 2 * step
     while upper - lower > 1:
         middle = (lower + upper) // 2
-        lower, upper = (middle, upper) if told(middle, confidence) > room else (lower, middle)
+        lower, upper = (lower, middle) if spread.tells(room, middle, confidence, both_sides) else (middle, upper)
     return Needs(upper, None)
