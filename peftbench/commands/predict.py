@@ -18,7 +18,7 @@ from peftbench.commands.run_options import (
 from peftbench.config.task import DenseTaskConfig, TextTaskConfig, fill_task
 from peftbench.errors import UserError
 from peftbench.files import expanded, is_there
-from peftbench.serving.image_inputs import read_images
+from peftbench.serving.image_inputs import answer_readable, read_images, report_unreadable
 from peftbench.serving.inputs import Row, read_input
 from peftbench.terminal import error_console
 
@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="peftbench predict",
         description="Label text with a finished run: text on the line, in a file or on standard input. Every line"
         " or row gets an answer, in order; one without text gets an empty one. A run on images labels image files, and"
-        " all in a folder, or in its folders where it holds none itself.",
+        " all in a folder, or in its folders where it holds none itself; one that cannot be read costs its own answer.",
         epilog="A task of pairs takes its texts two by two on the line; in a file or on standard input a tab"
         " stands between the two. Several runs of one backbone answer a file together, whose column `task` says"
         " which of them each row is for: peftbench predict --runs mrpc=RUN rte=RUN FILE.",
@@ -112,10 +112,18 @@ def main(argv: list[str]) -> int:
 
         return predict_pictures(arguments, predictor, rows, task.kind)
     blank: list[int] = []
+    unreadable: list[str] = []
+
+    def predict(batch: list[Row]) -> list["Answer"]:
+        examples = [row.texts for row in batch]
+        if isinstance(task, TextTaskConfig):
+            return predictor.predict(examples)
+        return answer_readable(predictor.predict, examples, unreadable)
+
     size = 1 if _is_typed(arguments) else predictor.batch_size
-    batches = answered(lambda batch: predictor.predict([row.texts for row in batch]), rows, size, blank)
-    show(arguments, batches, header, predictor.columns, predictor.labels)
+    show(arguments, answered(predict, rows, size, blank), header, predictor.columns, predictor.labels)
     report_blank(blank)
+    report_unreadable(unreadable)
     return 0
 
 

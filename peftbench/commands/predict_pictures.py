@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftbench.serving.image_inputs import answer_readable, report_unreadable
 from peftbench.serving.inputs import Row
 from peftbench.terminal import console
 
@@ -22,14 +23,16 @@ def predict_pictures(arguments: argparse.Namespace, predictor: "Predictor", rows
     Args:
         predictor: of the run. rows: a picture's file each. kind: segmentation or detection.
 
-    Files go to `--output`, or to the folder predictions. Raises UserError where one cannot be read or written.
+    Files go to `--output`, or to the folder predictions. Raises UserError where one cannot be written, and behind the
+    last where pictures could not be read.
     """
     from peftbench.serving.picture_outputs import BOXES, write_boxes, write_masks
 
     folder: Path = arguments.output or _FOLDER
     write = write_masks if kind == "segmentation" else write_boxes
     count = 0
-    for written in write(folder, _answers(predictor, rows), predictor.labels):
+    unreadable: list[str] = []
+    for written in write(folder, _answers(predictor, rows, unreadable), predictor.labels):
         count += 1
         if arguments.json:
             print(json.dumps({"image": written.picture, "found": written.found, **written.files}, ensure_ascii=False))
@@ -40,12 +43,18 @@ def predict_pictures(arguments: argparse.Namespace, predictor: "Predictor", rows
         ]
         console.print(f"{written.picture}  {', '.join(shown) or 'nothing'}", markup=False, highlight=False)
     what = "masks and overlays" if kind == "segmentation" else f"overlays and {BOXES}"
-    if not arguments.json:
+    if count and not arguments.json:
         console.print(f"{what} of {count:,} pictures are in {folder}", style="dim", markup=False)
+    report_unreadable(unreadable)
     return 0
 
 
-def _answers(predictor: "Predictor", rows: Iterator[Row]) -> Iterator[tuple[str, Any]]:
+def _answers(predictor: "Predictor", rows: Iterator[Row], unreadable: list[str]) -> Iterator[tuple[str, Any]]:
     given = (row.texts[0] for row in rows if not row.blank)
     while batch := list(islice(given, predictor.batch_size)):
-        yield from zip(batch, (answer.prediction for answer in predictor.predict(batch)), strict=True)
+        answers = answer_readable(predictor.predict, batch, unreadable)
+        yield from (
+            (picture, answer.prediction)
+            for picture, answer in zip(batch, answers, strict=True)
+            if answer.prediction is not None
+        )

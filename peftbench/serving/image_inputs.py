@@ -1,13 +1,18 @@
 """The images to answer: files, folders of them, or a file that names one a line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from peftbench.errors import UserError
 from peftbench.serving.inputs import Input, Row, read_input
 from peftbench.tasks.image.files import as_text, images_below, images_in
 
+if TYPE_CHECKING:
+    from peftbench.serving.predictor import Answer
+
 _COLUMN = "image"
+_UNREADABLE_NAMED = 5
 
 
 def read_images(paths: list[str], listed: Path | None) -> Input:
@@ -43,3 +48,30 @@ def _rows(paths: list[str]) -> Iterator[Row]:
         for image in found:
             number += 1
             yield Row(number, (str(image),), [as_text(image)])
+
+
+def answer_readable(
+    predict: Callable[[Sequence[Any]], "list[Answer]"], images: Sequence[Any], unreadable: list[str]
+) -> "list[Answer]":
+    """Answer images; one that cannot be read has no answer, and `unreadable` gets what is wrong with it."""
+    from peftbench.serving.predictor import NO_ANSWER
+
+    try:
+        return predict(images)
+    except UserError as error:
+        if len(images) == 1:
+            unreadable.append(str(error))
+            return [NO_ANSWER]
+    half = len(images) // 2
+    return [
+        *answer_readable(predict, images[:half], unreadable),
+        *answer_readable(predict, images[half:], unreadable),
+    ]
+
+
+def report_unreadable(unreadable: Sequence[str]) -> None:
+    """Raise UserError, behind the answers of the others, where images could not be read."""
+    if unreadable:
+        more = len(unreadable) - _UNREADABLE_NAMED
+        named = "; ".join(unreadable[:_UNREADABLE_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
+        raise UserError(f"no answer for {len(unreadable):,} image{'s' if len(unreadable) > 1 else ''}: {named}")

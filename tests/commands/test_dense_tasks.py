@@ -151,6 +151,13 @@ def test_pictures_of_ones_own_get_masks_or_boxes(kind, data, model, tmp_path, ca
             )
         read = read_annotations(found / "boxes.json", ["square", "bar"])  # as any other file of boxes
         assert sum(len(picture.boxes) for picture in read) == len(content["annotations"]) > 0
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(wide.read_bytes()[:40])
+    capsys.readouterr()
+    assert main(["predict", str(record.folder), str(cut), str(wide), "--output", str(tmp_path / "rest"), "--json"]) == 2
+    shown = capsys.readouterr()
+    (line,) = shown.out.splitlines()
+    assert json.loads(line)["image"] == str(wide) and f"no answer for 1 image: {cut} is" in shown.err
     for output in ("found.csv", "boxes.json", str(wide)):
         assert main(["predict", str(record.folder), str(own), "--output", output]) == 2
         assert "name a folder" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """A run on images as a user has it: trained, continued, scored again, asked, tabulated; and mistakes."""
 
+import csv
 import json
+import shutil
 from types import SimpleNamespace
 
 import forked
@@ -117,6 +119,25 @@ def test_it_answers_files_folders_and_pictures(run, pictures, capsys):
     found = predictor.predict([dark.read_bytes(), Image.open(dark), str(dark), ""])
     assert [answer.prediction for answer in found] == ["dark", "dark", "dark", None]
     assert found[0].probabilities == found[1].probabilities == found[2].probabilities
+
+
+def test_an_image_that_cannot_be_read_costs_its_own_answer(run, pictures, tmp_path, capsys):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for number in range(4):
+        shutil.copy(pictures / "validation" / "dark" / f"{number}.png", mixed)
+    for cut in ("1.png", "3.png"):
+        (mixed / cut).write_bytes((mixed / cut).read_bytes()[:40])
+    output = tmp_path / "answers.csv"
+    assert main(["predict", str(run.folder), str(mixed), "--output", str(output)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"peftbench: no answer for 2 images: {mixed / '1.png'} ") and str(mixed / "3.png") in said
+    with output.open(newline="") as file:
+        answers = [(row["image"], row["prediction"], bool(row["dark"])) for row in csv.DictReader(file)]
+    assert answers == [
+        *((str(mixed / "0.png"), "dark", True), (str(mixed / "1.png"), "", False)),
+        *((str(mixed / "2.png"), "dark", True), (str(mixed / "3.png"), "", False)),
+    ]
 
 
 @pytest.fixture
