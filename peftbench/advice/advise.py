@@ -6,7 +6,16 @@ from math import exp, inf, log
 from pathlib import Path
 
 from peftbench.advice.answer import Answer, answer
-from peftbench.advice.comparison import LAB, LOCAL, PUBLISHED, SHIPPED, Candidate, Comparison, task_type
+from peftbench.advice.comparison import (
+    LAB,
+    LOCAL,
+    PUBLISHED,
+    SHIPPED,
+    TEXT_TYPES,
+    Candidate,
+    Comparison,
+    task_type,
+)
 from peftbench.advice.lab import read_lab
 from peftbench.advice.limits import Limits, columns
 from peftbench.advice.records import LocalRuns, compare_local_runs, find_local_runs
@@ -64,22 +73,28 @@ def advise(asked: Asked, output_dir: Path) -> list[Advice]:
     ]
     if not fitting:
         raise UserError(_no_evidence(asked, notes or [f"no such runs under {output_dir}"], measured))
-    nearest = min(fitting, key=lambda comparison: (_preference(comparison), _distance(comparison, asked)))
+    nearest = min(fitting, key=lambda comparison: (*_preference(comparison, asked), _distance(comparison, asked)))
     if nearest.kind != LOCAL and any(comparison.kind == LOCAL for comparison in fitting):
         notes.append(f"your own records under {output_dir} have one seed a method, which tells none from another")
     found = answer(nearest, asked.limits)
     if found.best is None:
         raise UserError(_none_within(found, asked.limits))
+    if nearest.task_type not in TEXT_TYPES:
+        others = []
+        notes.append("what the lab and the literature measured, as far as it is known here, is of texts: left out")
     of_methods = [(comparison, comparison.candidates) for comparison in others if len(comparison.methods) > 1]
     first = _advice("Which method?", found, asked, of_methods, notes)
     return [first, *_settings(asked, found, measured, others)]
 
 
-def _preference(comparison: Comparison) -> int:
-    """Rank evidence: the user's own, then what ships, then the user's of one seed, which tells no methods apart."""
+def _preference(comparison: Comparison, asked: Asked) -> tuple[int, bool]:
+    """Rank evidence: the user's own, then what ships, then the user's of one seed, which tells no methods apart.
+
+    Where no type of task is asked for, what ships is of texts first.
+    """
     if comparison.kind != LOCAL:
-        return 1
-    return 0 if (comparison.seeds or 0) > 1 else 2
+        return 1, asked.task_type is None and comparison.task_type not in TEXT_TYPES
+    return (0 if (comparison.seeds or 0) > 1 else 2), False
 
 
 def _local_comparisons(asked: Asked, output_dir: Path) -> tuple[list[Comparison], list[str]]:
@@ -91,7 +106,7 @@ def _local_comparisons(asked: Asked, output_dir: Path) -> tuple[list[Comparison]
     for number, group in enumerate(fitting):
         comparison = compare_local_runs(group, output_dir)
         found += [comparison] if comparison else []
-        if comparison and len(comparison.methods) > 1 and _preference(comparison) == 0:
+        if comparison and len(comparison.methods) > 1 and _preference(comparison, asked)[0] == 0:
             more = [other.name for other in groups if other not in fitting[: number + 1] and len(other.methods) > 1]
             choosing = "your records hold more, which --task-type and --size choose"
             return found, [f"{choosing}: {', '.join(more)}"] if more else []
@@ -128,7 +143,10 @@ def _settings(
     method = found.best.method["name"]
     advice, answered = [], set[str]()
     kind = found.comparison.task_type
-    there = sorted(measured, key=lambda other: (_preference(other), other.task_type != kind, _distance(other, asked)))
+    there = sorted(
+        measured,
+        key=lambda other: (_preference(other, asked)[0], other.task_type != kind, _distance(other, asked)),
+    )
     for comparison in [found.comparison, *there]:
         by_method = _of_one_method(comparison)
         for name in sorted(by_method, key=lambda name: name != method):

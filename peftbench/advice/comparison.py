@@ -95,6 +95,9 @@ class Comparison:
         return {key for key in keys if len({repr(candidate.method.get(key)) for candidate in candidates}) > 1}
 
 
+TEXT_TYPES = ("classification", "pair", "regression")
+
+
 def task_type(task: Mapping[str, Any]) -> str:
     """Return what kind of answer a task's config asks for.
 

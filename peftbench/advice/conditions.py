@@ -11,7 +11,10 @@ def conditions(used: Sequence[Found]) -> dict[str, Any]:
     """Return the fields of a `Comparison` that records hold: training_rows, made, machine, backbone."""
     results = [run.result for run in used if run.result]
     environments = [result.environment for result in results if result.environment]
-    machines = {f"{found.device}, {found.threads} threads, {found.precision}" for found in environments}
+    machines = {
+        f"{found.device}, {found.threads} thread{'s' if found.threads != 1 else ''}, {found.precision}"
+        for found in environments
+    }
     return {
         "training_rows": results[0].examples.get("train"),
         "made": max(result.finished or "" for result in results)[:10] or None,

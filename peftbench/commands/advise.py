@@ -26,7 +26,12 @@ def build_parser() -> argparse.ArgumentParser:
         " methods to compare, else from the measured tables that come with peftbench. Nothing is trained.",
     )
     types = task_types()
-    parser.add_argument("--task-type", choices=types, metavar="TYPE", help=f"{', '.join(types)} (default: any)")
+    parser.add_argument(
+        "--task-type",
+        choices=types,
+        metavar="TYPE",
+        help=f"{', '.join(types)} (default: any of texts, or of your runs)",
+    )
     parser.add_argument("--size", metavar="ROWS", help="training rows of your task: the nearest evidence is taken")
     parser.add_argument("--memory", metavar="SIZE", help="at most, e.g. 2G or 900M: of training, and of all weights")
     parser.add_argument("--latency", metavar="RATIO", help="at most, at batch 1, over the bare backbone's, e.g. 1.05")
