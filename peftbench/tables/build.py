@@ -18,22 +18,22 @@ from peftbench.tables.cells import (
     with_other_figures,
 )
 from peftbench.tables.claims import judge_claim
-from peftbench.tables.collect import Found
+from peftbench.tables.collect import RunState
 from peftbench.tables.columns import SCORES, columns_of
 from peftbench.tables.conclusion import conclude
 from peftbench.tables.evidence import Evidence, read_evidence
 from peftbench.tables.looks import follow_scores
 from peftbench.tables.pairs import Comparison, comparable, compare, compare_pairs, join_table
+from peftbench.tables.ranking import with_p_best, with_ranking
 from peftbench.tables.scored import score_rows
 from peftbench.tables.sequential import Course
 from peftbench.tables.spec import TableSpec
-from peftbench.tables.standing import with_best, with_standing
 from peftbench.tables.table import Cell, Column, Pair, Row, RunPoint, Table
 
 ALPHA = 0.05
 
 
-def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
+def build_table(spec: TableSpec, found: Sequence[RunState], command: str) -> Table:
     """Make the table as it stands; rows without a finished run have no figures.
 
     Args:
@@ -59,7 +59,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     comparisons = comparable(_comparisons(spec, metrics), scored)
     failed = {run.planned.label for run in shown if run.failed}
     course = None if spec.most_seeds is None else follow_scores(spec, scored, primary, failed=failed)
-    claims = spec.claims if course is None or course.looks else []  # they are compared at looks, too
+    claims = spec.claims if course is None or course.looks_done else []  # they are compared at looks, too
     joint = join_table(comparisons, scored, course.alpha if course else ALPHA)
     full_ms = full_step_times(found)
     rows, against = [], {}
@@ -82,7 +82,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     columns = columns_of(max((row.classes or 0 for row in scored.values()), default=0))
     ceiling = _ceiling(config["task"], columns[primary])
     pairs = course.pairs if course else compare_pairs(scored, primary, spec.delta, ALPHA)
-    rows = [replace(row, against=against.get(row.label)) for row in with_standing(rows, scored, primary, pairs)]
+    rows = [replace(row, against=against.get(row.label)) for row in with_ranking(rows, scored, primary, pairs)]
     return Table(
         name=spec.name,
         title=spec.title,
@@ -95,7 +95,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         evaluation=str(evaluation),
         ceiling=ceiling,
         examples=next((len(row.labels) for row in scored.values()), None),
-        columns=[columns[key] for key in with_best(spec.columns, rows)],
+        columns=[columns[key] for key in with_p_best(spec.columns, rows)],
         all_columns=[column for key, column in columns.items() if any(key in row.cells for row in rows)],
         rows=rows,
         claims=[judge_claim(claim, rows, scored, joint, spec.delta) for claim in claims],
@@ -104,7 +104,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         reading=[
             *notes.split_shown(evaluation, spec.evaluation),
             *notes.reading(spec, len(comparisons), pairs, rows),
-            *notes.looks(course),
+            *notes.on_added_seeds(course),
             *notes.human_ceiling(ceiling, columns[primary]),
         ],
         notes=[*notes.missing_runs(found, command), *notes.mixed_conditions(shown), *other_setting],
@@ -159,7 +159,7 @@ def _from_here(config: Any) -> Any:
     return config.removeprefix(f"{Path.cwd()}/") if isinstance(config, str) else config
 
 
-def run_point(run: Found, evidence: Evidence | None = None) -> RunPoint:
+def run_point(run: RunState, evidence: Evidence | None = None) -> RunPoint:
     """Return what a table says of a run, with its training curve where there is evidence."""
     return RunPoint(
         id=run.record.folder.name,
