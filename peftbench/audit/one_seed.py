@@ -14,7 +14,8 @@ _ALPHA = 0.05
 def compare_runs(draws: Mapping[str, np.ndarray], delta: float, examples: int) -> list[Pair]:
     """Return the difference of every two systems with its interval, 95 % for all of them together.
 
-    Every interval is as many standard errors wide as the largest of all differences reaches in 95 % of the draws: Tukey's range, for scores of any covariance (Hothorn, Bretz & Westfall 2008).
+    Every interval is as many standard errors wide as the largest of all differences reaches in 95 % of the draws:
+    Tukey's range, for scores of any covariance (Hothorn, Bretz & Westfall 2008).
 
     Args:
         draws: (1 + draws, 1) of each system, from `draws.draw_scores`, in points.

@@ -202,12 +202,12 @@ def needs_as_measured(
 def needs(
     spread: DifferenceVariance, margin: float, confidence: float, examples: int, both_sides: bool = False
 ) -> Needs:
-    """Return what it takes to tell, with a chance of 80 %, a difference that is `margin` away from where it would not be.
+    """Return what it takes to decide on a difference with a power of 80 %.
 
     Args:
         spread: as measured on `examples` examples, in the same unit as `margin`.
         margin: how far the true difference is from 0, or from δ, whichever is further.
-        confidence: of the interval. both_sides: whether there is so much margin to both sides, and no more.
+        confidence: of the interval. both_sides: whether that is the margin to both sides.
     """
     from scipy.special import ndtri
 
