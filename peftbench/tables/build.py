@@ -25,8 +25,9 @@ from peftbench.tables.evidence import Evidence, read_evidence
 from peftbench.tables.looks import follow_scores
 from peftbench.tables.pairs import Comparison, comparable, compare, compare_pairs, join_table
 from peftbench.tables.ranking import with_p_best, with_ranking
-from peftbench.tables.scored import score_rows
+from peftbench.tables.scored import RowScores, score_rows
 from peftbench.tables.sequential import Course
+from peftbench.tables.simultaneous import Joint
 from peftbench.tables.spec import TableSpec
 from peftbench.tables.table import Cell, Column, Pair, Row, RunPoint, Table
 
@@ -62,27 +63,22 @@ def build_table(spec: TableSpec, found: Sequence[RunState], command: str) -> Tab
     claims = spec.claims if course is None or course.looks_done else []  # they are compared at looks, too
     joint = join_table(comparisons, scored, course.alpha if course else ALPHA)
     full_ms = full_step_times(found)
-    rows, against = [], {}
+    rows = []
     for row in spec.rows:
-        cells: dict[str, Cell] = {}
+        cells, against = {}, None
         if row.label in scored:
             cells = record_cells(used[row.label], full_ms)
             cells |= score_cells(used[row.label], scored[row.label], joint)
             if row.label != spec.baseline and spec.baseline in scored:
-                cells = compared_cells(cells, scored[row.label], scored[spec.baseline], primary, joint)
-                if primary in SCORES:
-                    against[row.label] = compare(row.label, spec.baseline, primary, scored, joint, spec.delta)
-                if course:
-                    against[row.label] = decided = _decided_pair(course, row.label, spec.baseline)
-                    cells = decided_cells(cells, decided, primary) if decided else uncompared_cells(cells)
+                cells, against = _against_baseline(cells, row.label, spec, scored, primary, joint, course)
         cells = with_other_figures(cells, row, spec.tolerance)
         points = [run_point(run, evidence.get(run.key)) for run in runs[row.label]]
-        rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points))
+        rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points, against=against))
     evaluation = replace(spec.evaluation, split=shown[0].planned.evaluation.split)
     columns = columns_of(max((row.classes or 0 for row in scored.values()), default=0))
     ceiling = _ceiling(config["task"], columns[primary])
     pairs = course.pairs if course else compare_pairs(scored, primary, spec.delta, ALPHA)
-    rows = [replace(row, against=against.get(row.label)) for row in with_ranking(rows, scored, primary, pairs)]
+    rows = with_ranking(rows, scored, primary, pairs)
     return Table(
         name=spec.name,
         title=spec.title,
@@ -111,6 +107,25 @@ def build_table(spec: TableSpec, found: Sequence[RunState], command: str) -> Tab
         environment=notes.environment(found),
         delta=spec.delta,
     )
+
+
+def _against_baseline(
+    cells: dict[str, Cell],
+    label: str,
+    spec: TableSpec,
+    scored: Mapping[str, RowScores],
+    primary: str,
+    joint: Joint,
+    course: Course | None,
+) -> tuple[dict[str, Cell], Pair | None]:
+    """Return a row's cells with how far it is from the baseline, and that difference with its verdict."""
+    cells = compared_cells(cells, scored[label], scored[spec.baseline], primary, joint)
+    if course:
+        decided = _decided_pair(course, label, spec.baseline)
+        return decided_cells(cells, decided, primary) if decided else uncompared_cells(cells), decided
+    if primary not in SCORES:
+        return cells, None
+    return cells, compare(label, spec.baseline, primary, scored, joint, spec.delta)
 
 
 def _decided_pair(course: Course, row: str, baseline: str) -> Pair | None:
