@@ -53,6 +53,7 @@ def _read(path: Path) -> dict[str, Any]:
     text = read_text(path)
     if "\n" not in text:  # as some spreadsheets end lines
         text = text.replace("\r", "\n")
+    text = text.lstrip("\n\r ")  # the header is the first line that holds something
     delimiter = "\t" if path.suffix.lower() == ".tsv" else find_delimiter(text, [["system"]])
     number, name = pa.float64(), pa.dictionary(pa.int32(), pa.string())
     kinds = {key: number if key in ("score", "sd") else name for key in _KNOWN}

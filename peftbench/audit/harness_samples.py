@@ -42,8 +42,8 @@ def find_samples(folder: Path) -> list[Path]:
 def read_harness(folder: Path, paths: Sequence[Path], task: str | None, metric: str | None) -> Evidence:
     """Read what every model scored on every document of one task.
 
-    A model is named by the folder of its samples; a `seed0`, `seed1` … in that name is the seed, or else the
-    `random_seed` in the results file beside, or else the date.
+    A model is named by the folder of its samples, and by those above it too where another model has that name; a
+    `seed0`, `seed1` … in these is the seed, or else the `random_seed` in the results file beside, or else the date.
 
     Args:
         folder: for errors. paths: of the samples.
@@ -55,7 +55,8 @@ def read_harness(folder: Path, paths: Sequence[Path], task: str | None, metric: 
     where = str(folder)
     tasks = list(dict.fromkeys(_named(path)["task"] for path in paths))
     task, notes = _chosen(where, "task", task, tasks)
-    runs = [_read(path) for path in paths if _named(path)["task"] == task]
+    of_task = [path for path in paths if _named(path)["task"] == task]
+    runs = [_read(path, *named) for path, named in zip(of_task, _systems(folder, of_task), strict=True)]
     metrics = list(dict.fromkeys(key for run in runs for scores in run.scores.values() for key in scores))
     filters = {name for name, _ in metrics}
     spelt = {f"{name},{of_filter}" if len(filters) > 1 else name: (of_filter, name) for of_filter, name in metrics}
@@ -91,7 +92,7 @@ def _chosen(where: str, what: str, given: str | None, there: list[str]) -> tuple
     return there[0], [f"{what} {there[0]}; --{what} chooses another: {others}"]
 
 
-def _read(path: Path) -> _Run:
+def _read(path: Path, system: str, seed: str) -> _Run:
     scores: dict[str, dict[tuple[str, str], float]] = {}
     hashes: dict[str, str] = {}
     for number, sample in _lines(path):
@@ -113,7 +114,7 @@ def _read(path: Path) -> _Run:
         hashes[str(document)] = str(sample.get("doc_hash", ""))
     if not scores:
         raise UserError(f"{path}: there is no sample in it")
-    return _Run(path, *_system(path), scores, hashes)
+    return _Run(path, system, seed, scores, hashes)
 
 
 def _number(value: float) -> float:
@@ -141,13 +142,24 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _system(path: Path) -> tuple[str, str]:
-    """Return the model's name and the seed."""
-    folder = path.resolve().parent.name
-    if found := _SEED.search(folder):
-        return (folder[: found.start()] + folder[found.end() :]).replace("__", "/"), found[1]
+def _systems(folder: Path, paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """Return the model's name and the seed of each file of samples."""
+    names, parents, seeds = [], [], []
+    for path in paths:
+        parts = path.parent.relative_to(folder).parts or (path.resolve().parent.name,)
+        found = [_SEED.search(part) for part in parts]
+        bare = [part[: at.start()] + part[at.end() :] if at else part for part, at in zip(parts, found, strict=True)]
+        names.append(bare[-1])
+        parents.append([part for part in bare[:-1] if part])
+        seeds.append(next((at[1] for at in reversed(found) if at), None) or _seed_beside(path))
+    above = {name: {tuple(of) for of, other in zip(parents, names, strict=True) if other == name} for name in names}
+    full = [name if len(above[name]) == 1 else "/".join([*of, name]) for name, of in zip(names, parents, strict=True)]
+    return [(name.replace("__", "/"), seed) for name, seed in zip(full, seeds, strict=True)]
+
+
+def _seed_beside(path: Path) -> str:
     seed = _results(path.with_name(f"results_{_named(path)['date']}.json")).get("random_seed")
-    return folder.replace("__", "/"), _named(path)["date"] if seed is None else str(seed)
+    return _named(path)["date"] if seed is None else str(seed)
 
 
 def _results(path: Path) -> dict[str, Any]:

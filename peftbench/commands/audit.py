@@ -36,7 +36,7 @@ PATH is one of
   scores.csv   system,seed,example,correct (or score): one row an example; or, without single examples,
                system,seed,score,examples (how many) and sd over them unless scores are shares of right answers
   a folder     samples_*.jsonl of lm-evaluation-harness (--log_samples), a folder a model;
-               a `seed0`, `seed1` … in that folder's name tells the seeds of one model
+               a `seed0`, `seed1` … in its folders' names tells the seeds of one model
   a folder     *.json of Hugging Face peft's method comparison, such as method_comparison/MetaMathQA/results
 Higher scores are better. Without a seed every system has one run.
 """
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     Raises UserError for an unknown format, and for results that cannot be judged.
     """
     arguments = build_parser().parse_args(argv)
-    check_output(arguments)
+    check_output(arguments, arguments.path)
     delta = _points(arguments.delta)
     evidence = read_evidence(
         arguments.path,

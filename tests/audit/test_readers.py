@@ -80,6 +80,30 @@ def test_a_seed_is_a_word_of_its_own(tmp_path, folders, read):
     assert set(read_evidence(tmp_path).systems) == read
 
 
+def test_a_csv_may_begin_with_blank_lines(tmp_path):
+    systems = answers(TRUTHS, 60)
+    path = write_csv(tmp_path / "scores.csv", systems)
+    path.write_text("\n  \n" + path.read_text())
+    same(read_evidence(path), systems)
+
+
+def test_models_of_one_name_in_several_folders_are_several(tmp_path):
+    systems = answers({"llama": 0.5}, 60, seeds=2)
+    for folder in ("base", "lora"):
+        write_harness(tmp_path / folder, systems)
+    assert set(read_evidence(tmp_path).systems) == {"base/org/llama", "lora/org/llama"}
+    assert read_evidence(tmp_path).systems["base/org/llama"].seeds == ["0", "1"]
+
+
+def test_seeds_may_be_folders_above_the_models(tmp_path):
+    for seed in range(2):
+        write_harness(tmp_path / f"seed{seed}", answers(TRUTHS, 60, seeds=1))
+        for folder in list((tmp_path / f"seed{seed}").iterdir()):
+            folder.rename(folder.with_name(folder.name.removesuffix("-seed0")))
+    systems = read_evidence(tmp_path).systems
+    assert {name: system.seeds for name, system in systems.items()} == {f"org/{name}": ["0", "1"] for name in TRUTHS}
+
+
 def test_samples_may_begin_with_a_byte_order_mark(tmp_path):
     systems = answers(TRUTHS, 60)
     for path in write_harness(tmp_path, systems).rglob("*.jsonl"):

@@ -158,6 +158,27 @@ def test_a_large_file_takes_seconds(tmp_path, capsys):
     assert time.process_time() - start < 5
 
 
+def test_what_is_read_is_not_written_over(tmp_path, capsys):
+    path = write_csv(tmp_path / "table.csv", answers({"full": 0.9, "lora": 0.8}, 100))
+    (tmp_path / "link.csv").symlink_to(path)
+    results = tmp_path / "results"
+    write_peft(results, {"lora": 0.5, "ia3": 0.4})
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.*")}
+    for source, form, output in (
+        (path, "csv", path),
+        (path, "csv", tmp_path / "link.csv"),
+        (tmp_path / "link.csv", "json", path),
+        (path, "all", tmp_path),
+        (results, "json", next(results.iterdir())),
+        (results, "json", results / "new.json"),
+        (path, "markdown", tmp_path / "mine.yaml"),
+    ):
+        assert main(["audit", str(source), "--format", form, "--output", str(output)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"--output {output}: " in line
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*.*")} == before
+
+
 def test_mistakes_are_one_line(tmp_path, capsys):
     path = write_csv(tmp_path / "scores.csv", answers({"full": 0.9}, 100))
     assert main(["audit", str(path)]) == 2
