@@ -61,7 +61,9 @@ def our_unit(config: RunConfig, prepared: Prepared, chosen: list[int]) -> Unit:
 
     def unit(steps: int) -> float:
         rows = chosen[: steps * config.trainer.batch_size]
-        with economical(prepared.backbone.sites, prepared.method, prepared.first_row, config.trainer.precision):
+        with economical(
+            prepared.backbone.sites, prepared.method, prepared.reads_first_token_only, config.trainer.precision
+        ):
             fitted = fit(
                 model=model,
                 trained=prepared.trained,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from peftbench.backbones.attachments import Handle
-from peftbench.backbones.entry import insert_rows, leave_out_behind_attention, leave_out_rows
+from peftbench.backbones.entry import insert_tokens, remove_tokens, remove_tokens_after_attention
 from peftbench.backbones.recognise import submodule
 from peftbench.backbones.site import Site, SiteHandle
 from peftbench.backbones.sites import Sites
@@ -35,12 +35,12 @@ def insert_before_patches(sites: Sites, prompts: Prompts, length: int) -> Iterat
     if any(isinstance(handle, SiteHandle) and handle.site.name == _NAME for handle in sites.attachments.handles):
         raise UserError("there are prompts among this backbone's patches already: detach that method first")
     entry = replace(sites.at("embeddings")[0], name=_NAME)
-    yield entry.replace(lambda x: insert_rows(x, prompts(0, len(x)), at))
+    yield entry.replace(lambda x: insert_tokens(x, prompts(0, len(x)), at))
     yield from _widen_position_biases(sites, length, at)
     if (between := submodule(sites.base, sites.layout.positions_between)) not in (None, sites.base):
         yield between.register_forward_hook(lambda module, args, added: _without_positions(added, length, at))
     if sites.head_modules:
-        yield leave_out_behind_attention(sites, length, at)
+        yield remove_tokens_after_attention(sites, length, at)
 
 
 def replace_prompts(sites: Sites, prompts: Prompts, length: int) -> Iterator[Handle]:
@@ -65,7 +65,7 @@ def insert_in_each_layer(sites: Sites, prompts: Prompts, length: int) -> Iterato
     for number, layer in enumerate(sites.layers):
 
         def put(x: torch.Tensor, number: int = number) -> torch.Tensor:
-            return insert_rows(x, prompts(number, len(x)), 0)
+            return insert_tokens(x, prompts(number, len(x)), 0)
 
         yield Site(layer, entry=True, name=_NAME, layer=number).replace(put)
         yield layer.register_forward_hook(partial(_leave_out, length))
@@ -84,8 +84,8 @@ def _check_whole_batch(sites: Sites) -> None:
 
 def _leave_out(length: int, module: nn.Module, args: tuple, output: Any) -> Any:
     if isinstance(output, tuple):
-        return (leave_out_rows(output[0], length, 0), *output[1:])
-    return leave_out_rows(output, length, 0)
+        return (remove_tokens(output[0], length, 0), *output[1:])
+    return remove_tokens(output, length, 0)
 
 
 def _widen_position_biases(sites: Sites, length: int, at: int) -> Iterator[Handle]:

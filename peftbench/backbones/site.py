@@ -196,7 +196,7 @@ class Span:
         def leave(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
             if not entered:
                 raise RuntimeError(f"{self.exit.name} runs twice, what enters its sub-layer is read once")
-            # where the last layer computes its first rows alone, the input's others have no output
+            # where the last layer computes the first token alone, the input's others have no output
             return self.exit._with(args, output, function, entered.pop()[:, : output.shape[1]])
 
         return [self.entry.watch(keep), SiteHandle(self.exit, self.exit.module.register_forward_hook(leave))]

@@ -49,7 +49,7 @@ def measure_latency(
         sizes: of an example, tokens or (height, width); None: the lengths of `config`.
 
     Returns:
-        settings: one entry for each batch and length the model can take beside `method.extra_tokens`:
+        settings: one entry for each batch and length the model can take beside `method.extra_positions`:
             base_ms, method_ms, merged_ms: {median, p90, p99 (from 1,000 calls on), n} in milliseconds;
             ratio, ratio_low, ratio_high: method / base with its 95 % interval; merged_ratio… likewise;
             noise, noise_low, noise_high: base / base;
@@ -80,7 +80,7 @@ def measure_latency(
 
 def fitting_sizes(sizes: Sequence[Size], method: Method, backbone: HeadedBackbone) -> list[Size]:
     """Return the sizes, tokens or (height, width), that the model takes; raises UserError where it takes none."""
-    longest = backbone.sites.positions - method.extra_tokens
+    longest = backbone.sites.positions - method.extra_positions
     fitting = [size for size in sizes if not isinstance(size, int) or size <= longest]
     if not fitting:
         raise UserError(f"measure.lengths={list(sizes)}: the model takes at most {longest} tokens: give a shorter one")

@@ -19,7 +19,7 @@ def measure_section(
     name: str,
     method: Method,
     backbone: HeadedBackbone,
-    first_row: bool,
+    reads_first_token_only: bool,
     data: Examples,
     loss: Callable[[Any, Batch], torch.Tensor],
     adapter_dir: Path,
@@ -31,7 +31,7 @@ def measure_section(
     Args:
         name: latency, training_step or switching.
         method: trained, attached or not; it is detached behind this.
-        backbone: with weights. first_row: whether its head reads the first token alone.
+        backbone: with weights. reads_first_token_only: whether its head reads the first token alone.
         data: the training split. loss: of outputs and batch.
         adapter_dir: where the run saved its adapter. load_adapter: attaches what is saved there.
         config: of the run.
@@ -47,7 +47,7 @@ def measure_section(
             method, backbone, asked, config.trainer.precision, data.timed_sizes(asked.lengths)
         ),
         "training_step": lambda: measure_training_step(
-            method, backbone, first_row, data, loss, config.trainer, asked.seconds
+            method, backbone, reads_first_token_only, data, loss, config.trainer, asked.seconds
         ),
         "switching": lambda: measure_switching(adapter_dir, backbone, load_adapter),
     }

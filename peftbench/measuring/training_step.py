@@ -26,7 +26,7 @@ Loss = Callable[[Any, Batch], torch.Tensor]
 def measure_training_step(
     method: Method,
     backbone: HeadedBackbone,
-    first_row: bool,
+    reads_first_token_only: bool,
     data: Examples,
     loss: Loss,
     config: TrainerConfig,
@@ -37,7 +37,7 @@ def measure_training_step(
     Args:
         method: says which method with which settings; a new one is built, its own tensors stay as they are.
         backbone: with nothing attached; its head is given back as it was found.
-        first_row: whether the head reads the first token alone.
+        reads_first_token_only: whether the head reads the first token alone.
         data: the training split. loss: of outputs and batch.
         config: batch size, precision and optimizer.
         seconds: time for all rounds together, the warm-up apart; `LEAST_ROUNDS` rounds are the least.
@@ -54,7 +54,7 @@ def measure_training_step(
     times: list[list[float]] = [[], []]
     spent, rounds = 0.0, -1  # the first round warms up
     while rounds < LEAST_ROUNDS or spent < seconds:
-        taken = [_unit(each, backbone, first_row, part, loss, unit_config) for each in pair]
+        taken = [_unit(each, backbone, reads_first_token_only, part, loss, unit_config) for each in pair]
         if rounds >= 0:
             for series, unit in zip(times, taken, strict=True):
                 series.append(unit)
@@ -87,13 +87,13 @@ def _representative(data: Examples, batch_size: int) -> list[int]:
 
 
 def _unit(
-    method: Method, backbone: HeadedBackbone, first_row: bool, data: Examples, loss: Loss, config: TrainerConfig
+    method: Method, backbone: HeadedBackbone, first_token_only: bool, data: Examples, loss: Loss, config: TrainerConfig
 ) -> float:
     method.to(backbone.sites.device)
     trained = {f"method.{name}": parameter for name, parameter in method.named_parameters()}
     trained |= {f"head.{name}": parameter for name, parameter in backbone.head.items()}
     with economical(
-        backbone.sites, method, first_row, config.precision, config.compile, checkpointing=config.checkpointing
+        backbone.sites, method, first_token_only, config.precision, config.compile, checkpointing=config.checkpointing
     ):
         fitted = fit(
             model=backbone.model,

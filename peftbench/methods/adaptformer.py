@@ -83,7 +83,7 @@ class Adaptformer(Parallel, name="adaptformer"):
         return 0 if self.config.prompts else super().first_layer(sites)
 
     @property
-    def keeps_first_row(self) -> bool:
+    def keeps_first_token(self) -> bool:
         """Whether no prompt stands in front of it."""
         return not self.config.prompts
 

@@ -123,18 +123,18 @@ class Method(nn.Module, ABC):
         return []
 
     @property
-    def extra_tokens(self) -> int:
-        """How many positions the method adds to each sequence."""
+    def extra_positions(self) -> int:
+        """Positions that count against the model's maximum length, prefix keys included."""
         return 0
 
     @property
     def inserted_tokens(self) -> int:
-        """How many rows the method puts among those of each sequence."""
+        """Token vectors actually inserted into the hidden states, (batch, sequence + n, d); 0 for a prefix."""
         return 0
 
     @property
-    def keeps_first_row(self) -> bool:
-        """Whether row 0 of the last layer's input is still the model's own first token."""
+    def keeps_first_token(self) -> bool:
+        """Whether the first token of what enters the last layer is still the model's own."""
         return True
 
     def droppable_layers(self, sites: Sites) -> Sequence[int]:

@@ -125,7 +125,7 @@ class Convpass(BottleneckMethod, name="convpass"):
     ) -> torch.Tensor:
         special, (rows, columns) = image.special, self._grid
         found = x.shape[1] - special - image.behind
-        # where the last layer computes its first row alone, no patch is left
+        # where the last layer computes the first token alone, no patch is left
         if x.shape[1] > special and found != rows * columns:
             raise UserError(
                 f"method=convpass needs the grid of an image's patches, {rows} x {columns}, and finds"

@@ -77,14 +77,14 @@ class Mam(BottleneckMethod, name="mam"):
         super().drop(layers)
 
     @property
-    def extra_tokens(self) -> int:
+    def extra_positions(self) -> int:
         """Each sequence is attended to with `length` more keys."""
-        return self.prefix.extra_tokens
+        return self.prefix.extra_positions
 
     @property
-    def keeps_first_row(self) -> bool:
+    def keeps_first_token(self) -> bool:
         """As far as the prefix does."""
-        return self.prefix.keeps_first_row
+        return self.prefix.keeps_first_token
 
     def exported(self) -> tuple[MamConfig, dict[str, torch.Tensor]]:
         """Fold the prefix's network away."""

@@ -87,13 +87,13 @@ class Prefix(Method, name="prefix"):
         return self._current.select(-4, layer)
 
     @property
-    def extra_tokens(self) -> int:
+    def extra_positions(self) -> int:
         """Each sequence is attended to with `length` more keys."""
         return self.config.length
 
     @property
-    def keeps_first_row(self) -> bool:
-        """Not where the last layer sees more rows than tokens."""
+    def keeps_first_token(self) -> bool:
+        """Not where keys get in as more tokens of the last layer's input."""
         return self._through_interface
 
     def exported(self) -> tuple[PrefixConfig, dict[str, torch.Tensor]]:

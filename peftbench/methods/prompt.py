@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from peftbench.backbones.attachments import Handle
-from peftbench.backbones.entry import insert_at_entry, leave_out_behind_attention
+from peftbench.backbones.entry import insert_at_entry, remove_tokens_after_attention
 from peftbench.backbones.probe import explained, probing
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
@@ -73,11 +73,11 @@ class Prompt(Method, name="prompt"):
         length = self.config.length
         yield from insert_at_entry(sites, lambda: self.vectors, length, self._at)
         if self.config.insert == "front" or sites.head_modules:
-            yield leave_out_behind_attention(sites, length, self._at)
+            yield remove_tokens_after_attention(sites, length, self._at)
 
     @property
-    def extra_tokens(self) -> int:
-        """Each sequence grows by `length` rows."""
+    def extra_positions(self) -> int:
+        """Each sequence grows by `length` tokens."""
         return self.config.length
 
     @property
@@ -86,8 +86,8 @@ class Prompt(Method, name="prompt"):
         return self.config.length
 
     @property
-    def keeps_first_row(self) -> bool:
-        """Behind a prompt in front the first token is no longer row 0."""
+    def keeps_first_token(self) -> bool:
+        """Behind a prompt in front the model's own first token is no longer the first."""
         return self.config.insert == "after_first"
 
     @staticmethod

@@ -254,8 +254,8 @@ class VitAdapter(Method, name="vit_adapter"):
         return found
 
     @property
-    def keeps_first_row(self) -> bool:
-        """The head reads the pyramid, which is made of every row."""
+    def keeps_first_token(self) -> bool:
+        """The head reads the pyramid, which is made of every token."""
         return False
 
     @staticmethod

@@ -92,7 +92,7 @@ class Vpt(Method, name="vpt"):
             yield from replace_prompts(sites, prompts, self.config.length)
 
     @property
-    def extra_tokens(self) -> int:
+    def extra_positions(self) -> int:
         """Each image has `length` tokens more."""
         return self.config.length
 
@@ -102,7 +102,7 @@ class Vpt(Method, name="vpt"):
         return self.config.length
 
     @property
-    def keeps_first_row(self) -> bool:
+    def keeps_first_token(self) -> bool:
         """Where the model has a special token, which stays in front."""
         return self._special > 0
 

@@ -25,7 +25,12 @@ def attached_for_training(prepared: Prepared, trainer: TrainerConfig) -> Iterato
     """
     sites, method = prepared.backbone.sites, prepared.method
     with economical(
-        sites, method, prepared.first_row, trainer.precision, trainer.compile, checkpointing=trainer.checkpointing
+        sites,
+        method,
+        prepared.reads_first_token_only,
+        trainer.precision,
+        trainer.compile,
+        checkpointing=trainer.checkpointing,
     ):
         if not trainer.cache_frozen:
             yield prepared.splits

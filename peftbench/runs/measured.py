@@ -53,7 +53,7 @@ def measure_sections(names: Iterable[str], prepared: Prepared, config: RunConfig
                     name,
                     prepared.method,
                     prepared.backbone,
-                    prepared.first_row,
+                    prepared.reads_first_token_only,
                     prepared.splits["train"],
                     prepared.task.objective.loss,
                     record.adapter_dir,

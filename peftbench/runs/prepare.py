@@ -13,7 +13,7 @@ from torch import nn
 
 from peftbench.assets.fetch import fetch
 from peftbench.assets.weights import weights_digest
-from peftbench.backbones.economy.first_row import reads_first_row
+from peftbench.backbones.economy.first_token import head_reads_first_token
 from peftbench.backbones.economy.lower_layers import check_lower_layers
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import AnswersThrough, Backbone, load_backbone
@@ -44,7 +44,7 @@ class Prepared:
     task: Task
     backbone: HeadedBackbone
     method: Method
-    first_row: bool
+    reads_first_token_only: bool
     splits: dict[str, Examples]
     warnings: list[str]
     parameters: dict[str, Any]
@@ -96,7 +96,7 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
     check_layer_count(config, len(backbone.sites.layers))
     parts = load_parts(config, weights) if with_parts else {}
     method = build(config.method, backbone.sites, {name: part.tensors for name, part in parts.items()} or None)
-    check_length(config, backbone.sites.positions, method.extra_tokens)
+    check_length(config, backbone.sites.positions, method.extra_positions)
     concerns = check_method(method, backbone, config.task.longest)
     _check_trainer(config, backbone.sites, method)
     _check_divisible(backbone.sites, method)
@@ -113,7 +113,7 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
         task=task,
         backbone=backbone,
         method=method,
-        first_row=reads_first_row(backbone.sites),
+        reads_first_token_only=head_reads_first_token(backbone.sites),
         splits=splits,
         warnings=[*concerns, *method.remarks(backbone.sites), *warnings],
         parameters=count_parameters(method, backbone),

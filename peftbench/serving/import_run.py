@@ -68,7 +68,7 @@ def import_run(
     with working("loading the model"):
         backbone = add_head(load_backbone(base, config.model.dropout), task.objective.num_outputs)
         method = _read(foreign, folder, config, backbone)
-    check_length(config, backbone.sites.positions, method.extra_tokens)
+    check_length(config, backbone.sites.positions, method.extra_positions)
     plain = config.plain()
     plain["method"] = {"name": method.name, **asdict(method.exported()[0])}
     plain["imported"] = asdict(Imported(foreign.library, str(folder.absolute()), foreign.digest))

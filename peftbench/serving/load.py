@@ -11,7 +11,7 @@ import torch
 from peftbench.assets.fetch import fetch
 from peftbench.assets.weights import weights_digest
 from peftbench.backbones.economy.attach import economical
-from peftbench.backbones.economy.first_row import reads_first_row
+from peftbench.backbones.economy.first_token import head_reads_first_token
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import Backbone, load_backbone
 from peftbench.config.asset import ModelConfig
@@ -116,7 +116,7 @@ def inference(model: RunModel, precision: str, merged: bool = False) -> Iterator
         check_mergeable(method.name)
     method.detach()
     try:
-        with economical(backbone.sites, method, reads_first_row(backbone.sites), precision, merged=merged):
+        with economical(backbone.sites, method, head_reads_first_token(backbone.sites), precision, merged=merged):
             yield
     finally:
         method.attach(backbone.sites)

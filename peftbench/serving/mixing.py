@@ -12,7 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from peftbench.backbones.attachments import Attachment
 from peftbench.backbones.economy.attach import cheap_kernels
-from peftbench.backbones.economy.first_row import FirstRow, reads_first_row
+from peftbench.backbones.economy.first_token import FirstTokenOnly, head_reads_first_token
 from peftbench.backbones.economy.frozen import Casts, frozen_in_bf16
 from peftbench.backbones.economy.same_rows import repeat_rows
 from peftbench.backbones.heads import HeadedBackbone
@@ -32,12 +32,12 @@ class Mixer:
     Attributes:
         backbone: with nothing attached.
         precision: fp32 or bf16.
-        first_row: whether the head reads the first token alone.
+        reads_first_token_only: whether the head reads the first token alone.
     """
 
     backbone: HeadedBackbone
     precision: str
-    first_row: bool
+    reads_first_token_only: bool
     # weak, for a task's own parameters come and go
     casts: Casts = field(default_factory=WeakTensorKeyDictionary)
 
@@ -72,8 +72,8 @@ class Mixer:
             if repeated is not None:
                 for handle in repeat_rows(sites, *repeated):
                     stack.callback(handle.remove)
-            if self.first_row and all(method.keeps_first_row for method, _ in methods):
-                stack.callback(FirstRow(sites).remove)
+            if self.reads_first_token_only and all(method.keeps_first_token for method, _ in methods):
+                stack.callback(FirstTokenOnly(sites).remove)
             if self.precision == "bf16":
                 trained = [parameter for method, _ in methods for parameter in method.parameters()]
                 stack.enter_context(frozen_in_bf16(sites.base, self.casts, trained))
@@ -85,7 +85,7 @@ class Mixer:
 
 def mixer(backbone: HeadedBackbone, precision: str) -> Mixer:
     """Return the mixer of a backbone that nothing is attached to."""
-    return Mixer(backbone, precision, reads_first_row(backbone.sites))
+    return Mixer(backbone, precision, head_reads_first_token(backbone.sites))
 
 
 def _with_room(batch: Batch, methods: Sequence[tuple[Method, Rows]], config: Any) -> Batch:

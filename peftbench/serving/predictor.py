@@ -10,7 +10,7 @@ from weakref import finalize
 import torch
 
 from peftbench.backbones.economy.attach import attached, cheap_kernels
-from peftbench.backbones.economy.first_row import reads_first_row
+from peftbench.backbones.economy.first_token import head_reads_first_token
 from peftbench.config.fill import fill
 from peftbench.config.schema import TrainerConfig
 from peftbench.config.task import fill_task
@@ -64,7 +64,7 @@ class Predictor:
             check_mergeable(model.method.name)
         living = ExitStack()
         finalize(self, living.close)  # at the latest before the interpreter takes its modules apart
-        living.enter_context(attached(sites, model.method, reads_first_row(sites), precision, merged))
+        living.enter_context(attached(sites, model.method, head_reads_first_token(sites), precision, merged))
 
     def predict(self, examples: Sequence[Any]) -> list[Answer]:
         """Answer each example, in the order given.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import tiny_batch, tiny_model
 
-from peftbench.backbones.economy.first_row import FirstRow
+from peftbench.backbones.economy.first_token import FirstTokenOnly
 from peftbench.errors import UserError
 from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
@@ -281,7 +281,7 @@ def test_sparing_rows_stays_behind_a_method_that_was_merged_and_taken_out():
     backbone = Backbone()
     method = backbone.shaken(LoraConfig(rank=2, targets=["all"]))
     with method.on(backbone.sites):
-        first = FirstRow(backbone.sites)
+        first = FirstTokenOnly(backbone.sites)
         spared = backbone.logits()
         method.merge()
         method.unmerge()

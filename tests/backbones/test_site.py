@@ -6,7 +6,7 @@ from tiny import ARCHITECTURES, tiny_batch, tiny_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from peftbench.backbones.economy.first_row import FirstRow
+from peftbench.backbones.economy.first_token import FirstTokenOnly
 from peftbench.backbones.site import Site
 from peftbench.methods import build, find_sites
 from peftbench.methods.folding import fold_parts
@@ -61,7 +61,7 @@ def test_a_span_sees_what_enters_its_sub_layer_and_changes_what_leaves_it(archit
         changed = model(**tiny_batch()).logits
         with build(PrefixConfig(length=3), sites).on(sites):
             model(**tiny_batch())  # more rows inside the attention are none of the span's
-        first = FirstRow(sites)
+        first = FirstTokenOnly(sites)
         model(**tiny_batch())
         first.remove()
         for handle in handles:

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import ARCHITECTURES, headed, tiny_batch, tiny_model
 
-from peftbench.backbones.economy.first_row import FirstRow
+from peftbench.backbones.economy.first_token import FirstTokenOnly
 from peftbench.backbones.load import blank_backbone
 from peftbench.config.groups import read_group
 from peftbench.errors import UserError
@@ -137,7 +137,7 @@ def test_the_order_of_hooks_stays():
     method = shaken(PfeifferConfig(bottleneck=4), sites)
     with method.on(sites):
         whole = model(**tiny_batch()).logits
-        first = FirstRow(sites)
+        first = FirstTokenOnly(sites)
         method.drop([0])
         dropped = model(**tiny_batch()).logits
         first.remove()

@@ -6,7 +6,7 @@ from foreign_tiny import RECOGNISED, recognised_model
 from tiny import ARCHITECTURES, IMAGE_ARCHITECTURES, headed, method_configs, tiny_model
 from transformers import AutoTokenizer
 
-from peftbench.backbones.economy.first_row import reads_first_row
+from peftbench.backbones.economy.first_token import head_reads_first_token
 from peftbench.errors import UserError
 from peftbench.methods import METHODS, Method, build, find_sites
 from peftbench.methods.adapter import AdapterConfig
@@ -155,7 +155,7 @@ def test_big_bird_keeps_its_sparse_attention():
     backbone = headed(recognised_model("big_bird"))
     encoder = backbone.backbone.encoder
     attention = encoder.encoder.layer[0].attention.self
-    reads_first_row(backbone.sites)
+    head_reads_first_token(backbone.sites)
     assert encoder.attention_type == "block_sparse" and encoder.encoder.layer[0].attention.self is attention
     assert "order of the batches" in refusal(LoraConfig(rank=2), backbone, longest=120)
     assert encoder.attention_type == "block_sparse" and encoder.encoder.layer[0].attention.self is attention

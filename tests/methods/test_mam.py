@@ -19,7 +19,7 @@ def test_it_is_both_methods_together_and_stored_without_the_network(architecture
             parameter.add_(torch.randn_like(parameter) * 0.2)
         with method.on(sites):
             together = model(**tiny_batch()).logits
-            assert method.keeps_first_row == (architecture != "mpnet") and method.extra_tokens == 3
+            assert method.keeps_first_token == (architecture != "mpnet") and method.extra_positions == 3
         with method.prefix.on(sites), method.parallel.on(sites):
             assert torch.equal(model(**tiny_batch()).logits, together)
         config, tensors = method.exported()

@@ -12,7 +12,7 @@ from foreign_tiny import recognised_model
 from safetensors.torch import load_file
 from tiny import ARCHITECTURES, encoded_texts, headed, tiny_batch, tiny_model
 
-from peftbench.backbones.economy.first_row import FirstRow
+from peftbench.backbones.economy.first_token import FirstTokenOnly
 from peftbench.backbones.economy.lower_layers import (
     COLUMN,
     beginning_behind,
@@ -99,9 +99,9 @@ def test_states_are_those_of_each_example_alone():
     assert len(kept) == 4 and len(kept.subset([1])) == 1
 
 
-def test_behind_the_last_layer_the_first_row_is_enough():
+def test_behind_the_last_layer_the_first_token_is_enough():
     backbone = without_dropout(tiny_model("bert"))
-    first = FirstRow(backbone.sites)
+    first = FirstTokenOnly(backbone.sites)
     kept = with_states(rows(4, 9, 6), COLUMN, lambda batch: states_behind(backbone.sites, 2, batch), 2, CPU)
     first.remove()
     assert kept.states.shape == (3, 32) and kept.batch([0, 1])[COLUMN].shape == (2, 1, 32)

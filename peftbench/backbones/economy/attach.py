@@ -9,7 +9,7 @@ from torch import nn
 
 from peftbench.backbones.economy.checkpointing import checkpointed
 from peftbench.backbones.economy.cpu import CheapOnCpu
-from peftbench.backbones.economy.first_row import FirstRow
+from peftbench.backbones.economy.first_token import FirstTokenOnly
 from peftbench.backbones.economy.frozen import frozen_in_bf16
 from peftbench.backbones.sites import Sites
 
@@ -18,8 +18,8 @@ class Attachable(Protocol):
     """A method, as `peftbench.methods.base.Method` is."""
 
     @property
-    def keeps_first_row(self) -> bool:
-        """Whether row 0 of the last layer's input is still the model's own first token."""
+    def keeps_first_token(self) -> bool:
+        """Whether the first token of what enters the last layer is still the model's own."""
 
     def on(self, sites: Sites) -> AbstractContextManager[None]:
         """Attach for the length of a `with` block."""
@@ -35,18 +35,18 @@ class Attachable(Protocol):
 def economical(
     sites: Sites,
     method: Attachable,
-    first_row: bool,
+    reads_first_token_only: bool,
     precision: str,
     compiled: bool = False,
     merged: bool = False,
     checkpointing: bool = False,
 ) -> Iterator[None]:
-    """Attach `method` to the backbone inside the block: cheap kernels on a CPU, no row that nobody reads.
+    """Attach `method` to the backbone inside the block: cheap kernels on a CPU, no token that nobody reads.
 
     Args:
         sites: of the backbone.
         method: detached.
-        first_row: whether the head reads the first token alone (`reads_first_row`).
+        reads_first_token_only: whether the head reads the first token alone (`head_reads_first_token`).
         precision: fp32, or bf16, in which the frozen weights are held then; the caller's forward runs in autocast.
         compiled: the model will go through torch.compile, which brings kernels of its own.
         merged: fold the method into the backbone's weights.
@@ -58,7 +58,7 @@ def economical(
 
     with (
         kernels(),
-        attached(sites, method, first_row, precision, merged),
+        attached(sites, method, reads_first_token_only, precision, merged),
         checkpointed(sites, kernels) if checkpointing else nullcontext(),
     ):
         yield
@@ -70,14 +70,16 @@ def cheap_kernels(device: torch.device) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def attached(sites: Sites, method: Attachable, first_row: bool, precision: str, merged: bool = False) -> Iterator[None]:
+def attached(
+    sites: Sites, method: Attachable, reads_first_token_only: bool, precision: str, merged: bool = False
+) -> Iterator[None]:
     """Attach `method` inside the block as `economical` does, but for the kernels: whichever thread computes."""
     with ExitStack() as stack:
         stack.enter_context(method.on(sites))
         if merged:  # in fp32, and rounded once
             method.merge()
-        if first_row and method.keeps_first_row:
-            stack.callback(FirstRow(sites).remove)
+        if reads_first_token_only and method.keeps_first_token:
+            stack.callback(FirstTokenOnly(sites).remove)
         if precision == "bf16":
             stack.enter_context(frozen_in_bf16(sites.base, trained=method.parameters()))
         yield

@@ -137,7 +137,7 @@ def attention(
 ) -> torch.Tensor:
     """softmax(q·kᵀ·scale + mask)·v for training, all bfloat16 and (batch, heads, sequence, head_dim).
 
-    A query of one row, repeated without a copy (`FirstRow`), is computed once.
+    A query of one token, repeated without a copy (`FirstTokenOnly`), is computed once.
     """
     rows = query.shape[2]
     if query.stride(2) == 0:

@@ -29,7 +29,7 @@ class _ReachedError(Exception):
 def states_behind(sites: Sites, count: int, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return what the lowest `count` layers give for a batch, (batch, positions, d), and compute no further.
 
-    Positions are those of the batch, or the first alone where no other is read (`FirstRow`, behind the last layer).
+    Positions are those of the batch; behind the last layer the first alone where no other is read (`FirstTokenOnly`).
     """
     found: list[torch.Tensor] = []
 

@@ -7,7 +7,7 @@ import torch
 from tiny import ARCHITECTURES, tiny_batch, tiny_model
 
 from peftbench.backbones.economy.attach import economical
-from peftbench.backbones.economy.first_row import reads_first_row
+from peftbench.backbones.economy.first_token import head_reads_first_token
 from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.compacter import CompacterConfig
@@ -41,10 +41,10 @@ def _gradients(architecture, config, precision, checkpointing):
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    first_row = reads_first_row(sites)
+    reads_first_token_only = head_reads_first_token(sites)
     model.train()
     kept = []
-    with economical(sites, method, first_row, precision, checkpointing=checkpointing):
+    with economical(sites, method, reads_first_token_only, precision, checkpointing=checkpointing):
         torch.manual_seed(2)
         counting = torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t)
         with counting, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

@@ -1,7 +1,7 @@
-"""Spares the last layer what nobody reads: a head on the first token needs only row 0 of it.
+"""Spares the last layer what nobody reads: a head on the first token needs only that token of it.
 
-Behind its keys and values the last layer works row by row, so its query, output projection, feed-forward
-part and norms are run on row 0 alone; the logits stay the same up to rounding.
+Behind its keys and values the last layer works token by token, so its query, output projection, feed-forward
+part and norms are run on the first token alone; the logits stay the same up to rounding.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from peftbench.backbones.probe import probing
 from peftbench.backbones.sites import Sites
 
 
-class FirstRow:
-    """Lets the last layer keep row 0 only. Attach behind any method."""
+class FirstTokenOnly:
+    """Lets the last layer compute the first token of each sequence only. Attach behind any method."""
 
     def __init__(self, sites: Sites) -> None:
         self._attachments = sites.attachments
@@ -27,30 +27,30 @@ class FirstRow:
         self._attachments.add(self._attachment)
 
     def remove(self) -> None:
-        """Let the last layer compute every row again."""
+        """Let the last layer compute every token again."""
         self._attachments.remove(self._attachment)
 
 
 def _hooks(sites: Sites) -> Iterator[RemovableHandle]:
-    if sites.layout.pre_norm:  # the residual keeps its rows: row 0 of the sum is right, nobody reads the others
+    if sites.layout.pre_norm:  # the residual keeps all tokens: the first of the sum is right, nobody reads others
         yield sites.at("attention.output")[-1].module.register_forward_pre_hook(_first)
         yield sites.at("ffn.norm")[-1].module.register_forward_pre_hook(_first)
         return
     query, output, norm = (sites.at(f"attention.{name}")[-1].module for name in ("query", "output", "norm"))
-    rows: list[int] = []
+    length: list[int] = []
 
     def enter(module: nn.Module, args: tuple) -> None:
-        rows.clear()
+        length.clear()
 
     def shorten_query(module: nn.Module, args: tuple) -> tuple | None:
-        if rows:  # DeBERTa sends its relative embeddings through the same map behind the hidden states
+        if length:  # DeBERTa sends its relative embeddings through the same map behind the hidden states
             return None
-        rows.append(args[0].shape[1])
+        length.append(args[0].shape[1])
         return _first(module, args)
 
     def lengthen(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
-        # the attention code views the query by the sequence's length: repeat the row without copying it
-        return output.expand(-1, rows[0], -1) if output.shape[1] == 1 else None
+        # the attention code views the query by the sequence's length: repeat the token without copying it
+        return output.expand(-1, length[0], -1) if output.shape[1] == 1 else None
 
     yield sites.layers[-1].register_forward_pre_hook(enter)
     yield query.register_forward_pre_hook(shorten_query)
@@ -64,8 +64,8 @@ def _first(module: nn.Module, args: tuple) -> tuple:
 
 
 @torch.no_grad()
-def reads_first_row(sites: Sites) -> bool:
-    """Tell, by trying it on a small input, whether the head's output stays the same with `FirstRow`."""
+def head_reads_first_token(sites: Sites) -> bool:
+    """Tell whether the head reads the first token alone: on a small input `FirstTokenOnly` leaves its output as it is."""
     model: Any = sites.model
     if not sites.head_modules or sites.device.type == "meta":
         return False
@@ -73,10 +73,10 @@ def reads_first_row(sites: Sites) -> bool:
     with probing(model):
         model.eval()
         whole = model(**inputs).logits
-        first = FirstRow(sites)
+        first = FirstTokenOnly(sites)
         try:
             return bool(torch.allclose(model(**inputs).logits, whole, rtol=1e-3, atol=1e-5))
-        except RuntimeError:  # a layer that mixes rows behind its attention does not fit the shortened one
+        except RuntimeError:  # a layer that mixes tokens behind its attention does not fit the shortened one
             return False
         finally:
             first.remove()

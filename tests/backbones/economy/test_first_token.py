@@ -1,10 +1,10 @@
-"""Sparing the last layer's unread rows leaves logits and gradients as they are, on every architecture."""
+"""Sparing the last layer's unread tokens leaves logits and gradients as they are, on every architecture."""
 
 import pytest
 import torch
 from tiny import ARCHITECTURES, IMAGE_ARCHITECTURES, tiny_batch, tiny_inputs, tiny_model
 
-from peftbench.backbones.economy.first_row import FirstRow, reads_first_row
+from peftbench.backbones.economy.first_token import FirstTokenOnly, head_reads_first_token
 from peftbench.methods import build, find_sites
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bitfit import BitfitConfig
@@ -43,7 +43,7 @@ CONFIGS = {
 def test_logits_and_gradients_stay(architecture, name, padded):
     model = tiny_model(architecture)
     sites = find_sites(model)
-    assert reads_first_row(sites)
+    assert head_reads_first_token(sites)
     if (architecture, name) == ("modernbert", "bitfit"):
         pytest.skip("it has no biases")
     method = build(CONFIGS[name], sites)
@@ -53,9 +53,9 @@ def test_logits_and_gradients_stay(architecture, name, padded):
     results = []
     with method.on(sites):
         for spared in (False, True):
-            if spared and not method.keeps_first_row:
+            if spared and not method.keeps_first_token:
                 pytest.skip("this method and architecture need every row")
-            first = FirstRow(sites) if spared else None
+            first = FirstTokenOnly(sites) if spared else None
             method.zero_grad()
             logits = model(**tiny_batch(padded)).logits
             (logits**2).sum().backward()
@@ -74,12 +74,12 @@ def _with_grad(method):
     return [(n, p) for n, p in method.named_parameters() if p.grad is not None]
 
 
-def test_it_spares_the_rows():
+def test_it_spares_the_tokens():
     model = tiny_model("bert")
     sites = find_sites(model)
     shapes = []
     handle = sites.at("ffn.up")[-1].module.register_forward_hook(lambda m, args, out: shapes.append(out.shape[1]))
-    first = FirstRow(sites)
+    first = FirstTokenOnly(sites)
     model(**tiny_batch())
     first.remove()
     model(**tiny_batch())
@@ -93,12 +93,12 @@ def test_a_head_that_reads_every_row_is_noticed():
     classifier = model.classifier
     plain = classifier.forward
     classifier.forward = lambda features, **kwargs: plain(features.mean(dim=1, keepdim=True), **kwargs)
-    assert not reads_first_row(sites)
+    assert not head_reads_first_token(sites)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 def test_heads_on_a_mean_of_patches_read_every_row():
-    read = {name for name in IMAGE_ARCHITECTURES if reads_first_row(find_sites(tiny_model(name)))}
+    read = {name for name in IMAGE_ARCHITECTURES if head_reads_first_token(find_sites(tiny_model(name)))}
     assert read == {"vit", "deit"}
 
 
@@ -122,8 +122,8 @@ def test_logits_of_images_stay(architecture):
             parameter.add_(torch.randn_like(parameter) * 0.1)
         with method.on(sites):
             whole = model(**tiny_inputs(architecture)).logits
-            first = FirstRow(sites)
+            first = FirstTokenOnly(sites)
             spared = model(**tiny_inputs(architecture)).logits
             first.remove()
-        assert method.keeps_first_row
+        assert method.keeps_first_token
         torch.testing.assert_close(spared, whole, rtol=1e-3, atol=1e-4, msg=name)
