@@ -38,10 +38,10 @@ class Folding:
 
 @dataclass(eq=False)
 class Attachment:
-    """One entry of the list.
+    """One member of the list.
 
     Attributes:
-        hook: registers hooks and yields their handles; called again when an earlier entry's hooks change.
+        hook: registers hooks and yields their handles; called again when an earlier one's hooks change.
         changes: what is made of the parameters of some modules.
         folding: what is made of them behind all changes.
         handles: of the hooks there are now.
@@ -63,8 +63,8 @@ class Attachments:
         self._originals: dict[nn.Module, dict[str, nn.Parameter | None]] = {}
 
     def pyramid(self) -> Sequence[torch.Tensor] | None:
-        """Return the maps of features that an entry made in the last pass, None where none makes any."""
-        made = (entry.pyramid() for entry in self._list)
+        """Return the maps of features that an attachment made in the last pass, None where none makes any."""
+        made = (attachment.pyramid() for attachment in self._list)
         return next((maps for maps in made if maps is not None), None)
 
     @property
@@ -79,7 +79,7 @@ class Attachments:
         """
         self._list.append(attachment)
         try:
-            self._settle(attachment.changes)
+            self._apply_changes(attachment.changes)
             _hook(attachment)
             self._check_order()
         except BaseException:
@@ -90,12 +90,12 @@ class Attachments:
         """Detach, whatever was attached before or behind it."""
         _unhook(attachment)
         self._list.remove(attachment)
-        self._settle([*attachment.changes, *attachment.folding.changes])
+        self._apply_changes([*attachment.changes, *attachment.folding.changes])
 
     def change(
         self, attachment: Attachment, hook: Callable[[], Iterable[Handle]] | None, folding: Folding = Folding()
     ) -> None:
-        """Let an entry act by other means, at its place in the list; where that fails, it acts as before.
+        """Let an attachment act by other means, at its place in the list; where that fails, it acts as before.
 
         Raises UserError where maps would then be changed in another order than the hooks of all change them.
         """
@@ -108,14 +108,14 @@ class Attachments:
             raise
 
     def renew(self, attachment: Attachment) -> None:
-        """Register an entry's hooks and make its changes again: they come out otherwise than before."""
-        self._settle(attachment.changes)
+        """Register an attachment's hooks and make its changes again: they come out otherwise than before."""
+        self._apply_changes(attachment.changes)
         self._hook_again(attachment)
 
     def _act(self, attachment: Attachment, hook: Callable[[], Iterable[Handle]] | None, folding: Folding) -> None:
         modules = [*attachment.folding.changes, *folding.changes]
         attachment.hook, attachment.folding = hook, folding
-        self._settle(modules)
+        self._apply_changes(modules)
         self._hook_again(attachment)
 
     def _hook_again(self, attachment: Attachment) -> None:
@@ -125,10 +125,13 @@ class Attachments:
         for later in following:  # hooks run in the order of their registration
             _hook(later)
 
-    def _settle(self, modules: Iterable[nn.Module]) -> None:
+    def _apply_changes(self, modules: Iterable[nn.Module]) -> None:
         """Make the modules' parameters what the attachments make of the originals."""
         for module in modules:
-            everything = [entry.changes for entry in self._list] + [entry.folding.changes for entry in self._list]
+            everything = [
+                *(attachment.changes for attachment in self._list),
+                *(attachment.folding.changes for attachment in self._list),
+            ]
             changes = [changes[module] for changes in everything if module in changes]
             parameters = dict(self._originals.setdefault(module, dict(module._parameters)))
             for change in changes:
@@ -138,60 +141,61 @@ class Attachments:
                 del self._originals[module]
 
     def _check_order(self) -> None:
-        """Refuse maps on which a folded entry acts before what its hooks would act behind, or the other way.
+        """Refuse maps on which a folded attachment acts before what its hooks would act behind, or the other way.
 
-        And maps that an entry computes anew, so that what earlier ones have made of their output is lost.
+        And maps whose output an attachment recomputes, so that what earlier ones have made of it is lost.
         """
-        for index, entry in enumerate(self._list):
-            for site in _anew(entry):
+        for index, attachment in enumerate(self._list):
+            for handle in _recomputing(attachment):
+                site = handle.site
                 if any(_makes_output(other, site) for other in self._list[:index]):
                     raise UserError(
-                        f"dora=true computes {site.name} anew and would lose what another method adds to it: attach it"
-                        " before the other, or merge that one first"
+                        f"{handle.recomputed_by} computes {site.name} anew and would lose what another method adds to"
+                        " it: attach it before the other, or merge that one first"
                     )
-            for site in entry.folding.sites:
+            for site in attachment.folding.sites:
                 if any(_before(other, site) for other in self._list[:index]) or (
-                    site.entry
+                    site.is_input
                     and any(_hooked(other, site) for other in self._list[index + 1 :])
                     or any(_inside(other, site) for other in self._list[index + 1 :])
                 ):
                     raise UserError(
                         f"merged, the methods on {site.name} would act in another order: merge them in the order in"
-                        " which they were attached, and attach one that scales the map's input (ia3) last"
+                        " which they were attached, and attach one that scales the map's input last"
                     )
 
 
-def _before(entry: Attachment, site: Site) -> bool:
-    """Tell whether an earlier entry would act behind what is folded into a site: all hooks do but those on the input.
+def _before(earlier: Attachment, site: Site) -> bool:
+    """Tell whether an earlier one would act behind what is folded into a site: all hooks do but those on the input.
 
     What is folded into a map's input stands before an update that is folded behind it.
     """
-    if site.entry:
-        return bool(_hooked(entry, site))
-    return not all(at.entry for at in _hooked(entry, site)) or any(
-        at.entry and at.same_map(site) for at in entry.folding.sites
+    if site.is_input:
+        return bool(_hooked(earlier, site))
+    return not all(at.is_input for at in _hooked(earlier, site)) or any(
+        at.is_input and at.same_map(site) for at in earlier.folding.sites
     )
 
 
-def _hooked(entry: Attachment, site: Site) -> list[Site]:
-    """Return the sites of an entry's hooks on a site's map."""
-    sites = [handle.site for handle in entry.handles if isinstance(handle, SiteHandle)]
+def _hooked(attachment: Attachment, site: Site) -> list[Site]:
+    """Return the sites of an attachment's hooks on a site's map."""
+    sites = [handle.site for handle in attachment.handles if isinstance(handle, SiteHandle)]
     return [at for at in sites if at.same_map(site)]
 
 
-def _anew(entry: Attachment) -> list[Site]:
-    """Return the sites of an entry's hooks that compute a map's output anew."""
-    return [handle.site for handle in entry.handles if isinstance(handle, SiteHandle) and handle.anew]
+def _recomputing(attachment: Attachment) -> list[SiteHandle]:
+    """Return the handles of an attachment's hooks that compute a map's output from its weight."""
+    return [handle for handle in attachment.handles if isinstance(handle, SiteHandle) and handle.recomputed_by]
 
 
-def _makes_output(entry: Attachment, site: Site) -> bool:
-    """Tell whether an entry's hooks act on a map's output, in rows of the batch that a site is of too."""
-    return any(not at.entry and (at.rows is None or site.rows is None) for at in _hooked(entry, site))
+def _makes_output(attachment: Attachment, site: Site) -> bool:
+    """Tell whether an attachment's hooks act on a map's output, in rows of the batch that a site is of too."""
+    return any(not at.is_input and (at.rows is None or site.rows is None) for at in _hooked(attachment, site))
 
 
-def _inside(entry: Attachment, site: Site) -> bool:
-    """Tell whether an entry computes in the place of a site's map, and so before all that hooks do to it."""
-    return any(isinstance(h, SiteHandle) and h.inside and h.site.same_map(site) for h in entry.handles)
+def _inside(attachment: Attachment, site: Site) -> bool:
+    """Tell whether an attachment computes in the place of a site's map, and so before all that hooks do to it."""
+    return any(isinstance(h, SiteHandle) and h.inside and h.site.same_map(site) for h in attachment.handles)
 
 
 def _hook(attachment: Attachment) -> None:

@@ -91,7 +91,7 @@ def _make_room(sites: Sites, batch: Rows, tokens: Callable[[], torch.Tensor], le
         return args, kwargs | {"hidden_states": enter(kwargs["hidden_states"])}
 
     site = sites.at("embeddings")[0]
-    if site.entry:
+    if site.is_input:
         return site.module.register_forward_pre_hook(enter_encoder, with_kwargs=True)
     return site.module.register_forward_hook(lambda _, args, output: enter(output))
 

@@ -34,8 +34,8 @@ def insert_before_patches(sites: Sites, prompts: Prompts, length: int) -> Iterat
     _check_whole_batch(sites)
     if any(isinstance(handle, SiteHandle) and handle.site.name == _NAME for handle in sites.attachments.handles):
         raise UserError("there are prompts among this backbone's patches already: detach that method first")
-    entry = replace(sites.at("embeddings")[0], name=_NAME)
-    yield entry.replace(lambda x: insert_tokens(x, prompts(0, len(x)), at))
+    embedded = replace(sites.at("embeddings")[0], name=_NAME)
+    yield embedded.replace(lambda x: insert_tokens(x, prompts(0, len(x)), at))
     yield from _widen_position_biases(sites, length, at)
     if (between := submodule(sites.base, sites.layout.positions_between)) not in (None, sites.base):
         yield between.register_forward_hook(lambda module, args, added: _without_positions(added, length, at))
@@ -52,7 +52,7 @@ def replace_prompts(sites: Sites, prompts: Prompts, length: int) -> Iterator[Han
         def put(x: torch.Tensor, number: int = number) -> torch.Tensor:
             return torch.cat([x[:, :at], prompts(number, len(x)).to(x.dtype), x[:, at + length :]], dim=1)
 
-        yield Site(layer, entry=True, name="layer", layer=number).replace(put)
+        yield Site(layer, is_input=True, name="layer", layer=number).replace(put)
 
 
 def insert_in_each_layer(sites: Sites, prompts: Prompts, length: int) -> Iterator[Handle]:
@@ -67,7 +67,7 @@ def insert_in_each_layer(sites: Sites, prompts: Prompts, length: int) -> Iterato
         def put(x: torch.Tensor, number: int = number) -> torch.Tensor:
             return insert_tokens(x, prompts(number, len(x)), 0)
 
-        yield Site(layer, entry=True, name=_NAME, layer=number).replace(put)
+        yield Site(layer, is_input=True, name=_NAME, layer=number).replace(put)
         yield layer.register_forward_hook(partial(_leave_out, length))
 
 

@@ -20,7 +20,7 @@ class Site:
     Attributes:
         module: whose output the site is.
         part: which features of the output, where the module is several maps in one; None for all.
-        entry: the site is what enters the module (its first argument), not what it returns.
+        is_input: the site is what enters the module (its first argument), not what it returns.
         name: among the sites of a layer.
         layer: the number of the layer it lies in; None where it lies in none.
         rows: of the batch, that what is attached acts on; None for all.
@@ -28,7 +28,7 @@ class Site:
 
     module: nn.Module
     part: slice | None = None
-    entry: bool = False
+    is_input: bool = False
     name: str = ""
     layer: int | None = None
     rows: Rows | None = None
@@ -77,7 +77,7 @@ class Site:
 
     def replace(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "SiteHandle":
         """Replace the tensor at the site by `function(tensor)` until the handle is removed."""
-        if self.entry:
+        if self.is_input:
 
             def enter(module: nn.Module, args: tuple) -> tuple:
                 x = args[0]
@@ -86,16 +86,21 @@ class Site:
             return SiteHandle(self, self.module.register_forward_pre_hook(enter))
         return SiteHandle(self, self.module.register_forward_hook(lambda _, args, out: self._with(args, out, function)))
 
-    def replace_output(self, function: Callable[[Any, torch.Tensor], torch.Tensor], anew: bool = False) -> "SiteHandle":
+    def replace_output(
+        self, function: Callable[[Any, torch.Tensor], torch.Tensor], recomputed_by: str | None = None
+    ) -> "SiteHandle":
         """Replace the site's output by `function(the module's input, output)` until the handle is removed.
 
-        `anew`: it computes the output from the map's weight, whatever others have made of it.
+        Args:
+            function: of tensors (batch, sequence, d_in) and (batch, sequence, d_out), returns the latter shape.
+            recomputed_by: the setting, as an error names it, with which the function computes the output from the map's
+                weight and so loses what others have made of the output before; None where it keeps that.
         """
 
         def leave(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
             return self._with(args, output, function, args[0])
 
-        return SiteHandle(self, self.module.register_forward_hook(leave), anew=anew)
+        return SiteHandle(self, self.module.register_forward_hook(leave), recomputed_by=recomputed_by)
 
     def take_over(self, forward: Callable[..., Any]) -> "SiteHandle":
         """Let `forward` compute in the module's place, inside all hooks on it, until the handle is removed.
@@ -125,7 +130,7 @@ class Site:
 
     def watch(self, function: Callable[[torch.Tensor], None]) -> "WatchHandle":
         """Call `function(tensor)` with what passes the site, until the handle is removed."""
-        if self.entry:
+        if self.is_input:
 
             def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
                 function(args[0] if args else kwargs["hidden_states"])
@@ -154,13 +159,13 @@ class _TakenOver:
 class SiteHandle:
     """Takes back what acts on a site.
 
-    `inside`: within all hooks on it, whichever came first. `anew`: see `Site.replace_output`.
+    `inside`: within all hooks on it, whichever came first. `recomputed_by`: see `Site.replace_output`.
     """
 
     site: Site
     handle: _Removable
     inside: bool = False
-    anew: bool = False
+    recomputed_by: str | None = None
 
     def remove(self) -> None:
         """Undo the attachment."""
@@ -183,11 +188,11 @@ class WatchHandle:
 class Span:
     """A sub-layer: what enters it (behind a norm that stands before it) and its output before the residual addition."""
 
-    entry: Site
-    exit: Site
+    input: Site
+    output: Site
 
     def replace(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> list[WatchHandle | SiteHandle]:
-        """Replace the sub-layer's output by `function(input, output)`, both (batch, rows, d)."""
+        """Replace the sub-layer's output by `function(input, output)`, both (batch, sequence, d)."""
         entered: list[torch.Tensor] = []
 
         def keep(x: torch.Tensor) -> None:
@@ -195,8 +200,8 @@ class Span:
 
         def leave(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
             if not entered:
-                raise RuntimeError(f"{self.exit.name} runs twice, what enters its sub-layer is read once")
+                raise RuntimeError(f"{self.output.name} runs twice, what enters its sub-layer is read once")
             # where the last layer computes the first token alone, the input's others have no output
-            return self.exit._with(args, output, function, entered.pop()[:, : output.shape[1]])
+            return self.output._with(args, output, function, entered.pop()[:, : output.shape[1]])
 
-        return [self.entry.watch(keep), SiteHandle(self.exit, self.exit.module.register_forward_hook(leave))]
+        return [self.input.watch(keep), SiteHandle(self.output, self.output.module.register_forward_hook(leave))]

@@ -65,9 +65,9 @@ class Sites:
         if name == "embeddings":
             if self.layout.encoder is None:
                 return [Site(self.base.get_submodule(self.layout.embeddings), name=name)]
-            return [Site(self.base.get_submodule(self.layout.encoder), entry=True, name=name)]
+            return [Site(self.base.get_submodule(self.layout.encoder), is_input=True, name=name)]
         if name == "final" and self.head_modules:
-            return [Site(self.head_modules[0], entry=True, name=name)]
+            return [Site(self.head_modules[0], is_input=True, name=name)]
         if name in self._outside:
             return [Site(self.base.get_submodule(self._outside[name]), name=name)]
         if name not in self.layout.sites:
@@ -76,14 +76,14 @@ class Sites:
 
     def spans(self, name: str) -> list[Span]:
         """Return the sub-layer `attention` or `ffn` of each layer."""
-        exits = self.at(f"{name}.residual")
+        outputs = self.at(f"{name}.residual")
         if name == "ffn":
-            entries = [Site(site.module, entry=True, layer=site.layer) for site in self.at("ffn.up")]
+            inputs = [Site(site.module, is_input=True, layer=site.layer) for site in self.at("ffn.up")]
         elif self.layout.pre_norm:
-            entries = self.at("attention.norm")
+            inputs = self.at("attention.norm")
         else:
-            entries = [Site(layer, entry=True, layer=number) for number, layer in enumerate(self.layers)]
-        return [Span(entry, exit) for entry, exit in zip(entries, exits, strict=True)]
+            inputs = [Site(layer, is_input=True, layer=number) for number, layer in enumerate(self.layers)]
+        return [Span(input, output) for input, output in zip(inputs, outputs, strict=True)]
 
     @property
     def final_width(self) -> int:

@@ -96,15 +96,15 @@ class Adaptformer(Parallel, name="adaptformer"):
         """Return of each layer the stream before the feed-forward part's norm, and the part's output."""
         if not sites.layout.pre_norm:
             return sites.spans("ffn")
-        norms, exits = sites.at("ffn.norm"), sites.at("ffn.residual")
-        return [Span(replace(norm, entry=True), exit) for norm, exit in zip(norms, exits, strict=True)]
+        norms, outputs = sites.at("ffn.norm"), sites.at("ffn.residual")
+        return [Span(replace(norm, is_input=True), output) for norm, output in zip(norms, outputs, strict=True)]
 
     def update(self, block: Bottleneck, span: Span) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the bottleneck with dropout on its activations."""
 
         def activation(inner: torch.Tensor) -> torch.Tensor:
             # the backbone's mode, not our own
-            return F.dropout(F.relu(inner), self.config.dropout, span.exit.module.training)
+            return F.dropout(F.relu(inner), self.config.dropout, span.output.module.training)
 
         def update(x: torch.Tensor) -> torch.Tensor:
             return bottleneck_update(x, block.down_weight, block.down_bias, block.up_weight, block.up_bias, activation)

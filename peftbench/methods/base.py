@@ -97,8 +97,8 @@ class Method(nn.Module, ABC):
     def fold(self, sites: Sites) -> Iterable[tuple[Site, Fold]]:
         """Yield the linear sites the method acts on, each with what the method makes of its weight and bias.
 
-        A site on whose input the method acts is an `entry`, as that of its hook. A merged method acts through these
-        alone, its hooks are off.
+        A site on whose input the method acts has `is_input` set, as that of its hook has. A merged method acts through
+        these alone, its hooks are off.
         """
         return ()
 

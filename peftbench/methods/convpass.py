@@ -133,7 +133,7 @@ class Convpass(BottleneckMethod, name="convpass"):
             )
         inner = quick_gelu(convolve(quick_gelu(block.down(x)), block.convolution, special, self._grid))
         # the backbone's mode, not our own
-        inner = F.dropout(inner, self.config.dropout, span.exit.module.training)
+        inner = F.dropout(inner, self.config.dropout, span.output.module.training)
         return torch.add(output, block.up(inner), alpha=self.config.scale)
 
     @staticmethod

@@ -66,11 +66,11 @@ class Ia3(Method, name="ia3"):
     def fold(self, sites: Sites) -> Iterable[tuple[Site, Fold]]:
         """Scale each target's weight by its columns (factors on the input), or with its bias by its rows."""
         for site, factors in self._pairs(sites):
-            yield site, partial(_fold_input if site.entry else _fold_output, factors)
+            yield site, partial(_fold_input if site.is_input else _fold_output, factors)
 
     def _pairs(self, sites: Sites) -> Iterable[tuple[Site, nn.Parameter]]:
         for name in target_sites(self.config.targets):
-            places = (replace(site, entry=name in SCALED_INPUTS) for site in sites.at(name))
+            places = (replace(site, is_input=name in SCALED_INPUTS) for site in sites.at(name))
             yield from zip(places, self.factors[short_name(name)], strict=True)  # type: ignore[call-overload]
 
     @staticmethod

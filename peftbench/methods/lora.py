@@ -140,7 +140,7 @@ class Lora(Method, name="lora"):
                     x = F.dropout(x, self.config.dropout, site.module.training)
                 return lora(output, x, update.a, update.b, self.config.scale)
 
-            yield site.replace_output(apply, anew=self.config.dora)
+            yield site.replace_output(apply, recomputed_by="dora=true" if self.config.dora else None)
 
     def fold(self, sites: Sites) -> Iterable[tuple[Site, Fold]]:
         """Add each update to its linear map's weight."""

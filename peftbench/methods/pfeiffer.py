@@ -78,10 +78,10 @@ class Pfeiffer(BottleneckMethod, name="pfeiffer"):
 
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Put each adapter between the norm and its second turn."""
-        norms, exits = (places(self.config, sites, f"ffn.{name}") for name in ("norm", "residual"))
-        for norm, leaving, block in zip(norms, exits, self.bottlenecks, strict=True):
+        norms, outputs = (places(self.config, sites, f"ffn.{name}") for name in ("norm", "residual"))
+        for norm, output, block in zip(norms, outputs, self.bottlenecks, strict=True):
             if sites.layout.pre_norm:  # what enters the norm is r
-                yield from Span(replace(norm, entry=True), leaving).replace(partial(pre_norm_adapter, update=block))
+                yield from Span(replace(norm, is_input=True), output).replace(partial(pre_norm_adapter, update=block))
             else:  # `forward`, not a call: past the hooks, this one among them
                 yield norm.replace_output(partial(pfeiffer_adapter, update=block, norm=norm.module.forward))
 

@@ -196,14 +196,14 @@ class VitAdapter(Method, name="vit_adapter"):
 
         yield sites.base.register_forward_pre_hook(begin, with_kwargs=True)
         for number, (first, last) in enumerate(blocks(len(sites.layers), self.config.interactions)):
-            entry = Site(sites.layers[first], entry=True, name="layer", layer=first)
-            yield entry.replace(partial(self._inject, now, sites, number))
+            entering = Site(sites.layers[first], is_input=True, name="layer", layer=first)
+            yield entering.replace(partial(self._inject, now, sites, number))
 
             def leave(module: nn.Module, args: tuple, output: Any, number: int = number) -> None:
                 self._extract(now, number, output[0] if isinstance(output, tuple) else output)
 
-            exit = Site(sites.layers[last], name="layer", layer=last)
-            yield SiteHandle(exit, exit.module.register_forward_hook(leave))
+            leaving = Site(sites.layers[last], name="layer", layer=last)
+            yield SiteHandle(leaving, leaving.module.register_forward_hook(leave))
         yield sites.base.register_forward_hook(end)
 
     def _begin(self, now: _Pass, sites: Sites, pixels: torch.Tensor) -> None:

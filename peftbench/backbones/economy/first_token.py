@@ -65,7 +65,7 @@ def _first(module: nn.Module, args: tuple) -> tuple:
 
 @torch.no_grad()
 def head_reads_first_token(sites: Sites) -> bool:
-    """Tell whether the head reads the first token alone: on a small input `FirstTokenOnly` leaves its output as it is."""
+    """Tell whether the head reads the first token alone: with `FirstTokenOnly` a small input's output is the same."""
     model: Any = sites.model
     if not sites.head_modules or sites.device.type == "meta":
         return False
