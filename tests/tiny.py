@@ -105,7 +105,7 @@ def method_configs() -> dict[str, Any]:
     names = [
         n
         for n, cls in METHODS.items()
-        if "texts" in cls.examples and cls.answers_through == "classifier" and n != "peft"
+        if "texts" in cls.modalities and cls.answers_through == "classifier" and n != "peft"
     ]
     configs = {name: METHODS[name].config_class() for name in names}
     for name, config in configs.items():

@@ -147,7 +147,6 @@ def _widen_rows(sites: Sites, prepended: Prepended) -> list[Any]:
 
 
 def _widen_layer(sites: Sites, prepended: Prepended, layer: int) -> Iterator[RemovableHandle]:
-    mask_is_product = sites.layout.name == "deberta"
     rows: list[torch.Tensor] = []
 
     def widen(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
@@ -160,9 +159,9 @@ def _widen_layer(sites: Sites, prepended: Prepended, layer: int) -> Iterator[Rem
             mask = hidden.new_zeros(hidden.shape[0], 1, 1, hidden.shape[1])
         if mask is not None:
             more_queries = length if mask.shape[-2] > 1 else 0
-            mask = F.pad(mask, (length, 0, more_queries, 0), value=1 if mask_is_product else 0)
-            mask = prepended.hide(mask, 0 if mask_is_product else torch.finfo(mask.dtype).min)
-        if mask_is_product:
+            mask = F.pad(mask, (length, 0, more_queries, 0), value=1 if sites.layout.multiplicative_mask else 0)
+            mask = prepended.hide(mask, 0 if sites.layout.multiplicative_mask else torch.finfo(mask.dtype).min)
+        if sites.layout.multiplicative_mask:
             kwargs["relative_pos"] = None  # built anew for the wider sequence
         elif rest and rest[0] is not None:
             rest[0] = F.pad(rest[0], (length, 0, length, 0))

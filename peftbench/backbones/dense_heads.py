@@ -63,20 +63,25 @@ class LinearPyramid(nn.Module):
 class UperNet(nn.Module):
     """Transformers' UperNet head on a pyramid (Xiao et al. 2018)."""
 
-    def __init__(self, width: int, joined: int, classes: int, brought: bool) -> None:
-        """`joined`: of how many layers the states are, `width` each. brought: the method makes the pyramid."""
+    def __init__(self, width: int, joined: int, classes: int, method_makes_pyramid: bool) -> None:
+        """Build it.
+
+        Args:
+            width: features of a layer. joined: of how many layers the states are. classes: of pixels.
+            method_makes_pyramid: whether the maps are given, else they are made of the states.
+        """
         from transformers import UperNetConfig
         from transformers.models.upernet.modeling_upernet import UperNetHead
 
         super().__init__()
-        self.brought = brought
-        self.pyramid = ResizedPyramid(width) if brought else PlainPyramid(width, joined)
+        self.method_makes_pyramid = method_makes_pyramid
+        self.pyramid = ResizedPyramid(width) if method_makes_pyramid else PlainPyramid(width, joined)
         config = UperNetConfig(hidden_size=_HIDDEN, num_labels=classes)
         self.decoder = with_batch_norms(UperNetHead(config, list(self.pyramid.widths)))
 
     def forward(self, states: torch.Tensor, grid: Grid, maps: Sequence[torch.Tensor] | None) -> torch.Tensor:
         """Return logits, (batch, classes, rows, columns), at the finest map of the pyramid."""
-        if maps is None or not self.brought:
+        if maps is None or not self.method_makes_pyramid:
             maps = self.pyramid(as_map(states, grid))
         logits: torch.Tensor = self.decoder(maps)
         return logits
@@ -89,11 +94,11 @@ class CenterPoints(nn.Module):
     Zhou, Wang & Krähenbühl, Objects as Points (2019).
     """
 
-    def __init__(self, width: int, joined: int, classes: int, brought: bool) -> None:
-        """`joined`: of how many layers the states are, `width` each. brought: the method makes the pyramid."""
+    def __init__(self, width: int, joined: int, classes: int, method_makes_pyramid: bool) -> None:
+        """Take what `UperNet` takes; `classes` of objects."""
         super().__init__()
-        self.brought = brought
-        self.pyramid = ResizedPyramid(width) if brought else PlainPyramid(width, joined)
+        self.method_makes_pyramid = method_makes_pyramid
+        self.pyramid = ResizedPyramid(width) if method_makes_pyramid else PlainPyramid(width, joined)
         self.lateral = nn.ModuleList(nn.Conv2d(each, _POINTS_HIDDEN, 1) for each in self.pyramid.widths)
         self.smooth = _convolution(_POINTS_HIDDEN)
         self.heat = nn.Sequential(_convolution(_POINTS_HIDDEN), nn.Conv2d(_POINTS_HIDDEN, classes, 1))
@@ -102,7 +107,7 @@ class CenterPoints(nn.Module):
 
     def forward(self, states: torch.Tensor, grid: Grid, maps: Sequence[torch.Tensor] | None) -> torch.Tensor:
         """Return (batch, classes + 4, rows, columns): logits of the heat maps, log width and height, offsets."""
-        if maps is None or not self.brought:
+        if maps is None or not self.method_makes_pyramid:
             maps = self.pyramid(as_map(states, grid))
         *finer, x = (lateral(each) for lateral, each in zip(self.lateral, maps, strict=True))
         for each in reversed(finer):
@@ -139,30 +144,34 @@ class DenseModel(nn.Module):
         return SimpleNamespace(logits=self.head(states, grid, self._sites.attachments.pyramid()))
 
 
-# given features of a layer, of how many they are joined, classes, and whether the method makes the pyramid
+# made from features of a layer, how many layers are joined, classes, and whether the method makes the pyramid
 DENSE_HEADS: dict[str, Callable[[int, int, int, bool], nn.Module]] = {
-    "linear": lambda d, joined, classes, brought: (LinearPyramid if brought else LinearHead)(joined * d, classes),
+    "linear": lambda d, joined, classes, method_makes_pyramid: (LinearPyramid if method_makes_pyramid else LinearHead)(
+        joined * d, classes
+    ),
     "upernet": UperNet,
     "center_points": CenterPoints,
 }
 
 
 def add_dense_head(
-    backbone: Backbone, kind: str, classes: int, layers: int = 1, brought: bool = False
+    backbone: Backbone, kind: str, classes: int, layers: int = 1, method_makes_pyramid: bool = False
 ) -> HeadedBackbone:
     """Put a new head that answers at every place of a map on a backbone, on the device the backbone is on.
 
     Args:
         backbone: of images. kind: out of `DENSE_HEADS`. classes: of pixels or of objects.
         layers: of how many, evenly spaced and the last among them, the head reads the outputs.
-        brought: whether the method makes the pyramid, d features a map; no layer but the last is read then.
+        method_makes_pyramid: d features a map; no layer but the last is read then.
 
     Its start is drawn from torch's generator.
     """
     depth = len(backbone.sites.layers)
-    numbers = [depth - 1] if brought else sorted({-(-depth * (i + 1) // layers) - 1 for i in range(layers)})
+    numbers = (
+        [depth - 1] if method_makes_pyramid else sorted({-(-depth * (i + 1) // layers) - 1 for i in range(layers)})
+    )
     width, joined = backbone.sites.hidden, len(numbers)
-    return put_on_maps(backbone, lambda: DENSE_HEADS[kind](width, joined, classes, brought), numbers)
+    return put_on_maps(backbone, lambda: DENSE_HEADS[kind](width, joined, classes, method_makes_pyramid), numbers)
 
 
 def put_on_maps(backbone: Backbone, build: Callable[[], nn.Module], layers: Sequence[int]) -> HeadedBackbone:

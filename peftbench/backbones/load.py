@@ -130,14 +130,14 @@ def _auto_class(config: Any, answers_through: AnswersThrough) -> Any:
     if answers_through == "class_texts":
         if config.model_type != CLIPModel.config_class.model_type:
             raise UserError(
-                f"a model of type {config.model_type} has no tower of texts as CLIP has it, which method=zero_shot and"
-                " method=coop answer through: take model=clip_vit_b16, or another method"
+                f"a model of type {config.model_type} has no tower of texts as CLIP has it, which the method answers"
+                " through: take model=clip_vit_b16, or another method"
             )
         return AutoModelForZeroShotImageClassification
     if answers_through == "masked_lm":
         if type(config) not in AutoModelForMaskedLM._model_mapping:
             raise UserError(
-                f"a model of type {config.model_type} has no masked-language-model head, which method=cloze answers"
+                f"a model of type {config.model_type} has no masked-language-model head, which the method answers"
                 " through: take a model of texts, such as model=bert_base, or another method"
             )
         return AutoModelForMaskedLM

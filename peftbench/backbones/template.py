@@ -91,7 +91,7 @@ class TemplateTokenizer:
     def __init__(self, inner: Any, pieces: Sequence[Piece]) -> None:
         if inner.mask_token_id is None:
             raise UserError(
-                "method=cloze: the model's tokenizer has no mask token, so it was not pretrained to fill one"
+                "method.template has a mask and the model's tokenizer no mask token: it was not pretrained to fill one"
             )
         self.inner, self.pieces = inner, pieces
         probe, bare = inner("a")["input_ids"], inner("a", add_special_tokens=False)["input_ids"]

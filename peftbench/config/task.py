@@ -50,7 +50,7 @@ class TaskConfig(AssetConfig):
         return None
 
     @property
-    def texts(self) -> int:
+    def texts_per_example(self) -> int:
         """How many texts an example has."""
         return 0
 
@@ -86,7 +86,7 @@ class TextTaskConfig(TaskConfig):
         return self.max_length
 
     @property
-    def texts(self) -> int:
+    def texts_per_example(self) -> int:
         """How many texts an example has, 1 or 2."""
         return len(self.text)
 

@@ -21,9 +21,9 @@ from peftbench.methods.bottleneck import (
     Bottleneck,
     BottleneckConfig,
     BottleneckMethod,
+    adapter_sites,
     count_bottleneck,
     layer_numbers,
-    places,
 )
 from peftbench.methods.layer_norms import count_layer_norms, layer_norm_names
 
@@ -77,7 +77,7 @@ class Adapter(BottleneckMethod, name="adapter"):
         self.bottlenecks = nn.ModuleDict(
             {
                 site.replace(".", "_"): nn.ModuleList(
-                    _fresh(config, _width(sites, site)) for _ in places(config, sites, site)
+                    _fresh(config, _width(sites, site)) for _ in adapter_sites(config, sites, site)
                 )
                 for site in POSITIONS[config.position]
             }
@@ -89,7 +89,7 @@ class Adapter(BottleneckMethod, name="adapter"):
         """Pass each placement's tensor through its adapter."""
         for site in POSITIONS[self.config.position]:
             blocks = self.bottlenecks[site.replace(".", "_")]
-            for place, block in zip(places(self.config, sites, site), blocks, strict=True):  # type: ignore[call-overload]
+            for place, block in zip(adapter_sites(self.config, sites, site), blocks, strict=True):  # type: ignore[call-overload]
                 yield place.replace(lambda x, block=block: x + block(x))
 
     def droppable_layers(self, sites: Sites) -> Sequence[int]:
@@ -105,7 +105,7 @@ class Adapter(BottleneckMethod, name="adapter"):
     def count(config: AdapterConfig, sites: Sites) -> int:
         """2md + m + d an adapter; with the norms 2d each (d without a bias), the embeddings' own too."""
         adapters = sum(
-            len(places(config, sites, site)) * count_bottleneck(width, config.size(width))
+            len(adapter_sites(config, sites, site)) * count_bottleneck(width, config.size(width))
             for site in POSITIONS[config.position]
             for width in [_width(sites, site)]
         )

@@ -43,8 +43,8 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     config_class: ClassVar[type]
     mergeable: ClassVar[bool] = False
-    # what the examples may be that it makes sense for
-    examples: ClassVar[tuple[str, ...]] = ("texts", "images")
+    # of the examples that it makes sense for
+    modalities: ClassVar[tuple[str, ...]] = ("texts", "images")
     # a new classifier, or what the backbone was pretrained under, which is loaded with it then
     answers_through: ClassVar[AnswersThrough] = "classifier"
     # whether dense heads read the maps of `pyramid`
@@ -60,9 +60,9 @@ class Method(nn.Module, ABC):
     def __init__(self, config: Any, sites: Sites) -> None:
         super().__init__()
         given = "texts" if sites.image is None else "images"
-        if given not in self.examples:
+        if given not in self.modalities:
             raise UserError(
-                f"method={self.name} is for {self.examples[0]}, and {type(sites.base).__name__} reads {given}:"
+                f"method={self.name} is for {self.modalities[0]}, and {type(sites.base).__name__} reads {given}:"
                 " choose another method or model"
             )
         self.config = config

@@ -108,7 +108,7 @@ def canonical_layers(layers: str | list[str], count: int) -> str | list[str]:
     return found if len(found) > 1 else found[0]
 
 
-def places(config: BottleneckConfig, sites: Sites, name: str) -> list[Site]:
+def adapter_sites(config: BottleneckConfig, sites: Sites, name: str) -> list[Site]:
     """Return the sites of a name in the layers that carry an adapter; the one of the whole model as it is."""
     found = sites.at(name)
     return found if name in WHOLE_SITES else [found[number] for number in layer_numbers(config, sites)]

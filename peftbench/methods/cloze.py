@@ -67,7 +67,7 @@ class Cloze(Method, name="cloze"):
     config_class = ClozeConfig
     config: ClozeConfig
     answers_through = "masked_lm"
-    examples = ("texts",)
+    modalities = ("texts",)
     prior: torch.Tensor
 
     def __init__(self, config: ClozeConfig, sites: Sites) -> None:

@@ -28,9 +28,9 @@ from peftbench.methods.bottleneck import (
     ACTIVATIONS,
     BottleneckConfig,
     BottleneckMethod,
+    adapter_sites,
     bottleneck_update,
     layer_numbers,
-    places,
 )
 from peftbench.methods.layer_norms import count_layer_norms, layer_norm_names
 
@@ -153,4 +153,4 @@ class Compacter(BottleneckMethod, name="compacter"):
 
 
 def _places(config: CompacterConfig, sites: Sites) -> list[Site]:
-    return [place for name in POSITIONS[config.position] for place in places(config, sites, name)]
+    return [place for name in POSITIONS[config.position] for place in adapter_sites(config, sites, name)]

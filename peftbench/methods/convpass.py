@@ -93,7 +93,7 @@ class Convpass(BottleneckMethod, name="convpass"):
     """Two `Bypass`es a layer."""
 
     config_class = ConvpassConfig
-    examples = ("images",)
+    modalities = ("images",)
     config: ConvpassConfig
 
     def __init__(self, config: ConvpassConfig, sites: Sites) -> None:

@@ -50,7 +50,7 @@ class Coop(Method, name="coop"):
     config_class = CoopConfig
     config: CoopConfig
     answers_through = "class_texts"
-    examples = ("images",)
+    modalities = ("images",)
 
     def __init__(self, config: CoopConfig, sites: Sites) -> None:
         super().__init__(config, sites)

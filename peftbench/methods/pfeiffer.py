@@ -23,9 +23,9 @@ from peftbench.methods.bottleneck import (
     Bottleneck,
     BottleneckConfig,
     BottleneckMethod,
+    adapter_sites,
     count_bottleneck,
     layer_numbers,
-    places,
 )
 
 INIT_STD = 0.02
@@ -78,7 +78,7 @@ class Pfeiffer(BottleneckMethod, name="pfeiffer"):
 
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Put each adapter between the norm and its second turn."""
-        norms, outputs = (places(self.config, sites, f"ffn.{name}") for name in ("norm", "residual"))
+        norms, outputs = (adapter_sites(self.config, sites, f"ffn.{name}") for name in ("norm", "residual"))
         for norm, output, block in zip(norms, outputs, self.bottlenecks, strict=True):
             if sites.layout.pre_norm:  # what enters the norm is r
                 yield from Span(replace(norm, is_input=True), output).replace(partial(pre_norm_adapter, update=block))

@@ -49,7 +49,7 @@ class Prompt(Method, name="prompt"):
     """The prompt's vectors, (length, entry_width)."""
 
     config_class = PromptConfig
-    examples = ("texts",)
+    modalities = ("texts",)
     config: PromptConfig
 
     def __init__(self, config: PromptConfig, sites: Sites) -> None:

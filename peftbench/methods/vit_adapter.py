@@ -147,7 +147,7 @@ class VitAdapter(Method, name="vit_adapter"):
     config_class = VitAdapterConfig
     config: VitAdapterConfig
     makes_pyramid = True
-    examples = ("images",)
+    modalities = ("images",)
 
     def __init__(self, config: VitAdapterConfig, sites: Sites) -> None:
         super().__init__(config, sites)

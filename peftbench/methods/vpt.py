@@ -60,7 +60,7 @@ class Vpt(Method, name="vpt"):
     """The prompts of each layer that has its own, (length, d or q), and the projection."""
 
     config_class = VptConfig
-    examples = ("images",)
+    modalities = ("images",)
     config: VptConfig
 
     def __init__(self, config: VptConfig, sites: Sites) -> None:

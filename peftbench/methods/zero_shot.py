@@ -43,7 +43,7 @@ class ZeroShot(Method, name="zero_shot"):
     config_class = ZeroShotConfig
     config: ZeroShotConfig
     answers_through = "class_texts"
-    examples = ("images",)
+    modalities = ("images",)
 
     @classmethod
     def put_head(cls, config: ZeroShotConfig, backbone: Backbone, labels: Sequence[str], texts: int) -> HeadedBackbone:

@@ -43,15 +43,15 @@ def count_configs(configs: Sequence[RunConfig]) -> list[dict[str, int | float]]:
     backbones: dict[str, HeadedBackbone] = {}
     counts = []
     for config in configs:
-        kind = method_class(config.method_name)
-        of_head = None if puts_classifier(kind) else [kind.name, asdict(config.method)]
-        decisive = [asdict(config.model), asdict(config.task), of_head, kind.makes_pyramid]
+        method_cls = method_class(config.method_name)
+        of_head = None if puts_classifier(method_cls) else [method_cls.name, asdict(config.method)]
+        decisive = [asdict(config.model), asdict(config.task), of_head, method_cls.makes_pyramid]
         model = json.dumps(decisive, sort_keys=True, default=str)
         if model not in backbones:
-            blank = blank_backbone(_architecture(config.model), kind.answers_through)
-            check_reads = check_reads_texts if config.task.texts else check_reads_images
+            blank = blank_backbone(_architecture(config.model), method_cls.answers_through)
+            check_reads = check_reads_texts if config.task.texts_per_example else check_reads_images
             check_reads(blank.sites, config.task.name, config.model.name)
-            backbones[model] = put_head(kind, config.method, blank, _labels(config.task), config.task)
+            backbones[model] = put_head(method_cls, config.method, blank, _labels(config.task), config.task)
         with torch.device("meta"):
             method = build(config.method, backbones[model].sites)
         counts.append(count_parameters(method, backbones[model]))

@@ -239,7 +239,7 @@ def _save(trained: Trained, prepared: "Prepared", config: RunConfig, record: Rec
     answers = {name: scored.predictions for name, scored in trained.scored.items()}
     record.write_predictions(answers, task.labels)
     write_pictures(record.folder, task, answers)
-    of_task = plain["task"] | task.derived
+    of_task = plain["task"] | task.settings_from_data
     save_adapter(record.adapter_dir, prepared.method, prepared.backbone, plain["model"], of_task, list(task.labels))
     # where nothing trains, what is reported is all there is
     best = trained.fitted.best or {"epoch": 0, "validation": trained.scored["validation"][0]}

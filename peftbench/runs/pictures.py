@@ -26,11 +26,11 @@ def write_pictures(record: Path, task: "Task", predictions: Mapping[str, "Predic
         return
     answers = predictions[_SPLIT].predictions
     for number in range(min(SHOWN, len(answers))):
-        drawn = task.drawn(task.splits[_SPLIT], number, answers[number])
-        if drawn is None:
+        rendered = task.render_example(task.splits[_SPLIT], number, answers[number])
+        if rendered is None:
             return
         make_folder(record / FOLDER)
-        for name, image in zip(("truth", "prediction"), drawn, strict=True):
+        for name, image in zip(("truth", "prediction"), rendered, strict=True):
             with atomic_write(record / FOLDER / f"{number}-{name}.jpg", binary=True) as file:
                 _smaller(image).save(file, "JPEG", quality=_QUALITY)
 

@@ -89,10 +89,10 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
     folder = fetch(config.model)
     weights = weights_digest(folder, config.model.source)
     torch.manual_seed(config.seed_for("init"))
-    kind = method_class(config.method_name)
-    loaded = _backbone(folder, weights, config.model.dropout, kind.answers_through)
+    method_cls = method_class(config.method_name)
+    loaded = _backbone(folder, weights, config.model.dropout, method_cls.answers_through)
     task.check_model(loaded.sites, config.model.name)
-    backbone = put_head(kind, config.method, loaded, task.labels, config.task)
+    backbone = put_head(method_cls, config.method, loaded, task.labels, config.task)
     check_layer_count(config, len(backbone.sites.layers))
     parts = load_parts(config, weights) if with_parts else {}
     method = build(config.method, backbone.sites, {name: part.tensors for name, part in parts.items()} or None)

@@ -10,7 +10,7 @@ import numpy as np
 from peftbench.errors import UserError
 from peftbench.files import atomic_write, make_folder, write_json
 from peftbench.tasks.detection.coco import Annotated, coco_content
-from peftbench.tasks.detection.read import SURE, Box
+from peftbench.tasks.detection.read import SHOWN_SCORE, Box
 from peftbench.tasks.image.files import as_text, open_image
 from peftbench.tasks.image.overlay import with_boxes, with_mask
 from peftbench.tasks.segmentation.masks import write_mask
@@ -53,7 +53,7 @@ def write_boxes(folder: Path, answers: Iterable[tuple[str, list[Box]]], classes:
     for picture, boxes in answers:
         make_folder(folder / "overlays")
         image = open_image(Path(picture), picture)
-        sure = [box for box in boxes if box.score >= SURE]
+        sure = [box for box in boxes if box.score >= SHOWN_SCORE]
         path = folder / "overlays" / f"{overlays.of(picture)}.jpg"
         _write_picture(path, with_boxes(image, _shares(sure, image, classes), classes, [box.score for box in sure]))
         pictures.append(Annotated(as_text(picture), image.width, image.height, np.zeros((0, 6))))

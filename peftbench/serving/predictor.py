@@ -93,7 +93,7 @@ class Predictor:
         if self._task.objective.form == "one":
             return read_answers(self._task, logits)
         found, _ = self._task.objective.read_out(logits)
-        return [Answer(answer, {}) for answer in self._task.fitted(split, found)]
+        return [Answer(answer, {}) for answer in self._task.answers_in_given_size(split, found)]
 
 
 def read_answers(task: Task, logits: torch.Tensor) -> list[Answer]:

@@ -157,15 +157,19 @@ class Task(ABC):
         return self.encode(self.splits[name], sites)
 
     @property
-    def derived(self) -> dict[str, Any]:
-        """Settings of the task that its data have said, for a model that meets other data later."""
+    def settings_from_data(self) -> dict[str, Any]:
+        """Settings, by name, that the config left to the data: a model that meets other data later needs them."""
         return {}
 
-    def fitted(self, split: Any, answers: np.ndarray) -> list[Any]:
-        """Return what was answered, example by example, in the terms of what was given."""
+    def answers_in_given_size(self, split: Any, answers: np.ndarray) -> list[Any]:
+        """Return the answers, one an example, in the size that examples were given in: the model's may be another.
+
+        Args:
+            split: the examples. answers: (examples, …), as `Objective.read_out` returns them.
+        """
         return list(answers)
 
-    def drawn(self, split: Any, index: int, answer: Any) -> tuple[Any, Any] | None:
+    def render_example(self, split: Any, index: int, answer: Any) -> tuple[Any, Any] | None:
         """Return example `index` of a split as two of PIL's images, with what is true and with the model's answer.
 
         None where examples are no pictures.

@@ -8,7 +8,7 @@ from peftbench.errors import UserError, nearest
 from peftbench.tasks.shares import REST, divide
 
 SPLITS = ("train", "validation", "test")
-Part = TypeVar("Part")
+SplitData = TypeVar("SplitData")
 
 
 class MissingSplitError(UserError):
@@ -23,7 +23,9 @@ def check_names(config: TaskConfig, splits: Sequence[str] | None) -> None:
             raise UserError(f"task {config.name}: unknown split {name!r}. {nearest(name, known)}")
 
 
-def read_parts(config: TaskConfig, splits: Sequence[str] | None, read: Callable[[str], Part]) -> dict[str, Part]:
+def read_parts(
+    config: TaskConfig, splits: Sequence[str] | None, read: Callable[[str], SplitData]
+) -> dict[str, SplitData]:
     """Read what the splits asked for are made of, by name: for one that is a share, the training data.
 
     Args:
@@ -31,7 +33,7 @@ def read_parts(config: TaskConfig, splits: Sequence[str] | None, read: Callable[
         read: reads one; raises MissingSplitError where it is not there.
     """
     shares = _shares(config)
-    parts: dict[str, Part] = {}
+    parts: dict[str, SplitData] = {}
     for name in dict.fromkeys(REST if name in shares else name for name in splits or SPLITS):
         try:
             parts[name] = read(name)

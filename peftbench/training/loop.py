@@ -25,11 +25,11 @@ from peftbench.training.parallel import ALONE, Workers
 
 # steps between two looks at the loss: each look waits for the device
 _LOOK_EVERY = 10
-# tells the random numbers of `redraw` from those of the order of the batches
+# tells the generator of `redraw` from that of the order of the batches
 _OF_BATCHES = 1
 _REMEDY = "lower trainer.lr, or set trainer.precision=fp32"
 
-Row = dict[str, Any]
+EpochRow = dict[str, Any]
 
 
 class Observer(Protocol):
@@ -38,10 +38,10 @@ class Observer(Protocol):
     def on_resume(self, step: int) -> None:
         """Take the step a checkpoint was written at: training goes on behind it."""
 
-    def on_steps(self, row: Row) -> None:
+    def on_steps(self, row: dict[str, Any]) -> None:
         """Take step, steps, epoch, loss (mean since the last row), lr and examples_per_second."""
 
-    def on_epoch(self, row: Row) -> None:
+    def on_epoch(self, row: EpochRow) -> None:
         """Take step, epoch, loss (mean over the epoch), seconds and the validation metrics."""
 
 
@@ -55,8 +55,8 @@ class Fitted:
 
     steps: int = 0
     examples: int = 0
-    rows: list[Row] = field(default_factory=list)
-    best: Row = field(default_factory=dict)
+    rows: list[EpochRow] = field(default_factory=list)
+    best: EpochRow = field(default_factory=dict)
     first_step: float | None = None
     resumed: int = 0
 
@@ -99,8 +99,8 @@ def fit(
         checkpoint: written after each epoch; where it exists, training goes on from it.
         observers: told of every few steps and of every epoch.
         workers: the processes that share each batch; checkpoint and observers are the first one's alone.
-        redraw: called before each batch, in every process with the same random numbers, for what the model draws anew
-            for a batch as a whole; with None behind an epoch's last.
+        redraw: called with a seeded generator before each micro-batch (same draw in all processes), e.g. to choose
+            dropped layers; called with None at the end of each epoch to restore evaluation behaviour.
         statistics: what the model gathers while it trains, by name, which the checkpoint keeps as well.
         dropout_seed: of the processes beside the first; by default `seed`.
         penalty: called once a step, returns what is added to the loss, None for nothing; the loss told is without it.
@@ -173,10 +173,10 @@ def fit(
                     fitted.first_step = time.time()
                 losses.add(fitted.steps, mean, examples, lr)
         redraw(None)
-        losses.look()
+        losses.flush()
         _check_finite(trained, fitted.steps)
         seconds = time.perf_counter() - started
-        row: Row = {
+        row: EpochRow = {
             "step": fitted.steps,
             "epoch": epoch + 1,
             "loss": losses.mean,
@@ -210,9 +210,9 @@ class _Losses:
         self.pending.append((step, loss, examples))
         self.lr = lr
         if len(self.pending) == _LOOK_EVERY:
-            self.look()
+            self.flush()
 
-    def look(self) -> None:
+    def flush(self) -> None:
         if not self.pending:
             return
         values = torch.stack([loss for _, loss, _ in self.pending]).tolist()

@@ -114,7 +114,7 @@ def test_a_head_counts_the_same_without_weights():
 
 
 def test_a_head_reads_the_pyramid_that_a_method_brings():
-    headed = add_dense_head(backbone("dinov2"), "center_points", 2, brought=True)
+    headed = add_dense_head(backbone("dinov2"), "center_points", 2, method_makes_pyramid=True)
     maps = [torch.randn(2, 32, side, side) for side in (16, 8, 4, 2)]
     from peftbench.backbones.attachments import Attachment
 

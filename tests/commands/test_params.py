@@ -85,7 +85,7 @@ def test_prompts_need_no_weights_or_tokenizer(capsys, start):
 )
 def test_every_method_on_every_kind_of_model(capsys, model):
     # peft knows few models by itself
-    methods = [name for name, cls in METHODS.items() if name != "peft" and "texts" in cls.examples]
+    methods = [name for name, cls in METHODS.items() if name != "peft" and "texts" in cls.modalities]
     found = rows(capsys, f"model={model}", f"method={','.join(methods)}")
     assert len(found) == len(methods)
     for row in found:

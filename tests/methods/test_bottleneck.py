@@ -10,7 +10,7 @@ from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.bottleneck import BottleneckConfig, canonical_layers
 from peftbench.runs.identity import fingerprint
 
-FOR_TEXTS = {name: cls for name, cls in METHODS.items() if "texts" in cls.examples}
+FOR_TEXTS = {name: cls for name, cls in METHODS.items() if "texts" in cls.modalities}
 CLASSES = {name: cls for name, cls in FOR_TEXTS.items() if issubclass(cls.config_class, BottleneckConfig)}
 
 

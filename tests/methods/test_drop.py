@@ -18,7 +18,7 @@ from peftbench.methods.lora import LoraConfig
 from peftbench.methods.mam import MamConfig
 from peftbench.methods.pfeiffer import PfeifferConfig
 
-FOR_TEXTS = {name: cls for name, cls in METHODS.items() if "texts" in cls.examples}
+FOR_TEXTS = {name: cls for name, cls in METHODS.items() if "texts" in cls.modalities}
 CLASSES = {name: cls for name, cls in FOR_TEXTS.items() if issubclass(cls, BottleneckMethod)}
 
 

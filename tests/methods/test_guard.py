@@ -77,7 +77,7 @@ def test_supported_architectures_pass_and_nothing_is_disturbed(architecture):
     backbone.backbone.encoder.requires_grad_(False)
     kind = "texts" if architecture in ARCHITECTURES else "images"
     for config in (*CONFIGS.values(), *BEYOND_TEXTS):
-        if kind not in _class_of(config).examples:
+        if kind not in _class_of(config).modalities:
             continue
         if architecture == "data2vec-vision" and isinstance(config, PrefixConfig | MamConfig):
             continue  # a prefix cannot reach its attention

@@ -167,7 +167,7 @@ def test_batch_norms_follow_the_backbone_s_mode():
 def test_the_guard_leaves_running_means_as_they_were():
     encoder = tiny_model("dinov2").base_model
     backbone = Backbone(encoder, Dinov2ForImageClassification, find_sites(encoder))
-    heads = [add_dense_head(backbone, kind, 3, brought=True) for kind in DENSE_HEADS]
+    heads = [add_dense_head(backbone, kind, 3, method_makes_pyramid=True) for kind in DENSE_HEADS]
     for whole in [*heads, VitAdapter.put_head(FROZEN, backbone, ["ants", "bees"], 1)]:
         method = build(FROZEN, whole.sites)
         before = {name: tensor.clone() for name, tensor in method.state_dict().items()}

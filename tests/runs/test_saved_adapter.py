@@ -14,7 +14,7 @@ from peftbench.runs.adapter import load_adapter, read_tensors, save_adapter
 CONFIGS = method_configs() | {
     f"{name}-one-layer": cls.config_class(reduction_factor=8, layers="1")
     for name, cls in METHODS.items()
-    if issubclass(cls.config_class, BottleneckConfig) and "texts" in cls.examples
+    if issubclass(cls.config_class, BottleneckConfig) and "texts" in cls.modalities
 }
 
 

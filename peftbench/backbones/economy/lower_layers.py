@@ -102,30 +102,30 @@ def _others(sites: Sites, count: int) -> list[int | None]:
 class _Given(LayerStandIn):
     """Stands in a lower layer's place: hands on what enters it or, in the last one's, what the batch brings."""
 
-    def __init__(self, layer: nn.Module, brought: list[torch.Tensor], last: bool, others: int | None) -> None:
+    def __init__(self, layer: nn.Module, given_states: list[torch.Tensor], last: bool, others: int | None) -> None:
         super().__init__(layer)
         self.last, self.others = last, others
-        self._brought = brought
+        self._given_states = given_states
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._brought:
+        if not self._given_states:
             return self.layer(*args, **kwargs)
-        states = self._brought[0] if self.last else args[0] if args else kwargs["hidden_states"]
+        states = self._given_states[0] if self.last else args[0] if args else kwargs["hidden_states"]
         return states if self.others is None else (states, *[None] * self.others)
 
 
 @contextmanager
 def beginning_behind(sites: Sites, count: int) -> Iterator[None]:
     """Inside the block, batches that bring `COLUMN` begin behind the lowest `count` layers."""
-    brought: list[torch.Tensor] = []
+    given_states: list[torch.Tensor] = []
     others = _others(sites, count)
 
     def take(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        brought[:] = [kwargs.pop(COLUMN)] if COLUMN in kwargs else []
+        given_states[:] = [kwargs.pop(COLUMN)] if COLUMN in kwargs else []
         return args, kwargs
 
     def given(number: int, layer: nn.Module) -> _Given:
-        return _Given(layer, brought, number == count - 1, others[number])
+        return _Given(layer, given_states, number == count - 1, others[number])
 
     handle = sites.model.register_forward_pre_hook(take, with_kwargs=True)
     try:

@@ -3,7 +3,7 @@
 import pkgutil
 from importlib import import_module
 
-from peftbench.backbones.layouts.base import Layout, Part
+from peftbench.backbones.layouts.base import FusedSlice, Layout
 
 LAYOUTS: tuple[Layout, ...] = tuple(
     import_module(f"{__name__}.{module.name}").LAYOUT
@@ -11,4 +11,4 @@ LAYOUTS: tuple[Layout, ...] = tuple(
     if module.name != "base"
 )
 
-__all__ = ["LAYOUTS", "Layout", "Part"]
+__all__ = ["LAYOUTS", "Layout", "FusedSlice"]

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Part:
+class FusedSlice:
     """One of the equal parts of a module's output, where several maps are fused into one (query, key, value).
 
     Attributes:
-        path: of the module.
+        path: of the module, from the layer.
         index: 0 for the first part. of: how many there are.
     """
 
@@ -25,13 +25,15 @@ class Layout:
         name: of the family.
         layers: the list of layers.
         self_attention: of a layer.
-        sites: the module of each site, or the part of its output that is the site.
+        sites: the module of each site, or the slice of its output that is the site.
         encoder: the module that takes the hidden states and their mask and runs the layers; None where the base
             model runs them itself, or needs nothing but the hidden states that `embeddings` returns.
         embeddings: without `encoder`, the module whose output enters the first layer.
         encoder_input: a linear map inside the encoder and before the first layer, where the family has one.
         pre_norm: whether a sub-layer is normed before it, not behind its residual addition.
         rows_prepended: whether self-attention without an interface takes a prefix as more rows of its input.
+        multiplicative_mask: whether its mask then holds 1 for keys that are seen and 0 for others, and is not added to
+            the attention scores.
         special_tokens: of a model of images, the parameters of `embeddings` that stand before the patches, in order,
             those of them that a model has; None for a model of text.
         tokens_behind: likewise, those that stand behind the patches.
@@ -45,11 +47,12 @@ class Layout:
     name: str
     layers: str
     self_attention: str
-    sites: dict[str, str | Part]
+    sites: dict[str, str | FusedSlice]
     encoder: str | None = None
     encoder_input: str | None = None
     pre_norm: bool = False
     rows_prepended: bool = False
+    multiplicative_mask: bool = False
     embeddings: str = "embeddings"
     special_tokens: tuple[str, ...] | None = None
     tokens_behind: tuple[str, ...] = ()
@@ -59,10 +62,10 @@ class Layout:
     positions_between: str = ""
     inside: str = ""
 
-    def place(self, site: str) -> Part:
-        """Return where a site lies, a whole module as its only part."""
+    def place(self, site: str) -> FusedSlice:
+        """Return where a site lies, a whole module as its only slice."""
         found = self.sites[site]
-        return Part(found, 0, 1) if isinstance(found, str) else found
+        return FusedSlice(found, 0, 1) if isinstance(found, str) else found
 
     @property
     def paths(self) -> set[str]:
@@ -71,28 +74,28 @@ class Layout:
 
 
 # what BERT's descendants have in common behind the attention
-BERT_FFN: dict[str, str | Part] = {
+BERT_FFN: dict[str, str | FusedSlice] = {
     "ffn.up": "intermediate.dense",
     "ffn.down": "output.dense",
     "ffn.residual": "output.dropout",
     "ffn.norm": "output.LayerNorm",
 }
-BERT_OUTPUT: dict[str, str | Part] = {
+BERT_OUTPUT: dict[str, str | FusedSlice] = {
     "attention.output": "attention.output.dense",
     "attention.residual": "attention.output.dropout",
     "attention.norm": "attention.output.LayerNorm",
 }
 # what the vision transformers have in common in the attention
-PROJECTIONS: dict[str, str | Part] = {
+PROJECTIONS: dict[str, str | FusedSlice] = {
     "attention.query": "attention.q_proj",
     "attention.key": "attention.k_proj",
     "attention.value": "attention.v_proj",
     "attention.output": "attention.o_proj",
 }
-LAYER_SCALED: dict[str, str | Part] = {
+LAYER_SCALED: dict[str, str | FusedSlice] = {
     "attention.norm": "norm1",
     "attention.residual": "layer_scale1",
     "ffn.residual": "layer_scale2",
     "ffn.norm": "norm2",
 }
-GATED: dict[str, str | Part] = {"ffn.up": "mlp.up_proj", "ffn.down": "mlp.down_proj"}
+GATED: dict[str, str | FusedSlice] = {"ffn.up": "mlp.up_proj", "ffn.down": "mlp.down_proj"}

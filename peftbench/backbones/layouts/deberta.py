@@ -6,6 +6,7 @@ LAYOUT = Layout(
     "deberta",
     encoder="encoder",
     rows_prepended=True,
+    multiplicative_mask=True,
     layers="encoder.layer",
     self_attention="attention.self",
     sites={

@@ -3,7 +3,7 @@
 `ffn.up` is the whole of `Wi`: what is activated, then what it is multiplied with.
 """
 
-from peftbench.backbones.layouts.base import Layout, Part
+from peftbench.backbones.layouts.base import FusedSlice, Layout
 
 LAYOUT = Layout(
     "modernbert",
@@ -12,9 +12,9 @@ LAYOUT = Layout(
     pre_norm=True,
     final_norms=("final_norm",),
     sites={
-        "attention.query": Part("attn.Wqkv", 0, 3),
-        "attention.key": Part("attn.Wqkv", 1, 3),
-        "attention.value": Part("attn.Wqkv", 2, 3),
+        "attention.query": FusedSlice("attn.Wqkv", 0, 3),
+        "attention.key": FusedSlice("attn.Wqkv", 1, 3),
+        "attention.value": FusedSlice("attn.Wqkv", 2, 3),
         "attention.output": "attn.Wo",
         "attention.residual": "attn.out_drop",
         "attention.norm": "attn_norm",  # nothing but the identity in the first layer

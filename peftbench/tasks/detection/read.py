@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _LAYOUT = "SPLIT/images/* and SPLIT/annotations.json in COCO's form"
 _ANNOTATIONS = "annotations.json"
-SURE = 0.3  # the least score of a detection that is drawn
+SHOWN_SCORE = 0.3  # the least score of a detection that is drawn on a picture
 
 
 class Box(NamedTuple):
@@ -44,13 +44,13 @@ class Box(NamedTuple):
 class DetectionTask(DenseTask):
     """Pictures with boxes around objects."""
 
-    def seen(self, label: torch.Tensor, view: View) -> torch.Tensor:
+    def apply_view(self, label: torch.Tensor, view: View) -> torch.Tensor:
         """Return boxes, (boxes, 6), as they are in a view of the picture; those out of sight are none."""
         boxes, seen = view_boxes(label[:, 1:5], view)
         kind = torch.where(seen, label[:, 0], -1.0)
         return torch.cat([kind[:, None], boxes, label[:, 5:]], -1)
 
-    def fitted(self, split: DenseSplit, answers: np.ndarray) -> list[Any]:
+    def answers_in_given_size(self, split: DenseSplit, answers: np.ndarray) -> list[Any]:
         """Return the boxes of each picture, the surest first, in its pixels."""
         return [
             [
@@ -60,12 +60,12 @@ class DetectionTask(DenseTask):
             for index, found in enumerate(answers)
         ]
 
-    def drawn(self, split: DenseSplit, index: int, answer: np.ndarray) -> tuple[Any, Any]:
+    def render_example(self, split: DenseSplit, index: int, answer: np.ndarray) -> tuple[Any, Any]:
         """Return a picture with its boxes and with those that were answered, (detections, 6), the surer ones."""
         assert split.labels is not None
         picture, truth = split.open(index), split.labels[index]
-        sure = answer[answer[:, 1] >= SURE]
-        boxes = with_boxes(picture, sure[:, [0, 2, 3, 4, 5]], self.labels, sure[:, 1].tolist())
+        shown = answer[answer[:, 1] >= SHOWN_SCORE]
+        boxes = with_boxes(picture, shown[:, [0, 2, 3, 4, 5]], self.labels, shown[:, 1].tolist())
         return with_boxes(picture, truth[truth[:, 0] >= 0][:, :5], self.labels), boxes
 
 

@@ -129,7 +129,7 @@ class EncodedDense(EncodedImages):
         if (views := self.views(indices)) and "labels" in batch:
             assert self.task is not None
             pairs = zip(batch["labels"], views, strict=True)
-            batch["labels"] = torch.stack([self.task.seen(label, view) for label, view in pairs])
+            batch["labels"] = torch.stack([self.task.apply_view(label, view) for label, view in pairs])
         return batch
 
 
@@ -157,7 +157,7 @@ class DenseTask(Task):
         return EncodedDense(**vars(encoded), task=self)
 
     @property
-    def derived(self) -> dict[str, Any]:
+    def settings_from_data(self) -> dict[str, Any]:
         """The size, where the data said it."""
         return {"image_size": list(self.size)}
 
@@ -171,8 +171,8 @@ class DenseTask(Task):
         check_reads_images(sites, self.name, model)
 
     @abstractmethod
-    def seen(self, label: torch.Tensor, view: View) -> torch.Tensor:
-        """Return one example's label as it is in a view of the picture."""
+    def apply_view(self, label: torch.Tensor, view: View) -> torch.Tensor:
+        """Return one example's label, flipped and cut as its picture is in a view."""
 
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the pictures."""

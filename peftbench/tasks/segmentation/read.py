@@ -34,11 +34,11 @@ _CLASSES = "classes.json"
 class SegmentationTask(DenseTask):
     """Pictures with the class of every pixel."""
 
-    def seen(self, label: torch.Tensor, view: View) -> torch.Tensor:
+    def apply_view(self, label: torch.Tensor, view: View) -> torch.Tensor:
         """Return a mask as it is in a view of the picture."""
         return view_mask(label, view)
 
-    def fitted(self, split: DenseSplit, answers: np.ndarray) -> list[Any]:
+    def answers_in_given_size(self, split: DenseSplit, answers: np.ndarray) -> list[Any]:
         """Return a mask, (height, width) of the picture that was given, for each."""
         masks = []
         for index, mask in enumerate(answers):
@@ -49,7 +49,7 @@ class SegmentationTask(DenseTask):
             masks.append(mask[rows.clip(max=self.size[0] - 1)][:, columns.clip(max=self.size[1] - 1)])
         return masks
 
-    def drawn(self, split: DenseSplit, index: int, answer: np.ndarray) -> tuple[Any, Any]:
+    def render_example(self, split: DenseSplit, index: int, answer: np.ndarray) -> tuple[Any, Any]:
         """Return a picture under its mask and under the mask that was answered, both (rows, columns)."""
         assert split.labels is not None
         picture = split.open(index).resize(self.size[::-1])
