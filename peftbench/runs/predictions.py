@@ -14,6 +14,8 @@ from peftbench.runs.dense_predictions import BOXES, PIXELS, box_rows, parse_boxe
 
 _FIRST = ["split", "id", "label", "prediction"]
 _FIRST_OF_VERSION_1 = ["split", "index", "label", "prediction"]
+# by the form of an answer, the columns that a file of it begins with; behind them one a class, but for boxes
+_HEADERS = {"one": _FIRST, "pixels": PIXELS, "boxes": BOXES}
 
 
 class Predictions(NamedTuple):
@@ -39,11 +41,14 @@ def write_predictions(path: Path, splits: Mapping[str, Predictions], classes: Se
     """Write split, id, label and prediction by name, and one column of probabilities a class.
 
     `classes` are the names by class number, empty for a regression. Hidden labels stay empty; examples without
-    ids are numbered from 0 in each split. Raises ValueError where the parts of a split differ in length.
+    ids are numbered from 0 in each split. Raises ValueError where the parts of a split differ in length, and for a
+    form that there is not.
     """
+    form = next(iter(splits.values())).form if splits else "one"
+    if form not in _HEADERS:
+        raise ValueError(f"{form}: no such form, there are {', '.join(_HEADERS)}")
     with atomic_write(path) as file:
-        form = next(iter(splits.values())).form if splits else "one"
-        write_rows(file, [BOXES if form == "boxes" else [*(PIXELS if form == "pixels" else _FIRST), *classes]])
+        write_rows(file, [[*_HEADERS[form], *(() if form == "boxes" else classes)]])
         for split, predictions in splits.items():
             write_rows(file, _rows(split, predictions, classes))
 
@@ -86,7 +91,7 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
                 rows.setdefault(row[0], []).append(row[1:])
         if header == BOXES:
             return {split: Predictions(*_dense(parse_boxes(cells)), form="boxes") for split, cells in rows.items()}
-        if header[: len(PIXELS)] == PIXELS and header[: len(_FIRST)] != _FIRST:
+        if header[: len(PIXELS)] == PIXELS and _counts_pixels(header, rows):
             names = header[len(PIXELS) :]
             parsed = {split: parse_pixels(cells, names) for split, cells in rows.items()}
             return {split: Predictions(*_dense(found), form="pixels") for split, found in parsed.items()}
@@ -99,6 +104,20 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path} is damaged: {error}. Delete its folder and train the run again.") from error
+
+
+def _counts_pixels(header: list[str], rows: Mapping[str, list[list[str]]]) -> bool:
+    """Tell whether a file that begins with split, id and label holds masks: a class may be called `prediction`.
+
+    Behind the label rows of masks have whole numbers alone, and some label is a class. Other files have probabilities,
+    which are written with a point, or no classes.
+    """
+    classes = header[len(PIXELS) :]
+    if header[: len(_FIRST)] != _FIRST:
+        return True
+    cells = [row for of_split in rows.values() for row in of_split]
+    labels = {label for _, label, *_ in cells} - {""}
+    return bool(labels) and labels <= {*classes} and all(cell.isdecimal() for _, _, *counts in cells for cell in counts)
 
 
 def _dense(parsed: tuple[list[str], np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray, None, list[str]]:
