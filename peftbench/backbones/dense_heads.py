@@ -15,8 +15,8 @@ from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import Backbone
 from peftbench.backbones.sites import Sites
 
-# beside the heat maps of detection: width, height, offset in x and in y
-_BOX_CHANNELS = 4
+# behind the heat maps of detection: log width, log height (in cells), offset in x, offset in y
+BOX_CHANNELS = 4
 # features inside the heads
 _HIDDEN, _POINTS_HIDDEN = 128, 64
 _RARE = -2.19  # logit of 0.1, where heat maps start: nearly all cells are background
@@ -102,7 +102,7 @@ class CenterPoints(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(each, _POINTS_HIDDEN, 1) for each in self.pyramid.widths)
         self.smooth = _convolution(_POINTS_HIDDEN)
         self.heat = nn.Sequential(_convolution(_POINTS_HIDDEN), nn.Conv2d(_POINTS_HIDDEN, classes, 1))
-        self.boxes = nn.Sequential(_convolution(_POINTS_HIDDEN), nn.Conv2d(_POINTS_HIDDEN, _BOX_CHANNELS, 1))
+        self.boxes = nn.Sequential(_convolution(_POINTS_HIDDEN), nn.Conv2d(_POINTS_HIDDEN, BOX_CHANNELS, 1))
         nn.init.constant_(self.heat[-1].bias, _RARE)  # type: ignore[arg-type]
 
     def forward(self, states: torch.Tensor, grid: Grid, maps: Sequence[torch.Tensor] | None) -> torch.Tensor:

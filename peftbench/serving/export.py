@@ -77,7 +77,7 @@ def export_run(
     settings = {
         "batch_size": batch_size,
         "base": str(model.base),
-        "outputs": len(description.labels) or 1,
+        "outputs": task.objective.num_outputs,
         "attention": attention_needed(to, model.method.name),
         "call": call_settings(model, processor),
     }

@@ -1,7 +1,8 @@
 """What a task is: splits of data, how examples become batches, and what a model's outputs are trained towards.
 
 A task is its data (`Task`, one subclass a kind of input) and its objective (`Objective`, one class a kind of
-answer). The trainer, the measurements and the tables know these two alone, never which kind they are.
+answer). The trainer and the measurements know these two alone, never which kind they are; what is made of an answer
+behind them goes by its `Objective.form`.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ _STRETCH = 25
 
 
 class Objective(Protocol):
-    """What is learned: the width of the head, the loss, and what the head's outputs say.
+    """What is learned: the width of the logits, the loss, and what the head's outputs say.
 
     `form` is what an example's answer is, see `runs.predictions`: one class or score, pixels, or boxes.
     """
@@ -34,7 +35,7 @@ class Objective(Protocol):
 
     @property
     def num_outputs(self) -> int:
-        """Width of the head."""
+        """Width of the logits, with which the head is built: `Method.put_head`, or of dense tasks `add_dense_head`."""
 
     def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
         """Return the mean loss of a batch, a scalar; `outputs` is what the model returned, with `.logits`."""

@@ -10,8 +10,8 @@ import math
 import torch
 from torch.nn import functional as F
 
-# beside the heat maps: log width, log height (in cells), offset in x, offset in y
-BOX_CHANNELS = 4
+from peftbench.backbones.dense_heads import BOX_CHANNELS
+
 # of a label: class (-1: there is none), x and y of the centre, width, height (in shares of the picture), crowd
 LABEL_FIELDS = 6
 # of a detection: class, score, x and y of the centre, width, height

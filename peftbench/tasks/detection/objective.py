@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from peftbench.backbones.dense_heads import BOX_CHANNELS
 from peftbench.tasks.base import Batch
 from peftbench.tasks.detection.average_precision import (
     MOST_DETECTIONS,
@@ -15,7 +16,7 @@ from peftbench.tasks.detection.average_precision import (
     detection_score,
     match,
 )
-from peftbench.tasks.detection.center_points import BOX_CHANNELS, center_loss, decode
+from peftbench.tasks.detection.center_points import center_loss, decode
 
 _AT_ONCE = 16
 
