@@ -21,7 +21,7 @@ from peftbench.backbones.image_prompts import insert_in_each_layer
 from peftbench.backbones.site import Span
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
-from peftbench.methods.base import check_at_least
+from peftbench.methods.base import check_at_least, check_dropout
 from peftbench.methods.bottleneck import Bottleneck, bottleneck_update
 from peftbench.methods.parallel import Parallel, ParallelConfig
 
@@ -43,8 +43,7 @@ class AdaptformerConfig(ParallelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"method.dropout={self.dropout:g} must lie in 0 … 1, 1 left out")
+        check_dropout(self.dropout)
         check_at_least("prompts", self.prompts, 0)
         if self.prompts and (self.layers != "all" or self.drop != "none"):
             raise UserError(

@@ -6,7 +6,6 @@ its `state_dict` names; `detach` gives it back bit for bit.
 """
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from peftbench.backbones.attachments import Attachment, Change, Handle, Parameters
+from peftbench.backbones.attachments import Attachment, Handle
 from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import AnswersThrough, Backbone
 from peftbench.backbones.row_parameters import row_parameters
@@ -25,6 +24,7 @@ from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.methods.folding import Fold, folding
 from peftbench.methods.keys import escape, unescape
+from peftbench.methods.replaced import replacements
 
 METHODS: dict[str, type["Method"]] = {}
 
@@ -112,10 +112,7 @@ class Method(nn.Module, ABC):
 
     @contextmanager
     def observed(self) -> Iterator[Callable[[], dict[str, Any] | None]]:
-        """Gather inside the block what the attached method does with what it is given; the function yielded tells it.
-
-        None where there is nothing to tell.
-        """
+        """Watch what the attached method does inside the block; the function yielded tells it, None for nothing."""
         yield lambda: None
 
     def remarks(self, sites: Sites) -> list[str]:
@@ -191,7 +188,11 @@ class Method(nn.Module, ABC):
         if self.attached:
             raise UserError("this method is attached to a backbone already: detach it first")
         if sites.rows is None:
-            attachment = Attachment(partial(self._acting_hooks, sites), self._replacements(sites), pyramid=self.pyramid)
+            attachment = Attachment(
+                partial(self._acting_hooks, sites),
+                replacements(sites, self.replaced, lambda: self.bare),
+                pyramid=self.pyramid,
+            )
         else:
             attachment = Attachment(partial(self._hook_rows, sites))
         self._attached.append((sites, attachment))
@@ -272,19 +273,6 @@ class Method(nn.Module, ABC):
         yield from row_parameters(sites.base, sites.rows, replacements)
         yield from self._acting_hooks(sites)
 
-    def _replacements(self, sites: Sites) -> dict[nn.Module, Change]:
-        """Return what puts the clones that train in the place of the backbone's parameters."""
-        clones: dict[nn.Module, dict[str, nn.Parameter]] = defaultdict(dict)
-        for key, clone in self.replaced.items():
-            path, _, leaf = unescape(key).rpartition(".")
-            clones[sites.base.get_submodule(path)][leaf] = clone
-        layer_of = {module: number for number, layer in enumerate(sites.layers) for module in layer.modules()}
-        return {module: partial(self._put_clones, layer_of.get(module), put) for module, put in clones.items()}
-
-    def _put_clones(self, layer: int | None, clones: Parameters, before: Parameters) -> Parameters:
-        is_bare = bool(self.bare) if layer is None else layer in self.bare
-        return {} if is_bare else clones
-
 
 def check_at_least(name: str, value: float, least: float) -> None:
     """Raise UserError where `value` is below `least`."""
@@ -296,3 +284,15 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raise UserError, naming the choices, where `value` is not one of them."""
     if value not in (names := list(choices)):
         raise UserError(f"method.{name}={value} is unknown: choose from {', '.join(names)}")
+
+
+def check_dropout(rate: float) -> None:
+    """Raise UserError where `method.dropout` is no rate from 0 to below 1."""
+    if not 0 <= rate < 1:
+        raise UserError(f"method.dropout={rate:g} must lie in 0 … 1, 1 left out")
+
+
+def check_scale(scale: float, scaled: str) -> None:
+    """Raise UserError where `method.scale` is 0; `scaled`: what it multiplies, in words."""
+    if scale == 0:
+        raise UserError(f"method.scale=0 leaves the {scaled} without effect: choose another scale")

@@ -20,6 +20,7 @@ from peftbench.backbones.image_tokens import ImageTokens
 from peftbench.backbones.site import Span
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
+from peftbench.methods.base import check_dropout, check_scale
 from peftbench.methods.bottleneck import BottleneckConfig, BottleneckMethod, layer_numbers
 
 SUB_LAYERS = ("attention", "ffn")
@@ -40,10 +41,8 @@ class ConvpassConfig(BottleneckConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scale == 0:
-            raise UserError("method.scale=0 leaves the bypasses without effect: choose another scale")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"method.dropout={self.dropout:g} must lie in 0 … 1, 1 left out")
+        check_scale(self.scale, "bypasses")
+        check_dropout(self.dropout)
 
 
 def quick_gelu(x: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from peftbench.backbones.attachments import Handle
 from peftbench.backbones.site import Site
 from peftbench.backbones.sites import LINEAR_SITES, Sites
 from peftbench.errors import UserError
-from peftbench.methods.base import Method, check_at_least, check_choice
+from peftbench.methods.base import Method, check_at_least, check_choice, check_dropout, check_scale
 from peftbench.methods.folding import Fold
 
 FORMS = ("tt", "tk")
@@ -46,10 +46,8 @@ class FactConfig:
     def __post_init__(self) -> None:
         check_at_least("rank", self.rank, 1)
         check_choice("form", self.form, FORMS)
-        if self.scale == 0:
-            raise UserError("method.scale=0 leaves the updates without effect: choose another scale")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"method.dropout={self.dropout:g} must lie in 0 … 1, 1 left out")
+        check_scale(self.scale, "updates")
+        check_dropout(self.dropout)
 
 
 def blocks_of(x: torch.Tensor, width: int) -> torch.Tensor:

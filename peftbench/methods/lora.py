@@ -17,7 +17,7 @@ from peftbench.backbones.attachments import Handle
 from peftbench.backbones.site import Site
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
-from peftbench.methods.base import Method, check_at_least
+from peftbench.methods.base import Method, check_at_least, check_dropout
 from peftbench.methods.folding import Fold
 from peftbench.methods.stacking import linear
 from peftbench.methods.targets import check_targets, short_name, target_sites
@@ -46,8 +46,7 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         check_at_least("rank", self.rank, 1)
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"method.dropout={self.dropout:g} must lie in 0 … 1, 1 left out")
+        check_dropout(self.dropout)
         check_targets(self.targets)
         if self.dora and self.dropout:
             raise UserError("method.dora=true takes no method.dropout: set method.dropout=0")

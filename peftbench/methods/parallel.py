@@ -19,7 +19,7 @@ from torch import nn
 from peftbench.backbones.attachments import Handle
 from peftbench.backbones.site import Span
 from peftbench.backbones.sites import Sites
-from peftbench.errors import UserError
+from peftbench.methods.base import check_scale
 from peftbench.methods.bottleneck import (
     ACTIVATIONS,
     Bottleneck,
@@ -45,8 +45,7 @@ class ParallelConfig(BottleneckConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scale == 0:
-            raise UserError("method.scale=0 leaves the adapter without effect: choose another scale")
+        check_scale(self.scale, "adapter")
 
 
 def parallel_adapter(

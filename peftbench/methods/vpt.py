@@ -20,8 +20,7 @@ from torch.nn import functional as F
 from peftbench.backbones.attachments import Handle
 from peftbench.backbones.image_prompts import insert_before_patches, replace_prompts
 from peftbench.backbones.sites import Sites
-from peftbench.errors import UserError
-from peftbench.methods.base import Method, check_at_least
+from peftbench.methods.base import Method, check_at_least, check_dropout
 
 DEEP_DROPOUT = 0.1
 
@@ -48,8 +47,8 @@ class VptConfig:
             check_at_least("projection", self.projection, 1)
         if self.dropout is None:
             object.__setattr__(self, "dropout", DEEP_DROPOUT if self.deep else 0.0)  # a record says what it was
-        elif not 0 <= self.dropout < 1:
-            raise UserError(f"method.dropout={self.dropout:g} must lie in 0 … 1, 1 left out")
+        else:
+            check_dropout(self.dropout)
 
     def layers(self, sites: Sites) -> int:
         """Return how many layers have prompts of their own."""
