@@ -30,7 +30,7 @@ from peftbench.runs.origin import code_digest
 from peftbench.runs.parts import LoadedPart, load_parts
 from peftbench.runs.result import Origin, Part
 from peftbench.runs.settle import check_layer_count
-from peftbench.runs.workers import launched_workers
+from peftbench.runs.torchrun import launched_workers
 from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.kinds import load_task, reader_of
 from peftbench.training.devices import default_threads, use_device

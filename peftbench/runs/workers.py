@@ -1,24 +1,14 @@
 """A run of several processes, as torchrun begins them: the first one executes it, the others help it train."""
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from peftbench.config.schema import RunConfig
 from peftbench.errors import UserError
+from peftbench.runs.torchrun import launched_workers
 
 if TYPE_CHECKING:
     from peftbench.training.parallel import Workers
-
-
-def launched_workers() -> int:
-    """Return how many processes torchrun began; 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
-
-
-def leads() -> bool:
-    """Tell whether this is the process that writes and prints."""
-    return launched_workers() == 1 or os.environ["RANK"] == "0"
 
 
 def execute_or_help(config: RunConfig, execute: Callable[[], Any]) -> None:

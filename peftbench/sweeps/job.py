@@ -14,7 +14,8 @@ from peftbench.loggers.wandb_run import wandb_run
 from peftbench.runs.execute import execute_run
 from peftbench.runs.lock import Locked
 from peftbench.runs.report import DATA_IS_DESCRIBED, report_job
-from peftbench.runs.workers import execute_or_help, leads
+from peftbench.runs.torchrun import leads
+from peftbench.runs.workers import execute_or_help
 from peftbench.sweeps.run_process import run_in_process
 from peftbench.terminal import console, print_error
 

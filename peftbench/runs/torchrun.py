@@ -1,0 +1,13 @@
+"""What torchrun says of this process: how many it began, and whether this is the first."""
+
+import os
+
+
+def launched_workers() -> int:
+    """Return how many processes torchrun began; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def leads() -> bool:
+    """Tell whether this is the process that writes and prints."""
+    return launched_workers() == 1 or os.environ["RANK"] == "0"
