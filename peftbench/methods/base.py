@@ -79,7 +79,7 @@ class Method(nn.Module, ABC):
 
         Args:
             config: of the method. backbone: loaded with what `answers_through` says.
-            labels: names of the classes; none where the labels are scores. texts: of an example, 1 or 2.
+            labels: names of the classes; none where the labels are scores. texts: in an example, 0 for images.
         """
         return add_head(backbone, len(labels) or 1)
 
@@ -148,7 +148,7 @@ class Method(nn.Module, ABC):
         return False
 
     def redraw(self, random: np.random.Generator | None, sites: Sites) -> None:
-        """Draw anew what differs from batch to batch of training; without `random` act as when scored."""
+        """Draw what varies between batches of training, such as bare layers; with None act as in evaluation."""
 
     def exported(self) -> tuple[Any, dict[str, torch.Tensor]]:
         """Return (config, tensors) to store after training, in the form that inference needs."""

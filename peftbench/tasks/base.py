@@ -41,16 +41,16 @@ class Objective(Protocol):
         """Return the mean loss of a batch, a scalar; `outputs` is what the model returned, with `.logits`."""
 
     def describe(self, labels: Sequence[Any]) -> str:
-        """Return in words what labels there are, and how many."""
+        """Return a split's labels in words, such as how many examples each class has."""
 
     def read_out(self, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
         """Return what logits (examples, outputs) say of each example: predictions, and probabilities or None."""
 
     def by_class(self, predictions: np.ndarray, labels: Sequence[Any]) -> dict[str, Any] | None:
-        """Return what the score is made of, class by class, as the record keeps it; None without classes."""
+        """Return scores class by class, by name, in plain values for the record; None without classes."""
 
     def score(self, metrics: Sequence[str], logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-        """Return the metrics and the loss of a whole split."""
+        """Return by name the metrics (0 … 1, or -1 … 1) and the loss of a split, of its logits and labels."""
 
 
 class Split(Protocol):
@@ -58,7 +58,7 @@ class Split(Protocol):
 
     @property
     def labels(self) -> Sequence[Any] | None:
-        """One an example."""
+        """One for each example."""
 
     def __len__(self) -> int:
         """Return the number of examples."""

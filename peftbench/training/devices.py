@@ -81,7 +81,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def autocasting(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context that a forward pass runs in."""
+    """Return the context that a forward pass runs in: autocast to bfloat16 for bf16, none for fp32."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
@@ -122,7 +122,7 @@ def cpu_is_faster_in_bf16() -> bool:
 
 
 def _fp32_product(square: torch.Tensor) -> torch.Tensor:
-    """Multiply as training does."""
+    """Return square @ squareᵀ, float32, computed as in training."""
     with CheapOnCpu():
         return torch.nn.functional.linear(square, square)
 

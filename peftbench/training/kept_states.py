@@ -24,7 +24,7 @@ class WithStates(Examples):
 
     @property
     def sizes(self) -> np.ndarray:
-        """As of the split."""
+        """What each example of the split costs, (examples,)."""
         return self.data.sizes
 
     def batch(self, indices: Sequence[int], multiple: int = 1) -> Batch:
@@ -38,7 +38,7 @@ class WithStates(Examples):
         return {**batch, self.column: states}
 
     def subset(self, indices: Sequence[int]) -> Examples:
-        """Return these examples without states."""
+        """Return these examples of the split, which bring no states."""
         return self.data.subset(indices)
 
     def in_order(self, size: int) -> list[list[int]]:

@@ -33,10 +33,10 @@ EpochRow = dict[str, Any]
 
 
 class Observer(Protocol):
-    """Whoever follows a run while it trains: the terminal, the record, wandb."""
+    """What is told how training goes on: the terminal, the record, wandb."""
 
     def on_resume(self, step: int) -> None:
-        """Take the step a checkpoint was written at: training goes on behind it."""
+        """Take the number of steps that a checkpoint holds, where training goes on from one."""
 
     def on_steps(self, row: dict[str, Any]) -> None:
         """Take step, steps, epoch, loss (mean since the last row), lr and examples_per_second."""
@@ -244,7 +244,7 @@ class _Losses:
 
 
 def _check_finite(trained: Mapping[str, nn.Parameter], step: int) -> None:
-    """Look at what trains once an epoch: a loss tells of the weights before its step alone."""
+    """Raise NonFiniteError for a NaN or infinite parameter: a loss tells only of the weights before its step."""
     sums = torch.stack([parameter.detach().sum(dtype=torch.float32) for parameter in trained.values()])
     for name, finite in zip(trained, sums.isfinite().tolist(), strict=True):
         if not finite:

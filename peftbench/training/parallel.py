@@ -77,7 +77,7 @@ _begun = False  # whether the first process has told the others what to train
 
 @contextmanager
 def joined_workers() -> Iterator[Workers]:
-    """Meet the processes that torchrun began, for the block."""
+    """Inside the block this process is in one group with those that torchrun began beside it."""
     global _joined, _begun
     _meet()
     _joined, _begun = Workers(distributed.get_rank(), distributed.get_world_size()), False
@@ -107,7 +107,7 @@ def _part() -> None:
 
 
 def begin_training(config: T) -> Workers:
-    """Send the processes that wait in `next_config` what is to be trained; return those that train it."""
+    """Send `config` to the processes that wait in `next_config`; return all that train it together."""
     global _begun
     if _joined.count > 1:
         _begun = True

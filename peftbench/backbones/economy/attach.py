@@ -28,7 +28,7 @@ class Attachable(Protocol):
         """Fold the method, attached, into the backbone's weights."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Return what of it trains or has trained."""
+        """Return the parameters that it trains."""
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def cheap_kernels(device: torch.device) -> AbstractContextManager[object]:
 def attached(
     sites: Sites, method: Attachable, reads_first_token_only: bool, precision: str, merged: bool = False
 ) -> Iterator[None]:
-    """Attach `method` inside the block as `economical` does, but for the kernels: whichever thread computes."""
+    """Attach `method` inside the block as `economical` does, without the CPU kernels, which each thread sets itself."""
     with ExitStack() as stack:
         stack.enter_context(method.on(sites))
         if merged:  # in fp32, and rounded once

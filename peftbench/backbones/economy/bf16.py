@@ -36,7 +36,7 @@ class _Dropout(torch.autograd.Function):
 
 
 def _noise(x: torch.Tensor) -> torch.Tensor:
-    """Return random 16 bits an element of x, as bfloat16."""
+    """Return 16 random bits for each element of x, in x's shape, read as bfloat16."""
     count = x.numel()
     return random_words((count + 3) // 4).view(torch.bfloat16)[:count].view(x.shape)
 

@@ -23,7 +23,7 @@ _TOLERANCE = 1e-4  # of the largest state
 
 
 class _ReachedError(Exception):
-    """The hidden states are there: the rest of the pass is not needed."""
+    """Raised to end a forward pass once the hidden states that are asked for have been computed."""
 
 
 def states_behind(sites: Sites, count: int, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -83,7 +83,7 @@ def check_lower_layers(sites: Sites, count: int) -> None:
 
 @torch.no_grad()
 def _others(sites: Sites, count: int) -> list[int | None]:
-    """Return how many outputs each layer gives in a tuple behind the hidden states; None where it gives these alone."""
+    """Return for each layer how many outputs follow the hidden states in its tuple; None where it returns no tuple."""
     found: list[int | None] = []
 
     def look(module: nn.Module, args: tuple, output: Any) -> None:
@@ -100,7 +100,7 @@ def _others(sites: Sites, count: int) -> list[int | None]:
 
 
 class _Given(LayerStandIn):
-    """Stands in a lower layer's place: hands on what enters it or, in the last one's, what the batch brings."""
+    """Replaces a skipped layer: returns what enters it, or in the last one's place the states that the batch brings."""
 
     def __init__(self, layer: nn.Module, given_states: list[torch.Tensor], last: bool, others: int | None) -> None:
         super().__init__(layer)
@@ -116,7 +116,7 @@ class _Given(LayerStandIn):
 
 @contextmanager
 def beginning_behind(sites: Sites, count: int) -> Iterator[None]:
-    """Inside the block, batches that bring `COLUMN` begin behind the lowest `count` layers."""
+    """Inside the block, batches with hidden states in `COLUMN` skip the lowest `count` layers."""
     given_states: list[torch.Tensor] = []
     others = _others(sites, count)
 

@@ -36,7 +36,7 @@ class Matches(NamedTuple):
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
-    """Raise UserError for a metric that does not judge boxes, and where what they are reckoned with is not there."""
+    """Raise UserError for a metric that does not judge boxes, and without pycocotools, which computes them."""
     if find_spec("pycocotools") is None:
         raise UserError("scores of boxes need pycocotools: pip install 'peftbench[vision]'")
     for name in metrics:

@@ -35,7 +35,7 @@ class Detection:
 
     @property
     def num_outputs(self) -> int:
-        """Heat maps and boxes' channels."""
+        """One for each class's heat map, and the boxes' channels."""
         return len(self.classes) + BOX_CHANNELS
 
     def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:

@@ -30,7 +30,7 @@ SHOWN_SCORE = 0.3  # the least score of a detection that is drawn on a picture
 
 
 class Box(NamedTuple):
-    """A box around an object: its class, how sure it is, its left and upper edge, width and height in pixels."""
+    """A detection: its class and score (0 … 1), and its box's left and upper edge, width and height in pixels."""
 
     label: str
     score: float
@@ -45,7 +45,7 @@ class DetectionTask(DenseTask):
     """Pictures with boxes around objects."""
 
     def apply_view(self, label: torch.Tensor, view: View) -> torch.Tensor:
-        """Return boxes, (boxes, 6), as they are in a view of the picture; those out of sight are none."""
+        """Return boxes, (boxes, 6), cut to a view of the picture; those outside of it get class -1."""
         boxes, seen = view_boxes(label[:, 1:5], view)
         kind = torch.where(seen, label[:, 0], -1.0)
         return torch.cat([kind[:, None], boxes, label[:, 5:]], -1)
@@ -61,7 +61,7 @@ class DetectionTask(DenseTask):
         ]
 
     def render_example(self, split: DenseSplit, index: int, answer: np.ndarray) -> tuple[Any, Any]:
-        """Return a picture with its boxes and with those that were answered, (detections, 6), the surer ones."""
+        """Return a picture with its true boxes, and with the detections, (n, 6), of at least `SHOWN_SCORE`."""
         assert split.labels is not None
         picture, truth = split.open(index), split.labels[index]
         shown = answer[answer[:, 1] >= SHOWN_SCORE]

@@ -36,7 +36,7 @@ class Segmentation:
 
     @property
     def num_outputs(self) -> int:
-        """One a class."""
+        """One for each class."""
         return len(self.classes)
 
     def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
