@@ -15,19 +15,19 @@ _MOST_COUNTED = 2**63 - 1
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
-def check_size(kind: type["Method"], config: Any, sites: Sites) -> None:
+def check_size(method_cls: type["Method"], config: Any, sites: Sites) -> None:
     """Raise UserError where what a method would train takes more memory than this machine has.
 
     What fits there and not with its gradients, or not on the device, is a run that ends out of memory.
     """
-    count = int(kind.count(config, sites))
+    count = int(method_cls.count(config, sites))
     meta = sites.device.type == "meta"
     most = _MOST_COUNTED if meta else _memory()
     if count * _BYTES > most:
         there = "more than can be counted" if meta else f"more than the {_shown(most)} of memory here"
         raise UserError(
-            f"method={kind.name} of these sizes would train {count:.2g} parameters, {_shown(count * _BYTES)}, {there}:"
-            " choose smaller ones"
+            f"method={method_cls.name} of these sizes would train {count:.2g} parameters, {_shown(count * _BYTES)},"
+            f" {there}: choose smaller ones"
         )
 
 
