@@ -18,7 +18,7 @@ from peftbench.backbones.economy.lower_layers import check_lower_layers
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import AnswersThrough, Backbone, load_backbone
 from peftbench.backbones.sites import Sites
-from peftbench.config.schema import RunConfig, check_threads
+from peftbench.config.schema import RunConfig
 from peftbench.config.task import TaskConfig
 from peftbench.errors import UserError
 from peftbench.interruption import check_interrupted
@@ -33,7 +33,7 @@ from peftbench.runs.settle import check_layer_count
 from peftbench.runs.workers import launched_workers
 from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.kinds import load_task, reader_of
-from peftbench.training.devices import default_threads, use_device
+from peftbench.training.devices import use_device, use_threads
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,8 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
     """
     if not reuse:
         _kept.clear()
-    check_threads(config.threads)
+    use_threads(config.threads)
     device = use_device(config.device)
-    # an earlier run of the process may have set another number
-    torch.set_num_threads(config.threads or default_threads())
     check_interrupted()
     task = load_task(config.task)
     for name in ("train", "validation"):

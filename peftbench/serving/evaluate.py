@@ -1,5 +1,6 @@
 """Score a finished run again: on any split, merged or not, with layers or adapters left out, with its latency."""
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from peftbench.serving.load import RunModel, check_mergeable, describe_run, infe
 from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.kinds import load_task
 from peftbench.terminal import error_console, print_error
-from peftbench.training.devices import resolve_precision, use_device
+from peftbench.training.devices import resolve_precision, use_device, use_threads
 from peftbench.training.inference import logits_of
 
 
@@ -85,8 +86,8 @@ def score_run(
         check_mergeable(description.method["name"])
     config = record.config()
     threads = typed(RunConfig, "threads", config.get("threads"), "threads")
-    if threads is not None:
-        torch.set_num_threads(threads)
+    # the run may be of a machine with more cores
+    use_threads(threads and min(threads, os.cpu_count() or 1))
     trainer = fill(TrainerConfig, config.get("trainer"), "trainer")
     measure = fill(MeasureConfig, config["measure"], "measure")
     task = _same_task(record, description, split, task_dir)

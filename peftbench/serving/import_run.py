@@ -7,13 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from peftbench.assets.fetch import fetch
 from peftbench.assets.weights import weights_digest
 from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import load_backbone
-from peftbench.config.schema import RunConfig, check_threads
+from peftbench.config.schema import RunConfig
 from peftbench.errors import TakenOverError, UserError
 from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import Method
@@ -32,7 +30,7 @@ from peftbench.serving.load import RunModel, inference
 from peftbench.tasks.base import Task
 from peftbench.tasks.kinds import load_task
 from peftbench.terminal import error_console
-from peftbench.training.devices import use_device
+from peftbench.training.devices import use_device, use_threads
 from peftbench.training.inference import logits_of
 
 SPLIT = "validation"
@@ -54,10 +52,8 @@ def import_run(
     Raises UserError, and writes nothing, where the folder cannot be read, holds what cannot be expressed here, is of
     another base model or task, or has been imported before.
     """
-    check_threads(config.threads)
+    use_threads(config.threads)
     device = use_device(config.device)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     config = settled(config)
     foreign = read_folder(folder)
     task = load_task(config.task)
