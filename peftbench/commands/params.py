@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Row:
+class ParameterRow:
     """One combination of overrides and its counts (see `peftbench.measuring.parameters.count_parameters`).
 
     Attributes:
@@ -110,17 +110,19 @@ def _key(override: str) -> str:
     return override.partition("=")[0]
 
 
-def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[Row]:
+def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[ParameterRow]:
     from peftbench.runs.counts import assumed_classes, count_configs
 
     counted = count_configs([config for _, config in combinations])
     return [
-        Row(config.method_name, config.model.name, config.task.name, overrides, counts, assumed_classes(config.task))
+        ParameterRow(
+            config.method_name, config.model.name, config.task.name, overrides, counts, assumed_classes(config.task)
+        )
         for (overrides, config), counts in zip(combinations, counted, strict=True)
     ]
 
 
-def _print(rows: list[Row]) -> None:
+def _print(rows: list[ParameterRow]) -> None:
     from rich import box
     from rich.table import Table
 

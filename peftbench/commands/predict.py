@@ -19,7 +19,7 @@ from peftbench.config.task import DenseTaskConfig, TextTaskConfig, fill_task
 from peftbench.errors import UserError
 from peftbench.files import expanded, is_there
 from peftbench.serving.image_inputs import answer_readable, read_images, report_unreadable
-from peftbench.serving.inputs import Row, read_input
+from peftbench.serving.inputs import InputRow, read_input
 from peftbench.terminal import error_console
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def main(argv: list[str]) -> int:
     blank: list[int] = []
     unreadable: list[str] = []
 
-    def predict(batch: list[Row]) -> list["Answer"]:
+    def predict(batch: list[InputRow]) -> list["Answer"]:
         examples = [row.texts for row in batch]
         if isinstance(task, TextTaskConfig):
             return predictor.predict(examples)
@@ -171,9 +171,9 @@ def _is_typed(arguments: argparse.Namespace) -> bool:
     return not arguments.texts and arguments.file is None and sys.stdin.isatty()
 
 
-def through_first_text(rows: Iterator[Row]) -> Iterator[Row]:
+def through_first_text(rows: Iterator[InputRow]) -> Iterator[InputRow]:
     """Read up to the first row with a text, so that a mistake shows before the model is loaded."""
-    first: list[Row] = []
+    first: list[InputRow] = []
     for row in rows:
         first.append(row)
         if not row.blank:
@@ -182,7 +182,7 @@ def through_first_text(rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def answered(
-    predict: Callable[[list[Row]], list["Answer"]], rows: Iterator[Row], size: int, blank: list[int]
+    predict: Callable[[list[InputRow]], list["Answer"]], rows: Iterator[InputRow], size: int, blank: list[int]
 ) -> Iterator["Batch"]:
     """Yield rows with their answers, `size` at a time; `blank` gets the numbers of the rows without text.
 
@@ -190,7 +190,7 @@ def answered(
     """
     error: UserError | None = None
 
-    def until_error() -> Iterator[Row]:
+    def until_error() -> Iterator[InputRow]:
         nonlocal error
         try:
             yield from rows

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench.serving.image_inputs import answer_readable, report_unreadable
-from peftbench.serving.inputs import Row
+from peftbench.serving.inputs import InputRow
 from peftbench.terminal import console
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _FOLDER = Path("predictions")
 
 
-def predict_pictures(arguments: argparse.Namespace, predictor: "Predictor", rows: Iterator[Row], kind: str) -> int:
+def predict_pictures(arguments: argparse.Namespace, predictor: "Predictor", rows: Iterator[InputRow], kind: str) -> int:
     """Answer pictures and say of each what is in it; returns the exit code.
 
     Args:
@@ -49,7 +49,7 @@ def predict_pictures(arguments: argparse.Namespace, predictor: "Predictor", rows
     return 0
 
 
-def _answers(predictor: "Predictor", rows: Iterator[Row], unreadable: list[str]) -> Iterator[tuple[str, Any]]:
+def _answers(predictor: "Predictor", rows: Iterator[InputRow], unreadable: list[str]) -> Iterator[tuple[str, Any]]:
     given = (row.texts[0] for row in rows if not row.blank)
     while batch := list(islice(given, predictor.batch_size)):
         answers = answer_readable(predictor.predict, batch, unreadable)

@@ -7,7 +7,7 @@ from peftbench.commands.predict import answered, check_output, report_blank, sho
 from peftbench.commands.run_options import find_task_runs, records_dir, working
 from peftbench.errors import UserError
 from peftbench.files import is_there
-from peftbench.serving.inputs import TABLES, Row, read_task_input
+from peftbench.serving.inputs import TABLES, InputRow, read_task_input
 
 _PASSES_AT_ONCE = 16  # rows of like length share a pass
 
@@ -35,7 +35,7 @@ def predict_tasks(arguments: argparse.Namespace) -> int:
     columns = {name: tasks.columns(name) for name in tasks.tasks}
     header, rows = read_task_input(file, columns)
 
-    def predict(batch: list[Row]) -> list[Answer]:
+    def predict(batch: list[InputRow]) -> list[Answer]:
         asked = [(row.texts, row.task) for row in batch if row.task is not None]
         answers = iter(tasks.predict([texts for texts, _ in asked], [task for _, task in asked]))
         return [NO_ANSWER if row.task is None else next(answers) for row in batch]

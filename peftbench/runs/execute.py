@@ -22,7 +22,7 @@ from peftbench.terminal import console
 
 if TYPE_CHECKING:
     from peftbench.runs.prepare import Prepared
-    from peftbench.runs.scoring import Scored
+    from peftbench.runs.scoring import SplitScore
     from peftbench.training.loop import Fitted
 
 # given config and record, a context that yields what else follows the run: observers with an `on_result`
@@ -33,7 +33,7 @@ class Trained(NamedTuple):
     """What training came to, and its scores by split."""
 
     fitted: "Fitted"
-    scored: dict[str, "Scored"]
+    scored: dict[str, "SplitScore"]
     memory: Memory
     time: Times
 
@@ -189,7 +189,7 @@ def _train(
     reset_peak(device)
     trainer = config.trainer
     attached = attached_for_training(prepared, trainer)
-    validated: list[Scored] = []
+    validated: list[SplitScore] = []
 
     def evaluate() -> dict[str, float]:
         validated[:] = [score_split(prepared, config, splits["validation"])]

@@ -28,7 +28,7 @@ from peftbench.methods.guard import check_method
 from peftbench.runs.heads import put_head
 from peftbench.runs.origin import code_digest
 from peftbench.runs.parts import LoadedPart, load_parts
-from peftbench.runs.result import Origin, Part
+from peftbench.runs.result import Origin, SourceRun
 from peftbench.runs.settle import check_layer_count
 from peftbench.runs.workers import launched_workers
 from peftbench.tasks.base import Examples, Task
@@ -171,7 +171,7 @@ def origin_of(
     reader = reader_of(kind).__name__
     modules += [type(method).__module__, type(task).__module__, type(task.objective).__module__, reader]
     modules = sorted({*modules, __name__})
-    made_of = {name: Part(part.run, part.digest) for name, part in parts.items()}
+    made_of = {name: SourceRun(part.run, part.digest) for name, part in parts.items()}
     return Origin(task.checksum, code_digest(modules), modules, weights, task.checksums, made_of)
 
 

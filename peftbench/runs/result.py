@@ -117,7 +117,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Part:
+class SourceRun:
     """A run that another was made of: its id, and the SHA-256 of the adapter that went in."""
 
     run: str
@@ -141,7 +141,7 @@ class Origin:
     modules: list[str] = field(default_factory=list)
     weights: str | None = None
     splits: dict[str, str] = field(default_factory=dict)
-    parts: dict[str, Part] = field(default_factory=dict)
+    parts: dict[str, SourceRun] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from peftbench.tasks.base import Examples
 
 
-class Scored(NamedTuple):
+class SplitScore(NamedTuple):
     """Metrics and predictions on a split, and what the method said of it."""
 
     metrics: dict[str, float]
@@ -25,7 +25,7 @@ def reported_splits(prepared: "Prepared") -> list[str]:
     ]
 
 
-def score_split(prepared: "Prepared", config: RunConfig, data: "Examples") -> Scored:
+def score_split(prepared: "Prepared", config: RunConfig, data: "Examples") -> SplitScore:
     """Score a split that has labels; raises NonFiniteError where the model answers NaN or infinity."""
     from peftbench.training.inference import logits_of
 
@@ -36,4 +36,4 @@ def score_split(prepared: "Prepared", config: RunConfig, data: "Examples") -> Sc
         logits = logits_of(prepared.backbone.model, data, trainer.eval_batch_size, trainer.precision, prepared.device)
     metrics = task.objective.score(task.metrics, logits, data.labels)
     answers = Predictions(data.labels, *task.objective.read_out(logits), form=task.objective.form)
-    return Scored(metrics, answers, observation())
+    return SplitScore(metrics, answers, observation())

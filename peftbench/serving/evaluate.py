@@ -76,7 +76,7 @@ def score_run(
 
     Raises UserError where the run, its model, the split or its labels cannot be had, or its method cannot be scored so.
     """
-    place = use_device(device)
+    torch_device = use_device(device)
     description = describe_run(record)
     if drop is not None:
         check_drop(drop, description.method["name"], merged)
@@ -97,10 +97,10 @@ def score_run(
             " --write FILE.csv writes the predictions, `peftbench predict` answers any text"
         )
     with working("loading the model"):
-        model = load_run_model(record, place)
+        model = load_run_model(record, torch_device)
         sites = model.backbone.sites
         data = task.encode_split(split, sites)
-    precision = resolve_precision(trainer.precision, place)
+    precision = resolve_precision(trainer.precision, torch_device)
     rows = batch_size or trainer.eval_batch_size
     dropping = [0] if drop is None else dropped_counts(drop, model.method.droppable_layers(sites))
     keeping: list[int | None] = [None]
@@ -110,7 +110,7 @@ def score_run(
         training = _same_task(record, description, "train", task_dir)
         examples = training.encode_split("train", sites)
         with working(f"weighing the adapters on {len(examples):,} training examples"):
-            weights = _answers(model, examples, rows, precision, merged, place)[1] or {}
+            weights = _answers(model, examples, rows, precision, merged, torch_device)[1] or {}
     scored = []
     for dropped, kept in product(dropping, keeping):
         reduced = f", {dropped} layers without the method" if dropped else ""
@@ -119,14 +119,14 @@ def score_run(
             reduced = f", adapters kept: {kept}"
             model.method.prune(kept, weights)
         with working(f"scoring {len(data):,} examples{reduced}"):
-            logits, observed = _answers(model, data, rows, precision, merged, place)
+            logits, observed = _answers(model, data, rows, precision, merged, torch_device)
         figures = None
         if latency:
             with working(f"measuring the latency{reduced}"):
                 figures = measure_latency(
                     model.method, model.backbone, measure, precision, data.timed_sizes(measure.lengths)
                 )
-        scored.append(_scored(task, split, logits, precision, merged, dropped, kept, figures, place, observed))
+        scored.append(_scored(task, split, logits, precision, merged, dropped, kept, figures, torch_device, observed))
     return scored
 
 

@@ -13,8 +13,8 @@ from peftbench.backbones.load import Backbone
 from peftbench.errors import UserError, nearest
 from peftbench.runs.find import load_run
 from peftbench.runs.record import Record
+from peftbench.serving.batch_mode import BatchMode
 from peftbench.serving.load import load_run_backbone
-from peftbench.serving.mixable import Way
 from peftbench.serving.mixing import mixer
 from peftbench.serving.passes import mixed_logits, passes, stretches
 from peftbench.serving.predictor import NO_ANSWER, Answer, read_answers
@@ -148,10 +148,10 @@ class MultiTask:
             raise UserError(f"predict takes the name of a task for each text: {len(texts)} texts, {len(tasks)} names")
         return [self._example(number, *both) for number, both in enumerate(zip(texts, tasks, strict=True))]
 
-    def ways(self) -> dict[str, Way]:
-        """Return how each task shares a pass with others."""
+    def ways(self) -> dict[str, BatchMode]:
+        """Return how each task shares a pass with others: stacked, sliced or alone."""
         with self._lock:
-            return {name: self._made().kind(task).way for name, task in self._tasks.items()}
+            return {name: self._made().prototype(task).mode for name, task in self._tasks.items()}
 
     # registering ----------------------------------------------------------------------------------------
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from peftbench.csv_rows import write_rows
 from peftbench.files import atomic_write
-from peftbench.serving.inputs import Row
+from peftbench.serving.inputs import InputRow
 from peftbench.serving.predictor import Answer
 
-Batch = list[tuple[Row, Answer]]
-# of several tasks, whose classes differ: how sure the answer is takes one column
-SURE = "probability"
+Batch = list[tuple[InputRow, Answer]]
+# header of the predicted class's probability, for rows of several tasks, which have no classes in common
+CONFIDENCE_COLUMN = "probability"
 
 
 def print_json(batches: Iterable[Batch], key: str = "text") -> None:
@@ -97,7 +97,7 @@ def _cells(answer: Answer, labels: Sequence[str] | None) -> list[str]:
 
 def _shares(labels: Sequence[str] | None) -> Sequence[str]:
     """Return the headers of the probabilities."""
-    return [SURE] if labels is None else labels
+    return [CONFIDENCE_COLUMN] if labels is None else labels
 
 
 def _shares_of(answer: Answer, labels: Sequence[str] | None) -> list[float | None]:
