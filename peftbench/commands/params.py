@@ -99,11 +99,11 @@ def _combinations(overrides: list[str]) -> list[tuple[list[str], "RunConfig"]]:
 
 
 def _with_parts(config: "RunConfig") -> "RunConfig":
-    """Settle the runs that a method is made of; where none are named, all that trains is counted none the less."""
+    """Look up the runs that a method is made of; where none are named, all that trains is counted none the less."""
     from peftbench.methods.parts import PartsConfig
-    from peftbench.runs.settle import settled
+    from peftbench.runs.pinned_config import pin_config
 
-    return settled(config) if isinstance(config.method, PartsConfig) and config.method.adapters else config
+    return pin_config(config) if isinstance(config.method, PartsConfig) and config.method.adapters else config
 
 
 def _key(override: str) -> str:

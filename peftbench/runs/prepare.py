@@ -28,8 +28,8 @@ from peftbench.methods.guard import check_method
 from peftbench.runs.heads import put_head
 from peftbench.runs.origin import code_digest
 from peftbench.runs.parts import LoadedPart, load_parts
+from peftbench.runs.pinned_config import check_layer_count
 from peftbench.runs.result import Origin, SourceRun
-from peftbench.runs.settle import check_layer_count
 from peftbench.runs.workers import launched_workers
 from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.kinds import load_task, reader_of

@@ -21,6 +21,7 @@ from peftbench.runs.lock import RunLock
 from peftbench.runs.predictions import Predictions
 from peftbench.runs.record import Record
 from peftbench.runs.result import Evaluation
+from peftbench.runs.scoring import evaluation_of, score_logits
 from peftbench.serving.leave_out import check_drop, check_keep, dropped_counts, kept_counts
 from peftbench.serving.load import RunModel, check_mergeable, describe_run, inference, load_run_model
 from peftbench.tasks.base import Examples, Task
@@ -32,9 +33,14 @@ from peftbench.training.inference import logits_of
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """What came of scoring a run; there is no evaluation where the labels are hidden.
+    """What came of scoring a run under one set of conditions.
 
-    `observed` is what the method said of the examples, see `methods.Method.observed`.
+    Attributes:
+        evaluation: to be stored in the record; None where the labels are hidden.
+        predictions: of the whole split. classes: names by class number, empty for a regression.
+        precision: that the run was scored in, fp32 or bf16. device: cpu, or the name of the CUDA device.
+        dropped_layers, kept_adapters, observed: as in `Evaluation`.
+        latency: as `measuring.latency` gives it; None where it was not measured.
     """
 
     evaluation: Evaluation | None
@@ -91,7 +97,8 @@ def score_run(
     trainer = fill(TrainerConfig, config.get("trainer"), "trainer")
     measure = fill(MeasureConfig, config["measure"], "measure")
     task = _same_task(record, description, split, task_dir)
-    if task.splits[split].labels is None and labels_needed:
+    labels = task.splits[split].labels
+    if labels is None and labels_needed:
         raise UserError(
             f"the labels of {task.name}'s {split} split are hidden: there is nothing to score;"
             " --write FILE.csv writes the predictions, `peftbench predict` answers any text"
@@ -111,6 +118,7 @@ def score_run(
         examples = training.encode_split("train", sites)
         with working(f"weighing the adapters on {len(examples):,} training examples"):
             weights = _answers(model, examples, rows, precision, merged, torch_device)[1] or {}
+    device_name = torch.cuda.get_device_name(torch_device) if torch_device.type == "cuda" else "cpu"
     scored = []
     for dropped, kept in product(dropping, keeping):
         reduced = f", {dropped} layers without the method" if dropped else ""
@@ -126,12 +134,30 @@ def score_run(
                 figures = measure_latency(
                     model.method, model.backbone, measure, precision, data.timed_sizes(measure.lengths)
                 )
-        scored.append(_scored(task, split, logits, precision, merged, dropped, kept, figures, torch_device, observed))
+        score = score_logits(task, logits, labels, observed)
+        evaluation = None
+        if labels is not None:
+            reduced_latency = figures if dropped or kept else None  # the whole method's is a section of the record
+            evaluation = evaluation_of(
+                task,
+                split,
+                score,
+                precision,
+                merged=merged,
+                dropped_layers=dropped,
+                kept_adapters=kept,
+                latency=reduced_latency,
+            )
+        scored.append(
+            ScoredRun(
+                evaluation, score.predictions, task.labels, precision, device_name, dropped, kept, figures, observed
+            )
+        )
     return scored
 
 
 def _same_task(record: Record, description: Description, split: str, task_dir: str | None) -> Task:
-    """Read one split of a run's task; say so where it is not the one that the run was made from."""
+    """Read one split of a run's task; print a warning where its data are not those that the run was trained with."""
     task = read_task(description, split, task_dir)
     origin = record.read().origin
     if origin and origin.splits.get(split, task.checksums[split]) != task.checksums[split]:
@@ -142,52 +168,10 @@ def _same_task(record: Record, description: Description, split: str, task_dir: s
 def _answers(
     model: RunModel, data: Examples, rows: int, precision: str, merged: bool, device: torch.device
 ) -> tuple[torch.Tensor, dict[str, Any] | None]:
-    """Return the logits, and what the method says of the examples."""
+    """Return the logits, (examples, outputs), and what the method says of the examples."""
     with inference(model, precision, merged), model.method.observed() as observation:
         logits = logits_of(model.backbone.model, data, rows, precision, device)
     return logits, observation()
-
-
-def _scored(
-    task: Task,
-    split: str,
-    logits: torch.Tensor,
-    precision: str,
-    merged: bool,
-    dropped: int,
-    kept: int | None,
-    latency: dict[str, Any] | None,
-    device: torch.device,
-    observed: dict[str, Any] | None,
-) -> ScoredRun:
-    labels = task.splits[split].labels
-    predicted, probabilities = task.objective.read_out(logits)
-    evaluation = None
-    if labels is not None:
-        evaluation = Evaluation(
-            split,
-            len(logits),
-            {**task.objective.score(task.metrics, logits, torch.as_tensor(labels))},
-            precision,
-            task.checksums[split],
-            merged,
-            dropped,
-            by_class=task.objective.by_class(predicted, labels),
-            latency=latency if dropped or kept else None,
-            observed=observed,
-            kept_adapters=kept,
-        )
-    return ScoredRun(
-        evaluation=evaluation,
-        predictions=Predictions(labels, predicted, probabilities, form=task.objective.form),
-        classes=task.labels,
-        precision=precision,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        dropped_layers=dropped,
-        kept_adapters=kept,
-        latency=latency,
-        observed=observed,
-    )
 
 
 def store_scores(record: Record, scored: ScoredRun) -> str | None:
