@@ -7,7 +7,7 @@ from typing import Any
 
 from peftbench.arguments import Parser
 from peftbench.commands.fusion_weights import check_is_fusion, draw_weights, print_weights
-from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
+from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working_on_stderr
 from peftbench.errors import UserError
 from peftbench.files import plain
 from peftbench.runs.predictions import write_predictions
@@ -104,7 +104,7 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> list[dict[str, A
         merged=arguments.merged,
         latency=arguments.latency,
         labels_needed=arguments.write is None,
-        working=working,
+        working=working_on_stderr,
         drop=arguments.drop,
         keep=arguments.keep_adapters,
     )

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from peftbench.commands.predict import answered, check_output, report_blank, show, through_first_text
-from peftbench.commands.run_options import find_task_runs, records_dir, working
+from peftbench.commands.run_options import find_task_runs, records_dir, working_on_stderr
 from peftbench.errors import UserError
 from peftbench.files import is_there
 from peftbench.serving.inputs import TABLES, InputRow, read_task_input
@@ -29,7 +29,7 @@ def predict_tasks(arguments: argparse.Namespace) -> int:
     from peftbench.training.devices import choose_device
 
     choose_device(arguments.device)  # a mistake shows before anything is loaded
-    with working("loading the model"):
+    with working_on_stderr("loading the model"):
         size = arguments.batch_size or BATCH_SIZE
         tasks = MultiTask(records, device=arguments.device, precision=arguments.precision, batch_size=size)
     columns = {name: tasks.columns(name) for name in tasks.tasks}

@@ -1,8 +1,7 @@
 """What `evaluate`, `export` and `predict` share: the run, how its model computes, what is under way."""
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +84,11 @@ def find_task_runs(words: list[str], folder: Path) -> dict[str, Record]:
     return records
 
 
-@contextmanager
-def working(text: str) -> Iterator[None]:
-    """Show on a terminal what is under way inside the block; standard output stays free for the answer."""
-    from peftbench.terminal import error_console
+def working_on_stderr(what: str) -> AbstractContextManager[Any]:
+    """Show what takes its time inside the block; standard output stays free for the command's answer."""
+    from peftbench.terminal import error_console, working
 
-    if not error_console.is_terminal:
-        yield
-        return
-    with error_console.status(text):
-        yield
+    return working(what, error_console)
 
 
 def positive(text: str) -> int:

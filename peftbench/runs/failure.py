@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from peftbench.errors import PeftbenchError, TakenOverError, UserError
+from peftbench.errors import PeftbenchError, TakenOverError, UserError, first_line
 from peftbench.files import atomic_write
 from peftbench.runs.record import Record
 from peftbench.runs.report import report_interrupted
@@ -33,11 +33,10 @@ def failure_recorded(record: Record) -> Iterator[None]:
         _record_failure(record, Status.FAILED, str(error))
         raise
     except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         if is_out_of_memory(error):
-            status, reason = Status.OOM, f"out of memory: {_OOM_HINT} ({first_line})"
+            status, reason = Status.OOM, f"out of memory: {_OOM_HINT} ({first_line(error)})"
         else:
-            status, reason = Status.FAILED, f"{type(error).__name__}: {first_line} (see {record.log_path})"
+            status, reason = Status.FAILED, f"{type(error).__name__}: {first_line(error)} (see {record.log_path})"
         _record_failure(record, status, reason, traceback.format_exc())
         raise PeftbenchError(reason) from error
 

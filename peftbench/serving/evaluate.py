@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from peftbench.config.fill import fill
-from peftbench.config.schema import MeasureConfig, RunConfig, TrainerConfig
+from peftbench.config.schema import MeasureConfig, RunConfig
 from peftbench.config.task import fill_task
 from peftbench.config.values import typed
 from peftbench.errors import PeftbenchError, TakenOverError, UserError
@@ -94,7 +94,7 @@ def score_run(
     threads = typed(RunConfig, "threads", config.get("threads"), "threads")
     # the run may be of a machine with more cores
     use_threads(threads and min(threads, os.cpu_count() or 1))
-    trainer = fill(TrainerConfig, config.get("trainer"), "trainer")
+    trainer = record.trainer()
     measure = fill(MeasureConfig, config["measure"], "measure")
     task = _same_task(record, description, split, task_dir)
     labels = task.splits[split].labels

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from peftbench.errors import UserError
+from peftbench.errors import UserError, first_line
 from peftbench.serving.http_protocol import HttpProtocol
 from peftbench.serving.multitask import MultiTask
 from peftbench.serving.predictor import Answer
@@ -130,7 +130,7 @@ def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:
         except QueueFullError as error:
             return refuse(503, str(error))
         except Exception as error:  # one request's failure is its own
-            return refuse(500, str(error).splitlines()[0] if str(error) else type(error).__name__)
+            return refuse(500, first_line(error))
         seconds = time.perf_counter() - start
         metrics.seconds.observe(seconds)
         for name in names:

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import torch
 
 from peftbench.backbones.heads import HeadedBackbone
-from peftbench.config.fill import fill
-from peftbench.config.schema import TrainerConfig
 from peftbench.config.task import fill_text_task
 from peftbench.errors import UserError
 from peftbench.methods import Method, method_class
@@ -50,7 +48,7 @@ class RegisteredTask:
         self.columns = list(config.text)
         self.outputs = self.task.objective.num_outputs
         self.method_key = json.dumps(self.description.method, sort_keys=True)
-        self.precision: str = fill(TrainerConfig, record.config().get("trainer"), "trainer").precision
+        self.precision = record.trainer().precision
         self.model = self.description.model.get("name")
         origin = record.read().origin
         settings = {key: value for key, value in self.description.model.items() if key != "dropout"}
