@@ -83,9 +83,9 @@ def _asks_for_several(arguments: argparse.Namespace) -> bool:
 
 
 def _evaluate(record: Record, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return for each number of dropped layers or kept adapters what came of it.
+    """Score the run; return what is printed, one dictionary for each number of dropped layers or kept adapters.
 
-    The metrics are None where the labels are hidden.
+    Its metrics are None where the labels are hidden.
     """
     from peftbench.serving.evaluate import score_run, store_scores
 

@@ -155,7 +155,7 @@ def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int, rows: 
 
 
 def _trainings(there: Sequence[Found]) -> dict[str, list[Found]]:
-    """Return the runs there are of all that is trained, by the first row that shows it or is made of it."""
+    """Return the trained runs of the table by row; a run that several rows need counts for the first of them."""
     runs: dict[str, list[Found]] = {}
     seen: set[Path] = set()
     for run in there:

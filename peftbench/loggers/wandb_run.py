@@ -36,7 +36,7 @@ class WandbLogger:
         self._run.log({**values, "train/epoch_seconds": row["seconds"]}, step=row["step"])
 
     def on_result(self, result: Result) -> None:
-        """Make the record the run's summary, beside it `figures/…`, which panels can plot, and log its pictures."""
+        """Put the record into the run's summary, `figures/…` for panels to plot beside it, and log its pictures."""
         import wandb
 
         pictures = sorted((self._folder / PICTURES).glob("*.jpg"))

@@ -16,9 +16,10 @@ _OOM_HINT = "lower trainer.batch_size (trainer.accumulate keeps the effective si
 
 @contextmanager
 def failure_recorded(record: Record) -> Iterator[None]:
-    """Write into the record how a run ended badly, and the traceback of what nobody foresaw into train.log.
+    """Write into the record why the block ended with an error, and the traceback of an unforeseen one into train.log.
 
-    A run that had finished before stays so. Whoever has lost the run's lock writes nothing.
+    The error is raised again, an unforeseen one as PeftbenchError. A run that had finished stays finished. A process
+    that has lost the run's lock writes nothing.
     """
     from peftbench.training.devices import is_out_of_memory
 

@@ -94,9 +94,10 @@ def measure_finished(
 
 
 def measure_reduced(record: Record, evaluation: Evaluation) -> None:
-    """Measure a finished run's latency with what an evaluation of it left out, and put it into those of that kind.
+    """Measure a finished run's latency with the layers or adapters left out that an evaluation of it left out.
 
-    Raises PeftbenchError where that fails.
+    It is put into all evaluations of the record with the same left out, in the run's own precision. Raises
+    PeftbenchError where it cannot be measured.
     """
     config = resolve(record.config())
     with RunLock(record.folder):

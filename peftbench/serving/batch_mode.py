@@ -86,7 +86,7 @@ def probe_batch_mode(prototype: Method, mixer: Mixer) -> BatchSupport:
 
 
 def held_bytes(method: Method) -> int:
-    """Return the bytes of all tensors that a method holds: its own, and what it has made of them."""
+    """Return the bytes of all tensors that a method holds: its own and those derived from them."""
     found: dict[int, int] = {}
 
     def look(value: Any) -> None:
@@ -106,7 +106,7 @@ def held_bytes(method: Method) -> int:
 
 @full_precision()
 def shares_layers(mixer: Mixer) -> bool:
-    """Tell whether equal rows get the same answers where they pass the lower layers once."""
+    """Tell whether the answers stay the same where repeated rows pass the lower layers once and are then repeated."""
     mixer, batch = replace(mixer, precision="fp32"), _batch(mixer)
     rows = torch.tensor([0, 2, 1, 0, 5, 4, 3, 0], device=mixer.backbone.sites.device)
     layers = len(mixer.backbone.sites.layers)
@@ -120,7 +120,7 @@ def shares_layers(mixer: Mixer) -> bool:
 
 
 def _shaken(prototype: Method, seed: int) -> dict[str, torch.Tensor]:
-    """Return tensors that act, also where the method starts as nothing."""
+    """Return the method's tensors with noise added, so that it acts also where it starts as the identity."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: tensor + _NOISE * torch.randn(tensor.shape, generator=generator).to(tensor)
@@ -129,7 +129,7 @@ def _shaken(prototype: Method, seed: int) -> dict[str, torch.Tensor]:
 
 
 def _batch(mixer: Mixer) -> Batch:
-    """Return six rows, of each pair one short and padded; no dimension is as long as the batch."""
+    """Return six rows of random tokens, every second one padded; no dimension is as long as the batch."""
     config = mixer.backbone.sites.base.config
     padding = config.pad_token_id or 0
     ids = torch.randint(config.vocab_size - 1, (6, _LENGTH), generator=torch.Generator().manual_seed(0))

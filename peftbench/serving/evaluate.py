@@ -175,9 +175,9 @@ def _answers(
 
 
 def store_scores(record: Record, scored: ScoredRun) -> str | None:
-    """Put an evaluation into its run's record and return the file of its predictions.
+    """Put an evaluation into its run's record and return the file of its predictions, relative to the run's folder.
 
-    None where the labels are hidden, and behind a printed line where the record cannot be written. Raises
+    Returns None where the labels are hidden, and where the record cannot be written, which is printed. Raises
     TakenOverError where another process takes the record over meanwhile.
     """
     evaluation = scored.evaluation

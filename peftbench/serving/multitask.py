@@ -30,10 +30,9 @@ MEMORY_MIB = 1024
 
 
 class MultiTask:
-    """Trained runs by name, on one backbone that stays as it is whichever of them answers.
+    """Trained runs by the names of their tasks, on one backbone that none of them changes.
 
-    Every call names the task of each text; to change it takes nothing but another name. Threads may share one, their
-    calls are answered one after the other.
+    Every call names the task of each text. Threads may share one object: their calls are answered one after the other.
 
     Attributes:
         batch_size: rows in one pass.
@@ -58,7 +57,7 @@ class MultiTask:
             device: auto (CUDA where there is one), cpu, cuda or cuda:N.
             precision: fp32 or bf16; None is that of the runs, which must be the same for all.
             batch_size: rows in one pass.
-            memory_mib: for the tasks' tensors; those not asked for longest are read again when they are.
+            memory_mib: for the tasks' tensors; the least recently used are dropped, and read again when needed.
 
         Raises UserError as `register` does.
         """

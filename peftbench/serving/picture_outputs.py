@@ -52,7 +52,10 @@ def write_masks(folder: Path, answers: Iterable[tuple[str, np.ndarray]], classes
 
 
 def write_boxes(folder: Path, answers: Iterable[tuple[str, list[Box]]], classes: Sequence[str]) -> Iterator[Written]:
-    """Write `overlays/NAME.jpg` with the surer boxes for each picture, as they come, and boxes.json behind the last."""
+    """Write `overlays/NAME.jpg` for each picture, as they come, and after the last all boxes to boxes.json.
+
+    Drawn and counted are boxes with a score of at least `tasks.detection.read.SURE`.
+    """
     overlays = _Names()
     pictures, found = [], []
     for picture, boxes in answers:
@@ -95,7 +98,7 @@ PICTURE_OUTPUTS = {
 
 
 def _shares(boxes: Sequence[Box], image: Any, classes: Sequence[str]) -> np.ndarray:
-    """Return boxes as `with_boxes` takes them."""
+    """Return boxes as (n, 5): class, centre x and y, width and height, the last four as shares of the image's size."""
     number = {name: index for index, name in enumerate(classes)}
     rows = [[number[b.label], b.x + b.width / 2, b.y + b.height / 2, b.width, b.height] for b in boxes]
     return np.array(rows).reshape(-1, 5) / [1, image.width, image.height, image.width, image.height]
