@@ -16,9 +16,9 @@ import numpy as np
 
 from peftbench.files import atomic_write
 from peftbench.tables.bootstrap import resamples
-from peftbench.tables.one_more import with_one_more
 from peftbench.tables.simultaneous import join_comparisons
 from peftbench.tables.statistics import difference_interval
+from peftbench.tables.unseen_examples import with_unseen_examples
 from peftbench.tables.verdicts import BETTER, LOWER, OPEN, SAME, verdict
 
 PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
@@ -66,7 +66,9 @@ def calibrate_agreeing(
         means = counts @ right.T.astype(np.float32) / examples
         rows = {row: 100 * np.repeat(means[:, [row]], SEEDS, axis=1) for row in range(len(errors))}
         if more:
-            rows = {row: with_one_more(drawn, 100 / examples, f"{repetition} {row}") for row, drawn in rows.items()}
+            rows = {
+                row: with_unseen_examples(drawn, 100 / examples, f"{repetition} {row}") for row, drawn in rows.items()
+            }
         joint = join_comparisons(pairs, rows)
         found = []
         for one, other in pairs:

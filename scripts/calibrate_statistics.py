@@ -18,10 +18,10 @@ from scipy.special import ndtri
 
 from peftbench.tables.best import probabilities_best
 from peftbench.tables.bootstrap import score_draws
-from peftbench.tables.one_more import with_one_more, worth_of_one
 from peftbench.tables.pooling import pool_rows
 from peftbench.tables.simultaneous import join_comparisons
 from peftbench.tables.statistics import difference_interval
+from peftbench.tables.unseen_examples import score_step, with_unseen_examples
 
 PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
 BEGIN, END = "<!-- begin: written by scripts/calibrate_statistics.py -->", "<!-- end -->"
@@ -87,7 +87,9 @@ def accuracy_draws(rows: Sequence[np.ndarray], normal: np.ndarray) -> list[np.nd
     deviations = normal @ (vectors * np.sqrt(np.maximum(values, 0))).T
     draws = means + np.vstack([np.zeros(len(means)), deviations])
     worth = 1 / correct.shape[1]
-    return [with_one_more(row, worth, str(number)) for number, row in enumerate(np.split(draws, len(rows), axis=1))]
+    return [
+        with_unseen_examples(row, worth, str(number)) for number, row in enumerate(np.split(draws, len(rows), axis=1))
+    ]
 
 
 def calibrate(examples: int, seeds: int, deviations: Sequence[float], repetitions: int) -> Calibration:
@@ -109,8 +111,10 @@ def calibrate_bootstrap(metric: str, examples: int, seeds: int, repetitions: int
         labels = (generator.random(examples) < 2 / 3).astype(int)
         rows = simulate_correct(generator, examples, seeds, (1.0, 1.0))
         draws = [score_draws(metric, labels, np.where(right, labels, 1 - labels)) for right in rows]
-        worth = worth_of_one(metric, labels)
-        found.append(difference_interval(*(with_one_more(row, worth, str(place)) for place, row in enumerate(draws))))
+        worth = score_step(metric, labels)
+        found.append(
+            difference_interval(*(with_unseen_examples(row, worth, str(place)) for place, row in enumerate(draws)))
+        )
     return _summary(found)
 
 

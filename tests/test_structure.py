@@ -1,7 +1,8 @@
-"""Who may know whom: no room of the package imports what it must not, and none imports in a circle."""
+"""What may import what: no package imports what it must not, and no modules import each other in a circle."""
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,10 @@ PACKAGE = ROOT / "peftbench"
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def imported(path: Path, top_level_only: bool) -> Iterator[str]:
+def imported(path: Path, within_functions: bool = True) -> Iterator[str]:
     """Yield the dotted names that a module imports, those of `if TYPE_CHECKING` left out."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else list(_without_type_checking(tree))
-    for node in nodes:
+    for node in _without_type_checking(tree) if within_functions else tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -30,7 +30,7 @@ def _without_type_checking(node: ast.AST) -> Iterator[ast.AST]:
         yield from _without_type_checking(child)
 
 
-def rooms(folder: str) -> list[tuple[str, Path]]:
+def modules_of(folder: str) -> list[tuple[str, Path]]:
     return [(name, path) for name, path in MODULES.items() if name.startswith(f"peftbench.{folder}")]
 
 
@@ -65,12 +65,12 @@ def rooms(folder: str) -> list[tuple[str, Path]]:
         ("measuring", ["hydra", "peftbench.commands", "peftbench.runs", "peftbench.tables"]),
     ],
 )
-def test_a_room_imports_nothing_it_must_not_know(folder, forbidden):
-    assert rooms(folder)
+def test_a_package_imports_nothing_it_must_not_know(folder, forbidden):
+    assert modules_of(folder)
     wrong = [
         f"{name} imports {found}"
-        for name, path in rooms(folder)
-        for found in imported(path, top_level_only=False)
+        for name, path in modules_of(folder)
+        for found in imported(path)
         if any(found == name_ or found.startswith(f"{name_}.") for name_ in forbidden)
     ]
     assert not wrong
@@ -79,3 +79,14 @@ def test_a_room_imports_nothing_it_must_not_know(folder, forbidden):
 def test_a_module_has_one_job():
     long = {name: lines for name, path in MODULES.items() if (lines := len(path.read_text().splitlines())) > 300}
     assert not long
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {name: {_module(found) for found in imported(path, False)} - {None, name} for name, path in MODULES.items()}
+    assert sum(map(len, graph.values())) > 500
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names them
+
+
+def _module(dotted: str) -> str | None:
+    """Return the module of the package that an imported name is, or is in."""
+    return next((name for name in (dotted, dotted.rpartition(".")[0]) if name in MODULES), None)

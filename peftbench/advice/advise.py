@@ -1,4 +1,4 @@
-"""From what is asked to the answers: which evidence is nearest, what it says, what the lab and the literature say."""
+"""Answer a query: find the nearest evidence, and say what it, the lab and the literature answer."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ from peftbench.tables.table import format_cell
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """What a user wants to know: for which task and within which limits.
 
     `task_type` is as `comparison.task_type` gives it, None for any; `size` is the number of training rows.
@@ -44,19 +44,19 @@ class Advice:
 
     Attributes:
         question: in words. answer: by measured figures.
-        beside: what the lab's and published figures answer.
+        other_sources: what the lab's and published figures answer.
         verdicts: on what the lab's lead to, by the measured figures.
-        notes: how near the evidence is to what was asked, and what it lacks.
+        notes: how near the evidence is to the query, and what it lacks.
     """
 
     question: str
     answer: Answer
-    beside: list[Answer] = field(default_factory=list)
+    other_sources: list[Answer] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def advise(asked: Asked, output_dir: Path) -> list[Advice]:
+def advise(query: Query, output_dir: Path) -> list[Advice]:
     """Answer which method, and then which bottleneck, rank or other setting of it.
 
     Raises UserError where there is no evidence for such a task, or where no method keeps to the limits.
@@ -64,49 +64,49 @@ def advise(asked: Asked, output_dir: Path) -> list[Advice]:
     shipped = read_shipped()
     measured = [comparison for comparison in shipped if comparison.kind == SHIPPED]
     others = [*read_lab(), *(comparison for comparison in shipped if comparison.kind == PUBLISHED)]
-    local, notes = _local_comparisons(asked, output_dir)
+    local, notes = _local_comparisons(query, output_dir)
     measured = [*local, *measured]
     fitting = [
         comparison
         for comparison in measured
-        if asked.task_type in (None, comparison.task_type) and len(comparison.methods) > 1
+        if query.task_type in (None, comparison.task_type) and len(comparison.methods) > 1
     ]
     if not fitting:
-        raise UserError(_no_evidence(asked, notes or [f"no such runs under {output_dir}"], measured))
-    nearest = min(fitting, key=lambda comparison: (*_preference(comparison, asked), _distance(comparison, asked)))
+        raise UserError(_no_evidence(query, notes or [f"no such runs under {output_dir}"], measured))
+    nearest = min(fitting, key=lambda comparison: (*_preference(comparison, query), _distance(comparison, query)))
     if nearest.kind != LOCAL and any(comparison.kind == LOCAL for comparison in fitting):
         notes.append(f"your own records under {output_dir} have one seed a method, which tells none from another")
-    found = answer(nearest, asked.limits)
+    found = answer(nearest, query.limits)
     if found.best is None:
-        raise UserError(_none_within(found, asked.limits))
+        raise UserError(_none_within(found, query.limits))
     if nearest.task_type not in TEXT_TYPES:
         others = []
         notes.append("what the lab and the literature measured, as far as it is known here, is of texts: left out")
     of_methods = [(comparison, comparison.candidates) for comparison in others if len(comparison.methods) > 1]
-    first = _advice("Which method?", found, asked, of_methods, notes)
-    return [first, *_settings(asked, found, measured, others)]
+    first = _advice("Which method?", found, query, of_methods, notes)
+    return [first, *_settings(query, found, measured, others)]
 
 
-def _preference(comparison: Comparison, asked: Asked) -> tuple[int, bool]:
+def _preference(comparison: Comparison, query: Query) -> tuple[int, bool]:
     """Rank evidence: the user's own, then what ships, then the user's of one seed, which tells no methods apart.
 
-    Where no type of task is asked for, what ships is of texts first.
+    Where the query names no type of task, shipped evidence on texts comes first.
     """
     if comparison.kind != LOCAL:
-        return 1, asked.task_type is None and comparison.task_type not in TEXT_TYPES
+        return 1, query.task_type is None and comparison.task_type not in TEXT_TYPES
     return (0 if (comparison.seeds or 0) > 1 else 2), False
 
 
-def _local_comparisons(asked: Asked, output_dir: Path) -> tuple[list[Comparison], list[str]]:
+def _local_comparisons(query: Query, output_dir: Path) -> tuple[list[Comparison], list[str]]:
     """Return the user's own comparisons, the nearest first, up to one that tells methods apart, and what is to say."""
     groups = find_local_runs(output_dir)
-    fitting = [group for group in groups if asked.task_type in (None, group.task_type)]
-    fitting.sort(key=lambda group: _distance(group, asked))
+    fitting = [group for group in groups if query.task_type in (None, group.task_type)]
+    fitting.sort(key=lambda group: _distance(group, query))
     found: list[Comparison] = []
     for number, group in enumerate(fitting):
         comparison = compare_local_runs(group, output_dir)
         found += [comparison] if comparison else []
-        if comparison and len(comparison.methods) > 1 and _preference(comparison, asked)[0] == 0:
+        if comparison and len(comparison.methods) > 1 and _preference(comparison, query)[0] == 0:
             more = [other.name for other in groups if other not in fitting[: number + 1] and len(other.methods) > 1]
             choosing = "your records hold more, which --task-type and --size choose"
             return found, [f"{choosing}: {', '.join(more)}"] if more else []
@@ -117,26 +117,26 @@ def _local_comparisons(asked: Asked, output_dir: Path) -> tuple[list[Comparison]
     ]
 
 
-def _no_evidence(asked: Asked, reasons: Sequence[str], measured: Sequence[Comparison]) -> str:
+def _no_evidence(query: Query, reasons: Sequence[str], measured: Sequence[Comparison]) -> str:
     """Say that nothing was measured on a kind of task, and what would be."""
-    tasks = [config["name"] for config in read_group("task") if task_type(config) == asked.task_type]
+    tasks = [config["name"] for config in read_group("task") if task_type(config) == query.task_type]
     types = ", ".join(sorted({comparison.task_type for comparison in measured}))
     return (
-        f"nothing was measured on tasks of type {asked.task_type}: {'; '.join(reasons)}, and what is shipped is of type"
+        f"nothing was measured on tasks of type {query.task_type}: {'; '.join(reasons)}, and what is shipped is of type"
         f" {types}. Train some, e.g. peftbench train -m method=head,lora seed=0,1,2 task={tasks[0]}, or leave"
         " --task-type out"
     )
 
 
-def _distance(evidence: Comparison | LocalRuns, asked: Asked) -> tuple[float, int]:
-    """Return how far evidence is off the size asked for, as a factor's logarithm; then the one of more methods."""
-    if asked.size is None:
+def _distance(evidence: Comparison | LocalRuns, query: Query) -> tuple[float, int]:
+    """Return how far evidence is off the query's size, as a factor's logarithm; then the one of more methods."""
+    if query.size is None:
         return 0.0, -len(evidence.methods)
-    return abs(log(asked.size / evidence.training_rows)) if evidence.training_rows else inf, -len(evidence.methods)
+    return abs(log(query.size / evidence.training_rows)) if evidence.training_rows else inf, -len(evidence.methods)
 
 
 def _settings(
-    asked: Asked, found: Answer, measured: Sequence[Comparison], others: Sequence[Comparison]
+    query: Query, found: Answer, measured: Sequence[Comparison], others: Sequence[Comparison]
 ) -> list[Advice]:
     """Answer which setting of the method that was answered; which bottleneck of adapters in any case."""
     assert found.best is not None
@@ -145,7 +145,7 @@ def _settings(
     kind = found.comparison.task_type
     there = sorted(
         measured,
-        key=lambda other: (_preference(other, asked)[0], other.task_type != kind, _distance(other, asked)),
+        key=lambda other: (_preference(other, query)[0], other.task_type != kind, _distance(other, query)),
     )
     for comparison in [found.comparison, *there]:
         by_method = _of_one_method(comparison)
@@ -155,8 +155,8 @@ def _settings(
             if wanted and varied - answered:
                 answered |= varied
                 question = f"Which {', '.join(sorted(varied)).replace('_', ' ')} of {name}?"
-                setting_answer = answer(comparison, asked.limits, by_method[name])
-                advice.append(_advice(question, setting_answer, asked, _restricted(others, varied), []))
+                setting_answer = answer(comparison, query.limits, by_method[name])
+                advice.append(_advice(question, setting_answer, query, _restricted(others, varied), []))
     return sorted(advice, key=lambda item: item.answer.candidates[0].method["name"] != method)
 
 
@@ -181,30 +181,30 @@ def _restricted(others: Iterable[Comparison], varied: set[str]) -> list[tuple[Co
 
 
 def _advice(
-    question: str, found: Answer, asked: Asked, others: Iterable[tuple[Comparison, list[Candidate]]], notes: list[str]
+    question: str, found: Answer, query: Query, others: Iterable[tuple[Comparison, list[Candidate]]], notes: list[str]
 ) -> Advice:
-    beside = [answer(comparison, asked.limits, candidates) for comparison, candidates in others]
-    lab = [other for other in beside if other.comparison.kind == LAB]
+    other_sources = [answer(comparison, query.limits, candidates) for comparison, candidates in others]
+    lab = [other for other in other_sources if other.comparison.kind == LAB]
     return Advice(
         question=question,
         answer=found,
-        beside=beside,
+        other_sources=other_sources,
         verdicts=[verdict for other in lab for verdict in judge(found, other)],
-        notes=[*notes, *_fit(found.comparison, asked), *found.comparison.notes],
+        notes=[*notes, *_fit(found.comparison, query), *found.comparison.notes],
     )
 
 
-def _fit(comparison: Comparison, asked: Asked) -> list[str]:
-    """Say how far the evidence is off what was asked."""
+def _fit(comparison: Comparison, query: Query) -> list[str]:
+    """Say how far the evidence is off the query."""
     notes = []
-    if asked.task_type not in (None, comparison.task_type):
-        notes.append(f"this evidence is of a {comparison.task_type} task, not of a {asked.task_type} one")
-    if asked.size is not None:
-        factor = exp(_distance(comparison, asked)[0])
+    if query.task_type not in (None, comparison.task_type):
+        notes.append(f"this evidence is of a {comparison.task_type} task, not of a {query.task_type} one")
+    if query.size is not None:
+        factor = exp(_distance(comparison, query)[0])
         if factor > 1:
-            more = "more" if (comparison.training_rows or 0) > asked.size else "fewer"
+            more = "more" if (comparison.training_rows or 0) > query.size else "fewer"
             notes.append(
-                f"nearest evidence to {asked.size:,} training rows: {comparison.training_rows:,}, {factor:.1f} times"
+                f"nearest evidence to {query.size:,} training rows: {comparison.training_rows:,}, {factor:.1f} times"
                 f" {'as many' if more == 'more' else 'fewer'}"
             )
     return notes

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from peftbench.tables.collect import Found, PlannedRun, is_learned
+from peftbench.tables.collect import PlannedRun, RunState, is_learned
 from peftbench.tables.table import Pair
 
 
-def conditions(used: Sequence[Found]) -> dict[str, Any]:
+def conditions(used: Sequence[RunState]) -> dict[str, Any]:
     """Return the fields of a `Comparison` that records hold: training_rows, made, machine, backbone."""
     results = [run.result for run in used if run.result]
     environments = [result.environment for result in results if result.environment]

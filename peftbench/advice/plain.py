@@ -21,7 +21,7 @@ def plain_advice(advice: Sequence[Advice], limits: Limits) -> Any:
                 {
                     "question": item.question,
                     **_answer(item.answer),
-                    "beside": [_answer(other) for other in item.beside],
+                    "beside": [_answer(other) for other in item.other_sources],
                     "verdicts": [asdict(found) for found in item.verdicts],
                     "notes": item.notes,
                 }

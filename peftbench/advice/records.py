@@ -13,7 +13,7 @@ from peftbench.runs.origin import is_current
 from peftbench.runs.result import Status
 from peftbench.tables import notes
 from peftbench.tables.cells import full_step_times, record_cells, score_cells
-from peftbench.tables.collect import Found, collect
+from peftbench.tables.collect import RunState, collect
 from peftbench.tables.columns import SCORES
 from peftbench.tables.evidence import read_evidence
 from peftbench.tables.pairs import compare_pairs
@@ -85,7 +85,7 @@ def compare_local_runs(group: LocalRuns, output_dir: Path) -> Comparison | None:
     chosen, remarks = choose_runs(group.runs)
     found = collect(chosen)
     shown, evidence = read_evidence(found)
-    by_label: dict[str, list[Found]] = defaultdict(list)
+    by_label: dict[str, list[RunState]] = defaultdict(list)
     for run in shown:
         if run.used:
             by_label[run.planned.label].append(run)

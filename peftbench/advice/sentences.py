@@ -86,7 +86,7 @@ def command(candidate: Candidate) -> str:
     return f"peftbench train {shlex.join(candidate.overrides)}"
 
 
-def beside(answer: Answer) -> str:
+def of_other_source(answer: Answer) -> str:
     """Say what the lab or a publication answers."""
     comparison = answer.comparison
     return f"{comparison.source}, {comparison.model} on {comparison.task}: {conclusion(answer)}"

@@ -11,7 +11,7 @@ from peftbench.advice.conditions import conditions, together, train_overrides
 from peftbench.errors import UserError
 from peftbench.files import atomic_write, make_folder, parse_json, plain
 from peftbench.runs.result import read_as
-from peftbench.tables.collect import Found
+from peftbench.tables.collect import RunState
 from peftbench.tables.table import Table
 
 FOLDER = Path(__file__).parent / "tables"
@@ -31,7 +31,7 @@ def read_comparison(path: Path) -> Comparison:
     return comparison
 
 
-def to_comparison(table: Table, found: Sequence[Found], kind: str = SHIPPED) -> Comparison:
+def to_comparison(table: Table, found: Sequence[RunState], kind: str = SHIPPED) -> Comparison:
     """Return what a table compares; raises UserError where no run of it has finished.
 
     Args:

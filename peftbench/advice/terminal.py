@@ -38,7 +38,7 @@ def to_terminal(advice: Sequence[Advice], limits: Limits, *further: str) -> Rend
             Text(f"  {label}: the interval of {', '.join(over)} reaches over the limit")
             for label, over in item.answer.unsure.items()
         ]
-        parts += [Text(f"Beside it, {sentences.beside(other)}") for other in item.beside]
+        parts += [Text(f"Beside it, {sentences.of_other_source(other)}") for other in item.other_sources]
         parts += [
             Text(
                 f"  {_VERDICTS[found.verdict]}: {found.text} ({found.source})", "red" if found.verdict == FAILS else ""

@@ -12,11 +12,11 @@ from peftbench.audit.draws import draw_scores
 from peftbench.audit.evidence import Evidence
 from peftbench.audit.one_seed import compare_runs
 from peftbench.tables.columns import COLUMNS
-from peftbench.tables.notes import standing
+from peftbench.tables.notes import how_to_read_groups
 from peftbench.tables.pairs import compare_draws
-from peftbench.tables.pooling import ALONE, Pool, pool_rows
+from peftbench.tables.pooling import UNPOOLED, Pool, pool_rows
+from peftbench.tables.ranking import ranked_rows
 from peftbench.tables.simultaneous import join_comparisons
-from peftbench.tables.standing import stand
 from peftbench.tables.statistics import score_interval
 from peftbench.tables.table import Cell, Column, Pair, Row, RunPoint, Table, format_cell
 from peftbench.tables.verdicts import BETTER, LOWER
@@ -53,8 +53,8 @@ def build_audit(evidence: Evidence, delta: float, command: str) -> Table:
         for name in systems
     ]
     # other systems' seeds say nothing of a single run
-    pool = ALONE if any(of_system.shape[1] == 1 for of_system in draws.values()) else several
-    rows = stand(rows, {name: _of_several(of_system) for name, of_system in draws.items()}, pairs, pool)
+    pool = UNPOOLED if any(of_system.shape[1] == 1 for of_system in draws.values()) else several
+    rows = ranked_rows(rows, {name: _of_several(of_system) for name, of_system in draws.items()}, pairs, pool)
     score = Column(SCORE, evidence.metric, title)
     columns = [score, COLUMNS["p_best"], replace(COLUMNS["difference"], title="difference to the best")]
     return Table(
@@ -75,7 +75,7 @@ def build_audit(evidence: Evidence, delta: float, command: str) -> Table:
         claims=[],
         pairs=pairs,
         conclusion=_conclusion(rows, pairs, score),
-        reading=[*_reading(evidence), *standing(delta, pairs, rows, "--delta")],
+        reading=[*_reading(evidence), *how_to_read_groups(delta, pairs, rows, "--delta")],
         notes=evidence.notes,
         environment={},
         delta=delta,
@@ -104,7 +104,7 @@ def _pairs(draws: Mapping[str, np.ndarray], several: Pool, delta: float, example
     pairs = []
     for first, second in compared:
         single = min(draws[first].shape[1], draws[second].shape[1]) == 1
-        pool = ALONE if single else several
+        pool = UNPOOLED if single else several
         # as often as the other: of two alone it would leave the other's spread a single degree of freedom
         most = max(rows[first].shape[1], rows[second].shape[1])
         two = {name: _of_several(draws[name], most) for name in (first, second)}
@@ -117,7 +117,7 @@ def _cells(draws: np.ndarray, several: Pool, against: Pair | None, widest: float
     scores = draws[0]
     seeds = len(scores)
     sd = float(scores.std(ddof=1)) if seeds > 1 else None
-    interval = score_interval(_of_several(draws), pool=several if seeds > 1 else ALONE)
+    interval = score_interval(_of_several(draws), pool=several if seeds > 1 else UNPOOLED)
     interval = interval.within(0.0 if widest < inf else -inf, widest)
     cells = {SCORE: Cell(interval.estimate, sd, seeds, interval.low, interval.high)}
     if against is not None:

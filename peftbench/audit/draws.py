@@ -3,7 +3,7 @@
 Scores are means over the examples, and of 50 or more such means are normal. Their covariance is known without drawing
 examples, so that 100,000 of them cost no more than 100: of runs over the same examples it is that of the values
 divided by n (what is hard about an example counts for all systems alike), and what few differing examples do not show
-is added as in our own tables (`tables/one_more.py`). Where single examples are not stored, systems
+is added as in our own tables (`tables/unseen_examples.py`). Where single examples are not stored, systems
 are taken as independent, which makes differences less sure than they are; the seeds of one system are taken to depend
 on the examples all alike, so that more of them do not make up for few examples.
 """
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from peftbench.audit.evidence import Evidence, System
-from peftbench.tables.one_more import with_one_more
+from peftbench.tables.unseen_examples import with_unseen_examples
 
 DRAWS = 10_000
 
@@ -29,8 +29,8 @@ def draw_scores(evidence: Evidence) -> dict[str, np.ndarray]:
     }
     if not evidence.paired:
         return draws
-    worth = _worth_of_one(evidence.systems)
-    return {name: with_one_more(of_system, worth, name) for name, of_system in draws.items()}
+    step = _score_step(evidence.systems)
+    return {name: with_unseen_examples(of_system, step, name) for name, of_system in draws.items()}
 
 
 def _paired(systems: Mapping[str, System], generator: np.random.Generator) -> dict[str, np.ndarray]:
@@ -44,7 +44,7 @@ def _paired(systems: Mapping[str, System], generator: np.random.Generator) -> di
     return dict(zip(systems, np.split(drawn, ends, axis=1), strict=True))
 
 
-def _worth_of_one(systems: Mapping[str, System]) -> float:
+def _score_step(systems: Mapping[str, System]) -> float:
     """Return by how much one example changes a score at most, by the values that there are."""
     values = np.concatenate([system.values for system in systems.values() if system.values is not None])
     return float(np.ptp(values) or 1.0) / values.shape[1]

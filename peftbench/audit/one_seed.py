@@ -5,14 +5,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from peftbench.tables.table import Pair
-from peftbench.tables.verdicts import OPEN, Spread, needs_as_measured, verdict
+from peftbench.tables.verdicts import OPEN, DifferenceVariance, needs_as_measured, verdict
+
+# the share of tables in which any interval may miss
+_ALPHA = 0.05
 
 
-def compare_runs(draws: Mapping[str, np.ndarray], delta: float, examples: int, alpha: float = 0.05) -> list[Pair]:
-    """Return the difference of every two systems with its interval, 1 − `alpha` for all of them together.
+def compare_runs(draws: Mapping[str, np.ndarray], delta: float, examples: int) -> list[Pair]:
+    """Return the difference of every two systems with its interval, 95 % for all of them together.
 
-    Every interval is as many standard errors wide as the largest of all differences reaches in 1 − `alpha` of the
-    draws: Tukey's range, for scores of any covariance (Hothorn, Bretz & Westfall 2008).
+    Every interval is as many standard errors wide as the largest of all differences reaches in 95 % of the draws:
+    Tukey's range, for scores of any covariance (Hothorn, Bretz & Westfall 2008).
 
     Args:
         draws: (1 + draws, 1) of each system, from `draws.draw_scores`, in points.
@@ -31,7 +34,7 @@ def compare_runs(draws: Mapping[str, np.ndarray], delta: float, examples: int, a
         others = slice(index + 1, None)
         apart = np.abs(deviations[:, [index]] - deviations[:, others])
         largest = np.maximum(largest, (apart / errors[index, others]).max(axis=1))
-    width = float(np.quantile(largest, 1 - alpha))
+    width = float(np.quantile(largest, 1 - _ALPHA))
     confidence = 2 * float(ndtr(width)) - 1
     pairs = []
     for index, name in enumerate(names):
@@ -40,6 +43,8 @@ def compare_runs(draws: Mapping[str, np.ndarray], delta: float, examples: int, a
             low, high = apart - width * error, apart + width * error
             decision, more = verdict(low, high, delta), None
             if decision == OPEN:
-                more = needs_as_measured(Spread(error**2, 0, 0), apart, delta, confidence, examples).examples
+                more = needs_as_measured(
+                    DifferenceVariance(error**2, 0, 0), apart, delta, confidence, examples
+                ).examples
             pairs.append(Pair(name, names[place], apart, low, high, decision, needs_examples=more, single=True))
     return pairs

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from peftbench.advice.advise import Asked, advise
+from peftbench.advice.advise import Query, advise
 from peftbench.advice.comparison import task_type
 from peftbench.advice.lab import NO_DECISION_TABLES
 from peftbench.advice.limits import Limits
@@ -56,8 +56,8 @@ def main(argv: list[str]) -> int:
         share=percent("--share", arguments.share),
         tasks=whole_number("--tasks", arguments.tasks) or 1,
     )
-    asked = Asked(limits, arguments.task_type, whole_number("--size", arguments.size))
-    advice = advise(asked, arguments.output_dir)
+    query = Query(limits, arguments.task_type, whole_number("--size", arguments.size))
+    advice = advise(query, arguments.output_dir)
     if arguments.format == "json":
         print(json.dumps(plain_advice(advice, limits), indent=2, ensure_ascii=False))
     else:

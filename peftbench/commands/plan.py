@@ -15,14 +15,14 @@ from peftbench.errors import UserError
 from peftbench.runs.find import find_runs
 from peftbench.runs.result import Result, Status
 from peftbench.sweeps.request import TableRequest, read_request
-from peftbench.tables.collect import NOT_EVALUATED, STALE, Found, collect
+from peftbench.tables.collect import NOT_EVALUATED, STALE, RunState, collect
 from peftbench.tables.columns import POINTS, SCORES
 from peftbench.tables.evidence import read_evidence
 from peftbench.tables.export.plan import save_plot, to_terminal
 from peftbench.tables.plan import ASSUMED, assumed_spread, fill_durations, make_plan
-from peftbench.tables.pooling import ALONE, Pool, pool_rows
+from peftbench.tables.pooling import UNPOOLED, Pool, pool_rows
 from peftbench.tables.scored import RowScores
-from peftbench.tables.verdicts import Spread, spread_of
+from peftbench.tables.verdicts import DifferenceVariance, spread_of
 from peftbench.terminal import print_table
 
 _EXAMPLES = """
@@ -133,7 +133,9 @@ def _is_at_hand(task: TaskConfig) -> bool:
     return bool(folder or task.source in ("local", "pypi"))
 
 
-def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int, rows: int) -> tuple[list[Spread], list[str]]:
+def _spreads(
+    scored: Mapping[str, RowScores], metric: str, examples: int, rows: int
+) -> tuple[list[DifferenceVariance], list[str]]:
     """Return the spreads of all pairs that tell them, or else the assumed one, and where they are from.
 
     `rows` is how many the table is to have, which says how much they tell of each other's spread.
@@ -141,7 +143,7 @@ def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int, rows: 
     several = {label: POINTS * row.draws(metric) for label, row in scored.items() if len(row.seeds) > 1}
     pool = pool_rows(several.values())
     # two rows do not tell whether rows are alike: with the others of the table they are taken to be
-    pool = Pool(0.0, inf, rows) if pool == ALONE else pool._replace(rows=rows)
+    pool = Pool(0.0, inf, rows) if pool == UNPOOLED else pool._replace(rows=rows)
     spreads = [
         spread_of(several[label], several[other], pool)
         for label, other in combinations(several, 2)
@@ -154,9 +156,9 @@ def _spreads(scored: Mapping[str, RowScores], metric: str, examples: int, rows: 
     return spreads, [f"spread: measured, {seeds} of {', '.join(several)}; other rows as the median pair of these"]
 
 
-def _trainings(there: Sequence[Found]) -> dict[str, list[Found]]:
+def _trainings(there: Sequence[RunState]) -> dict[str, list[RunState]]:
     """Return the trained runs of the table by row; a run that several rows need counts for the first of them."""
-    runs: dict[str, list[Found]] = {}
+    runs: dict[str, list[RunState]] = {}
     seen: set[Path] = set()
     for run in there:
         if run.planned.folder not in seen:
@@ -167,7 +169,7 @@ def _trainings(there: Sequence[Found]) -> dict[str, list[Found]]:
 
 
 def _durations(
-    request: TableRequest, trainings: Mapping[str, Sequence[Found]], others: Sequence[Result]
+    request: TableRequest, trainings: Mapping[str, Sequence[RunState]], others: Sequence[Result]
 ) -> tuple[dict[str, float | None], str]:
     """Return how long a run of each training takes, and where that is from."""
     recorded = {
@@ -186,6 +188,6 @@ def _durations(
     return durations, "durations: not known, for there is no finished run of this model on this task"
 
 
-def _left_out(found: Sequence[Found]) -> list[str]:
+def _left_out(found: Sequence[RunState]) -> list[str]:
     stale = sum(run.status == STALE and not run.used for run in found)
     return [f"{stale} runs of other code are left out: stale=use takes them"] if stale else []

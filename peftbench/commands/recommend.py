@@ -105,6 +105,6 @@ def _lines(arguments: argparse.Namespace) -> list[str]:
 
 def _notes(selection: Selection) -> list[str]:
     spent = f"all runs took {format_duration(selection.seconds)}"
-    if round(selection.beside):
-        spent += f", starting and measuring them {format_duration(selection.beside)} here"
+    if round(selection.overhead):
+        spent += f", starting and measuring them {format_duration(selection.overhead)} here"
     return [spent, *(f"out: {label}: {reason}" for label, reason in selection.left_out.items())]

@@ -26,7 +26,7 @@ from peftbench.sweeps.spread import varied_runs
 from peftbench.sweeps.tasks import check_tasks, read_each, split_tasks
 from peftbench.sweeps.train import exit_code, train_missing
 from peftbench.sweeps.until import train_until_decided
-from peftbench.tables.collect import Found, PlannedRun
+from peftbench.tables.collect import PlannedRun, RunState
 from peftbench.tables.export.formats import write_table
 from peftbench.tables.spec import EvaluationSpec
 from peftbench.tables.table import Tuned
@@ -199,7 +199,7 @@ def _train_runs(request: TableRequest, runs: Sequence[PlannedRun], mistakes: dic
     return True
 
 
-def _measured_at_once(request: TableRequest, run: Found) -> list[str]:
+def _measured_at_once(request: TableRequest, run: RunState) -> list[str]:
     """Return the settings of what a run measures itself: nothing here, where it is measured after all training.
 
     On other machines the run of each row's first seed measures all that the table shows.

@@ -12,7 +12,7 @@ from peftbench.search.found_table import build_tables, read_tables
 from peftbench.sweeps.request import TableRequest, command_of
 from peftbench.sweeps.spread import varied_runs
 from peftbench.sweeps.tasks import split_tasks
-from peftbench.tables.collect import Found, collect
+from peftbench.tables.collect import RunState, collect
 from peftbench.tables.export.spread import to_terminal as spread_to_terminal
 from peftbench.tables.spread import explain
 from peftbench.terminal import console, print_table
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def show_spread(settings: Sequence[str], request: TableRequest, found: Sequence[Found]) -> None:
+def show_spread(settings: Sequence[str], request: TableRequest, found: Sequence[RunState]) -> None:
     """Print what the spread of a table's rows comes from, and the command that trains what that lacks."""
     use_stale, metric = request.stale == "use", str(found[0].planned.config["task"]["metrics"][0])
     varied = {key: collect(runs, use_stale) for key, runs in varied_runs(settings).items()}

@@ -41,19 +41,19 @@ class Selection:
 
     Attributes:
         folder: of the experiment that its runs lie in.
-        seconds: what all runs took. beside: what this call took besides, to start and to measure them.
+        seconds: what all runs took. overhead: what this call took besides, to start and to measure them.
         left_out: why candidates fell out, by their labels.
     """
 
     folder: Path
     seconds: float = 0.0
-    beside: float = 0.0
+    overhead: float = 0.0
     left_out: dict[str, str] = field(default_factory=dict)
 
     def add(self, outcome: Outcome) -> None:
         """Take in a stage."""
         self.seconds += outcome.seconds
-        self.beside += outcome.beside
+        self.overhead += outcome.overhead
         self.left_out |= outcome.failed
         self.left_out |= {label: "; ".join(over.values()) for label, over in outcome.answer.over.items()}
         self.left_out |= {label: f"not measured: {', '.join(keys)}" for label, keys in outcome.answer.lacking.items()}
@@ -87,19 +87,19 @@ def recommend(question: Question) -> tuple[Outcome, Selection]:
     stage: Stage | None = first_stage(costs, budget)
     assert stage is not None
     selection.left_out |= dict.fromkeys(labels[len(stage.labels) :], "no time for it within the budget")
-    number, ranked, overhead = 1, stage.labels, 0.0
+    number, ranked, overhead_per_run = 1, stage.labels, 0.0
     while stage is not None and len(stage.labels) > 1:
         steps = {label: stage.steps(total[label]) for label in stage.labels}
         head = f"stage {number}: {len(stage.labels)} candidates, {stage.fraction:.0%} of their training"
         console.print(f"\n{head}", style="bold")
         outcome = run_stage(question.lines, stage.labels, request.spec.seeds[:1], question.limits, steps, total)
         selection.add(outcome)
-        ranked, costs, overhead = outcome.ranked, outcome.costs, outcome.overhead
+        ranked, costs, overhead_per_run = outcome.ranked, outcome.costs, outcome.overhead_per_run
         _check_some_left(ranked, selection, question.limits)
-        stage = second_stage(ranked, stage, costs, budget, overhead) if number == 1 else None
+        stage = second_stage(ranked, stage, costs, budget, overhead_per_run) if number == 1 else None
         number += 1
-    costs = {label: replace(cost, fixed=cost.fixed + overhead) for label, cost in costs.items()}
-    last = finalists(ranked, costs, budget - selection.seconds - selection.beside)
+    costs = {label: replace(cost, fixed=cost.fixed + overhead_per_run) for label, cost in costs.items()}
+    last = finalists(ranked, costs, budget - selection.seconds - selection.overhead)
     return _finals(question, request.spec.seeds, last, costs, selection), selection
 
 
@@ -112,11 +112,11 @@ def _finals(
         shown = f"{count} of {len(seeds)} seeds" if len(seeds) > 1 else "1 seed"
         console.print(f"\nin full: {', '.join(labels)}; {shown}", style="bold")
         outcome = run_stage(question.lines, labels, seeds[:count], question.limits)
-        selection.beside += outcome.beside
-        spent = selection.seconds + outcome.seconds + selection.beside
+        selection.overhead += outcome.overhead
+        spent = selection.seconds + outcome.seconds + selection.overhead
         if question.budget is not None and spent + max(a_seed, outcome.seconds / count) > question.budget:
             break
-    selection.add(replace(outcome, beside=0.0))  # counted seed by seed
+    selection.add(replace(outcome, overhead=0.0))  # counted seed by seed
     _check_some_left(outcome.ranked, selection, question.limits)
     return outcome
 

@@ -18,7 +18,7 @@ from peftbench.sweeps.measure import measure_rows
 from peftbench.sweeps.request import read_request
 from peftbench.sweeps.train import train_missing
 from peftbench.tables.build import build_table
-from peftbench.tables.collect import STALE, Found, collect
+from peftbench.tables.collect import STALE, RunState, collect
 from peftbench.tables.spec import EvaluationSpec, TableSpec
 from peftbench.tables.table import Table
 
@@ -35,8 +35,8 @@ class Outcome:
         table: of its runs. answer: read off it, within the limits.
         costs: by candidate, projected from its run's record alone, so that a call that goes on plans alike.
         seconds: what all its runs took.
-        beside: seconds of this call besides those of the runs it trained: starts of processes, measuring.
-        overhead: of these, what a run takes.
+        overhead: seconds of this call besides those of the runs it trained: starts of processes, measuring.
+        overhead_per_run: of these, what a run takes.
         failed: by candidate, why it has no score.
     """
 
@@ -44,8 +44,8 @@ class Outcome:
     answer: Answer
     costs: dict[str, Cost]
     seconds: float
-    beside: float
     overhead: float
+    overhead_per_run: float
     failed: dict[str, str]
 
     @property
@@ -113,14 +113,15 @@ def run_stage(
     fractions = {label: (steps[label] / total[label] if steps and total else 1.0) for label in labels}
     durations = _durations(found)
     trained = [durations[folder] for folder in durations.keys() - earlier.keys()]
-    beside = max(0.0, time.monotonic() - began - sum(trained))
+    overhead = max(0.0, time.monotonic() - began - sum(trained))
     return Outcome(
         table=table,
         answer=answer(comparison, limits),
         costs={run.planned.label: _cost(run, fractions[run.planned.label]) for run in found if run.used},
         seconds=sum(durations.values()),
-        beside=beside,
-        overhead=beside / len(trained) if len(trained) > 1 else 0.0,  # of a single one it is mostly the first start
+        overhead=overhead,
+        # of a single run it is mostly the first start
+        overhead_per_run=overhead / len(trained) if len(trained) > 1 else 0.0,
         failed=failed,
     )
 
@@ -145,12 +146,12 @@ def _part(
     return replace(spec, rows=shortened, columns=columns, evaluation=EvaluationSpec())
 
 
-def _durations(found: Sequence[Found]) -> dict[Path, float]:
+def _durations(found: Sequence[RunState]) -> dict[Path, float]:
     """Return the seconds that each run took, by its folder."""
     return {run.planned.folder: run.result.time.total for run in found if run.result and run.result.time}
 
 
-def _cost(run: Found, fraction: float) -> Cost:
+def _cost(run: RunState, fraction: float) -> Cost:
     taken = run.result.time if run.result else None
     if taken is None:
         return Cost(0.0, 0.0)

@@ -9,7 +9,7 @@ from peftbench.sweeps.request import TableRequest
 from peftbench.sweeps.tasks import check_tasks, read_each
 from peftbench.sweeps.until import wanted_runs
 from peftbench.tables.build import build_table
-from peftbench.tables.collect import Found, collect
+from peftbench.tables.collect import RunState, collect
 from peftbench.tables.over_tasks import build_over_tasks
 from peftbench.tables.table import Table, Tuned
 from peftbench.tables.tuning import with_tuning
@@ -20,7 +20,7 @@ class FoundTable:
     """What a line of one task asks for, the runs found of it, and how its rows were tuned."""
 
     request: TableRequest
-    found: list[Found]
+    found: list[RunState]
     tuned: list[Tuned]
 
     def build(self) -> Table:

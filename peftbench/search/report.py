@@ -13,7 +13,7 @@ from peftbench.runs.result import Status
 from peftbench.search.request import SearchRequest, lines_of
 from peftbench.search.select import SPLIT, Summary, Trial, rank, select, summarize
 from peftbench.search.space import Choices, Interval
-from peftbench.tables.collect import Found
+from peftbench.tables.collect import RunState
 from peftbench.terminal import console, format_metric, metric_name
 
 
@@ -41,7 +41,7 @@ def show_trials(request: SearchRequest, trials: Sequence[Trial]) -> None:
     console.print(table, soft_wrap=False)
 
 
-def show_winner(request: SearchRequest, trials: Sequence[Trial], best: Trial, rerun: Sequence[Found]) -> None:
+def show_winner(request: SearchRequest, trials: Sequence[Trial], best: Trial, rerun: Sequence[RunState]) -> None:
     """Print what the winner was chosen for, and its scores on fresh seeds."""
     primary = request.primary
     seeds = ", ".join(str(run.planned.seed) for run in rerun if run.used)
@@ -89,7 +89,7 @@ def write_trials(request: SearchRequest, trials: Sequence[Trial]) -> None:
             writer.writerow([trial.number, *trial.point.values(), *scores, *figures])
 
 
-def write_winner(request: SearchRequest, trials: Sequence[Trial], best: Trial, rerun: Sequence[Found]) -> None:
+def write_winner(request: SearchRequest, trials: Sequence[Trial], best: Trial, rerun: Sequence[RunState]) -> None:
     """Write winner.json: the choice and what it is worth."""
     summary = {
         split: {name: asdict(of_metric) for name, of_metric in metrics.items()}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from peftbench.search.space import Point
-from peftbench.tables.collect import Found
+from peftbench.tables.collect import RunState
 
 SPLIT = "validation"
 
@@ -16,7 +16,7 @@ class Trial:
 
     Attributes:
         number: from 1 on, in the order of the search. point: the settings that are its own.
-        id: of its run. status, reason: as `Found` has them.
+        id: of its run. status, reason: as `RunState` has them.
         scores: the task's metrics on validation; empty where the run says nothing that counts.
         trained: the method's parameters. seconds: of training.
         classes: of the task, 0 for scores.
@@ -42,7 +42,7 @@ class Summary:
     n: int
 
 
-def outcome(number: int, point: Point, found: Found) -> Trial:
+def outcome(number: int, point: Point, found: RunState) -> Trial:
     """Return what came of a trial from what there is of its run."""
     result = found.result if found.used else None
     metrics = result.metrics.get(SPLIT, {}) if result else {}
@@ -62,7 +62,7 @@ def outcome(number: int, point: Point, found: Found) -> Trial:
     )
 
 
-def metrics_of(found: Found) -> list[str]:
+def metrics_of(found: RunState) -> list[str]:
     """Return the metrics of the run's task, the primary one first."""
     return list(found.planned.config["task"]["metrics"])
 
@@ -86,7 +86,7 @@ def select(trials: Sequence[Trial], primary: str) -> Trial | None:
     return best if best is not None and primary in best.scores else None
 
 
-def summarize(runs: Sequence[Found]) -> dict[str, dict[str, Summary]]:
+def summarize(runs: Sequence[RunState]) -> dict[str, dict[str, Summary]]:
     """Return mean and standard deviation over the seeds of one setting, by split and metric."""
     used = [run for run in runs if run.used]
     summaries: dict[str, dict[str, Summary]] = {}

@@ -18,10 +18,11 @@ from peftbench.config.schema import resolve
 from peftbench.errors import UserError
 from peftbench.runs.pinned_config import possible_folders
 from peftbench.runs.result import Status
+from peftbench.search.request import lines_of
 from peftbench.search.select import Trial, outcome, select
 from peftbench.search.space import Point, Space, read_space, sample
 from peftbench.sweeps.request import TableRequest, key_of, merge, read_line, read_request
-from peftbench.tables.collect import STALE, Found, PlannedRun, collect
+from peftbench.tables.collect import STALE, PlannedRun, RunState, collect
 from peftbench.tables.columns import in_unit
 from peftbench.tables.expected_best import expected_best
 from peftbench.tables.spec import RowSpec, TableSpec
@@ -76,9 +77,9 @@ def _row_trials(row: RowSpec, lines: Sequence[str], found_in: Sequence[str], tri
     points = sample(space, trials, 0)
     planned = []
     for point in points:
-        overrides = merge(lines, _lines(point), [f"experiment={experiment}", f"seed={TUNING_SEED}"])
+        overrides = merge(lines, lines_of(point), [f"experiment={experiment}", f"seed={TUNING_SEED}"])
         config = copy.deepcopy(composed)  # which takes a tenth of the time of composing it
-        for override in OverridesParser.create().parse_overrides([*_lines(point), f"experiment={experiment}"]):
+        for override in OverridesParser.create().parse_overrides([*lines_of(point), f"experiment={experiment}"]):
             OmegaConf.update(config, override.get_key_element(), override.value())
         pinned, folders = possible_folders(resolve(config))
         planned.append(PlannedRun(row.label, TUNING_SEED, overrides, pinned.plain(), folders[0], found_in, folders[1:]))
@@ -137,7 +138,7 @@ def read_tuned(argv: Sequence[str], mistakes: Mapping[Path, str] | None = None) 
     return read_request(argv, adapt, tunes=True), tuned
 
 
-def _outcomes(trials: RowTrials, found: Sequence[Found]) -> list[Trial]:
+def _outcomes(trials: RowTrials, found: Sequence[RunState]) -> list[Trial]:
     pairs = zip(trials.points, found, strict=True)
     return [outcome(number, point, run) for number, (point, run) in enumerate(pairs, start=1)]
 
@@ -152,7 +153,7 @@ def _settings(trials: RowTrials, outcomes: Sequence[Trial]) -> list[str]:
             " the sweep makes them"
         )
     best = select(outcomes, _primary(trials)) or outcomes[0]
-    return _lines(best.point)
+    return lines_of(best.point)
 
 
 def _tuned(trials: RowTrials, outcomes: Sequence[Trial], settings: list[str]) -> Tuned:
@@ -165,7 +166,3 @@ def _tuned(trials: RowTrials, outcomes: Sequence[Trial], settings: list[str]) ->
 
 def _primary(trials: RowTrials) -> str:
     return str(trials.planned[0].config["task"]["metrics"][0])
-
-
-def _lines(point: Point) -> list[str]:
-    return [f"{key}={value}" for key, value in point.items()]

@@ -8,7 +8,7 @@ from peftbench.errors import PeftbenchError
 from peftbench.runs.record import Record
 from peftbench.sweeps.measure import is_local
 from peftbench.sweeps.request import TableRequest
-from peftbench.tables.collect import NOT_EVALUATED, Found, collect
+from peftbench.tables.collect import NOT_EVALUATED, RunState, collect
 from peftbench.terminal import console, print_error
 
 
@@ -66,9 +66,9 @@ def _counts(counts: Iterable[int]) -> str:
     return ",".join(map(str, sorted(set(counts))))
 
 
-def _together(lacking: list[Found]) -> dict[tuple[Record, str, bool, bool], list[Found]]:
+def _together(lacking: list[RunState]) -> dict[tuple[Record, str, bool, bool], list[RunState]]:
     """Return the runs by record, split, whether merged and whether pruned: what one loaded model can score."""
-    together: dict[tuple[Record, str, bool, bool], list[Found]] = defaultdict(list)
+    together: dict[tuple[Record, str, bool, bool], list[RunState]] = defaultdict(list)
     for run in lacking:
         shown = run.planned.evaluation
         together[run.record, shown.split, shown.merged, shown.kept_adapters is not None].append(run)

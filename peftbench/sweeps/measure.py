@@ -11,7 +11,7 @@ from peftbench.loggers.wandb_run import log_measured
 from peftbench.runs.lock import Locked, RunLock
 from peftbench.runs.result import Evaluation
 from peftbench.sweeps.request import TableRequest, last_value, launcher_name
-from peftbench.tables.collect import Found, PlannedRun, collect
+from peftbench.tables.collect import PlannedRun, RunState, collect
 from peftbench.tables.columns import MEASURED
 from peftbench.terminal import console, print_error
 
@@ -64,7 +64,7 @@ def is_local(request: TableRequest) -> bool:
     return local_ray or chosen in ("basic", "joblib")
 
 
-def _lacking(request: TableRequest) -> list[tuple[str, Found, set[str]]]:
+def _lacking(request: TableRequest) -> list[tuple[str, RunState, set[str]]]:
     """Return the rows that lack sections, each with the run to measure and what it is to measure."""
     found = collect(request.planned, use_stale=request.stale == "use")
     lacking = []
@@ -76,14 +76,14 @@ def _lacking(request: TableRequest) -> list[tuple[str, Found, set[str]]]:
     return [row for row in lacking if row[2]]
 
 
-def _reduced(run: Found) -> Evaluation | None:
+def _reduced(run: RunState) -> Evaluation | None:
     """Return the evaluation that a row shows of a run where something is left out of the method in it."""
     assert run.result is not None
     shown = run.planned.evaluation.of(run.result)
     return shown if shown and shown.left_out else None
 
 
-def _has(run: Found, section: str) -> bool:
+def _has(run: RunState, section: str) -> bool:
     """Tell whether a run's record has the figures that its row shows of a section."""
     assert run.result is not None
     if section == "latency" and (reduced := _reduced(run)):

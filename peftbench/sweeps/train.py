@@ -21,10 +21,10 @@ from peftbench.tables.collect import (
     NOT_EVALUATED,
     OTHER_DATA,
     STALE,
-    Found,
     PlannedRun,
+    RunState,
     collect,
-    place_of_data,
+    data_source_of,
 )
 from peftbench.terminal import console, print_error
 
@@ -36,7 +36,7 @@ def train_missing(
     hydra: Sequence[str],
     stale: str,
     mistakes: dict[Path, str],
-    more: Callable[[Found], Sequence[str]] = lambda run: (),
+    more: Callable[[RunState], Sequence[str]] = lambda run: (),
     stop: bool = False,
 ) -> bool:
     """Train each run once at most; those that another process trains are waited for, and taken over if it dies.
@@ -59,7 +59,7 @@ def train_missing(
     waited = False
     while True:
         found = {run.planned.folder: run for run in collect(planned)}.values()
-        mixed = {place_of_data(run) for run in found if run.reason == OTHER_DATA} if stale == "rerun" else set()
+        mixed = {data_source_of(run) for run in found if run.reason == OTHER_DATA} if stale == "rerun" else set()
         todo = [run for run in found if run.planned.folder not in tried and _is_lacking(run, stale, mixed)]
         if not todo:
             if not any(run.status == Status.RUNNING for run in found):
@@ -103,14 +103,14 @@ def train_missing(
                 return False
 
 
-def _record_as_lost(run: Found, error: LostRunError) -> None:
+def _record_as_lost(run: RunState, error: LostRunError) -> None:
     """Say in a run's record that it failed, which its process could not any more; its checkpoint stays."""
     with suppress(PeftbenchError), RunLock(run.record.folder):  # where another process has it by now
         if run.record.read().status == Status.RUNNING:
             run.record.fail(Status.FAILED, str(error))
 
 
-def exit_code(found: Iterable[Found], mistakes: Mapping[Path, str]) -> int:
+def exit_code(found: Iterable[RunState], mistakes: Mapping[Path, str]) -> int:
     """Return 0 where all runs are there, 2 where the user's mistakes are the reason that some are not, else 1."""
     lacking = {run.planned.folder: run.status for run in found if run.status not in (Status.FINISHED, STALE)}
     # what is missing beside a mistake was stopped by it
@@ -120,7 +120,7 @@ def exit_code(found: Iterable[Found], mistakes: Mapping[Path, str]) -> int:
     return 2 if mistakes else 0
 
 
-def _fetch(todo: Sequence[Found]) -> None:
+def _fetch(todo: Sequence[RunState]) -> None:
     """Fetch models and data once, before any job asks for them; raises UserError where one cannot be had."""
     from peftbench.assets.fetch import fetch
     from peftbench.tasks.kinds import load_task
@@ -134,12 +134,12 @@ def _fetch(todo: Sequence[Found]) -> None:
             load_task(fill_task(task))
 
 
-def _place(run: Found) -> list[str]:
+def _place(run: RunState) -> list[str]:
     """Return the override that says where records lie: the launcher keeps its scripts and logs there too."""
     return [line for line in run.planned.overrides if key_of(line) == "output_dir"]
 
 
-def _described(run: Found, described: list[Any]) -> list[str]:
+def _described(run: RunState, described: list[Any]) -> list[str]:
     """Return the override of a job whose data another job describes; `described` gets the data of the others."""
     data = run.planned.config["model"], run.planned.config["task"]
     if data in described:
@@ -148,7 +148,7 @@ def _described(run: Found, described: list[Any]) -> list[str]:
     return []
 
 
-def _is_lacking(run: Found, stale: str, mixed: Set[str]) -> bool:
+def _is_lacking(run: RunState, stale: str, mixed: Set[str]) -> bool:
     """Tell whether a run is to be trained; `mixed` are places whose data have changed between runs that are made again.
 
     Those of the data that are there now find themselves finished.
@@ -156,9 +156,9 @@ def _is_lacking(run: Found, stale: str, mixed: Set[str]) -> bool:
     if run.status == STALE:
         return stale == "rerun"
     if run.status == Status.FINISHED:
-        return place_of_data(run) in mixed
+        return data_source_of(run) in mixed
     return run.status not in (Status.RUNNING, NOT_EVALUATED)
 
 
-def _forced(run: Found) -> list[str]:
+def _forced(run: RunState) -> list[str]:
     return ["force=true"] if run.status in (STALE, Status.FINISHED) else []

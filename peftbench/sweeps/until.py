@@ -9,7 +9,7 @@ from statistics import fmean
 from peftbench.errors import UserError
 from peftbench.sweeps.launch import runs_at_once
 from peftbench.sweeps.request import TableRequest
-from peftbench.tables.collect import NOT_EVALUATED, Found, PlannedRun, collect
+from peftbench.tables.collect import NOT_EVALUATED, PlannedRun, RunState, collect
 from peftbench.tables.looks import Seen, follow_table
 from peftbench.tables.sequential import Course
 from peftbench.terminal import console, format_duration
@@ -54,7 +54,7 @@ def train_until_decided(
             return
 
 
-def wanted_runs(request: TableRequest, found: Sequence[Found]) -> list[Found]:
+def wanted_runs(request: TableRequest, found: Sequence[RunState]) -> list[RunState]:
     """Return the runs that the table has asked for so far: all of one whose seeds are fixed."""
     if request.spec.most_seeds is None:
         return list(found)
@@ -67,11 +67,11 @@ def wanted_runs(request: TableRequest, found: Sequence[Found]) -> list[Found]:
     ]
 
 
-def _is_wanted(request: TableRequest, run: Found, course: Course) -> bool:
+def _is_wanted(request: TableRequest, run: RunState, course: Course) -> bool:
     return request.spec.seeds.index(run.planned.seed) < course.seeds.get(run.planned.label, 0)
 
 
-def _projected(todo: Sequence[PlannedRun], found: Sequence[Found], at_once: int) -> float | None:
+def _projected(todo: Sequence[PlannedRun], found: Sequence[RunState], at_once: int) -> float | None:
     """Return what runs will take in seconds, by those there are of the same row or else of any; None where none is.
 
     Several that are one run, shown in several ways, count once, those that lack a score alone not at all. `at_once` are
@@ -95,7 +95,7 @@ def _out_of_time(request: TableRequest, course: Course, todo: Sequence[PlannedRu
     allowed = format_duration(request.budget)
     if todo[0].seed == request.spec.seeds[0] and seconds > request.budget:
         raise UserError(f"budget={allowed} allows not even one seed of every row: one takes {format_duration(seconds)}")
-    waiting = f"{len(course.open)} comparisons are open" if course.looks else "nothing has been compared"
+    waiting = f"{len(course.open)} comparisons are open" if course.looks_done else "nothing has been compared"
     console.print(
         f"\nstopped by the budget of {allowed}: {waiting}, and the next seed takes {format_duration(seconds)};"
         " the same command goes on"

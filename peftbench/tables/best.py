@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from peftbench.tables.pooling import ALONE, Pool
+from peftbench.tables.pooling import UNPOOLED, Pool
 from peftbench.tables.simultaneous import Key
 from peftbench.tables.statistics import seeds_freedom, seeds_variance, unshared_variance
 
@@ -19,7 +19,7 @@ from peftbench.tables.statistics import seeds_freedom, seeds_variance, unshared_
 _ROUNDING = 1e-9
 
 
-def probabilities_best(rows: Mapping[Key, np.ndarray], pool: Pool = ALONE) -> dict[Key, float]:
+def probabilities_best(rows: Mapping[Key, np.ndarray], pool: Pool = UNPOOLED) -> dict[Key, float]:
     """Return how probable it is of each row that it is the best.
 
     `rows` are (1 + draws, seeds), of two seeds or more, and `pool` what they have in common.

@@ -18,22 +18,23 @@ from peftbench.tables.cells import (
     with_other_figures,
 )
 from peftbench.tables.claims import judge_claim
-from peftbench.tables.collect import Found
+from peftbench.tables.collect import RunState
 from peftbench.tables.columns import SCORES, columns_of
 from peftbench.tables.conclusion import conclude
 from peftbench.tables.evidence import Evidence, read_evidence
 from peftbench.tables.looks import follow_scores
 from peftbench.tables.pairs import Comparison, comparable, compare, compare_pairs, join_table
-from peftbench.tables.scored import score_rows
+from peftbench.tables.ranking import with_p_best, with_ranking
+from peftbench.tables.scored import RowScores, score_rows
 from peftbench.tables.sequential import Course
+from peftbench.tables.simultaneous import Joint
 from peftbench.tables.spec import TableSpec
-from peftbench.tables.standing import with_best, with_standing
 from peftbench.tables.table import Cell, Column, Pair, Row, RunPoint, Table
 
 ALPHA = 0.05
 
 
-def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
+def build_table(spec: TableSpec, found: Sequence[RunState], command: str) -> Table:
     """Make the table as it stands; rows without a finished run have no figures.
 
     Args:
@@ -59,30 +60,25 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
     comparisons = comparable(_comparisons(spec, metrics), scored)
     failed = {run.planned.label for run in shown if run.failed}
     course = None if spec.most_seeds is None else follow_scores(spec, scored, primary, failed=failed)
-    claims = spec.claims if course is None or course.looks else []  # they are compared at looks, too
+    claims = spec.claims if course is None or course.looks_done else []  # they are compared at looks, too
     joint = join_table(comparisons, scored, course.alpha if course else ALPHA)
     full_ms = full_step_times(found)
-    rows, against = [], {}
+    rows = []
     for row in spec.rows:
-        cells: dict[str, Cell] = {}
+        cells, against = {}, None
         if row.label in scored:
             cells = record_cells(used[row.label], full_ms)
             cells |= score_cells(used[row.label], scored[row.label], joint)
             if row.label != spec.baseline and spec.baseline in scored:
-                cells = compared_cells(cells, scored[row.label], scored[spec.baseline], primary, joint)
-                if primary in SCORES:
-                    against[row.label] = compare(row.label, spec.baseline, primary, scored, joint, spec.delta)
-                if course:
-                    against[row.label] = decided = _decided_pair(course, row.label, spec.baseline)
-                    cells = decided_cells(cells, decided, primary) if decided else uncompared_cells(cells)
+                cells, against = _against_baseline(cells, row.label, spec, scored, primary, joint, course)
         cells = with_other_figures(cells, row, spec.tolerance)
         points = [run_point(run, evidence.get(run.key)) for run in runs[row.label]]
-        rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points))
+        rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points, against=against))
     evaluation = replace(spec.evaluation, split=shown[0].planned.evaluation.split)
     columns = columns_of(max((row.classes or 0 for row in scored.values()), default=0))
     ceiling = _ceiling(config["task"], columns[primary])
     pairs = course.pairs if course else compare_pairs(scored, primary, spec.delta, ALPHA)
-    rows = [replace(row, against=against.get(row.label)) for row in with_standing(rows, scored, primary, pairs)]
+    rows = with_ranking(rows, scored, primary, pairs)
     return Table(
         name=spec.name,
         title=spec.title,
@@ -95,7 +91,7 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         evaluation=str(evaluation),
         ceiling=ceiling,
         examples=next((len(row.labels) for row in scored.values()), None),
-        columns=[columns[key] for key in with_best(spec.columns, rows)],
+        columns=[columns[key] for key in with_p_best(spec.columns, rows)],
         all_columns=[column for key, column in columns.items() if any(key in row.cells for row in rows)],
         rows=rows,
         claims=[judge_claim(claim, rows, scored, joint, spec.delta) for claim in claims],
@@ -104,13 +100,32 @@ def build_table(spec: TableSpec, found: Sequence[Found], command: str) -> Table:
         reading=[
             *notes.split_shown(evaluation, spec.evaluation),
             *notes.reading(spec, len(comparisons), pairs, rows),
-            *notes.looks(course),
+            *notes.on_added_seeds(course),
             *notes.human_ceiling(ceiling, columns[primary]),
         ],
         notes=[*notes.missing_runs(found, command), *notes.mixed_conditions(shown), *other_setting],
         environment=notes.environment(found),
         delta=spec.delta,
     )
+
+
+def _against_baseline(
+    cells: dict[str, Cell],
+    label: str,
+    spec: TableSpec,
+    scored: Mapping[str, RowScores],
+    primary: str,
+    joint: Joint,
+    course: Course | None,
+) -> tuple[dict[str, Cell], Pair | None]:
+    """Return a row's cells with how far it is from the baseline, and that difference with its verdict."""
+    cells = compared_cells(cells, scored[label], scored[spec.baseline], primary, joint)
+    if course:
+        decided = _decided_pair(course, label, spec.baseline)
+        return decided_cells(cells, decided, primary) if decided else uncompared_cells(cells), decided
+    if primary not in SCORES:
+        return cells, None
+    return cells, compare(label, spec.baseline, primary, scored, joint, spec.delta)
 
 
 def _decided_pair(course: Course, row: str, baseline: str) -> Pair | None:
@@ -159,7 +174,7 @@ def _from_here(config: Any) -> Any:
     return config.removeprefix(f"{Path.cwd()}/") if isinstance(config, str) else config
 
 
-def run_point(run: Found, evidence: Evidence | None = None) -> RunPoint:
+def run_point(run: RunState, evidence: Evidence | None = None) -> RunPoint:
     """Return what a table says of a run, with its training curve where there is evidence."""
     return RunPoint(
         id=run.record.folder.name,

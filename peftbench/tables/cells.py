@@ -5,7 +5,7 @@ from dataclasses import replace
 from statistics import fmean, mean, median, stdev
 
 from peftbench.tables.claims import judge
-from peftbench.tables.collect import Found
+from peftbench.tables.collect import RunState
 from peftbench.tables.columns import EXACT, MEASURED, PER_RUN, POINTS, SCORES, in_unit, measured
 from peftbench.tables.scored import RowScores
 from peftbench.tables.simultaneous import Joint
@@ -17,7 +17,7 @@ from peftbench.tables.table import Cell, Pair
 _STEP_SETTINGS = ("batch_size", "accumulate", "precision", "compile")
 
 
-def full_step_times(found: Sequence[Found]) -> dict[Hashable, float]:
+def full_step_times(found: Sequence[RunState]) -> dict[Hashable, float]:
     """Return by their conditions how long a step of full fine-tuning takes, in milliseconds: the median of the rows."""
     times: dict[Hashable, list[float]] = {}
     for run in found:
@@ -26,14 +26,14 @@ def full_step_times(found: Sequence[Found]) -> dict[Hashable, float]:
     return {conditions: median(measured_ms) for conditions, measured_ms in times.items()}
 
 
-def _step_conditions(run: Found) -> Hashable:
+def _step_conditions(run: RunState) -> Hashable:
     """Return what the time of a step of full fine-tuning depends on: rates and epochs are each method's own."""
     config, environment = run.planned.config, run.result and run.result.environment
     settings = [config["model"], config["task"], *(config["trainer"].get(key) for key in _STEP_SETTINGS)]
     return str(settings), environment and environment.device, environment and environment.threads
 
 
-def record_cells(used: Sequence[Found], full_ms: Mapping[Hashable, float]) -> dict[str, Cell]:
+def record_cells(used: Sequence[RunState], full_ms: Mapping[Hashable, float]) -> dict[str, Cell]:
     """Return the figures that stand in the records; `full_ms` from `full_step_times`."""
     cells: dict[str, Cell] = {}
     results = [run.result for run in used if run.result]
@@ -63,7 +63,7 @@ def record_cells(used: Sequence[Found], full_ms: Mapping[Hashable, float]) -> di
 
 
 def score_cells(
-    used: Sequence[Found], scored: RowScores, joint: Joint, metrics: Sequence[str] | None = None
+    used: Sequence[RunState], scored: RowScores, joint: Joint, metrics: Sequence[str] | None = None
 ) -> dict[str, Cell]:
     """Return the scores with their intervals, and how far they are spread over the seeds; by default of all metrics."""
     cells = {}

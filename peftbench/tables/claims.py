@@ -11,7 +11,7 @@ from peftbench.tables.simultaneous import Joint
 from peftbench.tables.spec import ClaimSpec
 from peftbench.tables.statistics import Interval
 from peftbench.tables.table import Claim, Column, Row, format_interval
-from peftbench.tables.verdicts import LOWER, OPEN, SAME, lacking, points
+from peftbench.tables.verdicts import LOWER, OPEN, SAME, points, what_would_decide
 
 HOLDS, FAILS = "holds", "does not hold"
 NOT_MEASURED = "not measured"
@@ -54,7 +54,7 @@ def _ascending_scores(claim: ClaimSpec, scored: Mapping[str, RowScores], joint: 
     if LOWER in verdicts:
         return Claim(claim.text, measured, FAILS)
     if OPEN in verdicts:
-        needs = "; ".join(dict.fromkeys(lacking(pair) for pair in pairs if pair.verdict == OPEN))
+        needs = "; ".join(dict.fromkeys(what_would_decide(pair) for pair in pairs if pair.verdict == OPEN))
         return Claim(claim.text, measured, OPEN, needs)
     return Claim(claim.text, measured, f"no difference of more than {points(delta)}" if SAME in verdicts else HOLDS)
 

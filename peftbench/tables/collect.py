@@ -57,7 +57,7 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class Found:
+class RunState:
     """What there is of a planned run.
 
     Attributes:
@@ -95,7 +95,7 @@ class Found:
 
 def collect(
     planned: Sequence[PlannedRun], use_stale: bool = False, mistakes: Mapping[Path, str] | None = None
-) -> list[Found]:
+) -> list[RunState]:
     """Look up every planned run, in the order given; stale ones are used only where asked.
 
     `mistakes` says, by its folder, why a run could not be begun.
@@ -108,7 +108,7 @@ def collect(
     return found
 
 
-def _on_labelled_splits(found: list[Found], use_stale: bool, mistakes: Mapping[Path, str]) -> list[Found]:
+def _on_labelled_splits(found: list[RunState], use_stale: bool, mistakes: Mapping[Path, str]) -> list[RunState]:
     """Take validation in the place of test for tasks whose finished runs have scores on validation alone.
 
     A run is scored on test at its end wherever labels are known.
@@ -131,29 +131,29 @@ def _on_labelled_splits(found: list[Found], use_stale: bool, mistakes: Mapping[P
     ]
 
 
-def _look_up(planned: PlannedRun, use_stale: bool, mistake: str | None) -> Found:
+def _look_up(planned: PlannedRun, use_stale: bool, mistake: str | None) -> RunState:
     record = Record(planned.record_folder)
     if not record.result_path.exists():
-        return Found(planned, MISSING, mistake, None, False, mistake is not None)
+        return RunState(planned, MISSING, mistake, None, False, mistake is not None)
     run = inspect_run(record)
     result = run.result
     if result is None or run.status != Status.FINISHED:
-        return Found(planned, run.status, mistake or run.error, result, False, mistake is not None)
+        return RunState(planned, run.status, mistake or run.error, result, False, mistake is not None)
     evaluation, current = planned.evaluation.of(result), is_current(result)
     if evaluation is None and (current or use_stale):
-        return Found(planned, NOT_EVALUATED, _how_to_evaluate(planned.evaluation, record), result, False)
+        return RunState(planned, NOT_EVALUATED, _how_to_evaluate(planned.evaluation, record), result, False)
     if evaluation and not all(
         _is_number(evaluation.metrics.get(metric)) for metric in planned.config["task"]["metrics"]
     ):
-        return Found(planned, Status.FAILED, f"its score on {planned.evaluation} is no number", result, False)
+        return RunState(planned, Status.FAILED, f"its score on {planned.evaluation} is no number", result, False)
     if current:
         if changed := retrained_parts(result, part_folders(planned.config["method"])):
-            return Found(planned, STALE, f"{RETRAINED}: {', '.join(changed)}", result, use_stale)
-        return Found(planned, run.status, None, result, True)
+            return RunState(planned, STALE, f"{RETRAINED}: {', '.join(changed)}", result, use_stale)
+        return RunState(planned, run.status, None, result, True)
     commit = result.environment.git_commit if result.environment else None
     version = result.environment.versions.get("peftbench", "?") if result.environment else "?"
     reason = f"made by other code (peftbench {version}{f', commit {commit[:7]}' if commit else ''})"
-    return Found(planned, STALE, reason, result, use_stale)
+    return RunState(planned, STALE, reason, result, use_stale)
 
 
 def _how_to_evaluate(evaluation: EvaluationSpec, record: Record) -> str:
@@ -168,32 +168,32 @@ def _is_number(score: float | None) -> bool:
     return score is not None and math.isfinite(score)
 
 
-def _same_data(found: list[Found]) -> list[Found]:
+def _same_data(found: list[RunState]) -> list[RunState]:
     """Mark as stale, and never use, runs over other data than most: their scores cannot be compared."""
     by_task: dict[str, Counter[str]] = {}
     for run in found:
         if run.used:
-            by_task.setdefault(place_of_data(run), Counter())[_data(run)] += 1
+            by_task.setdefault(data_source_of(run), Counter())[_data(run)] += 1
     most = {task: checksums.most_common(1)[0][0] for task, checksums in by_task.items()}
     return [
         replace(run, status=STALE, reason=OTHER_DATA, used=False)
-        if run.used and _data(run) != most[place_of_data(run)]
+        if run.used and _data(run) != most[data_source_of(run)]
         else run
         for run in found
     ]
 
 
-def place_of_data(run: Found) -> str:
+def data_source_of(run: RunState) -> str:
     """Return where a run's data are by its config: a task's name may be one of several files, for prepared rows."""
     task = run.planned.config["task"]
     return json.dumps([task.get(key) for key in ("name", "id", "subset", "splits")], sort_keys=True)
 
 
-def _data(run: Found) -> str:
+def _data(run: RunState) -> str:
     return run.result.origin.data if run.result and run.result.origin else ""
 
 
-def _other_defaults(found: list[Found]) -> list[Found]:
+def _other_defaults(found: list[RunState]) -> list[RunState]:
     """Say of missing runs where a finished one has the same overrides: a default has changed since."""
     known = {folder for run in found for folder in (run.planned.folder, *run.planned.others)}
     others: dict[frozenset[str], Run] = {}
@@ -204,7 +204,7 @@ def _other_defaults(found: list[Found]) -> list[Found]:
     return [_with_change(run, others.get(_learned(run.planned.overrides))) for run in found]
 
 
-def _with_change(run: Found, like: Run | None) -> Found:
+def _with_change(run: RunState, like: Run | None) -> RunState:
     """Say of a missing run what has changed since the finished one that is like it, where there is such a one."""
     if run.status != MISSING or run.reason or like is None:
         return run

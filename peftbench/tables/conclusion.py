@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from peftbench.tables.columns import COLUMNS
 from peftbench.tables.table import Column, Pair, Row, format_cell, format_interval
-from peftbench.tables.verdicts import OPEN, in_words, lacking
+from peftbench.tables.verdicts import OPEN, in_words, what_would_decide
 
 _DIFFERENCE = COLUMNS["difference"]
 
@@ -39,7 +39,7 @@ def conclude(rows: Sequence[Row], pairs: Sequence[Pair], primary: Column, delta:
     cheaper = [(row, pair) for row, pair in equal if _cost(row) < _cost(best)]
     if cheaper:
         row, pair = min(cheaper, key=lambda tie: (_cost(tie[0]), -_value(tie[0], primary.key)))
-        more = lacking(pair) if pair.verdict == OPEN else in_words(pair, delta)
+        more = what_would_decide(pair) if pair.verdict == OPEN else in_words(pair, delta)
         points = format_interval((pair.value, pair.low, pair.high), _DIFFERENCE)
         rest = (
             f"the cheapest that cannot be told from it is {row.label}, {_score(row, primary)}"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from peftbench.errors import UserError
 from peftbench.runs.find import UNREADABLE
 from peftbench.runs.predictions import Predictions
-from peftbench.tables.collect import Found
+from peftbench.tables.collect import RunState
 from peftbench.tables.columns import CORRELATIONS, MEASURED, PER_RUN, measured
 from peftbench.tables.spec import EvaluationSpec
 
@@ -32,7 +32,7 @@ class OddRecordError(Exception):
         super().__init__(f"{reason}. Delete its folder and train it again; `train` does both with force=true.")
 
 
-def read_evidence(found: Sequence[Found]) -> tuple[list[Found], dict[Key, Evidence]]:
+def read_evidence(found: Sequence[RunState]) -> tuple[list[RunState], dict[Key, Evidence]]:
     """Return the runs, those that cannot be used marked so with the reason, and by its key what each used one says.
 
     Runs of one task must have answered for the same examples; where they have not, most of them are right.
@@ -55,7 +55,7 @@ def read_evidence(found: Sequence[Found]) -> tuple[list[Found], dict[Key, Eviden
     return checked, {key: found for key, found in evidence.items() if key not in reasons}
 
 
-def _check_figures(run: Found) -> None:
+def _check_figures(run: RunState) -> None:
     """Raise OddRecordError where a figure that the record should hold is none."""
     assert run.result is not None
     for key in (*PER_RUN, *MEASURED):
@@ -70,7 +70,7 @@ def _check_figures(run: Found) -> None:
             raise OddRecordError(f"{run.record.result_path} is damaged: its {key.replace('_', ' ')} is no number")
 
 
-def _predictions(run: Found) -> Predictions:
+def _predictions(run: RunState) -> Predictions:
     evaluation = run.planned.evaluation.of(run.result) if run.result else None
     if evaluation is None:
         raise OddRecordError(f"{run.record.result_path} has no scores on {run.planned.evaluation}")
@@ -93,7 +93,7 @@ def _predictions(run: Found) -> Predictions:
     return predictions
 
 
-def _history(run: Found) -> list[dict[str, Any]]:
+def _history(run: RunState) -> list[dict[str, Any]]:
     run.record.check([run.record.history_path.name], run.result)
     rows = [row for row in run.record.history() if "validation" in row]
     if not all(isinstance(row.get("epoch"), int) and isinstance(row["validation"], Mapping) for row in rows):
@@ -101,7 +101,7 @@ def _history(run: Found) -> list[dict[str, Any]]:
     return rows
 
 
-def _of_other_examples(found: Sequence[Found], evidence: Mapping[Key, Evidence]) -> dict[Key, str]:
+def _of_other_examples(found: Sequence[RunState], evidence: Mapping[Key, Evidence]) -> dict[Key, str]:
     """Say of runs, by their key, that their examples are not those of most runs of their task."""
     by_task: dict[str, Counter[tuple[Any, ...]]] = {}
     for run in found:

@@ -4,12 +4,12 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from peftbench.tables.collect import Found
+from peftbench.tables.collect import RunState
 from peftbench.tables.columns import SCORES
 from peftbench.tables.evidence import read_evidence
 from peftbench.tables.pairs import compare_pairs
 from peftbench.tables.scored import RowScores
-from peftbench.tables.sequential import Course, follow, looks
+from peftbench.tables.sequential import Course, follow, look_schedule
 from peftbench.tables.spec import TableSpec
 from peftbench.tables.table import Pair
 from peftbench.tables.verdicts import OPEN
@@ -20,11 +20,11 @@ class Seen:
     """What one process has computed of a table, so that its next look costs what is new: rows, and earlier looks."""
 
     rows: dict[str, RowScores] = field(default_factory=dict)
-    looks: dict[Hashable, list[Pair]] = field(default_factory=dict)
+    cached_looks: dict[Hashable, list[Pair]] = field(default_factory=dict)
 
 
 def follow_table(
-    spec: TableSpec, found: Sequence[Found], seen: Seen | None = None, tried: Collection[Path] | None = None
+    spec: TableSpec, found: Sequence[RunState], seen: Seen | None = None, tried: Collection[Path] | None = None
 ) -> Course:
     """Return how far a table has come with the runs there are.
 
@@ -67,11 +67,11 @@ def follow_scores(
     rows = [row.label for row in spec.rows if row.label not in failed]
     available = {row: _without_gap(scored.get(row), spec.seeds) for row in rows}
     if metric not in SCORES:
-        first = looks(spec.most_seeds)[0]
+        first = look_schedule(spec.most_seeds)[0]
         ended = all(seeds >= first for seeds in available.values())
         return Course(dict.fromkeys(available, first), [], [], [], 1, 0.0, ended)
 
-    looked = (seen or Seen()).looks
+    looked = (seen or Seen()).cached_looks
 
     def compare(seeds: Mapping[str, int], compared: Sequence[str], alpha: float) -> list[Pair]:
         look = (*seeds.items(), *compared)

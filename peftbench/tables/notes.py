@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from peftbench.runs.result import Environment
-from peftbench.tables.collect import MISSING, NOT_EVALUATED, OTHER_DATA, STALE, Found
+from peftbench.tables.collect import MISSING, NOT_EVALUATED, OTHER_DATA, STALE, RunState
 from peftbench.tables.groups import MOST_SETS
 from peftbench.tables.sequential import Course
 from peftbench.tables.spec import EvaluationSpec, TableSpec
@@ -20,7 +20,7 @@ def reading(spec: TableSpec, comparisons: int, pairs: Sequence[Pair], rows: Sequ
         "mean ± standard deviation over the seeds",
         f"bold: differs from {spec.baseline}, 95 %{together}; intervals likewise, and"
         " none where there is one seed (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
-        *(standing(spec.delta, pairs, rows) if any(pair.low is not None for pair in pairs) else []),
+        *(how_to_read_groups(spec.delta, pairs, rows) if any(pair.low is not None for pair in pairs) else []),
     ]
 
 
@@ -33,7 +33,9 @@ def split_shown(shown: EvaluationSpec, wanted: EvaluationSpec) -> list[str]:
     return ["the task has no labelled test split: scores are on validation, where settings and epochs are chosen too"]
 
 
-def standing(delta: float, pairs: Sequence[Pair], rows: Sequence[Row], setting: str = "table.delta") -> list[str]:
+def how_to_read_groups(
+    delta: float, pairs: Sequence[Pair], rows: Sequence[Row], setting: str = "table.delta"
+) -> list[str]:
     """Say how to read the groups, P(best) and verdicts; `setting` is what chooses δ."""
     of_all = f"95 % for all {len(pairs)} pairs together" if len(pairs) > 1 else "95 %"
     group = f"rows that share a letter cannot be told apart, {of_all}"
@@ -50,11 +52,11 @@ def standing(delta: float, pairs: Sequence[Pair], rows: Sequence[Row], setting: 
     return lines
 
 
-def looks(course: Course | None) -> list[str]:
+def on_added_seeds(course: Course | None) -> list[str]:
     """Say how seeds were added, where they were."""
     if course is None:
         return []
-    if not course.looks:
+    if not course.looks_done:
         return [f"seeds are added while a comparison is open; {_first_look(course)}"]
     return [
         "seeds were added while a comparison with the baseline or the highest row was open; a difference is shown as it"
@@ -66,7 +68,7 @@ def why_uncompared(course: Course | None) -> str:
     """Say why rows that have scores are compared with none, where they are not."""
     if course is None:
         return "for want of a second seed or the same examples"
-    return "for a run failed, or for want of the same examples" if course.looks else f"for {_first_look(course)}"
+    return "for a run failed, or for want of the same examples" if course.looks_done else f"for {_first_look(course)}"
 
 
 def _first_look(course: Course) -> str:
@@ -81,7 +83,7 @@ def human_ceiling(ceiling: float | None, primary: Column) -> list[str]:
     return [f"half of the human raters against the other half: {primary.title} {shown} (scripts/human_ceiling.py)"]
 
 
-def missing_runs(found: Sequence[Found], command: str) -> list[str]:
+def missing_runs(found: Sequence[RunState], command: str) -> list[str]:
     """Name the runs that figures lack, each kind with its reasons and what mends it."""
     notes = []
     unused = Counter(run.status for run in found if not run.used)
@@ -105,8 +107,8 @@ def missing_runs(found: Sequence[Found], command: str) -> list[str]:
     return notes
 
 
-def _stale_runs(stale: Sequence[Found], command: str) -> list[str]:
-    by_reason: dict[str | None, list[Found]] = {}
+def _stale_runs(stale: Sequence[RunState], command: str) -> list[str]:
+    by_reason: dict[str | None, list[RunState]] = {}
     for run in stale:
         if not run.used:
             by_reason.setdefault(run.reason, []).append(run)
@@ -128,7 +130,7 @@ _CONDITIONS: tuple[tuple[str, Callable[[Environment], Any], str], ...] = (
 )
 
 
-def mixed_conditions(found: Sequence[Found]) -> list[str]:
+def mixed_conditions(found: Sequence[RunState]) -> list[str]:
     """Say which rows were trained, or had their latency measured, under other conditions than the others."""
     used = [run for run in found if run.used and run.result]
     notes = {
@@ -150,7 +152,7 @@ def mixed_conditions(found: Sequence[Found]) -> list[str]:
     return [note for note in notes.values() if note]
 
 
-def _latency(run: Found) -> dict[str, Any]:
+def _latency(run: RunState) -> dict[str, Any]:
     return (run.result.latency.result if run.result else None) or {}
 
 
@@ -165,7 +167,7 @@ def _mixed(name: str, values: Sequence[tuple[str, Any]], meaning: str) -> str:
     return f"mixes {name}: {rows}; {meaning}"
 
 
-def environment(found: Sequence[Found]) -> dict[str, list[str]]:
+def environment(found: Sequence[RunState]) -> dict[str, list[str]]:
     """Return versions, devices, threads, precisions and commits of the runs used, each a sorted list."""
     facts: dict[str, set[str]] = {}
     for run in found:

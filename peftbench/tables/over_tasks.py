@@ -16,16 +16,16 @@ import numpy as np
 from peftbench.tables import notes
 from peftbench.tables.build import run_point
 from peftbench.tables.cells import record_cells
-from peftbench.tables.collect import Found
+from peftbench.tables.collect import RunState
 from peftbench.tables.columns import COLUMNS, EXACT, PERCENT, POINTS
 from peftbench.tables.conclusion import conclude
 from peftbench.tables.evidence import read_evidence
 from peftbench.tables.pairs import compare_draws
 from peftbench.tables.pooling import pool_rows
+from peftbench.tables.ranking import ranked_rows
 from peftbench.tables.scored import least_score, score_rows
 from peftbench.tables.simultaneous import Joint, join_comparisons
 from peftbench.tables.spec import TableSpec
-from peftbench.tables.standing import stand
 from peftbench.tables.statistics import difference_interval, score_interval
 from peftbench.tables.table import Cell, Column, Pair, Row, Table
 
@@ -52,13 +52,13 @@ class _Task:
     least: float
     evaluation: str
     examples: int
-    found: list[Found]
+    found: list[RunState]
     seeds: Mapping[str, Sequence[int]]
     draws: Mapping[str, np.ndarray]
     ceiling: float | None
 
 
-def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], command: str) -> Table:
+def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[RunState]]], command: str) -> Table:
     """Make the table as it stands; a row that lacks a task has no mean.
 
     Args:
@@ -103,7 +103,7 @@ def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], comm
     ranked = {label: drawn for label, drawn in means.items() if drawn.shape[1] > 1}
     pairs = _pairs(ranked, spec.delta, total, widest)
     if len(ranked) > 1:
-        rows = stand(rows, ranked, pairs, pool_rows(ranked.values()))
+        rows = ranked_rows(rows, ranked, pairs, pool_rows(ranked.values()))
     mean, of_each = _columns(tasks)
     costs = [COLUMNS[key] for key in _COSTS if key in spec.columns and any(key in row.cells for row in rows)]
     measures = [mean, *([COLUMNS["p_best"]] if len(ranked) > 1 else []), COLUMNS["difference"], *of_each]
@@ -137,7 +137,7 @@ def build_over_tasks(of_tasks: Sequence[tuple[TableSpec, Sequence[Found]]], comm
     )
 
 
-def _read(number: int, spec: TableSpec, found: Sequence[Found]) -> _Task:
+def _read(number: int, spec: TableSpec, found: Sequence[RunState]) -> _Task:
     labels = [row.label for row in spec.rows]
     shown, evidence = read_evidence([run for run in found if run.planned.label in labels])
     task = shown[0].planned.config["task"]

@@ -97,10 +97,10 @@ def judged(
     if decision != OPEN or difference.low is None:
         return Pair(row, other, *difference, decision)
     spread = spread_of(row_draws, other_draws, pool)
-    lacking = needs_as_measured(spread, difference.estimate, delta, confidence, examples)
-    more = None if lacking.seeds is None else max(lacking.seeds, min(row_draws.shape[1], other_draws.shape[1]) + 1)
+    needed = needs_as_measured(spread, difference.estimate, delta, confidence, examples)
+    more = None if needed.seeds is None else max(needed.seeds, min(row_draws.shape[1], other_draws.shape[1]) + 1)
     futile = is_futile(spread, difference, (row_draws.shape[1], other_draws.shape[1]), confidence, delta)
-    return Pair(row, other, *difference, decision, more, lacking.examples, futile=futile)
+    return Pair(row, other, *difference, decision, more, needed.examples, futile=futile)
 
 
 def comparable(comparisons: Sequence[Comparison], scored: Mapping[str, RowScores]) -> list[Comparison]:

@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 
 from peftbench.tables.simultaneous import join_comparisons
-from peftbench.tables.verdicts import Needs, Spread, needs
+from peftbench.tables.verdicts import DifferenceVariance, Needs, needs
 
 SEEDS = (2, 3, 5, 10, 20)
 # Where nothing is recorded: two seeds of a row disagree on 9 % of the examples and two rows on 13 %, as in the
@@ -58,14 +58,14 @@ class Plan:
     hardest: Needs
 
 
-def assumed_spread(examples: int, rows: int) -> Spread:
+def assumed_spread(examples: int, rows: int) -> DifferenceVariance:
     """Return the spread of a difference, in squared points, where no run tells it, in a table of so many rows."""
     of_seed = _OF_SEEDS**2 + 100**2 * _OF_ONE_RUN / examples
-    return Spread(100**2 * _OF_EXAMPLES / examples, of_seed, of_seed, rows)
+    return DifferenceVariance(100**2 * _OF_EXAMPLES / examples, of_seed, of_seed, rows)
 
 
 def make_plan(
-    spreads: Sequence[Spread],
+    spreads: Sequence[DifferenceVariance],
     rows: int,
     trained: Mapping[str, int],
     durations: Mapping[str, float | None],
@@ -130,7 +130,7 @@ def _much(need: Needs) -> tuple[float, float]:
     return (inf, need.examples or inf) if need.seeds is None else (need.seeds, 0)
 
 
-def _confidence(spreads: Sequence[Spread], rows: int, seeds: int) -> float:
+def _confidence(spreads: Sequence[DifferenceVariance], rows: int, seeds: int) -> float:
     """Return the confidence that all pairs of so many rows ask for, if all have the median spread."""
     generator = np.random.default_rng(0)
     scores = np.linspace(-1, 1, seeds)

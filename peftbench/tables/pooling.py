@@ -43,14 +43,14 @@ class Pool(NamedTuple):
 
 
 # of a row that no others are known beside
-ALONE = Pool(0.0, 0.0, 1)
+UNPOOLED = Pool(0.0, 0.0, 1)
 
 
 def pool_rows(rows: Iterable[np.ndarray]) -> Pool:
     """Return what rows have in common, each (1 + draws, seeds) of two seeds or more; two rows alone are not pooled."""
     scores = [row[0] for row in rows]
     if len(scores) < _FEWEST_ROWS:
-        return ALONE
+        return UNPOOLED
     variance, far = pooled_variances([row.var(ddof=1) for row in scores], [len(row) for row in scores])
     return Pool(float(variance), float(far), len(scores))
 

@@ -8,13 +8,13 @@ import numpy as np
 from peftbench.runs.predictions import Predictions
 from peftbench.tables import statistics
 from peftbench.tables.bootstrap import RESAMPLES, score_draws
-from peftbench.tables.collect import Found
+from peftbench.tables.collect import RunState
 from peftbench.tables.columns import PERCENT, POINTS, in_unit
 from peftbench.tables.dense_draws import box_draws, pixel_draws
 from peftbench.tables.evidence import Evidence, Key
-from peftbench.tables.one_more import with_one_more, worth_of_one
 from peftbench.tables.simultaneous import Joint
 from peftbench.tables.statistics import Interval
+from peftbench.tables.unseen_examples import score_step, with_unseen_examples
 
 
 class RowScores:
@@ -25,7 +25,7 @@ class RowScores:
 
         Args:
             predictions: by seed, of the same examples. draws: of the bootstrap, as in `score_draws`.
-            label: of the row in its table; one without has the bootstrap's draws alone (`one_more.py`).
+            label: of the row in its table; one without has the bootstrap's draws alone (`unseen_examples.py`).
         """
         self.label = label
         self.seeds = list(predictions)
@@ -37,14 +37,17 @@ class RowScores:
         self.probabilities = [of_seed.probabilities for of_seed in predictions.values()]
         self._resamples = draws
         self._draws: dict[str, np.ndarray] = {}
-        self._with_more: dict[str, np.ndarray] = {}
+        self._with_unseen: dict[str, np.ndarray] = {}
 
     def first(self, count: int, metric: str) -> "RowScores":
         """Return the row with its first seeds alone, for one metric."""
+        return self._only(slice(count), {metric: self._bootstrap(metric)[:, :count]})
+
+    def _only(self, seeds: slice, draws: dict[str, np.ndarray]) -> "RowScores":
         part = copy(self)
-        part.seeds, part.predictions = self.seeds[:count], self.predictions[:count]
-        part.probabilities = self.probabilities[:count]
-        part._draws, part._with_more = {metric: self._bootstrap(metric)[:, :count]}, {}
+        part.seeds, part.predictions = self.seeds[seeds], self.predictions[seeds]
+        part.probabilities = self.probabilities[seeds]
+        part._draws, part._with_unseen = draws, {}
         return part
 
     def labelled(self, label: str) -> "RowScores":
@@ -52,7 +55,7 @@ class RowScores:
         if self.label:
             return self
         row = copy(self)
-        row.label, row._with_more = label, {}
+        row.label, row._with_unseen = label, {}
         return row
 
     def take_draws(self, before: "RowScores", metric: str) -> None:
@@ -61,10 +64,7 @@ class RowScores:
         if before.seeds == self.seeds[:count]:
             drawn = [before._bootstrap(metric)]
             if count < len(self.seeds):
-                added = copy(self)
-                added.seeds, added.predictions = self.seeds[count:], self.predictions[count:]
-                added.probabilities, added._draws = self.probabilities[count:], {}
-                drawn.append(added._bootstrap(metric))
+                drawn.append(self._only(slice(count, None), {})._bootstrap(metric))
             self._draws[metric] = np.concatenate(drawn, axis=1)
 
     def score(self, metric: str, joint: Joint) -> Interval:
@@ -97,10 +97,10 @@ class RowScores:
         """Return (1 + draws, seeds) scores; drawn once for all comparisons of a table."""
         if not self.label:
             return self._bootstrap(metric)
-        if metric not in self._with_more:
-            worth = worth_of_one(metric, self.labels, self.classes)
-            self._with_more[metric] = with_one_more(self._bootstrap(metric), worth, self.label)
-        return self._with_more[metric]
+        if metric not in self._with_unseen:
+            step = score_step(metric, self.labels, self.classes)
+            self._with_unseen[metric] = with_unseen_examples(self._bootstrap(metric), step, self.label)
+        return self._with_unseen[metric]
 
     def _bootstrap(self, metric: str) -> np.ndarray:
         if metric not in self._draws:
@@ -115,7 +115,7 @@ class RowScores:
         return self._draws[metric]
 
 
-def score_rows(found: Sequence[Found], evidence: Mapping[Key, Evidence]) -> dict[str, RowScores]:
+def score_rows(found: Sequence[RunState], evidence: Mapping[Key, Evidence]) -> dict[str, RowScores]:
     """Return by label what the used runs of each row said; runs and evidence as `read_evidence` returns them."""
     answers: dict[str, dict[int, Predictions]] = {}
     for run in found:

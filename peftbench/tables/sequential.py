@@ -19,6 +19,8 @@ from peftbench.tables.table import Pair
 
 FIRST_LOOK = 3
 _GROWTH = 1.5
+# the share of tables in which any verdict of any look may be wrong
+_ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Course:
         seeds: how many each row is to have now; a row that lacks some of them is waited for.
         pairs: every comparison as it was told, or else as it was seen last.
         open: those with the baseline or the highest row that are to be told yet. futile: those that are not told, and
-            that no number of seeds could tell. looks: how many there were.
+            that no number of seeds could tell. looks_done: how many there were.
         alpha: the share of errors that the last look was allowed.
         ended: whether none is open, or the last look has been.
     """
@@ -38,12 +40,12 @@ class Course:
     pairs: list[Pair]
     open: list[Pair]
     futile: list[Pair]
-    looks: int
+    looks_done: int
     alpha: float
     ended: bool
 
 
-def looks(most: int) -> list[int]:
+def look_schedule(most: int) -> list[int]:
     """Return how many seeds there are at each look, up to `most`, which is 2 or more."""
     numbers = [min(FIRST_LOOK, most)]
     while numbers[-1] < most:
@@ -58,7 +60,6 @@ def follow(
     decided: Callable[[Pair], bool],
     baseline: str,
     most: int,
-    alpha: float = 0.05,
 ) -> Course:
     """Return how far a table has come with the seeds there are.
 
@@ -72,16 +73,16 @@ def follow(
     seeds: dict[str, int] = {}
     pairs: dict[frozenset[str], Pair] = {}
     if not available:
-        return Course({}, [], [], [], 0, alpha, True)
+        return Course({}, [], [], [], 0, _ALPHA, True)
     active, before = list(available), 0
     still_open: list[Pair] = []
     futile: list[Pair] = []
-    allowed = alpha * looks(most)[0] / most
-    for number, count in enumerate(looks(most)):
+    allowed = _ALPHA * look_schedule(most)[0] / most
+    for number, count in enumerate(look_schedule(most)):
         seeds |= dict.fromkeys(active, count)
         if any(available[row] < count for row in active):
             return Course(seeds, list(pairs.values()), still_open, futile, number, allowed, False)
-        allowed = alpha * (count - before) / most
+        allowed = _ALPHA * (count - before) / most
         for pair in compare(seeds, active, allowed):
             key = frozenset((pair.row, pair.other))
             if key not in pairs or not decided(pairs[key]):

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from peftbench.tables.pooling import ALONE, Pool, moderate, pool_rows, pooled_variances
+from peftbench.tables.pooling import UNPOOLED, Pool, moderate, pool_rows, pooled_variances
 from peftbench.tables.statistics import common_part, over_seeds, unshared_variance
 
 Key = TypeVar("Key", bound=Hashable)
@@ -36,7 +36,7 @@ class Joint(NamedTuple):
 
     def pool(self, kind: Hashable) -> Pool:
         """Return what rows of a kind have in common; nothing where none of them is compared."""
-        return self.pools.get(kind, ALONE)
+        return self.pools.get(kind, UNPOOLED)
 
 
 def join_comparisons(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
 
-from peftbench.tables.collect import Found
+from peftbench.tables.collect import RunState
 from peftbench.tables.columns import POINTS
 from peftbench.tables.evidence import read_evidence
 from peftbench.tables.scored import RowScores
@@ -32,7 +32,7 @@ class Deviation:
 
 
 @dataclass(frozen=True)
-class Spread:
+class SpreadSources:
     """What a row's spread comes from.
 
     Attributes:
@@ -62,10 +62,10 @@ def deviation(scores: Sequence[float]) -> Deviation:
 
 def explain(
     labels: Sequence[str],
-    found: Sequence[Found],
-    varied: Mapping[tuple[str, str], Sequence[Found]],
+    found: Sequence[RunState],
+    varied: Mapping[tuple[str, str], Sequence[RunState]],
     metric: str,
-) -> list[Spread]:
+) -> list[SpreadSources]:
     """Return the spread of each row.
 
     Args:
@@ -82,11 +82,11 @@ def explain(
             draws = RowScores({run.planned.seed: evidence[run.key].predictions for run in used}).draws(metric)
             examples = POINTS * fmean((draws[1:] - draws[0]).std(axis=0))
         of_sources = {source: deviation(_scores(varied.get((label, source), []), metric)) for source in SOURCES}
-        spreads.append(Spread(label, of_sources, deviation(_scores(used, metric)), examples))
+        spreads.append(SpreadSources(label, of_sources, deviation(_scores(used, metric)), examples))
     return spreads
 
 
-def _scores(runs: Sequence[Found], metric: str) -> list[float]:
+def _scores(runs: Sequence[RunState], metric: str) -> list[float]:
     evaluations = [run.planned.evaluation.of(run.result) for run in runs if run.used and run.result]
     scores = [evaluation.metrics.get(metric) for evaluation in evaluations if evaluation]
     return [score for score in scores if score is not None]

@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from peftbench.tables.pooling import ALONE, Pool, freedom_of, moderate, rows_like
+from peftbench.tables.pooling import UNPOOLED, Pool, freedom_of, moderate, rows_like
 
 
 class Interval(NamedTuple):
@@ -59,7 +59,7 @@ class Interval(NamedTuple):
         return Interval(factor * self.estimate, low, high)
 
 
-def score_interval(draws: np.ndarray, confidence: float = 0.95, pool: Pool = ALONE) -> Interval:
+def score_interval(draws: np.ndarray, confidence: float = 0.95, pool: Pool = UNPOOLED) -> Interval:
     """Return the mean score over the seeds with its interval.
 
     Args:
@@ -71,13 +71,17 @@ def score_interval(draws: np.ndarray, confidence: float = 0.95, pool: Pool = ALO
     return _interval(means[0], means[1:] - means[0], [draws], [1.0], confidence, pool)
 
 
-def difference_interval(row: np.ndarray, other: np.ndarray, confidence: float = 0.95, pool: Pool = ALONE) -> Interval:
+def difference_interval(
+    row: np.ndarray, other: np.ndarray, confidence: float = 0.95, pool: Pool = UNPOOLED
+) -> Interval:
     """Return mean(row) − mean(other) with its interval, examples paired; draws as above, of the same examples."""
     differences = over_seeds(row) - over_seeds(other)
     return _interval(differences[0], differences[1:] - differences[0], [row, other], [1.0, 1.0], confidence, pool)
 
 
-def ratio_interval(row: np.ndarray, other: np.ndarray, confidence: float = 0.95, pool: Pool = ALONE) -> Interval | None:
+def ratio_interval(
+    row: np.ndarray, other: np.ndarray, confidence: float = 0.95, pool: Pool = UNPOOLED
+) -> Interval | None:
     """Return mean(row) / mean(other) with its interval, examples paired; None where the other can be 0.
 
     The seeds' part is that of mean(row) − ratio × mean(other), divided by mean(other) (the delta method).
@@ -153,12 +157,12 @@ def unshared_variance(row: np.ndarray) -> float:
     return float(apart / len(deviations) / (seeds - 1) / seeds) if apart > 1e-12 * trace else 0.0
 
 
-def seeds_variance(row: np.ndarray, pool: Pool = ALONE) -> float:
+def seeds_variance(row: np.ndarray, pool: Pool = UNPOOLED) -> float:
     """Return the variance of a row's mean over its seeds, S²/s, moderated by the pool's; `row` as above."""
     return moderate(float(row[0].var(ddof=1)), pool.variance) / row.shape[1]
 
 
-def seeds_freedom(row: np.ndarray, pool: Pool = ALONE) -> float:
+def seeds_freedom(row: np.ndarray, pool: Pool = UNPOOLED) -> float:
     """Return the degrees of freedom of `seeds_variance`."""
     return freedom_of(row.shape[1], rows_like(float(row[0].var(ddof=1)), pool))
 

@@ -52,11 +52,14 @@ class Cell:
 class Pair:
     """How much higher one row scores than another, in points of the primary score.
 
-    low, high: its interval, 95 % for all that it is compared with together; None where one of them has one seed.
-    verdict: better | lower | not different | cannot be told, see `tables.verdicts`; None where that was not asked.
-    needs_seeds: of each row, which would tell it. needs_examples: where no number of seeds would on those there are.
-    futile: whether it will hardly be told on these examples, however many the seeds.
-    single: of one run of either, of whose seeds nothing is known, so that the interval is too narrow for another seed.
+    Attributes:
+        row, other: labels. value: score of `row` − score of `other`.
+        low, high: its interval, 95 % for all comparisons of the table together; None where a row has one seed.
+        verdict: better | lower | not different | cannot be told, see `tables.verdicts`; None where none was asked for.
+        needs_seeds: seeds per row that would decide it with a power of 80 %; None if no number would.
+        needs_examples: then, the examples that would, with unlimited seeds.
+        single: a row has one seed, so that the interval leaves the variance over seeds out and is too narrow.
+        futile: the chance to decide it on these examples, with any number of seeds, is below 10 %.
     """
 
     row: str

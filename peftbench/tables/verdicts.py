@@ -3,7 +3,7 @@
 Three verdicts, of one interval: better (or lower) by at least its near end; not different by more than δ, where all of
 it lies within ± δ (two one-sided tests: Schuirmann 1987); and cannot be told. What that would take is worked out for a
 true difference as large as the measured one and a chance of 80 %: the interval's half-width and what the estimate
-itself may be off must then leave room to 0, or to δ.
+itself may be off must then leave a margin to 0, or to δ.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from peftbench.tables.pooling import ALONE, Pool, freedom_of, rows_like
+from peftbench.tables.pooling import UNPOOLED, Pool, freedom_of, rows_like
 from peftbench.tables.statistics import (
     Interval,
     common_part,
@@ -55,7 +55,7 @@ def in_words(pair: Pair, delta: float) -> str:
         return f"lower by {bound(pair.high)} points"
     if decision == SAME:
         return f"not different by more than {points(delta)}"
-    return f"{OPEN}: {lacking(pair)}" if lacking(pair) else OPEN
+    return f"{OPEN}: {what_would_decide(pair)}" if what_would_decide(pair) else OPEN
 
 
 def bound(end: float | None) -> str:
@@ -65,7 +65,7 @@ def bound(end: float | None) -> str:
     return f"at least {np.floor(size * 10**digits + 1e-9) / 10**digits:.{digits}f}"
 
 
-def lacking(pair: Pair) -> str:
+def what_would_decide(pair: Pair) -> str:
     """Say what it takes to tell a pair that cannot be told; empty where that is not known."""
     if pair.low is None or (pair.single and pair.needs_examples is None):
         return "each needs two seeds"
@@ -84,7 +84,7 @@ def points(delta: float) -> str:
     return f"{delta:g} point{'' if delta == 1 else 's'}"
 
 
-class Spread(NamedTuple):
+class DifferenceVariance(NamedTuple):
     """What makes a difference of two rows' means uncertain, as variances.
 
     Attributes:
@@ -108,10 +108,10 @@ class Spread(NamedTuple):
         of_seeds = (self.row_variance + self.other_variance) / seeds
         return self.half_width(seeds, confidence) + _BOTH_SIDES_Z * float(np.sqrt(self.examples + of_seeds))
 
-    def tells(self, room: float, seeds: float, confidence: float, both_sides: bool = False) -> bool:
-        """Tell whether so many seeds of each row do with a chance of 80 %; `room` and `both_sides` as for `needs`."""
+    def tells(self, margin: float, seeds: float, confidence: float, both_sides: bool = False) -> bool:
+        """Tell whether so many seeds of each row do with a chance of 80 %; `margin` and `both_sides` as for `needs`."""
         power = _BOTH_SIDES_Z if both_sides else POWER_Z
-        width = room - power * float(np.sqrt(self.examples + (self.row_variance + self.other_variance) / seeds))
+        width = margin - power * float(np.sqrt(self.examples + (self.row_variance + self.other_variance) / seeds))
         return width > 0 and not self._is_inside(width, seeds, confidence)
 
     def half_width(self, seeds: float, confidence: float) -> float:
@@ -148,7 +148,7 @@ class Spread(NamedTuple):
         return float(weights @ stdtr(freedom, (examples * points - width) / of_seeds)) > (1 - confidence) / 2
 
 
-def spread_of(row_draws: np.ndarray, other_draws: np.ndarray, pool: Pool = ALONE) -> Spread:
+def spread_of(row_draws: np.ndarray, other_draws: np.ndarray, pool: Pool = UNPOOLED) -> DifferenceVariance:
     """Return the spread of two rows' difference; draws as for `statistics.difference_interval`, of two seeds each.
 
     Scores of seeds vary by what single runs vary by over examples at least, though a few may be equal by chance.
@@ -161,10 +161,12 @@ def spread_of(row_draws: np.ndarray, other_draws: np.ndarray, pool: Pool = ALONE
         for row, of_row in zip((row_draws, other_draws), unshared, strict=True)
     )
     rows = min(rows_like(float(row[0].var(ddof=1)), pool) for row in (row_draws, other_draws))
-    return Spread(float(common.var()), row_variance, other_variance, rows)
+    return DifferenceVariance(float(common.var()), row_variance, other_variance, rows)
 
 
-def is_futile(spread: Spread, difference: Interval, seeds: Sequence[int], confidence: float, delta: float) -> bool:
+def is_futile(
+    spread: DifferenceVariance, difference: Interval, seeds: Sequence[int], confidence: float, delta: float
+) -> bool:
     """Tell whether endless seeds would hardly tell a difference: with a chance below 10 %, by what is measured so far.
 
     The examples stay, so that the difference itself moves by no more than the seeds leave open (stochastic curtailment
@@ -188,40 +190,44 @@ class Needs(NamedTuple):
     examples: int | None
 
 
-def needs_as_measured(spread: Spread, difference: float, delta: float, confidence: float, examples: int) -> Needs:
+def needs_as_measured(
+    spread: DifferenceVariance, difference: float, delta: float, confidence: float, examples: int
+) -> Needs:
     """Return what it takes to tell, with a chance of 80 %, a difference that truly is what was measured."""
     size = abs(difference)
     # one of nearly 0 must stay within δ to both sides
     return needs(spread, max(size, delta - size), confidence, examples, both_sides=size < _NEARLY_EQUAL * delta)
 
 
-def needs(spread: Spread, room: float, confidence: float, examples: int, both_sides: bool = False) -> Needs:
-    """Return what it takes to tell, with a chance of 80 %, a difference that is `room` away from where it would not be.
+def needs(
+    spread: DifferenceVariance, margin: float, confidence: float, examples: int, both_sides: bool = False
+) -> Needs:
+    """Return what it takes to decide on a difference with a power of 80 %.
 
     Args:
-        spread: as measured on `examples` examples, in the same unit as `room`.
-        room: how far the true difference is from 0, or from δ, whichever is further.
-        confidence: of the interval. both_sides: whether there is so much room to both sides, and no more.
+        spread: as measured on `examples` examples, in the same unit as `margin`.
+        margin: how far the true difference is from 0, or from δ, whichever is further.
+        confidence: of the interval. both_sides: whether that is the margin to both sides.
     """
     from scipy.special import ndtri
 
     at_best = (spread.equivalence if both_sides else spread.detectable)(np.inf, confidence)
-    if at_best >= room:
-        return Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) if room > 0 else None)
+    if at_best >= margin:
+        return Needs(None, int(np.ceil(examples * (at_best / margin) ** 2)) if margin > 0 else None)
     # so many would do if their spread were known for certain, which makes it the fewest
     power = _BOTH_SIDES_Z if both_sides else POWER_Z
     widths = at_best / np.sqrt(spread.examples) if spread.examples > 0 else power - float(ndtri((1 - confidence) / 2))
-    known = (spread.row_variance + spread.other_variance) / ((room / widths) ** 2 - spread.examples)
-    of_more_examples = Needs(None, int(np.ceil(examples * (at_best / room) ** 2)) + examples)
+    known = (spread.row_variance + spread.other_variance) / ((margin / widths) ** 2 - spread.examples)
+    of_more_examples = Needs(None, int(np.ceil(examples * (at_best / margin) ** 2)) + examples)
     if known > _MOST_SEEDS:
         return of_more_examples
     lower = max(1, int(np.ceil(known)) - 1)
     upper, step = lower + 1, 1
-    while not spread.tells(room, upper, confidence, both_sides):
-        if upper > _MOST_SEEDS:  # hardly less room than endless ones need
+    while not spread.tells(margin, upper, confidence, both_sides):
+        if upper > _MOST_SEEDS:  # hardly less margin than endless ones need
             return of_more_examples
         lower, upper, step = upper, upper + 2 * step, 2 * step
     while upper - lower > 1:
         middle = (lower + upper) // 2
-        lower, upper = (lower, middle) if spread.tells(room, middle, confidence, both_sides) else (middle, upper)
+        lower, upper = (lower, middle) if spread.tells(margin, middle, confidence, both_sides) else (middle, upper)
     return Needs(upper, None)

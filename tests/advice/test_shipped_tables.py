@@ -4,7 +4,7 @@ import pytest
 from conftest import ROOT
 from planted import plant
 
-from peftbench.advice.advise import Asked, advise
+from peftbench.advice.advise import Query, advise
 from peftbench.advice.comparison import PUBLISHED, SHIPPED, TEXT_TYPES
 from peftbench.advice.shipped import FOLDER, read_comparison, read_shipped, to_comparison, write_comparison
 from peftbench.config.compose import compose
@@ -88,8 +88,13 @@ def test_a_damaged_table_is_one_line(tmp_path):
 
 
 def test_of_pictures_no_figures_of_texts_are_set_beside_the_answer(tmp_path):
-    asked = advise(Asked(task_type="segmentation", size=370), tmp_path)
+    asked = advise(Query(task_type="segmentation", size=370), tmp_path)
     assert asked[0].answer.comparison.task == "camvid" and asked[0].answer.best.label == "ViT-Adapter, ViT frozen"
-    assert not any(advice.beside or advice.verdicts for advice in asked) and "of texts: left out" in asked[0].notes[0]
-    (found, *_) = advise(Asked(size=370), tmp_path)
-    assert found.answer.comparison.task_type in TEXT_TYPES and found.beside, "of texts where no type is asked for"
+    assert (
+        not any(advice.other_sources or advice.verdicts for advice in asked)
+        and "of texts: left out" in asked[0].notes[0]
+    )
+    (found, *_) = advise(Query(size=370), tmp_path)
+    assert found.answer.comparison.task_type in TEXT_TYPES and found.other_sources, (
+        "of texts where no type is asked for"
+    )

@@ -7,7 +7,7 @@ from records import finished_fields
 
 from peftbench.runs.result import Result, Status
 from peftbench.search.select import Summary, Trial, outcome, rank, select, summarize
-from peftbench.tables.collect import Found, PlannedRun
+from peftbench.tables.collect import PlannedRun, RunState
 
 
 def trial(number: int, score: float | None, trained: int = 100) -> Trial:
@@ -15,14 +15,14 @@ def trial(number: int, score: float | None, trained: int = 100) -> Trial:
     return Trial(number, {"x": str(number)}, f"run-{number}", "finished", None, scores, trained, 1.0)
 
 
-def found(seed: int = 0, used: bool = True, **metrics: dict) -> Found:
+def found(seed: int = 0, used: bool = True, **metrics: dict) -> RunState:
     config = {"task": {"metrics": ["accuracy", "f1"]}}
     planned = PlannedRun("", seed, [f"seed={seed}"], config, Path(f"run-s{seed}"))
     examples = dict.fromkeys(metrics, 10)
     fields = finished_fields(metrics, examples, train=2.0) if used else {}
     status, reason = (Status.FINISHED, None) if used else (Status.FAILED, "the loss became nan")
     result = Result(status, f"run-s{seed}", "lab", "lora", "mrpc", "minilm", seed, "", **fields)
-    return Found(planned, status, reason, result, used)
+    return RunState(planned, status, reason, result, used)
 
 
 def test_the_best_primary_score_wins():

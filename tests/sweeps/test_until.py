@@ -10,7 +10,7 @@ import pytest
 from peftbench.runs.find import find_runs
 from peftbench.runs.result import SECTIONS, Status
 from peftbench.sweeps.until import _projected
-from peftbench.tables.collect import NOT_EVALUATED, Found, PlannedRun
+from peftbench.tables.collect import NOT_EVALUATED, PlannedRun, RunState
 
 UNMEASURED = [f"measure.{section}=false" for section in SECTIONS]
 
@@ -163,7 +163,7 @@ def test_a_table_says_before_it_is_shown_that_its_spread_is_not_explained(sweep,
 def test_the_next_seed_s_time_is_of_runs_that_train_and_of_several_at_once():
     def there(label, folder, seconds, status=Status.FINISHED):
         planned = PlannedRun(label, 0, [], {}, Path(folder))
-        return Found(planned, status, None, SimpleNamespace(time=SimpleNamespace(total=seconds)), True)
+        return RunState(planned, status, None, SimpleNamespace(time=SimpleNamespace(total=seconds)), True)
 
     def wanted(*names):
         return [PlannedRun(label, 1, [], {}, Path(folder)) for label, folder in names]

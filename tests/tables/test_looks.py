@@ -38,7 +38,7 @@ def test_stopping_and_going_on_sees_what_one_sitting_sees():
     assert early.seeds == {"base": 5, "better": 5, "equal": 5} and not early.ended
     assert whole.ended and whole.seeds["base"] == 8
     spec.seeds = spec.seeds[:5]
-    assert follow_scores(spec, rows(5), "accuracy").looks == 2
+    assert follow_scores(spec, rows(5), "accuracy").looks_done == 2
 
 
 def test_equal_rows_on_few_examples_end_before_the_most_seeds():
@@ -61,7 +61,7 @@ def test_rows_that_answer_alike_on_few_examples_stay_open_and_get_no_more_seeds(
     truth = np.arange(300) % 2
     said = {seed: Predictions(truth, truth, np.eye(2)[truth].tolist()) for seed in range(3)}
     course = follow_scores(spec, {label.label: RowScores(said, label=label.label) for label in labels}, "accuracy")
-    assert course.ended and course.looks == 1 and len(course.futile) == 1
+    assert course.ended and course.looks_done == 1 and len(course.futile) == 1
     assert [pair.verdict for pair in course.pairs] == ["cannot be told"]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from peftbench.runs.result import Environment, Result, Section, Status
-from peftbench.tables.collect import Found, PlannedRun
+from peftbench.tables.collect import PlannedRun, RunState
 from peftbench.tables.notes import mixed_conditions
 
 USUAL = {"device": "a processor", "device_type": "cpu", "threads": 2, "precision": "fp32"}
@@ -25,7 +25,7 @@ def run(label, latency=None, used=True, **conditions):
         environment=environment,
         latency=Section(latency),
     )
-    return Found(PlannedRun(label, 0, [], {}, Path(label)), "finished", None, result, used)
+    return RunState(PlannedRun(label, 0, [], {}, Path(label)), "finished", None, result, used)
 
 
 def test_equal_conditions_need_no_note():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from peftbench.tables.pooling import ALONE, freedom_of, moderate, pool_rows
+from peftbench.tables.pooling import UNPOOLED, freedom_of, moderate, pool_rows
 from peftbench.tables.simultaneous import join_comparisons
 from peftbench.tables.statistics import difference_interval, ratio_interval
-from peftbench.tables.verdicts import Spread, spread_of
+from peftbench.tables.verdicts import DifferenceVariance, spread_of
 
 
 def rows(deviations, seeds=3, draws=2000):
@@ -34,8 +34,8 @@ def test_a_variance_is_drawn_to_the_others_and_never_below_its_own():
 
 def test_two_rows_are_left_alone():
     pair = rows([1, 2])
-    assert pool_rows(pair.values()) == ALONE
-    assert join_comparisons([(0, 1)], pair).pool(None) == ALONE
+    assert pool_rows(pair.values()) == UNPOOLED
+    assert join_comparisons([(0, 1)], pair).pool(None) == UNPOOLED
 
 
 @pytest.mark.parametrize("count", [3, 5, 12, 40])
@@ -55,7 +55,7 @@ def test_twelve_rows_of_three_seeds_tell_what_they_could_not_alone():
         found = difference_interval(table[0], table[1], joint.confidence, pool)
         return found.high - found.low
 
-    assert width(joint.pool(None)) < 0.35 * width(ALONE)
+    assert width(joint.pool(None)) < 0.35 * width(UNPOOLED)
 
 
 def test_a_row_with_a_collapsed_seed_is_judged_by_itself_and_spoils_no_other():
@@ -67,7 +67,7 @@ def test_a_row_with_a_collapsed_seed_is_judged_by_itself_and_spoils_no_other():
         return found.high - found.low
 
     assert width(0, 1, pools[1]) < 1.3 * width(0, 1, pools[0])
-    assert width(6, 0, pools[1]) == pytest.approx(width(6, 0, ALONE), rel=0.05)
+    assert width(6, 0, pools[1]) == pytest.approx(width(6, 0, UNPOOLED), rel=0.05)
     assert spread_of(wild[6], wild[0], pools[1]).rows == 1 and spread_of(wild[1], wild[0], pools[1]).rows == 7
 
 
@@ -88,9 +88,9 @@ def test_a_ratio_is_as_sure_as_the_difference():
 
 def test_what_more_seeds_would_tell_reckons_with_the_other_rows():
     table = rows([1, 1, 1, 1, 1, 1, 1])
-    pooled, alone = (spread_of(table[0], table[1], pool) for pool in (pool_rows(table.values()), ALONE))
+    pooled, alone = (spread_of(table[0], table[1], pool) for pool in (pool_rows(table.values()), UNPOOLED))
     assert pooled[1:] == pytest.approx((1, 1, 7)) and alone[1:] == pytest.approx((1, 1, 1))
     assert pooled.half_width(3, 0.999) < 0.4 * alone.half_width(3, 0.999)
-    assert Spread(0.0, 1.0, 1.0, 5).half_width(3, 0.95) == pytest.approx(
+    assert DifferenceVariance(0.0, 1.0, 1.0, 5).half_width(3, 0.95) == pytest.approx(
         (2 / 3) ** 0.5 * stats.t(6.25).ppf(0.975), rel=1e-3
     )

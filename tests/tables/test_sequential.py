@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from peftbench.tables.sequential import follow, looks
+from peftbench.tables.sequential import follow, look_schedule
 from peftbench.tables.table import Pair
 
 
@@ -29,8 +29,8 @@ def course(scores, differ, available, most=20, baseline="base"):
 
 
 def test_looks_are_few_and_end_at_the_most_seeds():
-    assert looks(20) == [3, 5, 8, 12, 18, 20]
-    assert looks(2) == [2] and looks(3) == [3]
+    assert look_schedule(20) == [3, 5, 8, 12, 18, 20]
+    assert look_schedule(2) == [2] and look_schedule(3) == [3]
 
 
 def test_only_rows_whose_comparison_is_open_get_more_seeds():
@@ -40,7 +40,7 @@ def test_only_rows_whose_comparison_is_open_get_more_seeds():
         return {row, other} != {"base", "close"} or seeds >= 8
 
     first = course(scores, differ, available=2)
-    assert first.seeds == dict.fromkeys(scores, 3) and not first.ended and first.looks == 0
+    assert first.seeds == dict.fromkeys(scores, 3) and not first.ended and first.looks_done == 0
     second = course(scores, differ, available=3)
     assert second.seeds == {"base": 5, "clear": 3, "poor": 3, "close": 5}
     assert [(pair.row, pair.other) for pair in second.open] == [("base", "close")]
@@ -51,12 +51,12 @@ def test_only_rows_whose_comparison_is_open_get_more_seeds():
 def test_pairs_of_neither_the_baseline_nor_the_highest_cost_no_seeds():
     scores = {"base": 80.0, "best": 90.0, "a": 70.0, "b": 70.1}
     done = course(scores, lambda row, other, seeds: {row, other} != {"a", "b"}, available=3)
-    assert done.ended and done.looks == 1 and len(done.pairs) == 6
+    assert done.ended and done.looks_done == 1 and len(done.pairs) == 6
 
 
 def test_it_ends_behind_the_most_seeds_with_what_is_open():
     done = course({"base": 80.0, "equal": 80.0}, lambda *_: False, available=20)
-    assert done.ended and done.looks == len(looks(20)) and len(done.open) == 1
+    assert done.ended and done.looks_done == len(look_schedule(20)) and len(done.open) == 1
 
 
 def test_what_was_told_stays_as_it_was_told():

@@ -6,7 +6,7 @@ from rich.console import Console
 from scipy.stats import chi2
 
 from peftbench.tables.export.spread import to_terminal
-from peftbench.tables.spread import SOURCES, Deviation, Spread, deviation
+from peftbench.tables.spread import SOURCES, Deviation, SpreadSources, deviation
 
 ONE_ROW = """
 title: One row
@@ -42,13 +42,13 @@ def test_a_deviation_has_the_interval_of_normal_scores():
 
 def test_equal_scores_have_no_interval():
     assert deviation([0.8, 0.8]) == Deviation(2, 0.0, None, None)
-    shown = printed([Spread("lora", dict.fromkeys(SOURCES, Deviation(0)), deviation([0.8, 0.8]), 1.0)])
+    shown = printed([SpreadSources("lora", dict.fromkeys(SOURCES, Deviation(0)), deviation([0.8, 0.8]), 1.0)])
     assert " 0.00, 2 runs" in shown and "…" not in shown
 
 
 @pytest.mark.parametrize("label", ["a\nb", "a\tb", "a\u202eb", "a\x1b[31mb"])
 def test_an_odd_label_is_written_out_on_one_line(label):
-    shown = printed([Spread(label, dict.fromkeys(SOURCES, Deviation(0)), Deviation(0), 1.0)])
+    shown = printed([SpreadSources(label, dict.fromkeys(SOURCES, Deviation(0)), Deviation(0), 1.0)])
     assert ascii(label)[1:-1] in shown and label not in shown
 
 

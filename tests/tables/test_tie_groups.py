@@ -7,7 +7,7 @@ import pytest
 
 from peftbench.tables import groups
 from peftbench.tables.groups import tie_groups
-from peftbench.tables.notes import standing
+from peftbench.tables.notes import how_to_read_groups
 from peftbench.tables.table import Cell, Pair, Row
 from peftbench.tables.verdicts import BETTER, OPEN
 
@@ -50,7 +50,7 @@ def test_more_letters_than_anyone_reads_are_left_out_with_a_note(couples, letter
     found = tie_groups(labels, pairs)
     assert {len(set(of_row)) for of_row in found.values()} == {letters}
     rows = [Row(label, [], False, {"p_best": Cell(8.0)}, [], found[label]) for label in labels]
-    (line,) = [line for line in standing(1.0, pairs, rows) if line.startswith("group: ")]
+    (line,) = [line for line in how_to_read_groups(1.0, pairs, rows) if line.startswith("group: ")]
     assert line.startswith("group: left out, more than 52 letters") == (not letters)
 
 

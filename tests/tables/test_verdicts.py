@@ -10,7 +10,7 @@ from peftbench.tables.verdicts import (
     LOWER,
     OPEN,
     SAME,
-    Spread,
+    DifferenceVariance,
     bound,
     in_words,
     needs,
@@ -59,37 +59,39 @@ def test_verdicts_in_words(pair, expected):
 
 
 def test_half_the_width_of_an_interval_is_that_of_t_and_normal_variables_added():
-    assert Spread(4.0, 0.0, 0.0).half_width(3, 0.95) == pytest.approx(1.96 * 2, rel=1e-3)
-    assert Spread(0.0, 3.0, 3.0).half_width(5, 0.9) == pytest.approx(stats.t(5).ppf(0.95) * np.sqrt(6 / 5), rel=1e-4)
+    assert DifferenceVariance(4.0, 0.0, 0.0).half_width(3, 0.95) == pytest.approx(1.96 * 2, rel=1e-3)
+    assert DifferenceVariance(0.0, 3.0, 3.0).half_width(5, 0.9) == pytest.approx(
+        stats.t(5).ppf(0.95) * np.sqrt(6 / 5), rel=1e-4
+    )
     generator = np.random.default_rng(0)
     drawn = generator.normal(0, 1.5, 400_000) + generator.standard_t(2.5, 400_000)  # of 3 seeds, of equal variance
-    assert Spread(2.25, 1.5, 1.5).half_width(3, 0.95) == pytest.approx(np.quantile(drawn, 0.975), rel=0.02)
+    assert DifferenceVariance(2.25, 1.5, 1.5).half_width(3, 0.95) == pytest.approx(np.quantile(drawn, 0.975), rel=0.02)
 
 
 def test_so_many_seeds_tell_four_times_of_five():
-    spread, room = Spread(0.05, 1.0, 1.0), 1.5
+    spread, room = DifferenceVariance(0.05, 1.0, 1.0), 1.5
     seeds = needs(spread, room, 0.95, examples=1000).seeds
     assert spread.detectable(seeds, 0.95) <= room < spread.detectable(seeds - 1, 0.95)
     generator = np.random.default_rng(0)
     runs = generator.standard_normal((2, 2000, seeds))
     estimates = room + runs[0].mean(1) - runs[1].mean(1) + generator.normal(0, 0.05**0.5, 2000)
-    widths = [Spread(0.05, *row).half_width(seeds, 0.95) for row in runs.var(axis=2, ddof=1).T[:400]]
+    widths = [DifferenceVariance(0.05, *row).half_width(seeds, 0.95) for row in runs.var(axis=2, ddof=1).T[:400]]
     assert 0.75 < np.mean(np.abs(estimates[:400]) > widths) < 0.9
 
 
 def test_where_no_number_of_seeds_would_tell_it_takes_more_examples():
-    spread = Spread(1.0, 1.0, 1.0)
+    spread = DifferenceVariance(1.0, 1.0, 1.0)
     at_best = 1.96 + 0.8416
     found = needs(spread, 1.4, 0.95, examples=400)
     assert found.seeds is None and found.examples == pytest.approx(400 * (at_best / 1.4) ** 2, abs=2)
     assert needs(spread, at_best + 0.1, 0.95, examples=400).seeds > 10
-    assert needs(Spread(0.0, 0.0, 0.0), 1.0, 0.95, 400).seeds == 2
+    assert needs(DifferenceVariance(0.0, 0.0, 0.0), 1.0, 0.95, 400).seeds == 2
 
 
 @pytest.mark.parametrize("of_seeds", [1e-12, 1e-6, 1e-4, 1e-2])
 @pytest.mark.parametrize("above", [1e-12, 1e-7, 1e-5, 1e-4, 1e-3])
 def test_what_endless_seeds_hardly_tell_takes_more_examples_or_a_number_of_seeds(of_seeds, above):
-    spread = Spread(1.0, of_seeds, of_seeds)
+    spread = DifferenceVariance(1.0, of_seeds, of_seeds)
     found = needs(spread, spread.detectable(np.inf, 0.95) * (1 + above), 0.95, examples=400)
     assert (found.seeds is None) == (found.examples is not None)
     assert found.examples is None or 400 < found.examples <= 801
@@ -97,7 +99,7 @@ def test_what_endless_seeds_hardly_tell_takes_more_examples_or_a_number_of_seeds
 
 @pytest.mark.parametrize("difference", [0.0, 0.05, 0.1, 0.16, 0.3, 0.7, 1.5])
 def test_so_many_examples_tell_a_difference_in_80_percent(difference):
-    found = needs_as_measured(Spread(1.0, 0.0, 0.0), difference, 1.0, 0.95, examples=1000)
+    found = needs_as_measured(DifferenceVariance(1.0, 0.0, 0.0), difference, 1.0, 0.95, examples=1000)
     error = np.sqrt(1000 / found.examples)
     measured = difference + error * np.random.default_rng(0).standard_normal(20_000)
     low, high = measured - 1.96 * error, measured + 1.96 * error

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from peftbench.tables.table import Row, Table, format_cell, heading
-from peftbench.tables.verdicts import BETTER, LOWER, OPEN, SAME, bound, lacking, points
+from peftbench.tables.verdicts import BETTER, LOWER, OPEN, SAME, bound, points, what_would_decide
 
 
 class Text(NamedTuple):
@@ -86,7 +86,7 @@ def verdicts(table: Table) -> list[str]:
         "better": [f"{pair.row} by {bound(pair.low)}" for pair in pairs if pair.verdict == BETTER],
         "lower": [f"{pair.row} by {bound(pair.high)}" for pair in pairs if pair.verdict == LOWER],
         f"not different by more than {points(table.delta)}": [pair.row for pair in pairs if pair.verdict == SAME],
-        OPEN: [f"{pair.row} ({lacking(pair)})" for pair in pairs if pair.verdict == OPEN],
+        OPEN: [f"{pair.row} ({what_would_decide(pair)})" for pair in pairs if pair.verdict == OPEN],
     }
     return [f"{verdict}: {_first(rows)}" for verdict, rows in by_verdict.items() if rows]
 

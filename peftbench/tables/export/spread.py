@@ -7,7 +7,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from peftbench.tables.export.texts import printable_texts
-from peftbench.tables.spread import SOURCES, Deviation, Spread
+from peftbench.tables.spread import SOURCES, Deviation, SpreadSources
 
 _TITLES = {"init": "initialisation", "order": "order of batches", "dropout": "dropout"}
 _READING = (
@@ -16,7 +16,7 @@ _READING = (
 )
 
 
-def to_terminal(spreads: Sequence[Spread], metric: str, split: str) -> RenderableType:
+def to_terminal(spreads: Sequence[SpreadSources], metric: str, split: str) -> RenderableType:
     """Return what rich prints."""
     shown = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     shown.add_column("")

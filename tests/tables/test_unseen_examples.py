@@ -6,10 +6,10 @@ from scipy import stats
 
 from peftbench.runs.predictions import Predictions
 from peftbench.tables.bootstrap import score_draws
-from peftbench.tables.one_more import with_one_more, worth_of_one
 from peftbench.tables.pairs import compare_pairs
 from peftbench.tables.scored import RowScores
 from peftbench.tables.statistics import unshared_variance
+from peftbench.tables.unseen_examples import score_step, with_unseen_examples
 from peftbench.tables.verdicts import BETTER, OPEN, SAME
 from peftbench.tasks.metrics import score
 
@@ -62,7 +62,7 @@ def test_many_examples_leave_intervals_as_they_are():
     ours, theirs = (generator.random((3, 2638)) < rate for rate in (0.86, 0.85))
     rows = {"ours": ours, "theirs": theirs}
     draws = {label: 100 * score_draws("accuracy", labels, right.astype(int), 2) for label, right in rows.items()}
-    with_more = {label: with_one_more(drawn, 100 / 2638, label) for label, drawn in draws.items()}
+    with_more = {label: with_unseen_examples(drawn, 100 / 2638, label) for label, drawn in draws.items()}
     before, after = ((one["ours"].mean(axis=1) - one["theirs"].mean(axis=1))[1:].std() for one in (draws, with_more))
     assert after == pytest.approx(before, abs=0.002)
     assert unshared_variance(with_more["ours"]) == pytest.approx(unshared_variance(draws["ours"])), (
@@ -72,7 +72,7 @@ def test_many_examples_leave_intervals_as_they_are():
 
 def test_a_row_varies_alike_wherever_it_is_compared():
     drawn = np.zeros((1001, 2))
-    ours, again, theirs = (with_one_more(drawn, 1.0, label) for label in ("ours", "ours", "theirs"))
+    ours, again, theirs = (with_unseen_examples(drawn, 1.0, label) for label in ("ours", "ours", "theirs"))
     np.testing.assert_array_equal(ours, again)
     assert abs(np.corrcoef(ours[:, 0], theirs[:, 0])[0, 1]) < 0.1
     assert (ours[0] == 0).all() and ours.mean() == pytest.approx(0, abs=1e-12)
@@ -94,4 +94,4 @@ def test_the_worth_of_an_example_is_what_a_wrong_answer_costs(metric, sizes):
         said = labels.copy()
         said[np.flatnonzero(labels == label)[0]] = (label + 1) % classes
         costs.append(1 - score([metric], said, labels, classes)[metric])
-    assert worth_of_one(metric, labels, classes) == pytest.approx(np.mean(costs), rel=0.03)
+    assert score_step(metric, labels, classes) == pytest.approx(np.mean(costs), rel=0.03)

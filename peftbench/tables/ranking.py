@@ -13,7 +13,7 @@ from peftbench.tables.scored import RowScores
 from peftbench.tables.table import Cell, Pair, Row
 
 
-def with_standing(
+def with_ranking(
     rows: Sequence[Row], scored: Mapping[str, RowScores], primary: str, pairs: Sequence[Pair]
 ) -> list[Row]:
     """Return the rows with their groups and P(best); those of one seed, or of other examples, have neither."""
@@ -22,10 +22,10 @@ def with_standing(
     together = {label: row.draws(primary) for label, row in several.items() if first and row.has_examples_of(first)}
     if len(together) < 2:
         return list(rows)
-    return stand(rows, together, pairs, pool_rows(together.values()))
+    return ranked_rows(rows, together, pairs, pool_rows(together.values()))
 
 
-def stand(rows: Sequence[Row], draws: Mapping[str, np.ndarray], pairs: Sequence[Pair], pool: Pool) -> list[Row]:
+def ranked_rows(rows: Sequence[Row], draws: Mapping[str, np.ndarray], pairs: Sequence[Pair], pool: Pool) -> list[Row]:
     """Return the rows with groups and P(best), of those that have draws; `pairs` are all pairs of these.
 
     `draws` are (1 + draws, seeds) by label, of the same examples, two seeds or more; `pool` what they have in common.
@@ -45,7 +45,7 @@ def stand(rows: Sequence[Row], draws: Mapping[str, np.ndarray], pairs: Sequence[
     ]
 
 
-def with_best(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+def with_p_best(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Return the columns of a table with that of P(best) behind the last score, where there is any."""
     if "p_best" in columns or not any("p_best" in row.cells for row in rows):
         return list(columns)
