@@ -36,6 +36,11 @@ def without_traceback(error: PeftbenchError) -> PeftbenchError:
     return error
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def nearest(word: str, choices: Iterable[str], most: int = 3) -> str:
     """Return `` Did you mean …?`` for the closest of `choices`, or all of them where none is close."""
     names = sorted(choices)

@@ -86,9 +86,9 @@ _METRICS = {
 }
 
 
-def working(what: str) -> AbstractContextManager[Any]:
-    """Show on a terminal what takes its time inside the block."""
-    return console.status(Text(what)) if console.is_terminal else nullcontext()
+def working(what: str, on: Console = console) -> AbstractContextManager[Any]:
+    """Show what takes its time inside the block, where the console `on` is a terminal."""
+    return on.status(Text(what)) if on.is_terminal else nullcontext()
 
 
 def print_table(*parts: RenderableType) -> None:

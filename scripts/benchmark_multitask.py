@@ -63,7 +63,7 @@ def main() -> None:
         f" threads; {versions}"
     )
     print(header, flush=True)
-    table = ["| method | way | tasks | mixed, rows/s | mixed / loop | mixed again / mixed | mixed / peft |"]
+    table = ["| method | mode | tasks | mixed, rows/s | mixed / loop | mixed again / mixed | mixed / peft |"]
     table += ["| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
     for name in args.methods:
         config = resolve(compose([f"model={args.model}", f"method={name}"]))
@@ -122,8 +122,8 @@ def measured(args: argparse.Namespace, backbone: Any, config: RunConfig, count: 
     times = compare(variants, args.seconds, LEAST_ROUNDS, synchroniser(device), draw)
     ratios = [ratio_shown(times, "loop", "mixed"), ratio_shown(times, "mixed again", "mixed")]
     ratios.append(ratio_shown(times, "peft", "mixed") if "peft" in variants else "")
-    way, speed = tensors.kind(tasks[0]).way, ROWS / float(np.median(times["mixed"]))
-    return f"| {config.method_name} | {way} | {count} | {speed:.0f} | {' | '.join(ratios)} |"
+    mode, speed = tensors.prototype(tasks[0]).mode, ROWS / float(np.median(times["mixed"]))
+    return f"| {config.method_name} | {mode} | {count} | {speed:.0f} | {' | '.join(ratios)} |"
 
 
 def ratio_shown(times: dict[str, list[float]], slow: str, fast: str) -> str:
@@ -143,7 +143,7 @@ def made_tasks(
 
     def drawn(task: Any) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(task.number)
-        shapes = {**tensors.kind(task).shapes, **{f"head.{name}": p.shape for name, p in headed.head.items()}}
+        shapes = {**tensors.prototype(task).shapes, **{f"head.{name}": p.shape for name, p in headed.head.items()}}
         return {name: 0.02 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
     tensors = TaskTensors(mixer(headed, args.precision), 16 * GIB, drawn)
@@ -151,7 +151,7 @@ def made_tasks(
         SimpleNamespace(
             name=f"t{number}",
             number=number,
-            kind=config.method_name,
+            method_key=config.method_name,
             outputs=2,
             description=description,
             record=SimpleNamespace(adapter_dir=Path()),

@@ -37,10 +37,10 @@ from peftbench.files import make_folder, write_json
 from peftbench.runs.find import inspect_run
 from peftbench.runs.identity import run_id
 from peftbench.runs.origin import environment
+from peftbench.runs.pinned_config import pin_config
 from peftbench.runs.prepare import prepare
 from peftbench.runs.record import Record
 from peftbench.runs.result import Status
-from peftbench.runs.settle import settled
 from peftbench.terminal import run_script
 
 EXPERIMENT = "compare_quality"
@@ -112,7 +112,7 @@ def plan(args: argparse.Namespace, method: str, seed: int) -> Pair:
     overrides += [f"threads={args.threads}"] if args.threads else []
     overrides += [f"device={args.device}", f"experiment={EXPERIMENT}", f"output_dir={args.output_dir}"]
     overrides += ["measure.latency=false", *args.overrides]
-    config = settled(resolve(compose(overrides)))
+    config = pin_config(resolve(compose(overrides)))
     folder, name = args.output_dir / EXPERIMENT, run_id(config.plain())
     return Pair(method, overrides, config, Record(folder / name), folder / f"peer-{name}.json")
 

@@ -19,8 +19,8 @@ from peftbench.config.compose import compose
 from peftbench.config.schema import RunConfig, resolve
 from peftbench.measuring.latency import ratio_with_interval
 from peftbench.runs.attached import attached_for_training
+from peftbench.runs.pinned_config import pin_config
 from peftbench.runs.prepare import prepare
-from peftbench.runs.settle import settled
 from peftbench.terminal import run_script
 from peftbench.training.loop import fit
 
@@ -81,7 +81,7 @@ def main() -> None:
     base = [f"model={arguments.model}", f"task={arguments.task}", f"method={arguments.method}", "model.dropout=0.0"]
     base += [f"trainer.epochs={EPOCHS}", "trainer.warmup=0", *arguments.settings]
     configs = {
-        name: settled(resolve(compose([*base, *overrides])))
+        name: pin_config(resolve(compose([*base, *overrides])))
         for name, overrides in variants([int(n) for n in arguments.drop.split(",")]).items()
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in configs}

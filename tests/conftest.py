@@ -145,7 +145,7 @@ def train_tiny(
         lines += [*data, "task.max_length=32", "trainer.epochs=2", "trainer.batch_size=8"]
         lines += ["device=cpu", "threads=1", "trainer.precision=fp32", "measure.latency=false", *overrides]
         with redirect_stdout(io.StringIO()):
-            result = execute_run(resolve(compose(lines)), lines, mirrors=wandb_run)
+            result = execute_run(resolve(compose(lines)), lines, open_loggers=wandb_run)
         return Record(outputs / result.experiment / result.id)
 
     return train

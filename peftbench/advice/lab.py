@@ -56,4 +56,4 @@ def _method(overrides: Sequence[str], defaults: Mapping[str, Mapping[str, Any]])
         OmegaConf.from_dotlist([line for line in overrides if line.startswith("method.")])
     )
     settings = {**defaults[name], **given.get("method", {})}
-    return {key: value for key, value in settings.items() if key not in BESIDE_SETTINGS}
+    return {key: value for key, value in settings.items() if key not in ("description", *BESIDE_SETTINGS)}

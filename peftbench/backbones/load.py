@@ -14,7 +14,7 @@ from torch import nn
 from peftbench.backbones.dropout import set_config_dropout, set_dropout
 from peftbench.backbones.inputs import IDS, PIXELS
 from peftbench.backbones.sites import Sites, find_sites
-from peftbench.errors import UserError
+from peftbench.errors import UserError, first_line
 
 # a new classifier, or what the encoder was pretrained under: a masked-language-model head, or beside a tower of texts
 AnswersThrough = Literal["classifier", "masked_lm", "class_texts"]
@@ -200,7 +200,7 @@ def _reason(error: Exception) -> str:
         return f"it needs Python code of its own (auto_map), {_NEVER_RUN}"
     if isinstance(error, pickle.UnpicklingError):  # torch's own line advises to run what is in the file
         return "its pickled weights are damaged or hold more than tensors, which is never run; save them as safetensors"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)
 
 
 def blank_backbone(architecture: dict[str, Any], answers_through: AnswersThrough = "classifier") -> Backbone:

@@ -9,7 +9,7 @@ from torch import nn
 
 from peftbench.backbones.inputs import IDS, random_inputs, small_size
 from peftbench.backbones.sites import Sites
-from peftbench.errors import UserError
+from peftbench.errors import UserError, first_line
 
 ROWS, LENGTH, SHORT = 3, 8, 5  # of a probe's batch: its second row is short and padded
 
@@ -40,8 +40,7 @@ def explained(what: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{what}: {reason}") from error
+        raise UserError(f"{what}: {first_line(error)}") from error
 
 
 def rewritten(model: nn.Module) -> dict[nn.Module, dict[str, Any]]:

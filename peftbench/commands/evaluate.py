@@ -7,7 +7,7 @@ from typing import Any
 
 from peftbench.arguments import Parser
 from peftbench.commands.fusion_weights import check_is_fusion, draw_weights, print_weights
-from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working
+from peftbench.commands.run_options import add_inference_arguments, add_run_arguments, chosen_run, working_on_stderr
 from peftbench.errors import UserError
 from peftbench.files import plain
 from peftbench.runs.predictions import write_predictions
@@ -83,9 +83,9 @@ def _asks_for_several(arguments: argparse.Namespace) -> bool:
 
 
 def _evaluate(record: Record, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return for each number of dropped layers or kept adapters what came of it.
+    """Score the run; return what is printed, one dictionary for each number of dropped layers or kept adapters.
 
-    The metrics are None where the labels are hidden.
+    Its metrics are None where the labels are hidden.
     """
     from peftbench.serving.evaluate import score_run, store_scores
 
@@ -104,7 +104,7 @@ def _evaluate(record: Record, arguments: argparse.Namespace) -> list[dict[str, A
         merged=arguments.merged,
         latency=arguments.latency,
         labels_needed=arguments.write is None,
-        working=working,
+        working=working_on_stderr,
         drop=arguments.drop,
         keep=arguments.keep_adapters,
     )

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from peftbench.arguments import Parser
-from peftbench.commands.run_options import add_run_arguments, chosen_run, working
+from peftbench.commands.run_options import add_run_arguments, chosen_run, working_on_stderr
 
 _TARGETS = {
     "merged": "an ordinary transformers model, the method folded into its weights (default)",
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     arguments = build_parser().parse_args(argv)
     record = chosen_run(arguments)
     folder = arguments.output or Path(f"{record.folder.name}-{arguments.to}")
-    certificate = export_run(record, folder, arguments.to, arguments.task_dir, working)
+    certificate = export_run(record, folder, arguments.to, arguments.task_dir, working_on_stderr)
     console.print(agreement(certificate, arguments.to))
     console.print(f"exported: {folder}/, its README.md says how to load it")
     return 0

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from peftbench.arguments import Parser
-from peftbench.commands.run_options import working
+from peftbench.commands.run_options import working_on_stderr
 from peftbench.errors import UserError
 
 
@@ -42,6 +42,6 @@ def main(argv: list[str]) -> int:
         if key == "task":
             raise UserError(f"{override}: say it as --task")
     overrides = quote_free_text([f"task={arguments.task}", *arguments.overrides])
-    record = import_run(resolve(compose(overrides)), arguments.folder, overrides, working)
+    record = import_run(resolve(compose(overrides)), arguments.folder, overrides, working_on_stderr)
     report_result(record)
     return 0

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
 
 def _method(config: Config) -> dict[str, str]:
     recipe = config.get("recipe", {})
-    shown = {key: value for key, value in config.items() if key not in ("name", *BESIDE_SETTINGS)}
+    shown = {key: value for key, value in config.items() if key not in ("name", "description", *BESIDE_SETTINGS)}
     return {"settings": settings_line(shown), "recipe": settings_line(recipe)}
 
 

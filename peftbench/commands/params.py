@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Row:
+class ParameterRow:
     """One combination of overrides and its counts (see `peftbench.measuring.parameters.count_parameters`).
 
     Attributes:
@@ -99,28 +99,30 @@ def _combinations(overrides: list[str]) -> list[tuple[list[str], "RunConfig"]]:
 
 
 def _with_parts(config: "RunConfig") -> "RunConfig":
-    """Settle the runs that a method is made of; where none are named, all that trains is counted none the less."""
+    """Look up the runs that a method is made of; where none are named, all that trains is counted none the less."""
     from peftbench.methods.parts import PartsConfig
-    from peftbench.runs.settle import settled
+    from peftbench.runs.pinned_config import pin_config
 
-    return settled(config) if isinstance(config.method, PartsConfig) and config.method.adapters else config
+    return pin_config(config) if isinstance(config.method, PartsConfig) and config.method.adapters else config
 
 
 def _key(override: str) -> str:
     return override.partition("=")[0]
 
 
-def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[Row]:
+def _count(combinations: list[tuple[list[str], "RunConfig"]]) -> list[ParameterRow]:
     from peftbench.runs.counts import assumed_classes, count_configs
 
     counted = count_configs([config for _, config in combinations])
     return [
-        Row(config.method_name, config.model.name, config.task.name, overrides, counts, assumed_classes(config.task))
+        ParameterRow(
+            config.method_name, config.model.name, config.task.name, overrides, counts, assumed_classes(config.task)
+        )
         for (overrides, config), counts in zip(combinations, counted, strict=True)
     ]
 
 
-def _print(rows: list[Row]) -> None:
+def _print(rows: list[ParameterRow]) -> None:
     from rich import box
     from rich.table import Table
 

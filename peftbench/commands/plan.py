@@ -157,7 +157,7 @@ def _spreads(
 
 
 def _trainings(there: Sequence[RunState]) -> dict[str, list[RunState]]:
-    """Return the runs there are of all that is trained, by the first row that shows it or is made of it."""
+    """Return the trained runs of the table by row; a run that several rows need counts for the first of them."""
     runs: dict[str, list[RunState]] = {}
     seen: set[Path] = set()
     for run in there:

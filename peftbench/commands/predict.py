@@ -3,9 +3,10 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftbench.arguments import Parser
 from peftbench.commands.run_options import (
@@ -13,21 +14,20 @@ from peftbench.commands.run_options import (
     add_precision_argument,
     add_run_arguments,
     chosen_run,
-    working,
+    working_on_stderr,
 )
 from peftbench.config.task import DenseTaskConfig, TextTaskConfig, fill_task
 from peftbench.errors import UserError
 from peftbench.files import expanded, is_there
 from peftbench.serving.image_inputs import answer_readable, read_images, report_unreadable
-from peftbench.serving.inputs import Row, read_input
+from peftbench.serving.inputs import InputRow, read_input
 from peftbench.terminal import error_console
 
 if TYPE_CHECKING:
     from peftbench.serving.outputs import Batch
-    from peftbench.serving.predictor import Answer
+    from peftbench.serving.predictor import Answer, Predictor
 
 _BLANK_ROWS_NAMED = 10
-_FILES = (".csv", ".json", ".jpg", ".png")  # names with these are meant for one file
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
     record = chosen_run(arguments)
 
     from peftbench.serving.load import check_mergeable, describe_run
-    from peftbench.serving.predictor import load_predictor
+    from peftbench.serving.predictor import Answer, Predictor, load_predictor
     from peftbench.training.devices import choose_device
 
     description = describe_run(record)
@@ -95,36 +95,36 @@ def main(argv: list[str]) -> int:
         check_mergeable(description.method["name"])
     choose_device(arguments.device)  # a mistake shows before anything is read
     task = fill_task(description.task)
-    dense = isinstance(task, DenseTaskConfig)
-    if dense:
-        _check_folder(arguments.output)
-    else:
-        check_output(arguments)
-    if isinstance(task, TextTaskConfig):
-        header, rows = read_input(arguments.texts, arguments.file, task.text)
-    else:
-        header, rows = read_images(arguments.texts, arguments.file)
-    rows = through_first_text(rows)
-    with working("loading the model"):
-        predictor = load_predictor(record, "", arguments.device, arguments.merged, arguments.batch_size)
-    if dense:
+    if isinstance(task, DenseTaskConfig):
         from peftbench.commands.predict_pictures import predict_pictures
 
-        return predict_pictures(arguments, predictor, rows, task.kind)
+        return predict_pictures(arguments, record, task.kind)
+    check_output(arguments)
     blank: list[int] = []
     unreadable: list[str] = []
+    answer: Callable[[Predictor, list[Any]], list[Answer]]
+    if isinstance(task, TextTaskConfig):
+        header, rows = read_input(arguments.texts, arguments.file, task.text)
+        answer = Predictor.predict
+    else:
+        header, rows = read_images(arguments.texts, arguments.file)
+        answer = partial(_answer_images, unreadable=unreadable)
+    rows = through_first_text(rows)
+    with working_on_stderr("loading the model"):
+        predictor = load_predictor(record, "", arguments.device, arguments.merged, arguments.batch_size)
 
-    def predict(batch: list[Row]) -> list["Answer"]:
-        examples = [row.texts for row in batch]
-        if isinstance(task, TextTaskConfig):
-            return predictor.predict(examples)
-        return answer_readable(predictor.predict, examples, unreadable)
+    def predict(batch: list[InputRow]) -> list[Answer]:
+        return answer(predictor, [row.texts for row in batch])
 
     size = 1 if _is_typed(arguments) else predictor.batch_size
     show(arguments, answered(predict, rows, size, blank), header, predictor.columns, predictor.labels)
     report_blank(blank)
     report_unreadable(unreadable)
     return 0
+
+
+def _answer_images(predictor: "Predictor", images: list[Any], unreadable: list[str]) -> list["Answer"]:
+    return answer_readable(predictor.predict, images, unreadable)
 
 
 def show(
@@ -161,19 +161,14 @@ def check_output(arguments: argparse.Namespace) -> None:
         raise UserError(f"--output {arguments.output}: this is the file that is read; write another")
 
 
-def _check_folder(output: Path | None) -> None:
-    if output is not None and (output.suffix.lower() in _FILES or is_there(output, Path.is_file)):
-        raise UserError(f"--output {output}: masks and boxes are several files; name a folder")
-
-
 def _is_typed(arguments: argparse.Namespace) -> bool:
     """Whether someone types the texts and waits for each answer."""
     return not arguments.texts and arguments.file is None and sys.stdin.isatty()
 
 
-def through_first_text(rows: Iterator[Row]) -> Iterator[Row]:
+def through_first_text(rows: Iterator[InputRow]) -> Iterator[InputRow]:
     """Read up to the first row with a text, so that a mistake shows before the model is loaded."""
-    first: list[Row] = []
+    first: list[InputRow] = []
     for row in rows:
         first.append(row)
         if not row.blank:
@@ -182,7 +177,7 @@ def through_first_text(rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def answered(
-    predict: Callable[[list[Row]], list["Answer"]], rows: Iterator[Row], size: int, blank: list[int]
+    predict: Callable[[list[InputRow]], list["Answer"]], rows: Iterator[InputRow], size: int, blank: list[int]
 ) -> Iterator["Batch"]:
     """Yield rows with their answers, `size` at a time; `blank` gets the numbers of the rows without text.
 
@@ -190,7 +185,7 @@ def answered(
     """
     error: UserError | None = None
 
-    def until_error() -> Iterator[Row]:
+    def until_error() -> Iterator[InputRow]:
         nonlocal error
         try:
             yield from rows

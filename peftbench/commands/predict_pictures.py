@@ -7,49 +7,65 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftbench.serving.image_inputs import answer_readable, report_unreadable
-from peftbench.serving.inputs import Row
+from peftbench.commands.predict import through_first_text
+from peftbench.commands.run_options import working_on_stderr
+from peftbench.errors import UserError
+from peftbench.files import is_there
+from peftbench.runs.record import Record
+from peftbench.serving.image_inputs import answer_readable, read_images, report_unreadable
+from peftbench.serving.inputs import InputRow
 from peftbench.terminal import console
 
 if TYPE_CHECKING:
     from peftbench.serving.predictor import Predictor
 
 _FOLDER = Path("predictions")
+_FILES = (".csv", ".json", ".jpg", ".png")  # names with these are meant for one file
 
 
-def predict_pictures(arguments: argparse.Namespace, predictor: "Predictor", rows: Iterator[Row], kind: str) -> int:
+def predict_pictures(arguments: argparse.Namespace, record: Record, kind: str) -> int:
     """Answer pictures and say of each what is in it; returns the exit code.
 
     Args:
-        predictor: of the run. rows: a picture's file each. kind: segmentation or detection.
+        arguments: of the command, which name the pictures.
+        record: of the run. kind: of its task, segmentation or detection.
 
-    Files go to `--output`, or to the folder predictions. Raises UserError where one cannot be written, and behind the
-    last where pictures could not be read.
+    Files go to `--output`, or to the folder predictions. Raises UserError where the pictures or the model cannot be
+    had, where a file cannot be written, and after the last picture where some could not be read.
     """
-    from peftbench.serving.picture_outputs import BOXES, write_boxes, write_masks
+    from peftbench.serving.picture_outputs import PICTURE_OUTPUTS
+    from peftbench.serving.predictor import load_predictor
 
+    _check_folder(arguments.output)
     folder: Path = arguments.output or _FOLDER
-    write = write_masks if kind == "segmentation" else write_boxes
+    output = PICTURE_OUTPUTS[kind]
+    rows = through_first_text(read_images(arguments.texts, arguments.file).rows)
+    with working_on_stderr("loading the model"):
+        predictor = load_predictor(record, "", arguments.device, arguments.merged, arguments.batch_size)
     count = 0
     unreadable: list[str] = []
-    for written in write(folder, _answers(predictor, rows, unreadable), predictor.labels):
+    for written in output.write(folder, _answers(predictor, rows, unreadable), predictor.labels):
         count += 1
         if arguments.json:
             print(json.dumps({"image": written.picture, "found": written.found, **written.files}, ensure_ascii=False))
             continue
         shown = [
-            f"{label} {100 * much:.1f} %" if kind == "segmentation" else f"{much:.0f} {label}"
-            for label, much in sorted(written.found.items(), key=lambda entry: -entry[1])
+            output.describe(label, amount)
+            for label, amount in sorted(written.found.items(), key=lambda entry: -entry[1])
         ]
         console.print(f"{written.picture}  {', '.join(shown) or 'nothing'}", markup=False, highlight=False)
-    what = "masks and overlays" if kind == "segmentation" else f"overlays and {BOXES}"
     if count and not arguments.json:
-        console.print(f"{what} of {count:,} pictures are in {folder}", style="dim", markup=False)
+        console.print(f"{output.files} of {count:,} pictures are in {folder}", style="dim", markup=False)
     report_unreadable(unreadable)
     return 0
 
 
-def _answers(predictor: "Predictor", rows: Iterator[Row], unreadable: list[str]) -> Iterator[tuple[str, Any]]:
+def _check_folder(output: Path | None) -> None:
+    if output is not None and (output.suffix.lower() in _FILES or is_there(output, Path.is_file)):
+        raise UserError(f"--output {output}: masks and boxes are several files; name a folder")
+
+
+def _answers(predictor: "Predictor", rows: Iterator[InputRow], unreadable: list[str]) -> Iterator[tuple[str, Any]]:
     given = (row.texts[0] for row in rows if not row.blank)
     while batch := list(islice(given, predictor.batch_size)):
         answers = answer_readable(predictor.predict, batch, unreadable)

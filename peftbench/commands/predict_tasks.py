@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from peftbench.commands.predict import answered, check_output, report_blank, show, through_first_text
-from peftbench.commands.run_options import find_task_runs, records_dir, working
+from peftbench.commands.run_options import find_task_runs, records_dir, working_on_stderr
 from peftbench.errors import UserError
 from peftbench.files import is_there
-from peftbench.serving.inputs import TABLES, Row, read_task_input
+from peftbench.serving.inputs import TABLES, InputRow, read_task_input
 
 _PASSES_AT_ONCE = 16  # rows of like length share a pass
 
@@ -29,13 +29,13 @@ def predict_tasks(arguments: argparse.Namespace) -> int:
     from peftbench.training.devices import choose_device
 
     choose_device(arguments.device)  # a mistake shows before anything is loaded
-    with working("loading the model"):
+    with working_on_stderr("loading the model"):
         size = arguments.batch_size or BATCH_SIZE
         tasks = MultiTask(records, device=arguments.device, precision=arguments.precision, batch_size=size)
     columns = {name: tasks.columns(name) for name in tasks.tasks}
     header, rows = read_task_input(file, columns)
 
-    def predict(batch: list[Row]) -> list[Answer]:
+    def predict(batch: list[InputRow]) -> list[Answer]:
         asked = [(row.texts, row.task) for row in batch if row.task is not None]
         answers = iter(tasks.predict([texts for texts, _ in asked], [task for _, task in asked]))
         return [NO_ANSWER if row.task is None else next(answers) for row in batch]

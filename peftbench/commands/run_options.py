@@ -1,8 +1,7 @@
-"""What `evaluate`, `export` and `predict` share: the run, how its model computes, what is under way."""
+"""Options that several commands take: which run, where runs lie, device, precision and batch size."""
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ _RUN = "a finished run: its folder, its id, the start of the id, or its hash"
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, **options: Any) -> None:
-    """Add RUN, with argparse's `options`, and where it is looked for."""
+    """Add RUN, --output-dir and --experiment; `options` are further ones of argparse for RUN."""
     parser.add_argument("run", metavar="RUN", help=_RUN, **options)
     add_records_arguments(parser)
 
 
 def add_records_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add where runs are looked for."""
+    """Add --output-dir and --experiment: where runs are looked for."""
     parser.add_argument(
         "--output-dir", type=Path, default=Path("outputs"), help="where the records lie (default: outputs)"
     )
@@ -28,14 +27,14 @@ def add_records_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    """Add where the model computes."""
+    """Add --device."""
     parser.add_argument(
         "--device", default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:N (default: auto)"
     )
 
 
 def add_precision_argument(parser: argparse.ArgumentParser) -> None:
-    """Add in what several runs compute together."""
+    """Add --precision, for several runs that answer together."""
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16"),
@@ -44,7 +43,7 @@ def add_precision_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how the model computes: device, batch size, merged or not."""
+    """Add --device, --batch-size and --merged."""
     add_device_argument(parser)
     parser.add_argument("--batch-size", type=positive, metavar="N", help="rows in one pass (default: the run's own)")
     parser.add_argument(
@@ -66,7 +65,7 @@ def records_dir(arguments: argparse.Namespace) -> Path:
 
 
 def find_task_runs(words: list[str], folder: Path) -> dict[str, Record]:
-    """Return the runs that `TASK=RUN` name, or `RUN` alone, which goes by the name of the task it was trained on.
+    """Return the runs that words such as `TASK=RUN` name, by task; `RUN` alone stands for the task it was trained on.
 
     Raises UserError for a name twice and for a run that is not there or has not finished.
     """
@@ -85,16 +84,11 @@ def find_task_runs(words: list[str], folder: Path) -> dict[str, Record]:
     return records
 
 
-@contextmanager
-def working(text: str) -> Iterator[None]:
-    """Show on a terminal what is under way inside the block; standard output stays free for the answer."""
-    from peftbench.terminal import error_console
+def working_on_stderr(what: str) -> AbstractContextManager[Any]:
+    """Show what takes its time inside the block; standard output stays free for the command's answer."""
+    from peftbench.terminal import error_console, working
 
-    if not error_console.is_terminal:
-        yield
-        return
-    with error_console.status(text):
-        yield
+    return working(what, error_console)
 
 
 def positive(text: str) -> int:

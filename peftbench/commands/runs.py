@@ -28,7 +28,7 @@ _COLOURS = {
     UNREADABLE: "red",
 }
 # What a run's details show, in this order.
-_FACTS = ("experiment", "method", "task", "model", "seed", "device", "threads", "dtype", "git_commit")
+_FACTS = ("experiment", "method", "task", "model", "seed", "device", "threads", "precision", "git_commit")
 _SECTIONS = ("imported", "best", "parameters", "latency", "time", "memory", "versions")
 
 

@@ -12,7 +12,7 @@ from peftbench.commands.run_options import (
     find_task_runs,
     positive,
     records_dir,
-    working,
+    working_on_stderr,
 )
 from peftbench.errors import UserError
 
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     records = find_task_runs(arguments.runs, records_dir(arguments))
     listening = _listen(arguments.host, arguments.port)
     with listening:
-        with working("loading the model"):
+        with working_on_stderr("loading the model"):
             tasks = MultiTask(
                 records,
                 device=arguments.device,

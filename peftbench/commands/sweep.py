@@ -139,9 +139,9 @@ def _show_and_write(tables: Sequence[FoundTable], lines: Sequence[list[str]], co
 
 
 def _tune(request: TableRequest, trials: Sequence[RowTrials], mistakes: dict[Path, str], started: float) -> None:
-    """Make the trials that tell each row's settings; nothing is measured but their scores.
+    """Train the trials by which each row's settings are chosen; nothing is measured besides their scores.
 
-    A budget ends it between two rows.
+    Raises PeftbenchError where the budget is spent before the last row, and with on_error=stop for a failed trial.
     """
     check_current(trials, request.stale)
     of_rows = [row.planned for row in trials]
@@ -171,7 +171,7 @@ def _train(request: TableRequest, settings: list[str], mistakes: dict[Path, str]
 
 
 def _check_scored_here(request: TableRequest) -> None:
-    """Raise UserError where looks at the table need scores that training does not give and other machines do not."""
+    """Raise UserError where until=decided needs scores besides those of training, and runs are on other machines."""
     if request.spec.most_seeds is None or is_local(request):
         return
     if lacking := [run for run in request.planned if run.evaluation != EvaluationSpec(run.evaluation.split)]:
@@ -182,7 +182,7 @@ def _check_scored_here(request: TableRequest) -> None:
 
 
 def _train_and_score(request: TableRequest, runs: Sequence[PlannedRun], mistakes: dict[Path, str]) -> bool:
-    """Train what is missing of some runs and score them as their rows show them, for the next look is at that."""
+    """Train what is missing of some runs and score them as the table shows them; False where it was stopped."""
     goes_on = _train_runs(request, runs, mistakes)
     evaluate_rows(request)
     return goes_on
@@ -200,7 +200,10 @@ def _train_runs(request: TableRequest, runs: Sequence[PlannedRun], mistakes: dic
 
 
 def _measured_at_once(request: TableRequest, run: RunState) -> list[str]:
-    """Return what a job is to measure itself: on other machines all that is shown, once a row; here nothing yet."""
+    """Return the settings of what a run measures itself: nothing here, where it is measured after all training.
+
+    On other machines the run of each row's first seed measures all that the table shows.
+    """
     itself = run.planned.seed == min(request.spec.seeds) and not is_local(request)
     sections = needed_sections(request, run.planned) if itself else set()
     return [f"measure.{section}={str(section in sections).lower()}" for section in SECTIONS]

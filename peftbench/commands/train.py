@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
 
 
 def _hydras_job(composed: DictConfig) -> None:
-    """Do the job; remember a failure here, and raise one in another process, from which only errors come back."""
+    """Train one run; in this process note its failure, so that a sweep goes on, in a launcher's raise it."""
     try:
         train_job(composed)
     except PeftbenchError as error:

@@ -9,8 +9,8 @@ import yaml
 from peftbench.config.folder import CONFIG_PATH
 
 Config = dict[str, Any]
-# what a method's file says beside its name and settings
-BESIDE_SETTINGS = ("description", "recipe", "search")
+# what a method's file holds besides its name and settings
+BESIDE_SETTINGS = ("recipe", "search")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

@@ -14,6 +14,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from peftbench.config.asset import ModelConfig
 from peftbench.config.fill import as_group, fill
+from peftbench.config.groups import BESIDE_SETTINGS
 from peftbench.config.ranges import at_least, between, one_of
 from peftbench.config.task import TaskConfig, fill_task
 from peftbench.config.values import typed
@@ -178,11 +179,9 @@ def resolve(composed: DictConfig | Mapping[str, Any]) -> RunConfig:
     for key in known - {"seed_of"}:  # which older records have not
         if key not in raw:
             raise UserError(f"the config lacks {key!r}")
-    groups = {
-        group: as_group(raw[group], group) for group in ("method", "model", "task", "trainer", "logger", "measure")
-    }
+    groups = {group: as_group(raw[group], group) for group in GROUPS}
     method = groups["method"]
-    for beside in ("recipe", "search"):
+    for beside in BESIDE_SETTINGS:
         method.pop(beside, None)
     groups["task"].pop("recipe", None)
     name = str(method.pop("name", None))

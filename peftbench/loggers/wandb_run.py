@@ -14,7 +14,7 @@ from peftbench.runs.result import SECTIONS, Result
 from peftbench.tables.columns import MEASURED, PER_RUN, measured
 
 
-class Mirror:
+class WandbLogger:
     """Logs the rows of the training curve and, at the end, the record."""
 
     def __init__(self, run: Any, folder: Path) -> None:
@@ -36,7 +36,7 @@ class Mirror:
         self._run.log({**values, "train/epoch_seconds": row["seconds"]}, step=row["step"])
 
     def on_result(self, result: Result) -> None:
-        """Make the record the run's summary, beside it `figures/…`, which panels can plot, and log its pictures."""
+        """Put the record into the run's summary, `figures/…` for panels to plot beside it, and log its pictures."""
         import wandb
 
         pictures = sorted((self._folder / PICTURES).glob("*.jpg"))
@@ -84,8 +84,8 @@ def start_wandb(logger: LoggerConfig, *, folder: Path, **settings: Any) -> Any:
 
 
 @contextmanager
-def wandb_run(config: RunConfig, record: Record) -> Iterator[list[Mirror]]:
-    """Yield the mirrors of this run: one with `logger=wandb`, none otherwise.
+def wandb_run(config: RunConfig, record: Record) -> Iterator[list[WandbLogger]]:
+    """Yield the loggers of this run: one with `logger=wandb`, none otherwise.
 
     The wandb run is finished when the block ends, as failed where it raised; a run that continues from its
     checkpoint continues its wandb run.
@@ -105,7 +105,7 @@ def wandb_run(config: RunConfig, record: Record) -> Iterator[list[Mirror]]:
     )
     code = 1
     try:
-        yield [Mirror(run, record.folder)]
+        yield [WandbLogger(run, record.folder)]
         code = 0
     except TakenOverError:  # its wandb run, too, is the other process' now
         code = 0
@@ -120,9 +120,9 @@ def wandb_run(config: RunConfig, record: Record) -> Iterator[list[Mirror]]:
 def log_measured(config: RunConfig, record: Record) -> None:
     """Log what was measured after the run had ended to its wandb run, where it has one."""
     if any(record.folder.glob(f"wandb/*run-*-{_wandb_id(record)}")):
-        with wandb_run(config, record) as mirrors:
-            for mirror in mirrors:
-                mirror.on_result(record.read())
+        with wandb_run(config, record) as loggers:
+            for logger in loggers:
+                logger.on_result(record.read())
 
 
 def _wandb_id(record: Record) -> str:

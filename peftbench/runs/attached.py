@@ -1,4 +1,4 @@
-"""A prepared run made ready to train: the method attached, with what spares computing around it."""
+"""A prepared run with its method attached for training, and with what saves time and memory (backbones/economy)."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,15 +13,16 @@ from peftbench.tasks.base import Batch, Examples
 from peftbench.training.devices import autocasting, padding_multiple
 from peftbench.training.kept_states import with_states
 
-# those that are gone through in every epoch
+# the splits that are read in every epoch
 _KEPT = ("train", "validation")
 
 
 @contextmanager
 def attached_for_training(prepared: Prepared, trainer: TrainerConfig) -> Iterator[Mapping[str, Examples]]:
-    """Attach the method inside the block; yields the splits to train and score on.
+    """Attach the method inside the block; yields the splits to train and score on, by name.
 
-    With `trainer.cache_frozen` their batches bring what the layers below the method give.
+    With `trainer.cache_frozen` the output of the layers below the method is computed once for each example, and comes
+    with the batches.
     """
     sites, method = prepared.backbone.sites, prepared.method
     with economical(

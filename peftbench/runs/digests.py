@@ -1,4 +1,4 @@
-"""SHA-256 of files, each computed once in a process unless its size or time changes."""
+"""SHA-256 of files, computed once in a process as long as a file's size and time stay the same."""
 
 import hashlib
 import time

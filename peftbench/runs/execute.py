@@ -17,23 +17,23 @@ from peftbench.runs.lock import RunLock
 from peftbench.runs.progress import RecordHistory, Terminal
 from peftbench.runs.record import Record
 from peftbench.runs.report import report_data, report_finished, report_result
-from peftbench.runs.result import Evaluation, Memory, Origin, Parameters, Result, Status, Times
+from peftbench.runs.result import Memory, Origin, Parameters, Result, Status, Times
 from peftbench.terminal import console
 
 if TYPE_CHECKING:
     from peftbench.runs.prepare import Prepared
-    from peftbench.runs.scoring import Scored
+    from peftbench.runs.scoring import SplitScore
     from peftbench.training.loop import Fitted
 
-# given config and record, a context that yields what else follows the run: observers with an `on_result`
-Mirrors = Callable[[RunConfig, Record], AbstractContextManager[list[Any]]]
+# (config, record) → a context that yields the run's loggers: `training.loop.Observer`s with an `on_result(result)`
+OpenLoggers = Callable[[RunConfig, Record], AbstractContextManager[list[Any]]]
 
 
 class Trained(NamedTuple):
-    """What training came to, and its scores by split."""
+    """A trained run before it is recorded: its training curve, scores by split, memory and times."""
 
     fitted: "Fitted"
-    scored: dict[str, "Scored"]
+    scored: dict[str, "SplitScore"]
     memory: Memory
     time: Times
 
@@ -41,52 +41,52 @@ class Trained(NamedTuple):
 _trained_before = False  # whether this process has begun a run already
 
 
-def _no_mirrors(config: RunConfig, record: Record) -> AbstractContextManager[list[Any]]:
+def _no_loggers(config: RunConfig, record: Record) -> AbstractContextManager[list[Any]]:
     return nullcontext([])
 
 
 def execute_run(
-    config: RunConfig, overrides: list[str], only_stale: bool = False, mirrors: Mirrors = _no_mirrors
+    config: RunConfig, overrides: list[str], only_stale: bool = False, open_loggers: OpenLoggers = _no_loggers
 ) -> Result:
     """Train, record and measure one run; a finished one is not trained again unless forced.
 
     Args:
-        config: of the run. overrides: that made it.
-        only_stale: `config.force` concerns a finished run of other code or data alone.
-        mirrors: where the run is logged besides its record.
+        config: of the run. overrides: that made it, as the command line had them.
+        only_stale: with `config.force`, train a finished run again only where it is of other code or data.
+        open_loggers: opens what logs the run besides its record, see `OpenLoggers`.
 
     Returns what its result.json holds. Raises UserError for what the user can mend, PeftbenchError for a run that
     failed, of which the record says why, or of which a measurement failed, and TakenOverError where another process
     took it over.
     """
     from peftbench.runs.measured import check_sections, measure_sections, sections_to_measure
+    from peftbench.runs.pinned_config import pin_config
     from peftbench.runs.prepare import prepare
-    from peftbench.runs.settle import settled
     from peftbench.runs.sources import check_data, check_parts
     from peftbench.tasks.kinds import is_of_files, load_task
 
-    config = settled(config)
+    config = pin_config(config)
     record = Record(Path(config.output_dir) / config.experiment / run_id(config.plain()))
     if not config.force and is_finished(record):
         if is_of_files(config.task):
             check_data(record, load_task(config.task))
         check_parts(record, config)
-        return _return_to_finished(record, config, mirrors)
+        return _return_to_finished(record, config, open_loggers)
     prepared = prepare(config, reuse=True)
     check_sections(sections_to_measure(config.measure), prepared, config)
     report_data(prepared.task, prepared.warnings)
     with RunLock(record.folder) as lock:
-        finished = _begin(record, config, overrides, prepared.origin, only_stale)
-        if not finished:
-            with failure_recorded(record), mirrors(config, record) as following:
-                trained = _train(prepared, config, record, RecordHistory(record, lock), following)
+        already_finished = _claim_record(record, config, overrides, prepared.origin, only_stale)
+        if not already_finished:
+            with failure_recorded(record), open_loggers(config, record) as loggers:
+                trained = _train(prepared, config, record, RecordHistory(record, lock), loggers)
                 record.finish(**_save(trained, prepared, config, record))
                 remove(record.checkpoint_path)
                 errors = measure_sections(sections_to_measure(config.measure), prepared, config, record)
-                for mirror in following:
-                    mirror.on_result(record.read())
-    if finished:
-        return _return_to_finished(record, config, mirrors)
+                for logger in loggers:
+                    logger.on_result(record.read())
+    if already_finished:
+        return _return_to_finished(record, config, open_loggers)
     report_result(record)
     if errors:
         raise PeftbenchError(f"the run is trained and recorded, but {'; '.join(errors)} (see {record.log_path})")
@@ -98,7 +98,7 @@ def is_finished(record: Record) -> bool:
     return record.result_path.exists() and record.read().status == Status.FINISHED
 
 
-def _return_to_finished(record: Record, config: RunConfig, mirrors: Mirrors) -> Result:
+def _return_to_finished(record: Record, config: RunConfig, open_loggers: OpenLoggers) -> Result:
     """Show a run that had finished before, after measuring what is asked for and was not measured.
 
     Raises UserError where one of its files is damaged.
@@ -106,9 +106,9 @@ def _return_to_finished(record: Record, config: RunConfig, mirrors: Mirrors) -> 
     from peftbench.runs.measured import measure_finished, sections_to_measure
 
     def log(config: RunConfig, record: Record) -> None:
-        with mirrors(config, record) as following:
-            for mirror in following:
-                mirror.on_result(record.read())
+        with open_loggers(config, record) as loggers:
+            for logger in loggers:
+                logger.on_result(record.read())
 
     if record.checkpoint_path.exists():  # left by a process killed between its last two steps
         with suppress(PeftbenchError), RunLock(record.folder):
@@ -129,13 +129,17 @@ def _return_to_finished(record: Record, config: RunConfig, mirrors: Mirrors) -> 
     return record.read()
 
 
-def _begin(record: Record, config: RunConfig, overrides: list[str], origin: Origin, only_stale: bool) -> bool:
-    """Make the record ready for training, from the start or from its checkpoint; True: there is nothing to train."""
+def _claim_record(record: Record, config: RunConfig, overrides: list[str], origin: Origin, only_stale: bool) -> bool:
+    """Make the record ready for training, from the start or from its checkpoint, its lock held.
+
+    Returns whether another process has finished the run meanwhile, so that there is nothing to train. Raises UserError
+    where the record was begun on other data.
+    """
     before = _read_if_whole(record, config.force)
     same_origin = before is not None and before.origin == origin
     forced = config.force and not (same_origin and (only_stale or _was_interrupted_under_force(record)))
     if before and not forced:
-        if before.status == Status.FINISHED:  # by another process, while this one prepared
+        if before.status == Status.FINISHED:
             return True
         if record.checkpoint_path.exists():
             if before.origin and before.origin.data != origin.data:
@@ -154,7 +158,7 @@ def _begin(record: Record, config: RunConfig, overrides: list[str], origin: Orig
 
 
 def _was_interrupted_under_force(record: Record) -> bool:
-    """Tell whether what is to be begun again was so already, by the same command before it was stopped."""
+    """Tell whether the same command began the run again already, with force=true, and was stopped."""
     return record.read().status in (Status.RUNNING, Status.INTERRUPTED) and bool(record.config().get("force"))
 
 
@@ -171,7 +175,7 @@ def _read_if_whole(record: Record, forced: bool) -> Result | None:
 
 
 def _train(
-    prepared: "Prepared", config: RunConfig, record: Record, history: RecordHistory, following: list[Any]
+    prepared: "Prepared", config: RunConfig, record: Record, history: RecordHistory, loggers: list[Any]
 ) -> Trained:
     """Attach the method, train, and score every split with labels."""
     from peftbench.measuring.memory import peak_memory, reset_peak
@@ -189,7 +193,7 @@ def _train(
     reset_peak(device)
     trainer = config.trainer
     attached = attached_for_training(prepared, trainer)
-    validated: list[Scored] = []
+    validated: list[SplitScore] = []
 
     def evaluate() -> dict[str, float]:
         validated[:] = [score_split(prepared, config, splits["validation"])]
@@ -209,7 +213,7 @@ def _train(
                 dropout_seed=config.seed_for("dropout"),
                 device=device,
                 checkpoint=record.checkpoint_path,
-                observers=[terminal, history, *following],
+                observers=[terminal, history, *loggers],
                 workers=begin_training(config),
                 redraw=prepared.redraw,
                 penalty=prepared.method.penalty,
@@ -234,6 +238,7 @@ def _save(trained: Trained, prepared: "Prepared", config: RunConfig, record: Rec
     from peftbench.runs.adapter import save_adapter
     from peftbench.runs.origin import environment
     from peftbench.runs.pictures import write_pictures
+    from peftbench.runs.scoring import evaluation_of
 
     task, plain = prepared.task, config.plain()
     answers = {name: scored.predictions for name, scored in trained.scored.items()}
@@ -242,24 +247,15 @@ def _save(trained: Trained, prepared: "Prepared", config: RunConfig, record: Rec
     of_task = plain["task"] | task.settings_from_data
     save_adapter(record.adapter_dir, prepared.method, prepared.backbone, plain["model"], of_task, list(task.labels))
     # where nothing trains, what is reported is all there is
-    best = trained.fitted.best or {"epoch": 0, "validation": trained.scored["validation"][0]}
+    best = trained.fitted.best or {"epoch": 0, "validation": trained.scored["validation"].metrics}
     return {
         "primary": task.metrics[0],
         "best_epoch": best["epoch"],
         "best": best["validation"],
         "examples": {name: len(split) for name, split in prepared.splits.items()},
         "evaluations": [
-            Evaluation(
-                name,
-                len(prepared.splits[name]),
-                dict(scored.metrics),
-                config.trainer.precision,
-                task.checksums[name],
-                predictions=record.predictions_path.name,
-                by_class=task.objective.by_class(scored.predictions.predictions, scored.predictions.labels),
-                observed=scored.observed,
-            )
-            for name, scored in trained.scored.items()
+            evaluation_of(task, name, score, config.trainer.precision, predictions=record.predictions_path.name)
+            for name, score in trained.scored.items()
         ],
         "parameters": Parameters(**prepared.parameters),
         "time": trained.time,

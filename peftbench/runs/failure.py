@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from peftbench.errors import PeftbenchError, TakenOverError, UserError
+from peftbench.errors import PeftbenchError, TakenOverError, UserError, first_line
 from peftbench.files import atomic_write
 from peftbench.runs.record import Record
 from peftbench.runs.report import report_interrupted
@@ -16,9 +16,10 @@ _OOM_HINT = "lower trainer.batch_size (trainer.accumulate keeps the effective si
 
 @contextmanager
 def failure_recorded(record: Record) -> Iterator[None]:
-    """Write into the record how a run ended badly, and the traceback of what nobody foresaw into train.log.
+    """Write into the record why the block ended with an error, and the traceback of an unforeseen one into train.log.
 
-    A run that had finished before stays so. Whoever has lost the run's lock writes nothing.
+    The error is raised again, an unforeseen one as PeftbenchError. A run that had finished stays finished. A process
+    that has lost the run's lock writes nothing.
     """
     from peftbench.training.devices import is_out_of_memory
 
@@ -33,11 +34,10 @@ def failure_recorded(record: Record) -> Iterator[None]:
         _record_failure(record, Status.FAILED, str(error))
         raise
     except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         if is_out_of_memory(error):
-            status, reason = Status.OOM, f"out of memory: {_OOM_HINT} ({first_line})"
+            status, reason = Status.OOM, f"out of memory: {_OOM_HINT} ({first_line(error)})"
         else:
-            status, reason = Status.FAILED, f"{type(error).__name__}: {first_line} (see {record.log_path})"
+            status, reason = Status.FAILED, f"{type(error).__name__}: {first_line(error)} (see {record.log_path})"
         _record_failure(record, status, reason, traceback.format_exc())
         raise PeftbenchError(reason) from error
 

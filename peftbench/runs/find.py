@@ -42,7 +42,7 @@ class Run:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All that is known of it as plain data, for showing: scores by split, sections without their errors."""
+        """What the record says as plain data: `metrics` by split, the figures of each section, all else by field."""
         if self.result is None:
             return {"error": self.error}
         facts = self.result.as_dict()

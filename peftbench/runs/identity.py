@@ -48,7 +48,7 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
     Where an asset lies does not count (a task's `dir`, mirrors, caches), what it is does: hub name and
     revision, the checksums of its files, and the path of a local one where they are not known. The precision is the
-    one that the run computes in (see `runs.settle`). An imported run is never one that would be trained.
+    one that the run computes in (see `runs.pinned_config`). An imported run is never one that would be trained.
     """
     method = _without(NEUTRAL, config["method"])
     if method.get("runs"):

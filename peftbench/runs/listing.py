@@ -1,4 +1,4 @@
-"""The runs there are as flat dictionaries: what a list of runs shows, sorts and filters by."""
+"""Runs as flat dictionaries, which lists of runs show, sort and filter by."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ def list_runs(output_dir: Path, filters: Mapping[str, Any]) -> list[dict[str, An
 
 
 def flat_run(run: Run) -> dict[str, Any]:
-    """Return what there is of a run under dotted keys, its settings included."""
+    """Return a run's identity, status, settings, scores and figures under dotted keys, as `peftbench.runs` has them."""
     head: dict[str, Any] = {"id": run.id, "status": str(run.status), "folder": str(run.record.folder)}
     if run.status == UNREADABLE:
         return {**head, "error": run.error}
@@ -62,7 +62,7 @@ def _same(value: Any, asked: Any) -> bool:
 
 
 def sort_rows(rows: Sequence[Mapping[str, Any]], key: str) -> list[int]:
-    """Return the places of the rows in the order of a key: scores from the best, all else upwards, none last."""
+    """Return the indices of the rows sorted by a key: scores descending, all else ascending, rows without it last."""
 
     def place(number: int) -> tuple[bool, bool, float, str]:
         value = rows[number].get(key)

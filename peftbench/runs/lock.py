@@ -124,7 +124,7 @@ class RunLock:
 
 
 def _touch(file: Path) -> bool:
-    """Show life; return False where the lock is no longer ours."""
+    """Set the file's time to now, as a sign of life; return False where the lock is no longer this process's."""
     try:
         os.utime(file)  # without a time given, a shared file system takes its server's
     except FileNotFoundError:
@@ -177,7 +177,7 @@ def _staging(owner: Path) -> Path:
 
 
 def _break(owner: Path) -> None:
-    """Take an owner its lock: first what it writes with, so that it cannot write once another may be owner."""
+    """Remove a lock: first its owner's staging folder, so that it cannot write once another process owns it."""
     staging = _staging(owner)
     for _ in range(_TRIES):  # again where it made another file meanwhile
         shutil.rmtree(staging, ignore_errors=True)
@@ -189,7 +189,7 @@ def _break(owner: Path) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what processes killed while they asked for the lock left prepared."""
+    """Remove the prepared folders of processes that were killed while they asked for the lock."""
     now = _clock(folder)
     for prepared in folder.glob(f".{_LOCK}.*.tmp"):
         with contextlib.suppress(OSError):

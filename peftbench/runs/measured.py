@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from peftbench.config.schema import MeasureConfig, RunConfig, resolve
-from peftbench.errors import PeftbenchError, UserError
+from peftbench.errors import PeftbenchError, UserError, first_line
 from peftbench.measuring.latency import fitting_sizes, measure_latency
 from peftbench.measuring.run import measure_section
 from peftbench.methods.parts import PartsMethod
@@ -94,9 +94,10 @@ def measure_finished(
 
 
 def measure_reduced(record: Record, evaluation: Evaluation) -> None:
-    """Measure a finished run's latency with what an evaluation of it left out, and put it into those of that kind.
+    """Measure a finished run's latency with the layers or adapters left out that an evaluation of it left out.
 
-    Raises PeftbenchError where that fails.
+    It is put into all evaluations of the record with the same left out, in the run's own precision. Raises
+    PeftbenchError where it cannot be measured.
     """
     config = resolve(record.config())
     with RunLock(record.folder):
@@ -135,5 +136,4 @@ def _prepare_trained(record: Record, config: RunConfig) -> Prepared:
 
 
 def _reason(error: Exception) -> str:
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return "out of memory" if is_out_of_memory(error) else f"{type(error).__name__}: {first_line}"
+    return "out of memory" if is_out_of_memory(error) else f"{type(error).__name__}: {first_line(error)}"

@@ -33,7 +33,7 @@ class LoadedPart(NamedTuple):
 
 
 def with_parts(config: RunConfig, planned: Mapping[Path, Mapping[str, Any]]) -> RunConfig:
-    """Return the config with the runs its method is made of settled: their folders, ids and common settings.
+    """Return the config with the runs that its method is made of: their folders, ids and common settings.
 
     Args:
         config: of any method; one that is made of no runs comes back as it is.
@@ -62,15 +62,15 @@ def with_parts(config: RunConfig, planned: Mapping[Path, Mapping[str, Any]]) -> 
                 f"method.adapters: {name} was trained on {_shown(configs[name]['model'])}, this run is on"
                 f" {_shown(asdict(config.model))}: adapters fit the backbone that they were trained on alone"
             )
-    settled = [_made_of(method, name, configs[name]["method"]) for name in names]
-    _check_same_sizes(names, [part.adapter_method for part in settled])
+    made = [_made_of(method, name, configs[name]["method"]) for name in names]
+    _check_same_sizes(names, [part.adapter_method for part in made])
     where = {name: str(folders[name]) for name in names}
     runs = {name: folders[name].name for name in names}
-    return replace(config, method=replace(settled[0], adapters=where, leave_out=[], runs=runs))
+    return replace(config, method=replace(made[0], adapters=where, leave_out=[], runs=runs))
 
 
 def load_parts(config: RunConfig, weights: str) -> dict[str, LoadedPart]:
-    """Read the adapters of the runs that a settled config names; none for a method that is made of none.
+    """Read the adapters of the runs that a pinned config names; none for a method that is made of none.
 
     Args:
         weights: what tells the backbone's files from any other's.

@@ -1,4 +1,4 @@
-"""Some pictures of a run's validation split with what is true and what was predicted, for pages and loggers to show."""
+"""Pictures of a run's validation split with labels and predictions drawn on them, for HTML pages and loggers."""
 
 from collections.abc import Mapping
 from pathlib import Path

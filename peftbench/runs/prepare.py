@@ -18,7 +18,7 @@ from peftbench.backbones.economy.lower_layers import check_lower_layers
 from peftbench.backbones.heads import HeadedBackbone
 from peftbench.backbones.load import AnswersThrough, Backbone, load_backbone
 from peftbench.backbones.sites import Sites
-from peftbench.config.schema import RunConfig, check_threads
+from peftbench.config.schema import RunConfig
 from peftbench.config.task import TaskConfig
 from peftbench.errors import UserError
 from peftbench.interruption import check_interrupted
@@ -28,12 +28,12 @@ from peftbench.methods.guard import check_method
 from peftbench.runs.heads import put_head
 from peftbench.runs.origin import code_digest
 from peftbench.runs.parts import LoadedPart, load_parts
-from peftbench.runs.result import Origin, Part
-from peftbench.runs.settle import check_layer_count
+from peftbench.runs.pinned_config import check_layer_count
+from peftbench.runs.result import Origin, SourceRun
 from peftbench.runs.torchrun import launched_workers
 from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.kinds import load_task, reader_of
-from peftbench.training.devices import default_threads, use_device
+from peftbench.training.devices import use_device, use_threads
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,8 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
     """
     if not reuse:
         _kept.clear()
-    check_threads(config.threads)
+    use_threads(config.threads)
     device = use_device(config.device)
-    # an earlier run of the process may have set another number
-    torch.set_num_threads(config.threads or default_threads())
     check_interrupted()
     task = load_task(config.task)
     for name in ("train", "validation"):
@@ -173,7 +171,7 @@ def origin_of(
     reader = reader_of(kind).__name__
     modules += [type(method).__module__, type(task).__module__, type(task.objective).__module__, reader]
     modules = sorted({*modules, __name__})
-    made_of = {name: Part(part.run, part.digest) for name, part in parts.items()}
+    made_of = {name: SourceRun(part.run, part.digest) for name, part in parts.items()}
     return Origin(task.checksum, code_digest(modules), modules, weights, task.checksums, made_of)
 
 

@@ -1,4 +1,4 @@
-"""What tells one process from another, on this machine and on others, and whether one lives."""
+"""What identifies a process, across machines too, and whether such a process still runs."""
 
 import os
 import socket
@@ -33,7 +33,7 @@ def machine() -> str | None:
 
 
 def process_lives(facts: Mapping[str, Any]) -> bool | None:
-    """Say whether the process of `facts` lives; None where that cannot be told from here."""
+    """Tell whether a process still runs, by its `this_process()`; None where that cannot be told from here."""
     where, pid, start = facts.get("machine"), facts.get("pid"), facts.get("process_start")
     if where is None or where != machine() or not isinstance(pid, int):
         return None

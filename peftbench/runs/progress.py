@@ -1,4 +1,4 @@
-"""What follows a run while it trains: the progress bar on the terminal, the training curve in the record."""
+"""The trainer's observers that every run has: the progress bar on the terminal, the training curve in the record."""
 
 import time
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ _WRITE_SECONDS = 5.0
 
 
 class RecordHistory:
-    """Writes the training curve into the record, and stops where the run is not this process' any more."""
+    """Writes the training curve into the record; raises TakenOverError where another process has taken the run over."""
 
     def __init__(self, record: Record, lock: RunLock) -> None:
         self._record, self._lock = record, lock

@@ -1,9 +1,7 @@
 """The run record: the folder a run leaves behind, `<output_dir>/<experiment>/<run id>/`."""
 
-import hashlib
 import json
 import os
-import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +16,12 @@ from peftbench.runs.history import read_history
 from peftbench.runs.identity import file_name, fingerprint, run_id
 from peftbench.runs.pictures import FOLDER as PICTURES
 from peftbench.runs.result import SCHEMA_VERSION, Evaluation, Result, Status, read_as
+from peftbench.runs.seal import is_sealed, seal
 from peftbench.runs.version1 import upgraded
 
 if TYPE_CHECKING:
+    from peftbench.config.schema import TrainerConfig
     from peftbench.runs.predictions import Predictions
-
-_SEAL = re.compile(rb',\n  "digest": "([0-9a-f]{64})"\n\}\n\Z')
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class Record:
                 f"{self.result_path} was written by a newer peftbench (schema {schema}, this one reads up to "
                 f"{SCHEMA_VERSION}). Upgrade peftbench."
             )
-        if schema == SCHEMA_VERSION and not _is_sealed(content):
+        if schema == SCHEMA_VERSION and not is_sealed(content):
             raise self._damaged(self.result_path, "it is not what was written")
         try:
             result: Result = read_as(Result, upgraded(found) if schema == 1 else found, "result")
@@ -190,6 +188,14 @@ class Record:
             raise self._damaged(self.config_path, "it is not the one that the folder is named by")
         return plain_config
 
+    def trainer(self) -> "TrainerConfig":
+        """Return the settings of training that the run was started with; raises UserError as `config` does."""
+        from peftbench.config.fill import fill
+        from peftbench.config.schema import TrainerConfig
+
+        trainer: TrainerConfig = fill(TrainerConfig, self.config().get("trainer"), "trainer")
+        return trainer
+
     def _write_config(self, config: Mapping[str, Any]) -> None:
         from omegaconf import OmegaConf
 
@@ -214,9 +220,8 @@ class Record:
 
     def _write(self, result: Result) -> None:
         text = json.dumps(plain(result.as_dict()), indent=2, ensure_ascii=False, allow_nan=False)
-        content = text.encode().removesuffix(b"\n}")
         with atomic_write(self.result_path, binary=True) as file:
-            file.write(content + f',\n  "digest": "{hashlib.sha256(content).hexdigest()}"\n}}\n'.encode())
+            file.write(seal(text))
 
     def history(self) -> list[dict[str, Any]]:
         """Return the rows of the training curve, none where there is no file."""
@@ -266,12 +271,6 @@ class Record:
         files = {**result.files, **digests(self.folder, [name])}
         self.update(evaluations=[*others, stored], files=files)
         return stored
-
-
-def _is_sealed(content: bytes) -> bool:
-    """Tell whether a `result.json` is as it was written: it ends with the SHA-256 of all before."""
-    seal = _SEAL.search(content)
-    return seal is not None and hashlib.sha256(content[: seal.start()]).hexdigest().encode() == seal.group(1)
 
 
 def _begin(config: Mapping[str, Any], overrides: Sequence[str], files: dict[str, str]) -> Result:

@@ -1,4 +1,4 @@
-"""What is said of a run when it starts and when it is done."""
+"""What is printed of a run when it starts and when it has ended."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,9 @@ def report_job(number: int, overrides: list[str], total: int | None, seconds_lef
 
 
 def report_data(task: "Task", warnings: list[str]) -> None:
-    """Say how many examples there are of what, and what the user should know of them; once a process.
+    """Print the size and labels of each split, and the data's warnings; once in a process for the same data.
 
-    Not where the environment says that another of the same sweep's does.
+    Nothing is printed where the variable `DATA_IS_DESCRIBED` says that another process of the sweep has done it.
     """
     if task.checksum in _reported or os.environ.get(DATA_IS_DESCRIBED):
         return
@@ -88,17 +88,17 @@ def report_result(record: Record) -> None:
 
 
 def score_cell(metric: str, value: float | None, count: str) -> Text:
-    """Return a score and, less loud, what it was computed on."""
+    """Return a score in bold and, dimmed, what it was computed on."""
     return Text.assemble((format_metric(metric, value), "bold"), (f"  {count}", "dim"))
 
 
 def is_shown(by_class: dict[str, Any]) -> bool:
-    """Tell whether so many classes are shown one by one."""
+    """Tell whether there are few enough classes to show the scores of each."""
     return len(by_class["names"]) <= (MOST_CLASSES_SHOWN if "f1" in by_class else MOST_CLASSES_LISTED)
 
 
 def class_table(split: str, by_class: dict[str, Any]) -> Table:
-    """Return a row for each class: what its examples were taken for and its F1, or other scores alone."""
+    """Return a table with a row for each class: its row of the confusion matrix and its F1, or its IoU or AP alone."""
     if "f1" not in by_class:
         return _scores_by_class(split, by_class)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")

@@ -35,7 +35,8 @@ class Evaluation:
         merged: whether the method was folded into the backbone's weights. dropped_layers: of the backbone, from
             the first on, that went without the method.
         predictions: the file that holds them, relative to the run's folder; None where they were not kept.
-        by_class: see `tasks.metrics`; None for a regression.
+        by_class: what `Objective.by_class` returned (tasks/base.py): {names, f1, confusion} for classes,
+            {names, iou, confusion} for masks, {names, ap, ap50} for boxes; None for a regression.
         latency: with layers or adapters left out, as `measuring.latency` gives it; None where it was not measured.
         observed: what the method said of these examples, see `methods.Method.observed`; None for nothing.
         kept_adapters: how many adapters a fusion had at each place, those that weigh most; None: all.
@@ -61,12 +62,12 @@ class Evaluation:
 
     @property
     def left_out(self) -> list[str]:
-        """What was left out of the method, see the function; such an evaluation has a latency of its own."""
+        """What was left out of the method, see the function `left_out`; empty for the whole method."""
         return left_out(self.dropped_layers, self.kept_adapters)
 
 
 def left_out(dropped_layers: int, kept_adapters: int | None) -> list[str]:
-    """Return what was left out of the method in an evaluation, as parts of a file's name."""
+    """Return what was left out of the method in an evaluation, for names of files: `drop3`, `keep2`, or nothing."""
     return [
         *([f"drop{dropped_layers}"] if dropped_layers else []),
         *([f"keep{kept_adapters}"] if kept_adapters else []),
@@ -117,7 +118,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Part:
+class SourceRun:
     """A run that another was made of: its id, and the SHA-256 of the adapter that went in."""
 
     run: str
@@ -141,7 +142,7 @@ class Origin:
     modules: list[str] = field(default_factory=list)
     weights: str | None = None
     splits: dict[str, str] = field(default_factory=dict)
-    parts: dict[str, Part] = field(default_factory=dict)
+    parts: dict[str, SourceRun] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -215,14 +216,13 @@ class Result:
         merged: bool = False,
         dropped_layers: int = 0,
         kept_adapters: int | None = None,
-        precision: str | None = None,
     ) -> Evaluation | None:
         """Return the evaluation under these conditions, None where there is none.
 
-        `precision` is by default the one the run was trained in; the data are those of its first evaluation of
-        this split, which is the run's own.
+        Its precision is the one that the run was trained in; its data are those of the first evaluation of this
+        split, which is the run's own.
         """
-        precision = precision or (self.environment.precision if self.environment else None)
+        precision = self.environment.precision if self.environment else None
         data = next((found.data for found in self.evaluations if found.split == split), None)
         asked = (split, merged, dropped_layers, kept_adapters, precision, data)
         return next((found for found in self.evaluations if found.conditions == asked), None)

@@ -1,4 +1,4 @@
-"""Whether what a finished run was made from, data and other runs, is still what there is."""
+"""Whether the data and the other runs that a finished run was made from have changed since."""
 
 from collections.abc import Mapping
 from pathlib import Path

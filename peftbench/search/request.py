@@ -14,7 +14,7 @@ from peftbench.config.compose import compose
 from peftbench.config.fill import fill
 from peftbench.config.schema import RunConfig, resolve
 from peftbench.errors import UserError, nearest
-from peftbench.runs.settle import possible_folders
+from peftbench.runs.pinned_config import possible_folders
 from peftbench.search.space import Point, Space, grid, read_space, sample
 from peftbench.sweeps.request import STALE, key_of, merge
 from peftbench.tables.collect import PlannedRun

@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
 from peftbench.errors import UserError
+from peftbench.runs.pinned_config import possible_folders
 from peftbench.runs.result import Status
-from peftbench.runs.settle import possible_folders
 from peftbench.search.request import lines_of
 from peftbench.search.select import Trial, outcome, select
 from peftbench.search.space import Point, Space, read_space, sample
@@ -81,10 +81,8 @@ def _row_trials(row: RowSpec, lines: Sequence[str], found_in: Sequence[str], tri
         config = copy.deepcopy(composed)  # which takes a tenth of the time of composing it
         for override in OverridesParser.create().parse_overrides([*lines_of(point), f"experiment={experiment}"]):
             OmegaConf.update(config, override.get_key_element(), override.value())
-        settled, folders = possible_folders(resolve(config))
-        planned.append(
-            PlannedRun(row.label, TUNING_SEED, overrides, settled.plain(), folders[0], found_in, folders[1:])
-        )
+        pinned, folders = possible_folders(resolve(config))
+        planned.append(PlannedRun(row.label, TUNING_SEED, overrides, pinned.plain(), folders[0], found_in, folders[1:]))
     return [RowTrials(row, points, planned)]
 
 

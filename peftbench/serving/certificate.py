@@ -6,7 +6,7 @@ import numpy as np
 
 from peftbench.errors import PeftbenchError
 
-# of the largest logit: rounding, for the products are the same numbers in another order
+# as a share of the largest logit: what rounding explains where the same products are summed in another order
 TOLERANCE = 1e-3
 
 

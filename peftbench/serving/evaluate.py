@@ -1,5 +1,6 @@
 """Score a finished run again: on any split, merged or not, with layers or adapters left out, with its latency."""
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from peftbench.config.fill import fill
-from peftbench.config.schema import MeasureConfig, RunConfig, TrainerConfig
+from peftbench.config.schema import MeasureConfig, RunConfig
 from peftbench.config.task import fill_task
 from peftbench.config.values import typed
 from peftbench.errors import PeftbenchError, TakenOverError, UserError
@@ -20,20 +21,26 @@ from peftbench.runs.lock import RunLock
 from peftbench.runs.predictions import Predictions
 from peftbench.runs.record import Record
 from peftbench.runs.result import Evaluation
+from peftbench.runs.scoring import evaluation_of, score_logits
 from peftbench.serving.leave_out import check_drop, check_keep, dropped_counts, kept_counts
 from peftbench.serving.load import RunModel, check_mergeable, describe_run, inference, load_run_model
 from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.kinds import load_task
 from peftbench.terminal import error_console, print_error
-from peftbench.training.devices import resolve_precision, use_device
+from peftbench.training.devices import resolve_precision, use_device, use_threads
 from peftbench.training.inference import logits_of
 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """What came of scoring a run; there is no evaluation where the labels are hidden.
+    """What came of scoring a run under one set of conditions.
 
-    `observed` is what the method said of the examples, see `methods.Method.observed`.
+    Attributes:
+        evaluation: to be stored in the record; None where the labels are hidden.
+        predictions: of the whole split. classes: names by class number, empty for a regression.
+        precision: that the run was scored in, fp32 or bf16. device: cpu, or the name of the CUDA device.
+        dropped_layers, kept_adapters, observed: as in `Evaluation`.
+        latency: as `measuring.latency` gives it; None where it was not measured.
     """
 
     evaluation: Evaluation | None
@@ -75,7 +82,7 @@ def score_run(
 
     Raises UserError where the run, its model, the split or its labels cannot be had, or its method cannot be scored so.
     """
-    place = use_device(device)
+    torch_device = use_device(device)
     description = describe_run(record)
     if drop is not None:
         check_drop(drop, description.method["name"], merged)
@@ -85,21 +92,22 @@ def score_run(
         check_mergeable(description.method["name"])
     config = record.config()
     threads = typed(RunConfig, "threads", config.get("threads"), "threads")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    trainer = fill(TrainerConfig, config.get("trainer"), "trainer")
+    # the run may be of a machine with more cores
+    use_threads(threads and min(threads, os.cpu_count() or 1))
+    trainer = record.trainer()
     measure = fill(MeasureConfig, config["measure"], "measure")
     task = _same_task(record, description, split, task_dir)
-    if task.splits[split].labels is None and labels_needed:
+    labels = task.splits[split].labels
+    if labels is None and labels_needed:
         raise UserError(
             f"the labels of {task.name}'s {split} split are hidden: there is nothing to score;"
             " --write FILE.csv writes the predictions, `peftbench predict` answers any text"
         )
     with working("loading the model"):
-        model = load_run_model(record, place)
+        model = load_run_model(record, torch_device)
         sites = model.backbone.sites
         data = task.encode_split(split, sites)
-    precision = resolve_precision(trainer.precision, place)
+    precision = resolve_precision(trainer.precision, torch_device)
     rows = batch_size or trainer.eval_batch_size
     dropping = [0] if drop is None else dropped_counts(drop, model.method.droppable_layers(sites))
     keeping: list[int | None] = [None]
@@ -109,7 +117,8 @@ def score_run(
         training = _same_task(record, description, "train", task_dir)
         examples = training.encode_split("train", sites)
         with working(f"weighing the adapters on {len(examples):,} training examples"):
-            weights = _answers(model, examples, rows, precision, merged, place)[1] or {}
+            weights = _answers(model, examples, rows, precision, merged, torch_device)[1] or {}
+    device_name = torch.cuda.get_device_name(torch_device) if torch_device.type == "cuda" else "cpu"
     scored = []
     for dropped, kept in product(dropping, keeping):
         reduced = f", {dropped} layers without the method" if dropped else ""
@@ -118,19 +127,37 @@ def score_run(
             reduced = f", adapters kept: {kept}"
             model.method.prune(kept, weights)
         with working(f"scoring {len(data):,} examples{reduced}"):
-            logits, observed = _answers(model, data, rows, precision, merged, place)
+            logits, observed = _answers(model, data, rows, precision, merged, torch_device)
         figures = None
         if latency:
             with working(f"measuring the latency{reduced}"):
                 figures = measure_latency(
                     model.method, model.backbone, measure, precision, data.timed_sizes(measure.lengths)
                 )
-        scored.append(_scored(task, split, logits, precision, merged, dropped, kept, figures, place, observed))
+        score = score_logits(task, logits, labels, observed)
+        evaluation = None
+        if labels is not None:
+            reduced_latency = figures if dropped or kept else None  # the whole method's is a section of the record
+            evaluation = evaluation_of(
+                task,
+                split,
+                score,
+                precision,
+                merged=merged,
+                dropped_layers=dropped,
+                kept_adapters=kept,
+                latency=reduced_latency,
+            )
+        scored.append(
+            ScoredRun(
+                evaluation, score.predictions, task.labels, precision, device_name, dropped, kept, figures, observed
+            )
+        )
     return scored
 
 
 def _same_task(record: Record, description: Description, split: str, task_dir: str | None) -> Task:
-    """Read one split of a run's task; say so where it is not the one that the run was made from."""
+    """Read one split of a run's task; print a warning where its data are not those that the run was trained with."""
     task = read_task(description, split, task_dir)
     origin = record.read().origin
     if origin and origin.splits.get(split, task.checksums[split]) != task.checksums[split]:
@@ -141,58 +168,16 @@ def _same_task(record: Record, description: Description, split: str, task_dir: s
 def _answers(
     model: RunModel, data: Examples, rows: int, precision: str, merged: bool, device: torch.device
 ) -> tuple[torch.Tensor, dict[str, Any] | None]:
-    """Return the logits, and what the method says of the examples."""
+    """Return the logits, (examples, outputs), and what the method says of the examples."""
     with inference(model, precision, merged), model.method.observed() as observation:
         logits = logits_of(model.backbone.model, data, rows, precision, device)
     return logits, observation()
 
 
-def _scored(
-    task: Task,
-    split: str,
-    logits: torch.Tensor,
-    precision: str,
-    merged: bool,
-    dropped: int,
-    kept: int | None,
-    latency: dict[str, Any] | None,
-    device: torch.device,
-    observed: dict[str, Any] | None,
-) -> ScoredRun:
-    labels = task.splits[split].labels
-    predicted, probabilities = task.objective.read_out(logits)
-    evaluation = None
-    if labels is not None:
-        evaluation = Evaluation(
-            split,
-            len(logits),
-            {**task.objective.score(task.metrics, logits, torch.as_tensor(labels))},
-            precision,
-            task.checksums[split],
-            merged,
-            dropped,
-            by_class=task.objective.by_class(predicted, labels),
-            latency=latency if dropped or kept else None,
-            observed=observed,
-            kept_adapters=kept,
-        )
-    return ScoredRun(
-        evaluation=evaluation,
-        predictions=Predictions(labels, predicted, probabilities, form=task.objective.form),
-        classes=task.labels,
-        precision=precision,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        dropped_layers=dropped,
-        kept_adapters=kept,
-        latency=latency,
-        observed=observed,
-    )
-
-
 def store_scores(record: Record, scored: ScoredRun) -> str | None:
-    """Put an evaluation into its run's record and return the file of its predictions.
+    """Put an evaluation into its run's record and return the file of its predictions, relative to the run's folder.
 
-    None where the labels are hidden, and behind a printed line where the record cannot be written. Raises
+    Returns None where the labels are hidden, and where the record cannot be written, which is printed. Raises
     TakenOverError where another process takes the record over meanwhile.
     """
     evaluation = scored.evaluation

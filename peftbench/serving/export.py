@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from peftbench.config.fill import fill
-from peftbench.config.schema import TrainerConfig
 from peftbench.config.task import DenseTaskConfig, TaskConfig, TextTaskConfig, fill_task
 from peftbench.errors import PeftbenchError, UserError
 from peftbench.runs.record import Record
@@ -67,7 +65,7 @@ def export_run(
     target.check(str(description.method["name"]))
     _check_task(to, fill_task(description.task))
     task = read_task(description, SPLIT, task_dir)
-    batch_size = fill(TrainerConfig, record.config().get("trainer"), "trainer").eval_batch_size
+    batch_size = record.trainer().eval_batch_size
     with working("loading the model"):
         model = load_run_model(record, torch.device("cpu"))
     data = task.encode_split(SPLIT, model.backbone.sites)

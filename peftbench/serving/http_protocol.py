@@ -1,4 +1,4 @@
-"""What a connection of the HTTP server does outside the application: of clients that stall and broken requests."""
+"""What the HTTP server does with a connection besides the application: clients that stall, requests that are none."""
 
 import asyncio
 import json
@@ -21,13 +21,13 @@ class HttpProtocol(H11Protocol):
         self._head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Be told of every byte that cannot be sent at once: a transport that closes waits for the last of them."""
+        """Have `pause_writing` called as soon as a byte cannot be sent at once, and wait for the first request."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)
+        transport.set_write_buffer_limits(high=0)  # a transport that closes waits for its last bytes too
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        """Watch the head of a request until it is whole, from the first byte; behind that the application does."""
+        """Stop the timer once a request's head is whole, start it with the next; the application times the body."""
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._stop_awaiting_head()
@@ -40,12 +40,12 @@ class HttpProtocol(H11Protocol):
         self._await_reading(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """All is sent."""
+        """Stop watching: all is sent."""
         self._stop_watching()
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Watch no longer."""
+        """Stop all timers."""
         self._stop_watching()
         self._stop_awaiting_head()
         super().connection_lost(exc)
@@ -74,7 +74,7 @@ class HttpProtocol(H11Protocol):
             self._head = None
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP request."""
+        """Answer what is no HTTP request with status 400 and the reason as JSON."""
         body = json.dumps({"error": msg}).encode()
         headers = [
             (b"content-type", b"application/json"),

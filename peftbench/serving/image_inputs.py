@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench.errors import UserError
-from peftbench.serving.inputs import Input, Row, read_input
+from peftbench.serving.inputs import Input, InputRow, read_input
 from peftbench.tasks.image.files import as_text, images_below, images_in
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def read_images(paths: list[str], listed: Path | None) -> Input:
     return Input([_COLUMN], _rows(paths))
 
 
-def _rows(paths: list[str]) -> Iterator[Row]:
+def _rows(paths: list[str]) -> Iterator[InputRow]:
     number = 0
     for given in paths:
         try:
@@ -47,7 +47,7 @@ def _rows(paths: list[str]) -> Iterator[Row]:
             raise UserError(f"{path} holds no image, nor do its folders")
         for image in found:
             number += 1
-            yield Row(number, (str(image),), [as_text(image)])
+            yield InputRow(number, (str(image),), [as_text(image)])
 
 
 def answer_readable(

@@ -13,7 +13,7 @@ from peftbench.assets.fetch import fetch
 from peftbench.assets.weights import weights_digest
 from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import load_backbone
-from peftbench.config.schema import RunConfig, check_threads
+from peftbench.config.schema import RunConfig
 from peftbench.errors import TakenOverError, UserError
 from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import Method
@@ -21,18 +21,18 @@ from peftbench.runs.adapter import Description, save_adapter
 from peftbench.runs.identity import run_id
 from peftbench.runs.lock import RunLock
 from peftbench.runs.origin import environment
-from peftbench.runs.predictions import Predictions
+from peftbench.runs.pinned_config import pin_config
 from peftbench.runs.prepare import check_length, origin_of
 from peftbench.runs.record import Record
-from peftbench.runs.result import Evaluation, Imported, Parameters, Status
-from peftbench.runs.settle import settled
+from peftbench.runs.result import Imported, Parameters, Status
+from peftbench.runs.scoring import SplitScore, evaluation_of, score_logits
 from peftbench.serving.exchange.bring_in import read_folder, read_method
 from peftbench.serving.exchange.folder import Foreign
 from peftbench.serving.load import RunModel, inference
 from peftbench.tasks.base import Task
 from peftbench.tasks.kinds import load_task
 from peftbench.terminal import error_console
-from peftbench.training.devices import use_device
+from peftbench.training.devices import use_device, use_threads
 from peftbench.training.inference import logits_of
 
 SPLIT = "validation"
@@ -54,11 +54,9 @@ def import_run(
     Raises UserError, and writes nothing, where the folder cannot be read, holds what cannot be expressed here, is of
     another base model or task, or has been imported before.
     """
-    check_threads(config.threads)
+    use_threads(config.threads)
     device = use_device(config.device)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    config = settled(config)
+    config = pin_config(config)
     foreign = read_folder(folder)
     task = load_task(config.task)
     base = fetch(config.model)
@@ -80,49 +78,58 @@ def import_run(
     method.attach(backbone.sites)
     description = Description(plain["method"], plain["model"], plain["task"], list(task.labels))
     model = RunModel(backbone, method, description, base, weights)
-    data = task.encode_split(SPLIT, backbone.sites)
-    precision = config.trainer.precision
-    with working(f"scoring {len(data):,} examples"), inference(model, precision):
-        logits = logits_of(backbone.model, data, config.trainer.eval_batch_size, precision, device)
-    predictions = Predictions(task.splits[SPLIT].labels, *task.objective.read_out(logits))
-    parameters: dict[str, Any] = count_parameters(method, backbone)
-    evaluations = []
-    if data.labels is not None:
-        metrics = dict(task.objective.score(task.metrics, logits, data.labels))
-        by_class = task.objective.by_class(predictions.predictions, predictions.labels)
-        evaluations = [
-            Evaluation(
-                SPLIT,
-                len(data),
-                {**metrics},
-                precision,
-                task.checksums[SPLIT],
-                predictions=record.predictions_path.name,
-                by_class=by_class,
-            )
-        ]
+    score = _score(model, task, config, working)
     with RunLock(record.folder):
         is_new = not record.result_path.exists()
         try:
-            record = Record.create(record.folder, plain, overrides)
-            record.write_predictions({SPLIT: predictions}, task.labels)
-            save_adapter(record.adapter_dir, method, backbone, plain["model"], plain["task"], list(task.labels))
-            record.finish(
-                Status.IMPORTED,
-                origin=origin_of(task, config.task.kind, backbone, method, weights),
-                primary=task.metrics[0],
-                examples={SPLIT: len(data)},
-                evaluations=evaluations,
-                parameters=Parameters(**parameters),
-                environment=environment(device, precision),
-                imported=Imported(**plain["imported"]),
-            )
+            return _write(record.folder, plain, overrides, model, task, score, device)
         except TakenOverError:
             raise
         except BaseException:
             if is_new:
                 shutil.rmtree(record.folder, ignore_errors=True)
             raise
+
+
+def _score(
+    model: RunModel, task: Task, config: RunConfig, working: Callable[[str], AbstractContextManager[Any]]
+) -> SplitScore:
+    """Score the model on the validation split."""
+    trainer, sites = config.trainer, model.backbone.sites
+    data = task.encode_split(SPLIT, sites)
+    with working(f"scoring {len(data):,} examples"), inference(model, trainer.precision):
+        logits = logits_of(model.backbone.model, data, trainer.eval_batch_size, trainer.precision, sites.device)
+    return score_logits(task, logits, task.splits[SPLIT].labels)
+
+
+def _write(
+    folder: Path,
+    config: dict[str, Any],
+    overrides: list[str],
+    model: RunModel,
+    task: Task,
+    score: SplitScore,
+    device: torch.device,
+) -> Record:
+    """Write the record, its lock held; `config` as the record keeps it, with the imported method's settings."""
+    precision, labels = config["trainer"]["precision"], list(task.labels)
+    parameters: dict[str, Any] = count_parameters(model.method, model.backbone)
+    record = Record.create(folder, config, overrides)
+    record.write_predictions({SPLIT: score.predictions}, labels)
+    save_adapter(record.adapter_dir, model.method, model.backbone, config["model"], config["task"], labels)
+    evaluations = []
+    if score.predictions.labels is not None:
+        evaluations = [evaluation_of(task, SPLIT, score, precision, predictions=record.predictions_path.name)]
+    record.finish(
+        Status.IMPORTED,
+        origin=origin_of(task, config["task"]["kind"], model.backbone, model.method, model.weights),
+        primary=task.metrics[0],
+        examples={SPLIT: len(score.predictions.predictions)},
+        evaluations=evaluations,
+        parameters=Parameters(**parameters),
+        environment=environment(device, precision),
+        imported=Imported(**config["imported"]),
+    )
     return record
 
 

@@ -16,7 +16,7 @@ _TASK = "task"
 _GLUE_COLUMNS = {1: ["sentence"], 2: ["sentence1", "sentence2"]}
 
 
-class Row(NamedTuple):
+class InputRow(NamedTuple):
     """One row of the input: where it stands, its text or texts, all of its cells as they are, and whose it is."""
 
     number: int
@@ -34,7 +34,7 @@ class Input(NamedTuple):
     """The header of the input and its rows, in order."""
 
     columns: list[str]
-    rows: Iterator[Row]
+    rows: Iterator[InputRow]
 
 
 def read_input(texts: list[str], file: Path | None, columns: list[str]) -> Input:
@@ -60,7 +60,7 @@ def read_input(texts: list[str], file: Path | None, columns: list[str]) -> Input
     return Input(table.columns, _with_text(table.rows, path))
 
 
-def _with_text(rows: Iterator[Row], path: Path | None) -> Iterator[Row]:
+def _with_text(rows: Iterator[InputRow], path: Path | None) -> Iterator[InputRow]:
     """Yield the rows; raises UserError where none of them has a text."""
     none = True
     for row in rows:
@@ -70,7 +70,7 @@ def _with_text(rows: Iterator[Row], path: Path | None) -> Iterator[Row]:
         raise UserError(f"{path or 'standard input'} holds no text: give one a line")
 
 
-def _from_words(texts: list[str], width: int) -> Iterator[Row]:
+def _from_words(texts: list[str], width: int) -> Iterator[InputRow]:
     if len(texts) % width:
         raise UserError(f"this run's task is made of pairs of texts: give two, not {len(texts)}")
     for position, text in enumerate(texts, start=1):
@@ -81,7 +81,7 @@ def _from_words(texts: list[str], width: int) -> Iterator[Row]:
     return (_row(start // width + 1, texts[start : start + width]) for start in range(0, len(texts), width))
 
 
-def _from_lines(lines: Iterable[str], origin: str, width: int) -> Iterator[Row]:
+def _from_lines(lines: Iterable[str], origin: str, width: int) -> Iterator[InputRow]:
     for number, line in enumerate(lines, start=1):
         texts = [line] if width == 1 else line.split("\t")
         if not line.strip():
@@ -94,9 +94,9 @@ def _from_lines(lines: Iterable[str], origin: str, width: int) -> Iterator[Row]:
         yield _row(number, texts)
 
 
-def _row(number: int, texts: Sequence[str]) -> Row:
+def _row(number: int, texts: Sequence[str]) -> InputRow:
     cells = [text.strip() for text in texts]
-    return Row(number, tuple(cells), cells)
+    return InputRow(number, tuple(cells), cells)
 
 
 def _standard_input() -> Iterator[str]:
@@ -122,10 +122,10 @@ def _from_table(path: Path, choices: Sequence[Sequence[str]]) -> Input:
     chosen = choose_columns(f"{path}, line {line}", choices, header, read)
     places = [header.index(name) for name in chosen]
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[InputRow]:
         for number, cells in records:
             cells = cells or [""] * len(header)
-            yield Row(number, tuple(cells[place].strip() for place in places), cells)
+            yield InputRow(number, tuple(cells[place].strip() for place in places), cells)
 
     return Input(header, rows())
 
@@ -149,13 +149,13 @@ def read_task_input(file: Path, columns: Mapping[str, Sequence[str]]) -> Input:
         raise UserError(f"{path}, line {line}: no column {_TASK!r} among {', '.join(map(repr, header))}")
     at = header.index(_TASK)
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[InputRow]:
         places: dict[str, list[int]] = {}
         for number, cells in records:
             cells = cells or [""] * len(header)
             task = cells[at].strip()
             if not any(cell.strip() for cell in cells):
-                yield Row(number, ("",), cells)
+                yield InputRow(number, ("",), cells)
                 continue
             if task not in known:
                 raise UserError(f"{path}, line {number}: no task {task!r} is registered. {nearest(task, known)}")
@@ -166,7 +166,7 @@ def read_task_input(file: Path, columns: Mapping[str, Sequence[str]]) -> Input:
                     found = ", ".join(map(repr, header))
                     raise UserError(f"{path}, line {number}: task {task} reads {wanted}, the columns are {found}")
                 places[task] = [header.index(name) for name in chosen]
-            yield Row(number, tuple(cells[place].strip() for place in places[task]), cells, task)
+            yield InputRow(number, tuple(cells[place].strip() for place in places[task]), cells, task)
 
     return Input(header, _with_text(rows(), path))
 

@@ -20,7 +20,11 @@ def droppable_methods() -> list[str]:
 
 
 def check_drop(text: str, method: str, merged: bool) -> None:
-    """Raise UserError for what is no way to say how many layers, and for a method of that name that cannot be so."""
+    """Raise UserError for a value of --drop that is malformed, and for a method that cannot leave layers out.
+
+    Args:
+        text: the value. method: its name. merged: whether it is to be merged, which leaves no layer out.
+    """
     if merged:
         raise UserError("--drop with --merged: what is merged acts in every layer; leave one of them out")
     if text != EACH:
@@ -30,7 +34,11 @@ def check_drop(text: str, method: str, merged: bool) -> None:
 
 
 def check_keep(text: str, method: str, drop: str | None) -> None:
-    """Raise UserError for what is no way to say how many adapters, and for a method of that name that has none."""
+    """Raise UserError for a value of --keep-adapters that is malformed, and for a method without adapters.
+
+    Args:
+        text: the value. method: its name. drop: the value of --drop, with which it cannot go together.
+    """
     if drop is not None:
         raise UserError("--keep-adapters with --drop: each of them is scored by itself; leave one of them out")
     if text != EACH:
@@ -63,7 +71,11 @@ def dropped_counts(text: str, layers: Sequence[int]) -> list[int]:
 
 
 def kept_counts(text: str, adapters: int) -> list[int]:
-    """Return the numbers k of adapters to keep at each place, said as for `dropped_counts`; `each`: from 1 to all.
+    """Return the numbers of adapters to keep at each place, in the order given, each once.
+
+    Args:
+        text: as for `dropped_counts`; `each` is every number from 1 to all.
+        adapters: how many the fusion has.
 
     Raises UserError for more than the fusion has, or none.
     """

@@ -28,10 +28,12 @@ from peftbench.runs.result import Status
 
 
 class RunModel(NamedTuple):
-    """A run's backbone, its trained method (attached to it) and what its adapter says of both.
+    """A run's model.
 
-    `base` is the folder that the backbone was loaded from, `weights` what tells it from any other (see
-    `assets.weights`).
+    Attributes:
+        backbone: with its head. method: the trained one, attached to the backbone.
+        description: what adapter.json says of both.
+        base: the folder that the backbone was loaded from. weights: its digest, see `assets.weights.weights_digest`.
     """
 
     backbone: HeadedBackbone
@@ -42,7 +44,7 @@ class RunModel(NamedTuple):
 
 
 def describe_run(record: Record) -> Description:
-    """Read what a run trained and on what; UserError where it has not finished or its adapter is damaged."""
+    """Return what a run's adapter.json says; UserError where the run has not finished or its adapter is damaged."""
     if not record.adapter_dir.exists():
         status = inspect_run(record).status
         remedy = "wait for it" if status == Status.RUNNING else "the same `peftbench train` command trains it"
@@ -59,17 +61,17 @@ def load_run_model(record: Record, device: torch.device) -> RunModel:
     """
     description = describe_run(record)
     settings = dict(description.method)
-    kind = method_class(settings.pop("name"))
-    method_config = fill(kind.config_class, settings, "method")
+    method_cls = method_class(settings.pop("name"))
+    method_config = fill(method_cls.config_class, settings, "method")
     loaded, base, weights = load_run_backbone(record, description)
-    backbone = put_head(kind, method_config, loaded, description.labels, fill_task(description.task))
+    backbone = put_head(method_cls, method_config, loaded, description.labels, fill_task(description.task))
     backbone.model.to(device)
     method = load_adapter(record.adapter_dir, backbone)
     return RunModel(backbone, method, description, base, weights)
 
 
 def load_run_backbone(record: Record, description: Description) -> tuple[Backbone, Path, str]:
-    """Fetch and load a run's backbone, and return its folder and the digest of its weights with it.
+    """Fetch and load a run's backbone; return it, its folder and the digest of its weights.
 
     Raises UserError where it is gone or another lies in its place.
     """

@@ -13,8 +13,8 @@ from peftbench.backbones.load import Backbone
 from peftbench.errors import UserError, nearest
 from peftbench.runs.find import load_run
 from peftbench.runs.record import Record
+from peftbench.serving.batch_mode import BatchMode
 from peftbench.serving.load import load_run_backbone
-from peftbench.serving.mixable import Way
 from peftbench.serving.mixing import mixer
 from peftbench.serving.passes import mixed_logits, passes, stretches
 from peftbench.serving.predictor import NO_ANSWER, Answer, read_answers
@@ -30,10 +30,9 @@ MEMORY_MIB = 1024
 
 
 class MultiTask:
-    """Trained runs by name, on one backbone that stays as it is whichever of them answers.
+    """Trained runs by the names of their tasks, on one backbone that none of them changes.
 
-    Every call names the task of each text; to change it takes nothing but another name. Threads may share one, their
-    calls are answered one after the other.
+    Every call names the task of each text. Threads may share one object: their calls are answered one after the other.
 
     Attributes:
         batch_size: rows in one pass.
@@ -58,7 +57,7 @@ class MultiTask:
             device: auto (CUDA where there is one), cpu, cuda or cuda:N.
             precision: fp32 or bf16; None is that of the runs, which must be the same for all.
             batch_size: rows in one pass.
-            memory_mib: for the tasks' tensors; those not asked for longest are read again when they are.
+            memory_mib: for the tasks' tensors; the least recently used are dropped, and read again when needed.
 
         Raises UserError as `register` does.
         """
@@ -148,10 +147,10 @@ class MultiTask:
             raise UserError(f"predict takes the name of a task for each text: {len(texts)} texts, {len(tasks)} names")
         return [self._example(number, *both) for number, both in enumerate(zip(texts, tasks, strict=True))]
 
-    def ways(self) -> dict[str, Way]:
-        """Return how each task shares a pass with others."""
+    def ways(self) -> dict[str, BatchMode]:
+        """Return how each task shares a pass with others: stacked, sliced or alone."""
         with self._lock:
-            return {name: self._made().kind(task).way for name, task in self._tasks.items()}
+            return {name: self._made().prototype(task).mode for name, task in self._tasks.items()}
 
     # registering ----------------------------------------------------------------------------------------
 

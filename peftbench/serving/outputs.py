@@ -8,12 +8,12 @@ from typing import Any
 
 from peftbench.csv_rows import write_rows
 from peftbench.files import atomic_write
-from peftbench.serving.inputs import Row
+from peftbench.serving.inputs import InputRow
 from peftbench.serving.predictor import Answer
 
-Batch = list[tuple[Row, Answer]]
-# of several tasks, whose classes differ: how sure the answer is takes one column
-SURE = "probability"
+Batch = list[tuple[InputRow, Answer]]
+# header of the predicted class's probability, for rows of several tasks, which have no classes in common
+CONFIDENCE_COLUMN = "probability"
 
 
 def print_json(batches: Iterable[Batch], key: str = "text") -> None:
@@ -64,14 +64,14 @@ def print_table(batches: Iterable[Batch], columns: Sequence[str], labels: Sequen
         if labels is None:
             table.add_column("task", min_width=10, no_wrap=True)
         table.add_column("prediction", min_width=max([10, *map(len, labels or ())]), no_wrap=True, style="bold")
-        for name in _shares(labels):
+        for name in _probability_columns(labels):
             table.add_column(Text(name), min_width=max(len(name), 7), justify="right", no_wrap=True)
         for column in columns:
             table.add_column(Text(column), ratio=1, overflow="fold")
         for row, answer in batch:
             prediction = answer.prediction
             shown = f"{prediction:.3f}" if isinstance(prediction, float) else prediction or ""
-            shares = [f"{100 * share:.1f} %" if share is not None else "" for share in _shares_of(answer, labels)]
+            shares = [f"{100 * share:.1f} %" if share is not None else "" for share in _probabilities(answer, labels)]
             task_cells = [Text(row.task or "")] if labels is None else []
             table.add_row(*task_cells, Text(shown), *shares, *map(Text, row.texts))
         console.print(table, soft_wrap=False)
@@ -92,27 +92,27 @@ def _cells(answer: Answer, labels: Sequence[str] | None) -> list[str]:
     """Return prediction and probabilities as text; all empty where there is no answer."""
     prediction = answer.prediction
     shown = f"{prediction:.6g}" if isinstance(prediction, float) else prediction or ""
-    return [shown, *(f"{share:.6f}" if share is not None else "" for share in _shares_of(answer, labels))]
+    return [shown, *(f"{share:.6f}" if share is not None else "" for share in _probabilities(answer, labels))]
 
 
-def _shares(labels: Sequence[str] | None) -> Sequence[str]:
-    """Return the headers of the probabilities."""
-    return [SURE] if labels is None else labels
+def _probability_columns(labels: Sequence[str] | None) -> Sequence[str]:
+    """Return the headers of the probabilities: the classes, or one header for rows of several tasks."""
+    return [CONFIDENCE_COLUMN] if labels is None else labels
 
 
-def _shares_of(answer: Answer, labels: Sequence[str] | None) -> list[float | None]:
+def _probabilities(answer: Answer, labels: Sequence[str] | None) -> list[float | None]:
     """Return an answer's probabilities under these headers, None where it has none."""
     if not answer.probabilities:
-        return [None for _ in _shares(labels)]
+        return [None for _ in _probability_columns(labels)]
     if labels is None:
         return [max(answer.probabilities.values())]
     return [answer.probabilities[name] for name in labels]
 
 
 def _new_columns(labels: Sequence[str] | None, columns: Sequence[str]) -> list[str]:
-    """Return the headers of prediction and probabilities, each another than those before it and than `columns`."""
+    """Return the headers of prediction and probabilities, with `_2` and so on behind those that `columns` has."""
     new: list[str] = []
-    for name in ("prediction", *_shares(labels)):
+    for name in ("prediction", *_probability_columns(labels)):
         number, unused = 2, name
         while unused in columns or unused in new:
             unused, number = f"{name}_{number}", number + 1

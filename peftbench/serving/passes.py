@@ -1,4 +1,4 @@
-"""Which rows share a pass of the backbone, and what acts on which of them."""
+"""Which rows share a forward pass of the backbone, and which method and head act on each of them."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ import torch
 from peftbench.backbones.rows import Rows
 from peftbench.errors import NonFiniteError
 from peftbench.methods import Method
-from peftbench.serving.mixable import Way
+from peftbench.serving.batch_mode import BatchMode
 from peftbench.serving.mixing import Tensors
 from peftbench.serving.task_tensors import RegisteredTask, TaskTensors
 from peftbench.tasks.base import Batch, Examples
@@ -18,20 +18,16 @@ from peftbench.tasks.base import Batch, Examples
 def passes(
     data: Examples, tasks: Sequence[RegisteredTask], tensors: TaskTensors, batch_size: int
 ) -> Iterator[list[int]]:
-    """Yield the indices of the rows of each pass: of like length, and those of like tasks side by side.
+    """Yield the indices of the rows of each pass: of similar length, rows of one task side by side.
 
     Args:
-        data: the rows, and `tasks` the task of each. batch_size: rows in one pass.
+        data: the rows. tasks: the task of each row. tensors: say which tasks can share a pass.
+        batch_size: rows in one pass, at most.
     """
     for indices in data.in_order(batch_size):
-        counts = Counter(tasks[index].name for index in indices)
         longest = max(int(data.sizes[index]) for index in indices)
-
-        def place(index: int, counts: Counter[str] = counts) -> tuple[str, int, str]:
-            return tasks[index].kind, counts[tasks[index].name], tasks[index].name
-
         shared: list[int] = []
-        for _, rows in groupby(sorted(indices, key=place), key=lambda index: tasks[index].name):
+        for _, rows in groupby(_grouped(indices, tasks), key=lambda index: tasks[index].name):
             task_rows = list(rows)
             if tensors.fits(tasks[task_rows[0]], longest):
                 shared += task_rows
@@ -39,6 +35,12 @@ def passes(
                 yield task_rows
         if shared:
             yield shared
+
+
+def _grouped(indices: Sequence[int], tasks: Sequence[RegisteredTask]) -> list[int]:
+    """Return the indices with those of one task side by side, next to tasks of the same method with as many rows."""
+    counts = Counter(tasks[index].name for index in indices)
+    return sorted(indices, key=lambda index: (tasks[index].method_key, counts[tasks[index].name], tasks[index].name))
 
 
 def mixed_logits(tensors: TaskTensors, batch: Batch, tasks: Sequence[RegisteredTask]) -> torch.Tensor:
@@ -54,15 +56,15 @@ def mixed_logits(tensors: TaskTensors, batch: Batch, tasks: Sequence[RegisteredT
     for size, same_size in groupby(stretches(tasks), key=lambda stretch: stretch[1] - stretch[0]):
         group = list(same_size)
         heads.append((tensors.head([task for *_, task in group]), Rows(len(tasks), group[0][0], size, len(group))))
-        for _, same_kind in groupby(group, key=lambda stretch: stretch[2].kind):
-            alike = list(same_kind)
-            step = len(alike) if tensors.kind(alike[0][2]).way == Way.STACKED else 1
+        for _, same_method in groupby(group, key=lambda stretch: stretch[2].method_key):
+            alike = list(same_method)
+            step = len(alike) if tensors.prototype(alike[0][2]).mode == BatchMode.STACKED else 1
             for first in range(0, len(alike), step):
                 part = alike[first : first + step]
                 method = tensors.method([task for *_, task in part])
                 methods.append((method, Rows(len(tasks), part[0][0], size, len(part))))
     device = tensors.backbone.sites.device
-    lowest = min(tensors.kind(task).first_layer for task in tasks)
+    lowest = min(tensors.prototype(task).first_layer for task in tasks)
     different, rows = _different(batch) if lowest and tensors.shares_layers else (batch, None)
     repeated = None if rows is None else (lowest, rows.to(device))
     on_device = {name: column.to(device) for name, column in different.items()}
@@ -73,7 +75,7 @@ def mixed_logits(tensors: TaskTensors, batch: Batch, tasks: Sequence[RegisteredT
 
 
 def _different(batch: Batch) -> tuple[Batch, torch.Tensor | None]:
-    """Return the batch with equal rows once, and for each row which of them it is; None where all differ."""
+    """Return the batch without repeated rows, and for each row its place among them, (rows,); None where all differ."""
     together = torch.cat(list(batch.values()), dim=1)
     found, rows = torch.unique(together, dim=0, return_inverse=True)
     if len(found) == len(together):
@@ -83,7 +85,7 @@ def _different(batch: Batch) -> tuple[Batch, torch.Tensor | None]:
 
 
 def stretches(tasks: Sequence[RegisteredTask]) -> Iterator[tuple[int, int, RegisteredTask]]:
-    """Yield first row, the row behind the last, and the task, of rows of one task that lie side by side."""
+    """Yield (start, stop, task) for each run of neighbouring rows of one task: rows `start` up to, not with, `stop`."""
     start = 0
     for _, rows in groupby(tasks, key=lambda task: task.name):
         same = list(rows)

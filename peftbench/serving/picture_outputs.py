@@ -1,7 +1,7 @@
 """What a run found in pictures, as files: masks or boxes, and pictures with these drawn over them."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,12 @@ BOXES = "boxes.json"
 
 
 class Written(NamedTuple):
-    """A picture, what is in it (share of its pixels, or number of boxes, by class) and the files that were written."""
+    """What was written of one picture.
+
+    Attributes:
+        picture: its file. found: by class, the share of its pixels (0 to 1) or the number of boxes.
+        files: what was written, by what it shows: `mask`, `overlay`.
+    """
 
     picture: str
     found: dict[str, float]
@@ -47,7 +52,10 @@ def write_masks(folder: Path, answers: Iterable[tuple[str, np.ndarray]], classes
 
 
 def write_boxes(folder: Path, answers: Iterable[tuple[str, list[Box]]], classes: Sequence[str]) -> Iterator[Written]:
-    """Write `overlays/NAME.jpg` with the surer boxes for each picture, as they come, and boxes.json behind the last."""
+    """Write `overlays/NAME.jpg` for each picture, as they come, and after the last all boxes to boxes.json.
+
+    Drawn and counted are boxes with a score of at least `tasks.detection.read.SURE`.
+    """
     overlays = _Names()
     pictures, found = [], []
     for picture, boxes in answers:
@@ -67,8 +75,30 @@ def write_boxes(folder: Path, answers: Iterable[tuple[str, list[Box]]], classes:
     write_json(folder / BOXES, coco_content(pictures, classes, found))
 
 
+class PictureOutput(NamedTuple):
+    """How the answers of one kind of task are written and told.
+
+    Attributes:
+        write: (folder, pictures with their answers, classes) → what was written of each picture, as they come.
+        describe: (class, its entry in `Written.found`) → in words. files: the written ones, in words.
+    """
+
+    write: Callable[[Path, Iterable[tuple[str, Any]], Sequence[str]], Iterator[Written]]
+    describe: Callable[[str, float], str]
+    files: str
+
+
+# by the kind of task
+PICTURE_OUTPUTS = {
+    "segmentation": PictureOutput(
+        write_masks, lambda label, share: f"{label} {100 * share:.1f} %", "masks and overlays"
+    ),
+    "detection": PictureOutput(write_boxes, lambda label, count: f"{count:.0f} {label}", f"overlays and {BOXES}"),
+}
+
+
 def _shares(boxes: Sequence[Box], image: Any, classes: Sequence[str]) -> np.ndarray:
-    """Return boxes as `with_boxes` takes them."""
+    """Return boxes as (n, 5): class, centre x and y, width and height, the last four as shares of the image's size."""
     number = {name: index for index, name in enumerate(classes)}
     rows = [[number[b.label], b.x + b.width / 2, b.y + b.height / 2, b.width, b.height] for b in boxes]
     return np.array(rows).reshape(-1, 5) / [1, image.width, image.height, image.width, image.height]

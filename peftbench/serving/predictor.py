@@ -11,8 +11,6 @@ import torch
 
 from peftbench.backbones.economy.attach import attached, cheap_kernels
 from peftbench.backbones.economy.first_token import head_reads_first_token
-from peftbench.config.fill import fill
-from peftbench.config.schema import TrainerConfig
 from peftbench.config.task import fill_task
 from peftbench.errors import UserError
 from peftbench.runs.find import load_run
@@ -117,6 +115,6 @@ def load_predictor(
     chosen = use_device(device)
     if merged:
         check_mergeable(describe_run(record).method["name"])
-    trainer = fill(TrainerConfig, record.config().get("trainer"), "trainer")
+    trainer = record.trainer()
     model = load_run_model(record, chosen)
     return Predictor(model, batch_size or trainer.eval_batch_size, trainer.precision, merged)

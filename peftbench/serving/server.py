@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from peftbench.errors import UserError
-from peftbench.serving.gathering import Gathering, QueueFullError
+from peftbench.errors import UserError, first_line
 from peftbench.serving.http_protocol import HttpProtocol
 from peftbench.serving.multitask import MultiTask
 from peftbench.serving.predictor import Answer
+from peftbench.serving.request_batcher import QueueFullError, RequestBatcher
 
 _BYTES_A_CHARACTER = 12  # of JSON that escapes everything
 _BYTES_A_ROW = 1024  # for names and punctuation
@@ -33,10 +33,10 @@ class Limits:
     """What a request and the queue may hold.
 
     Attributes:
-        rows: of one request. characters: of all its texts together. queue: rows that may wait; of characters as many
-            as whole requests of that many rows may have.
-        seconds: for a client to send its request, or to take more of its answer, so that none that stalls keeps the
-            server from ending.
+        rows: of one request. characters: of all texts of a request together.
+        queue: rows that may wait.
+        seconds: that a client may take to send its request, and to read more of its answer; then it is dropped, so
+            that one that stalls does not keep the server from ending.
     """
 
     rows: int
@@ -46,11 +46,11 @@ class Limits:
 
     @property
     def queue_characters(self) -> int:
-        """Characters that may wait."""
+        """Characters that may wait: of as many full requests as have `queue` rows together."""
         return math.ceil(self.queue / self.rows) * self.characters
 
 
-class Row(BaseModel):
+class RequestRow(BaseModel):
     """A text, or the two of a pair, and the name of the task that answers it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -58,11 +58,11 @@ class Row(BaseModel):
     text: str | list[str]
 
 
-class Asked(BaseModel):
-    """The body of a request."""
+class PredictRequest(BaseModel):
+    """The body of a request to /predict."""
 
     model_config = ConfigDict(extra="forbid")
-    rows: list[Row]
+    rows: list[RequestRow]
 
 
 class _Metrics:
@@ -96,19 +96,19 @@ def make_server(tasks: MultiTask, limits: Limits) -> uvicorn.Server:
 
 def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:
     """Return the server's application; its queue ends, with all that waits answered, when the application does."""
-    gathering = Gathering(
+    batcher = RequestBatcher(
         tasks.predict,
         tasks.batch_size,
         limits.queue,
         limits.queue_characters,
         lambda rows: metrics.together.observe(rows),
     )
-    metrics = _Metrics(lambda: gathering.waiting)
+    metrics = _Metrics(lambda: batcher.waiting)
 
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(gathering.close)
+        await asyncio.to_thread(batcher.close)
 
     app = FastAPI(title="peftbench", lifespan=living, docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -120,17 +120,17 @@ def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:
     async def answer(request: Request) -> Response:
         start = time.perf_counter()
         try:
-            asked = await _read(request, limits)
-            texts = [row.text for row in asked.rows]
-            names = [row.task for row in asked.rows]
+            predict_request = await _read(request, limits)
+            texts = [row.text for row in predict_request.rows]
+            names = [row.task for row in predict_request.rows]
             examples = _examples(tasks, texts, names)
-            answers = await asyncio.wrap_future(gathering.ask(examples, names)) if examples else []
+            answers = await asyncio.wrap_future(batcher.ask(examples, names)) if examples else []
         except _RefusedError as error:
             return refuse(error.status, str(error))
         except QueueFullError as error:
             return refuse(503, str(error))
         except Exception as error:  # one request's failure is its own
-            return refuse(500, str(error).splitlines()[0] if str(error) else type(error).__name__)
+            return refuse(500, first_line(error))
         seconds = time.perf_counter() - start
         metrics.seconds.observe(seconds)
         for name in names:
@@ -176,22 +176,22 @@ class _RefusedError(Exception):
         self.status = status
 
 
-async def _read(request: Request, limits: Limits) -> Asked:
+async def _read(request: Request, limits: Limits) -> PredictRequest:
     """Read a request's body as far as it may go, and check its form and size."""
     most = _BYTES_A_CHARACTER * limits.characters + _BYTES_A_ROW * limits.rows
     body = await _body(request, most, limits.seconds)
     try:
-        asked = Asked.model_validate_json(body)
+        predict_request = PredictRequest.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise _RefusedError(422, f"{where or 'the body'}: {first['msg']}") from None
-    if len(asked.rows) > limits.rows:
-        raise _RefusedError(413, f"{len(asked.rows):,} rows, at most {limits.rows:,} may come in one request")
-    characters = sum(len(text) for row in asked.rows for text in row.text)
+    if len(predict_request.rows) > limits.rows:
+        raise _RefusedError(413, f"{len(predict_request.rows):,} rows, at most {limits.rows:,} may come in one request")
+    characters = sum(len(text) for row in predict_request.rows for text in row.text)
     if characters > limits.characters:
         raise _RefusedError(413, f"{characters:,} characters, at most {limits.characters:,} may come in one request")
-    return asked
+    return predict_request
 
 
 async def _body(request: Request, most: int, seconds: float) -> bytes:

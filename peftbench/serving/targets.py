@@ -48,12 +48,12 @@ def _this_python() -> str | None:
 
 
 def base_model(model: RunModel) -> str:
-    """Return what the base model is called where it can be had by anybody: its name on the hub, else its folder."""
+    """Return the base model's name on the hub, which anybody can load, or its folder where it is not from there."""
     return str(model.description.model.get("id") or model.base)
 
 
 def base_revision(model: RunModel) -> str | None:
-    """Return the commit on the hub that the run was trained on, else the revision it asked for; None of a folder."""
+    """Return the base model's commit on the hub, or the revision asked for; None where it is not from the hub."""
     if not model.description.model.get("id"):
         return None
     kind, _, commit = model.weights.partition(":")
@@ -94,7 +94,7 @@ def _load_for_images(to: str, folder: str, base: str, arguments: str) -> str:
 
 
 def call_settings(model: RunModel, processor: Any) -> dict[str, bool]:
-    """Return what a model must be called with: that it interpolates positions, where the size of images asks for it."""
+    """Return keyword arguments for calling the model: `interpolate_pos_encoding` for images of another size."""
     sites, setting = model.backbone.sites, "interpolate_pos_encoding"
     if sites.image is None or setting not in inspect.signature(sites.base.forward).parameters:
         return {}

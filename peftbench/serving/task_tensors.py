@@ -8,30 +8,29 @@ from typing import Any, NamedTuple
 import torch
 
 from peftbench.backbones.heads import HeadedBackbone
-from peftbench.config.fill import fill
-from peftbench.config.schema import TrainerConfig
 from peftbench.config.task import fill_text_task
 from peftbench.errors import UserError
 from peftbench.methods import Method, method_class
 from peftbench.methods.stacking import stacked, with_tensors
 from peftbench.runs.adapter import build_described, check_shapes, read_tensors
 from peftbench.runs.record import Record
+from peftbench.serving.batch_mode import BatchMode, probe_batch_mode, shares_layers
+from peftbench.serving.byte_limited_lru import ByteLimitedLRU
 from peftbench.serving.load import describe_run
-from peftbench.serving.mixable import Way, find_way, shares_layers
 from peftbench.serving.mixing import Mixer, Tensors
-from peftbench.serving.resident import Resident
 from peftbench.tasks.text.read import blank_task
 
 
 class RegisteredTask:
-    """What is known of a task before its tensors are asked for.
+    """A task of `MultiTask`, and what its record says of it; its tensors are read later, by `TaskTensors`.
 
     Attributes:
         columns: names of its text columns, one or two.
-        outputs: width of its head.
-        kind: its method and settings: tasks of one kind differ in their tensors alone.
-        model: the name of its backbone, `backbone` what tells it from any other.
-        precision: that it was trained and scored in.
+        outputs: width of its head: its number of classes, 1 for a regression.
+        method_key: its method's name and settings as JSON; tasks with the same key differ in their tensors alone.
+        model: the name of its backbone, for messages. backbone: digest of the backbone's weights, or for a record
+            without one the model's settings as JSON; the same for tasks that can share one.
+        precision: that it was trained and scored in, fp32 or bf16.
     """
 
     def __init__(self, name: str, record: Record) -> None:
@@ -48,22 +47,29 @@ class RegisteredTask:
         self.task = blank_task(config, self.description.labels)
         self.columns = list(config.text)
         self.outputs = self.task.objective.num_outputs
-        self.kind = json.dumps(self.description.method, sort_keys=True)
-        self.precision: str = fill(TrainerConfig, record.config().get("trainer"), "trainer").precision
+        self.method_key = json.dumps(self.description.method, sort_keys=True)
+        self.precision = record.trainer().precision
         self.model = self.description.model.get("name")
         origin = record.read().origin
         settings = {key: value for key, value in self.description.model.items() if key != "dropout"}
         self.backbone = (origin and origin.weights) or json.dumps(settings, sort_keys=True)
 
 
-class Kind(NamedTuple):
-    """A method without tensors, their shapes, the lowest layer it changes, and how it shares a pass (see `Mixable`)."""
+class MethodPrototype(NamedTuple):
+    """What tasks of one method and settings have in common.
 
-    prototype: Method
+    Attributes:
+        method: on torch's meta device, so without values.
+        shapes: of its tensors, by `method.NAME`.
+        first_layer: the lowest layer of the backbone that it changes.
+        mode, memory_factor: see `BatchSupport`.
+    """
+
+    method: Method
     shapes: dict[str, torch.Size]
     first_layer: int
-    way: Way
-    grows: float
+    mode: BatchMode
+    memory_factor: float
 
 
 class Loaded(NamedTuple):
@@ -74,14 +80,17 @@ class Loaded(NamedTuple):
 
 
 class TaskTensors:
-    """Methods and heads for passes of one mixer, their tensors in at most `memory` bytes and one pass's more."""
+    """Methods and heads for the passes of one mixer, their tensors read when they are needed and kept as long as fits.
+
+    At most `memory` bytes are kept, besides what the pass under way needs.
+    """
 
     def __init__(self, mixer: Mixer, memory: int, read: Callable[[RegisteredTask], Tensors]) -> None:
-        """Hold nothing yet; `read` gives a task's tensors, `method.NAME` and `head.NAME`, when they are needed."""
+        """Begin with no tensors; `read` returns those of a task by `method.NAME` and `head.NAME`."""
         self.mixer, self._read = mixer, read
-        self._kinds: dict[str, Kind] = {}
-        self._loaded: Resident[Loaded] = Resident(memory // 2)
-        self._stacked: Resident[Any] = Resident(memory // 2)
+        self._prototypes: dict[str, MethodPrototype] = {}
+        self._loaded: ByteLimitedLRU[Loaded] = ByteLimitedLRU(memory // 2)
+        self._stacked: ByteLimitedLRU[Any] = ByteLimitedLRU(memory // 2)
 
     @property
     def backbone(self) -> HeadedBackbone:
@@ -94,38 +103,39 @@ class TaskTensors:
         config: Any = self.backbone.model.config
         return int(config.num_labels)
 
-    def kind(self, task: RegisteredTask) -> Kind:
-        """Return what a task's method is without its tensors."""
-        if task.kind not in self._kinds:
+    def prototype(self, task: RegisteredTask) -> MethodPrototype:
+        """Return what a task's method has in common with others of the same settings; tried out at the first call."""
+        if task.method_key not in self._prototypes:
             sites = self.backbone.sites
             with torch.random.fork_rng(devices=[]):
-                prototype = build_described(task.description, sites)
-            prototype.to(sites.device).requires_grad_(False)
-            found = find_way(prototype, self.mixer)
-            shapes = {f"method.{name}": tensor.shape for name, tensor in prototype.state_dict().items()}
-            self._kinds[task.kind] = Kind(prototype.to("meta"), shapes, prototype.first_layer(sites), *found)
-        return self._kinds[task.kind]
+                method = build_described(task.description, sites)
+            method.to(sites.device).requires_grad_(False)
+            support = probe_batch_mode(method, self.mixer)
+            shapes = {f"method.{name}": tensor.shape for name, tensor in method.state_dict().items()}
+            first_layer = method.first_layer(sites)
+            self._prototypes[task.method_key] = MethodPrototype(method.to("meta"), shapes, first_layer, *support)
+        return self._prototypes[task.method_key]
 
     @cached_property
     def shares_layers(self) -> bool:
-        """Whether equal rows may pass the layers once that no method acts in."""
+        """Whether repeated rows may pass the layers below all methods once; see `batch_mode.shares_layers`."""
         return shares_layers(self.mixer)
 
     def fits(self, task: RegisteredTask, longest: int) -> bool:
         """Tell whether a task's rows can share a pass with others, the longest of `longest` tokens."""
-        kind = self.kind(task)
-        return kind.way != Way.ALONE and longest + kind.prototype.inserted_tokens <= self.backbone.sites.positions
+        method, mode = self.prototype(task).method, self.prototype(task).mode
+        return mode != BatchMode.ALONE and longest + method.inserted_tokens <= self.backbone.sites.positions
 
     def method(self, tasks: Sequence[RegisteredTask]) -> Method:
-        """Return the method of some tasks of one kind, with their tensors, stacked where there are several."""
+        """Return the method of tasks with one `method_key`, with their tensors, stacked where there are several."""
         methods = [self._load(task).method for task in tasks]
         if len(methods) == 1:
             return methods[0]
 
         def make() -> tuple[Method, int]:
-            kind = self.kind(tasks[0])
-            made = stacked(kind.prototype, [method.state_dict() for method in methods])
-            return made, int(kind.grows * _bytes(made.state_dict()))
+            prototype = self.prototype(tasks[0])
+            made = stacked(prototype.method, [method.state_dict() for method in methods])
+            return made, int(prototype.memory_factor * _bytes(made.state_dict()))
 
         found: Method = self._stacked.get(("method", *(task.name for task in tasks)), make)
         return found
@@ -147,17 +157,17 @@ class TaskTensors:
         return self._loaded.get(task.name, lambda: self._fitted(task))
 
     def _fitted(self, task: RegisteredTask) -> tuple[Loaded, int]:
-        kind = self.kind(task)
+        prototype = self.prototype(task)
         tensors = {name: self._widened(name, tensor, task) for name, tensor in self._read(task).items()}
         shapes = {f"head.{name}": parameter.shape for name, parameter in self.backbone.head.items()}
-        check_shapes(task.record.adapter_dir, tensors, kind.shapes | shapes)
+        check_shapes(task.record.adapter_dir, tensors, prototype.shapes | shapes)
         device = self.backbone.sites.device
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-        method = with_tensors(kind.prototype, _part(tensors, "method."))
-        return Loaded(method, _part(tensors, "head.")), int(kind.grows * _bytes(tensors))
+        method = with_tensors(prototype.method, _part(tensors, "method."))
+        return Loaded(method, _part(tensors, "head.")), int(prototype.memory_factor * _bytes(tensors))
 
     def _widened(self, name: str, tensor: torch.Tensor, task: RegisteredTask) -> torch.Tensor:
-        """Return a tensor of a head that has fewer outputs than the widest with rows of 0 for those it has not."""
+        """Return a tensor of a narrower head filled up with zeros to the widest head's outputs; others as they are."""
         widest = self.backbone.head.get(name.removeprefix("head."))
         if widest is None or widest.shape[1:] != tensor.shape[1:] or tensor.shape[:1] != (task.outputs,):
             return tensor

@@ -10,7 +10,7 @@ import transformers.tokenization_utils_tokenizers  # noqa: F401
 import peftbench.backbones.economy.attach
 import peftbench.measuring.memory
 import peftbench.runs.measured
-import peftbench.runs.settle
+import peftbench.runs.pinned_config
 import peftbench.training.inference
 import peftbench.training.loop
 import peftbench.training.parallel  # noqa: F401

@@ -48,7 +48,7 @@ def train_job(composed: DictConfig) -> None:
     try:
         config = resolve(composed)
         with deferred_interrupts():
-            execute_or_help(config, lambda: execute_run(config, overrides, mirrors=wandb_run))
+            execute_or_help(config, lambda: execute_run(config, overrides, open_loggers=wandb_run))
     except PeftbenchError as error:
         if leads():
             print_error(error)

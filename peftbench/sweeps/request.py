@@ -17,7 +17,7 @@ from peftbench.config.folder import SWEEP_NAME
 from peftbench.config.groups import read_group
 from peftbench.config.schema import RunConfig, resolve
 from peftbench.errors import UserError, nearest
-from peftbench.runs.settle import possible_folders
+from peftbench.runs.pinned_config import possible_folders
 from peftbench.tables.collect import PlannedRun
 from peftbench.tables.spec import KEYS, RowSpec, TableSpec, read_spec
 
@@ -182,11 +182,9 @@ def _plan(
             if tuple(lines) not in composed:
                 composed[tuple(lines)] = _composed(row.label, [*found_in, *lines])
             config = replace(composed[tuple(lines)], seed=seed)
-            settled, folders = possible_folders(config, there)
+            pinned, folders = possible_folders(config, there)
             lines.append(f"seed={seed}")
-            planned.append(
-                PlannedRun(row.label, seed, lines, settled.plain(), folders[0], found_in, folders[1:], shown)
-            )
+            planned.append(PlannedRun(row.label, seed, lines, pinned.plain(), folders[0], found_in, folders[1:], shown))
         configs.append(next(iter(composed.values())))
         if shown.merged:
             _check_mergeable(row.label, configs[-1].method_name)

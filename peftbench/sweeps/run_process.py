@@ -56,7 +56,7 @@ class RunProcess:
 
         Raises LostRunError where the process ended without a word, KeyboardInterrupt where it was interrupted.
         """
-        wait(self._handles())
+        wait(self.handles)
         try:
             returned, error = self._receiver.recv() if self._receiver.poll() else (None, None)
         except EOFError:
@@ -70,8 +70,22 @@ class RunProcess:
             raise LostRunError(_how_it_ended(self._process.exitcode))
         return returned
 
-    def _handles(self) -> list[Connection | int]:
+    @property
+    def handles(self) -> list[Connection | int]:
+        """What to wait on for the call's answer or the end of its process, see `multiprocessing.connection.wait`."""
         return [self._receiver, self._process.sentinel]
+
+    def interrupt(self) -> None:
+        """Send the process SIGTERM, which its run takes for Ctrl-C; return at once."""
+        self._process.terminate()
+
+    def join(self, seconds: float) -> None:
+        """Wait until the process has ended, at most so long."""
+        self._process.join(seconds)
+
+    def kill(self) -> None:
+        """End the process at once, if it still runs."""
+        self._process.kill()
 
 
 def run_in_process(function: Callable[..., Any], *args: Any) -> Any:
@@ -86,21 +100,21 @@ def run_in_process(function: Callable[..., Any], *args: Any) -> Any:
 
 def first_done(processes: Collection[RunProcess]) -> list[RunProcess]:
     """Wait until one of the processes has answered or ended, and return those that have."""
-    ready = wait([handle for process in processes for handle in process._handles()])
-    return [process for process in processes if any(handle in ready for handle in process._handles())]
+    ready = wait([handle for process in processes for handle in process.handles])
+    return [process for process in processes if any(handle in ready for handle in process.handles)]
 
 
 def end(processes: Collection[RunProcess]) -> None:
     """Interrupt what still runs, and wait until each has said so in its record; a second interrupt kills at once."""
     try:
         for process in processes:
-            process._process.terminate()
+            process.interrupt()
         until = time.monotonic() + _GRACE_SECONDS
         for process in processes:
-            process._process.join(max(0.0, until - time.monotonic()))
+            process.join(max(0.0, until - time.monotonic()))
     finally:
         for process in processes:
-            process._process.kill()
+            process.kill()
 
 
 @contextmanager

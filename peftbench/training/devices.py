@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from peftbench.backbones.economy.cpu import CheapOnCpu
+from peftbench.config.schema import check_threads
 from peftbench.errors import UserError
 from peftbench.processor import has_bf16
 from peftbench.training.heap import give_back_freed_memory
@@ -26,6 +27,15 @@ def default_threads() -> int:
     """Return how many threads $OMP_NUM_THREADS asks for, heeded behind torch's import too, or else torch's choice."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return int(asked) if asked.isdigit() and int(asked) else _THREADS
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch compute on so many threads; None: as many as `default_threads` says, whatever an earlier run had.
+
+    Raises UserError where the machine has fewer cores.
+    """
+    check_threads(threads)
+    torch.set_num_threads(threads or default_threads())
 
 
 def choose_device(name: str) -> torch.device:

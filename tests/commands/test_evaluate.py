@@ -71,6 +71,25 @@ def test_another_split_and_batch_size(tiny_run: Record, capsys: pytest.CaptureFi
     assert one_by_one["metrics"] == pytest.approx(whole["metrics"], rel=1e-4)
 
 
+@pytest.mark.parametrize(("settings", "cores", "used"), [("threads=null", 4, 2), ("threads=4", 3, 3)])
+def test_threads_are_the_run_s_whatever_was_scored_before(
+    settings: str, cores: int, used: int, train_tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    try:
+        record = train_tiny("opinions", settings, "trainer.epochs=1", "seed=4", f"experiment=cores-{cores}")
+        torch.set_num_threads(1)  # as scoring a run with threads=1 leaves it
+        monkeypatch.setattr("os.cpu_count", lambda: cores)
+        assert evaluate.main([str(record.folder), "--device", "cpu"]) == 0
+        assert torch.get_num_threads() == used
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_merged_with_latency(train_tiny, capsys: pytest.CaptureFixture) -> None:
     record = train_tiny(
         "opinions", "method=lora", "trainer.lr=0.01", "measure.seconds=0.01", "seed=7", "experiment=quick"

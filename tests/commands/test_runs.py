@@ -94,6 +94,7 @@ def test_details(outputs: Path, capsys: pytest.CaptureFixture) -> None:
         "share_method 2.63%",
         "batch_1.median 0.00312",
         "torch 2",
+        "precision           fp32\n",
         "config.yaml",
         str(outputs / "demo"),
     ):

@@ -12,9 +12,9 @@ from peftbench.config.schema import resolve
 from peftbench.errors import PeftbenchError, UserError
 from peftbench.runs.execute import execute_run
 from peftbench.runs.find import find_runs
+from peftbench.runs.pinned_config import pin_config, possible_folders
 from peftbench.runs.record import Record
 from peftbench.runs.result import Section, Status
-from peftbench.runs.settle import possible_folders, settled
 from peftbench.training import devices
 
 QUICK = ["measure.seconds=0.01", "measure.batches=[1]", "measure.lengths=[8]"]
@@ -118,7 +118,7 @@ def test_a_replaced_model_in_the_same_folder_is_another_run(line: list[str], mon
     assert third.read().origin.weights != first.read().origin.weights
     config = resolve(first.config())
     with pytest.raises(UserError, match=r"another model than the run was trained on \(its model\.safetensors differs"):
-        settled(config)
+        pin_config(config)
 
 
 def test_a_run_begun_again_by_force_goes_on_where_it_was_interrupted(line: list[str], monkeypatch, capsys) -> None:

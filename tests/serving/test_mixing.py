@@ -12,7 +12,7 @@ from peftbench.backbones.rows import Rows
 from peftbench.methods import Method, build
 from peftbench.methods.pfeiffer import PfeifferConfig
 from peftbench.methods.stacking import stacked
-from peftbench.serving.mixable import Way, find_way, shares_layers
+from peftbench.serving.batch_mode import BatchMode, probe_batch_mode, shares_layers
 from peftbench.serving.mixing import Mixer, mixer
 
 LENGTH = 12
@@ -42,23 +42,23 @@ def test_rows_of_every_method_in_one_batch(architecture: str) -> None:
     backbone = headed(tiny_model(architecture))
     mixing = mixer(backbone, "fp32")
     head = {name: parameter.detach() for name, parameter in backbone.head.items()}
-    kinds, ways = {}, {}
+    prototypes, modes = {}, {}
     for name, config in CONFIGS.items():
         if (architecture == "bert" or name in FEW) and (architecture, name) != ("modernbert", "bitfit"):
             stored = build(config, backbone.sites).exported()[0]
-            kinds[name] = build(stored, backbone.sites)
-            ways[name] = find_way(kinds[name], mixing).way
-    mixed = [name for name, way in ways.items() if way != Way.ALONE]
+            prototypes[name] = build(stored, backbone.sites)
+            modes[name] = probe_batch_mode(prototypes[name], mixing).mode
+    mixed = [name for name, mode in modes.items() if mode != BatchMode.ALONE]
     total, methods, heads, apart = 0, [], [], []
     sizes = itertools.cycle([1, 2, 3])
-    rows_of = {name: (next(sizes), 2 if ways[name] == Way.STACKED else 1) for name in mixed}
+    rows_of = {name: (next(sizes), 2 if modes[name] == BatchMode.STACKED else 1) for name in mixed}
     total = sum(size * groups for size, groups in rows_of.values()) + 2  # two of the bare backbone
     batch, start = batch_of(total), 0
     for name, (size, groups) in rows_of.items():
-        trainings = [shaken(kinds[name], seed) for seed in range(groups)]
+        trainings = [shaken(prototypes[name], seed) for seed in range(groups)]
         own_heads = [{n: t + 0.1 * torch.randn(t.shape) for n, t in head.items()} for _ in trainings]
         rows = Rows(total, start, size, groups)
-        methods.append((stacked(kinds[name], trainings), rows))
+        methods.append((stacked(prototypes[name], trainings), rows))
         stack = {n: torch.stack([own[n] for own in own_heads]) for n in head}
         heads.append((stack if groups > 1 else own_heads[0], rows))
         for training, own in zip(trainings, own_heads, strict=True):
@@ -67,18 +67,18 @@ def test_rows_of_every_method_in_one_batch(architecture: str) -> None:
     found = mixing.logits(batch, methods, heads)
     for name, training, own, rows in apart:
         all_rows = Rows(total, 0, total)
-        expected = mixing.logits(batch, [(stacked(kinds[name], [training]), all_rows)], [(own, all_rows)])[rows]
+        expected = mixing.logits(batch, [(stacked(prototypes[name], [training]), all_rows)], [(own, all_rows)])[rows]
         torch.testing.assert_close(
-            found[rows], expected, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name} {ways[name]} {m}"
+            found[rows], expected, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name} {modes[name]} {m}"
         )
     torch.testing.assert_close(found[-2:], mixing.logits(batch, [], [])[-2:], rtol=1e-4, atol=1e-5)
     # peft's layers take the place of the backbone's, for all rows
-    alone = {name for name, way in ways.items() if way == Way.ALONE} - {"peft"}
-    assert ways.get("peft", Way.ALONE) == Way.ALONE
+    alone = {name for name, mode in modes.items() if mode == BatchMode.ALONE} - {"peft"}
+    assert modes.get("peft", BatchMode.ALONE) == BatchMode.ALONE
     # its relative positions go through the maps of query and key, once for all rows
     assert alone == ({"bitfit", "adapter-every", "ia3-all", "lora-all"} if architecture == "deberta-v2" else set())
     # a fusion's adapters and FacT's blocks are in stacks already
-    assert {name for name, way in ways.items() if way == Way.SLICED} <= {"fusion", "fact", "fact-tk"}
+    assert {name for name, mode in modes.items() if mode == BatchMode.SLICED} <= {"fusion", "fact", "fact-tk"}
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.model.modules())
 
 
@@ -104,11 +104,11 @@ class Uneven(Method, name=None):
         return sites.hidden
 
 
-@pytest.mark.parametrize(("whole", "way"), [(False, Way.SLICED), (True, Way.ALONE)])
-def test_a_foreign_method_shares_as_far_as_it_can(whole: bool, way: Way) -> None:
+@pytest.mark.parametrize(("whole", "mode"), [(False, BatchMode.SLICED), (True, BatchMode.ALONE)])
+def test_a_foreign_method_shares_as_far_as_it_can(whole: bool, mode: BatchMode) -> None:
     backbone = headed(tiny_model("bert"))
     before = torch.random.get_rng_state()
-    assert find_way(Uneven(backbone.sites, whole), mixer(backbone, "fp32")).way == way
+    assert probe_batch_mode(Uneven(backbone.sites, whole), mixer(backbone, "fp32")).mode == mode
     assert torch.equal(torch.random.get_rng_state(), before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.model.modules())
 
@@ -173,11 +173,11 @@ def test_equal_rows_pass_the_layers_once_that_nothing_acts_in(architecture: str)
 def test_what_a_method_makes_of_its_tensors_counts_as_memory() -> None:
     backbone = headed(tiny_model("bert"))
     mixing, prototype = mixer(backbone, "fp32"), build(CONFIGS["compacter++"], backbone.sites)
-    grows = find_way(prototype, mixing).grows  # the products of its factors are kept
+    memory_factor = probe_batch_mode(prototype, mixing).memory_factor  # the products of its factors are kept
     tensors = sum(tensor.nbytes for tensor in prototype.state_dict().values())
     products = 2 * 2 * 8 * 32 * 4  # of two layers, down and up
-    assert grows == pytest.approx((tensors + products) / tensors)
-    assert find_way(build(CONFIGS["pfeiffer"], backbone.sites), mixing).grows == 1
+    assert memory_factor == pytest.approx((tensors + products) / tensors)
+    assert probe_batch_mode(build(CONFIGS["pfeiffer"], backbone.sites), mixing).memory_factor == 1
 
 
 @pytest.mark.parametrize("name", ["full", "bitfit"])
@@ -207,7 +207,7 @@ def test_products_are_exact_while_ways_are_tried(monkeypatch) -> None:
     monkeypatch.setattr(Mixer, "logits", noted)
     torch.set_float32_matmul_precision("high")
     try:
-        find_way(build(CONFIGS["bitfit"], backbone.sites), mixer(backbone, "fp32"))
+        probe_batch_mode(build(CONFIGS["bitfit"], backbone.sites), mixer(backbone, "fp32"))
         assert set(used) == {"highest"} and torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")

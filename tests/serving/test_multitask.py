@@ -11,9 +11,9 @@ import peftbench
 from peftbench.errors import UserError
 from peftbench.runs.record import Record
 from peftbench.serving import MultiTask
-from peftbench.serving.mixable import Way
+from peftbench.serving.batch_mode import BatchMode
+from peftbench.serving.byte_limited_lru import ByteLimitedLRU
 from peftbench.serving.predictor import Answer
-from peftbench.serving.resident import Resident
 
 TEXTS = ["the film was good", "a dull and bad plot", "the plot is fine but dull", "good"]
 PAIRS = [("the film", "good and fine"), ("a plot", "dull but the film was good"), ("bad", "bad")]
@@ -44,7 +44,7 @@ def test_answers_as_each_run_by_itself(task_runs: dict[str, Record], batch_size:
         expected = peftbench.load(record.folder, device="cpu").predict([texts[row] for row in rows])
         for row, answer in zip(rows, expected, strict=True):
             check_same(answers[row], answer)
-    assert set(tasks.ways().values()) == {Way.STACKED}
+    assert set(tasks.ways().values()) == {BatchMode.STACKED}
 
 
 def test_one_pass_for_a_whole_batch(task_runs: dict[str, Record]) -> None:
@@ -162,7 +162,7 @@ def test_many_tasks_stay_within_their_memory(task_runs: dict[str, Record]) -> No
 
 def test_what_was_not_asked_for_longest_goes_first() -> None:
     made: list[str] = []
-    kept: Resident[str] = Resident(10)
+    kept: ByteLimitedLRU[str] = ByteLimitedLRU(10)
 
     def get(key: str, size: int = 4) -> str:
         def make() -> tuple[str, int]:

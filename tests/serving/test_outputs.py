@@ -2,14 +2,14 @@
 
 import csv
 
-from peftbench.serving.inputs import Row
+from peftbench.serving.inputs import InputRow
 from peftbench.serving.outputs import print_tsv, write_csv
 from peftbench.serving.predictor import Answer
 
 
 def answered(labels, cells):
     shares = {label: 1 / len(labels) for label in labels}
-    return [[(Row(1, ("a\tfilm",), cells), Answer(labels[0], shares))] * 2]
+    return [[(InputRow(1, ("a\tfilm",), cells), Answer(labels[0], shares))] * 2]
 
 
 def test_class_names_with_line_breaks_and_tabs_leave_a_line_for_each_row(capsys):

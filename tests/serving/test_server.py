@@ -22,8 +22,8 @@ from peftbench.commands import serve
 from peftbench.errors import UserError
 from peftbench.runs.record import Record
 from peftbench.serving import MultiTask
-from peftbench.serving.gathering import Gathering, QueueFullError
 from peftbench.serving.predictor import NO_ANSWER
+from peftbench.serving.request_batcher import QueueFullError, RequestBatcher
 
 httpx = pytest.importorskip("httpx", reason="needs httpx")
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
@@ -300,22 +300,22 @@ def test_requests_are_answered_together_and_fail_apart() -> None:
             raise UserError("bad")
         return [NO_ANSWER] * len(examples)
 
-    gathering = Gathering(predict, 4, 100, 100, lambda rows: None)
-    first = gathering.ask([("x",)], ["a"])
-    while gathering.waiting:
+    batcher = RequestBatcher(predict, 4, 100, 100, lambda rows: None)
+    first = batcher.ask([("x",)], ["a"])
+    while batcher.waiting:
         time.sleep(0.001)
-    others = [gathering.ask([(text,)], ["a"]) for text in ("good", "bad", "good")]
-    assert gathering.ask([("given up",)], ["a"]).cancel()
-    large = gathering.ask([("good",)] * 7, ["a"] * 7)
+    others = [batcher.ask([(text,)], ["a"]) for text in ("good", "bad", "good")]
+    assert batcher.ask([("given up",)], ["a"]).cancel()
+    large = batcher.ask([("good",)] * 7, ["a"] * 7)
     go.set()
-    gathering.close()
+    batcher.close()
     assert len(first.result()) == 1
     assert [len(others[0].result()), len(others[2].result()), len(large.result())] == [1, 1, 7]
     with pytest.raises(UserError, match="bad"):
         others[1].result()
     assert calls == [1, 3, 1, 1, 1, 7]
     with pytest.raises(QueueFullError, match="shutting down"):
-        gathering.ask([("x",)], ["a"])
+        batcher.ask([("x",)], ["a"])
 
 
 def come(metrics: str) -> float:

@@ -8,7 +8,7 @@ import torch
 from peftbench.errors import UserError
 from peftbench.training import devices
 from peftbench.training.checkpoint import random_state, set_random_state
-from peftbench.training.devices import choose_device, is_out_of_memory, resolve_precision, use_device
+from peftbench.training.devices import choose_device, is_out_of_memory, resolve_precision, use_device, use_threads
 
 CPU = torch.device("cpu")
 
@@ -24,6 +24,26 @@ def test_cuda_without_one():
     assert choose_device("auto").type == "cpu"
     with pytest.raises(UserError, match="no CUDA device: use device=auto"):
         choose_device("cuda")
+
+
+@pytest.fixture
+def torch_threads():
+    """Give torch back the threads it had."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("torch_threads")
+def test_no_number_of_threads_is_the_default_whatever_was_set_before(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    use_threads(1)
+    assert torch.get_num_threads() == 1
+    use_threads(None)
+    assert torch.get_num_threads() == 2
+    with pytest.raises(UserError, match=r"threads=5 is more than this machine's 4 cores"):
+        use_threads(5)
 
 
 def test_out_of_memory_is_recognised():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from peftbench.errors import UserError
+from peftbench.errors import UserError, first_line
 from peftbench.files import check_regular, parse_json
 from peftbench.runs.digests import sha256
 from peftbench.serving.exchange.tie import Tensors
@@ -79,4 +79,4 @@ def folder_digest(folder: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[0]
+    return getattr(error, "strerror", None) or first_line(error)

@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from peftbench.errors import UserError
+from peftbench.errors import UserError, first_line
 from peftbench.files import check_regular
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
@@ -45,14 +45,14 @@ def open_image(source: Path | bytes, name: str) -> Any:
     except FileNotFoundError as error:
         raise UserError(f"no such image: {name}") from error
     except Image.DecompressionBombError as error:
-        raise UserError(f"{name} has more pixels than are read: {_first_line(error)}") from error
+        raise UserError(f"{name} has more pixels than are read: {first_line(error)}") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{name} is no image that can be read (or it is damaged)") from error
     except OSError as error:
         what = f"cannot read {name}" if error.errno else f"{name} is damaged or cut short"
-        raise UserError(f"{what}: {error.strerror or _first_line(error)}") from error
+        raise UserError(f"{what}: {error.strerror or first_line(error)}") from error
     except Exception as error:  # Pillow raises many kinds for damaged files
-        raise UserError(f"{name} is damaged or cut short: {_first_line(error)}") from error
+        raise UserError(f"{name} is damaged or cut short: {first_line(error)}") from error
 
 
 def upright(image: Any, name: str) -> Any:
@@ -66,10 +66,6 @@ def upright(image: Any, name: str) -> Any:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns otherwise
     return image.convert("RGB")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _eight_bits(image: Any, name: str) -> Any:

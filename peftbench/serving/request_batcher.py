@@ -1,4 +1,4 @@
-"""Requests that come at the same time are answered together: a short queue, and one thread that computes."""
+"""Requests that come at the same time are answered in one batch: a queue, and one thread that computes."""
 
 import threading
 from collections import deque
@@ -13,11 +13,11 @@ Predict = Callable[[Sequence[Example], Sequence[str]], list[Answer]]
 
 
 class QueueFullError(Exception):
-    """More rows or characters wait than may, or the queue takes no more: ask again later."""
+    """The queue is full or closed: more rows or characters would wait than may."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class PendingRequest:
     """One request: its examples, the task of each, and where the answers go."""
 
     examples: Sequence[Example]
@@ -26,18 +26,18 @@ class Asked:
 
     @property
     def characters(self) -> int:
-        """Of all its texts together."""
+        """How many all its texts have together."""
         return sum(len(text) for example in self.examples for text in example)
 
 
-class Gathering:
-    """The queue and its thread.
+class RequestBatcher:
+    """A queue of requests, and the thread that takes as many out of it as fit into one batch and answers them.
 
     Args:
-        predict: answers examples, each by its task.
-        at_once: rows that are taken out of the queue together; a larger request is taken by itself.
-        most: rows that may wait. most_characters: of their texts, which is what the queue holds in memory.
-        taken: called with the number of rows whenever some are taken out.
+        predict: answers a batch: examples, and the name of each one's task.
+        at_once: rows of one batch, at most; a larger request is a batch by itself.
+        most: rows that may wait. most_characters: characters of all texts that may wait, which bounds the memory.
+        taken: called with the number of rows of each batch.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Gathering:
     ) -> None:
         self._predict, self._at_once, self._taken = predict, at_once, taken
         self._most, self._most_characters = most, most_characters
-        self._waiting: deque[Asked] = deque()
+        self._waiting: deque[PendingRequest] = deque()
         self._rows, self._characters, self._closed = 0, 0, False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="peftbench-serve", daemon=True)
@@ -57,19 +57,19 @@ class Gathering:
         return self._rows
 
     def ask(self, examples: Sequence[Example], tasks: Sequence[str]) -> "Future[list[Answer]]":
-        """Put a request in the queue; QueueFullError where there is no room for it."""
-        asked = Asked(examples, tasks)
+        """Put a request in the queue and return the future of its answers; QueueFullError where there is no room."""
+        request = PendingRequest(examples, tasks)
         with self._changed:
             if self._closed:
                 raise QueueFullError("the server is shutting down")
             if self._waiting:
                 _check_room("rows", self._rows, len(examples), self._most)
-                _check_room("characters", self._characters, asked.characters, self._most_characters)
-            self._waiting.append(asked)
+                _check_room("characters", self._characters, request.characters, self._most_characters)
+            self._waiting.append(request)
             self._rows += len(examples)
-            self._characters += asked.characters
+            self._characters += request.characters
             self._changed.notify()
-        return asked.answers
+        return request.answers
 
     def close(self) -> None:
         """Answer what waits, take no more, and return when the thread has ended."""
@@ -82,34 +82,37 @@ class Gathering:
         while (together := self._next()) is not None:
             if not together:
                 continue
-            self._taken(sum(len(asked.examples) for asked in together))
+            self._taken(sum(len(request.examples) for request in together))
             try:
                 _answer(self._predict, together)
             except Exception as error:
                 if len(together) == 1:
                     together[0].answers.set_exception(error)
                     continue
-                for asked in together:  # one of them is at fault, the others have their answers
+                for request in together:  # one of them is at fault, the others have their answers
                     try:
-                        _answer(self._predict, [asked])
+                        _answer(self._predict, [request])
                     except Exception as failure:
-                        asked.answers.set_exception(failure)
+                        request.answers.set_exception(failure)
 
-    def _next(self) -> list[Asked] | None:
-        """Wait for requests and return as many as go together; None when the queue is closed and empty."""
+    def _next(self) -> list[PendingRequest] | None:
+        """Wait for requests and return those of one batch; None when the queue is closed and empty.
+
+        The list is empty where nobody waits any more for what was in the queue.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if not self._waiting:
                 return None
-            together: list[Asked] = []
+            together: list[PendingRequest] = []
             rows = 0
             while self._waiting and (not together or rows + len(self._waiting[0].examples) <= self._at_once):
-                asked = self._waiting.popleft()
-                self._rows -= len(asked.examples)
-                self._characters -= asked.characters
-                if asked.answers.set_running_or_notify_cancel():  # somebody still waits for it
-                    together.append(asked)
-                    rows += len(asked.examples)
+                request = self._waiting.popleft()
+                self._rows -= len(request.examples)
+                self._characters -= request.characters
+                if request.answers.set_running_or_notify_cancel():  # somebody still waits for it
+                    together.append(request)
+                    rows += len(request.examples)
             return together
 
 
@@ -118,12 +121,12 @@ def _check_room(of: str, waiting: int, more: int, most: int) -> None:
         raise QueueFullError(f"{waiting:,} {of} wait already, at most {most:,} may: ask again later")
 
 
-def _answer(predict: Predict, together: list[Asked]) -> None:
+def _answer(predict: Predict, together: list[PendingRequest]) -> None:
     answers = predict(
-        [example for asked in together for example in asked.examples],
-        [task for asked in together for task in asked.tasks],
+        [example for request in together for example in request.examples],
+        [task for request in together for task in request.tasks],
     )
     start = 0
-    for asked in together:
-        asked.answers.set_result(answers[start : start + len(asked.examples)])
-        start += len(asked.examples)
+    for request in together:
+        request.answers.set_result(answers[start : start + len(request.examples)])
+        start += len(request.examples)

@@ -1,4 +1,4 @@
-"""Tensors that are kept in memory as long as there is room, those asked for longest ago dropped first."""
+"""A cache of tensors limited by their bytes."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -7,15 +7,19 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Resident(Generic[T]):
-    """A cache whose entries together take at most `limit` bytes, but for one that takes more by itself."""
+class ByteLimitedLRU(Generic[T]):
+    """A least-recently-used cache whose entries together take at most `limit` bytes, or a single larger entry.
+
+    Attributes:
+        limit: in bytes. size: bytes of all entries.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit, self.size = limit, 0
         self._entries: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], tuple[T, int]]) -> T:
-        """Return the entry, made where it is not there; `make` returns it and its bytes."""
+        """Return the entry; where there is none, store what `make` returns: the entry and its size in bytes."""
         if key not in self._entries:
             entry, size = make()
             self._entries[key] = entry, size

@@ -6,11 +6,11 @@ from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
 from peftbench.errors import UserError
 from peftbench.runs.identity import run_id
-from peftbench.runs.settle import check_layer_count, settled
+from peftbench.runs.pinned_config import check_layer_count, pin_config
 
 
 def config_of(*overrides):
-    return settled(resolve(compose(["method=pfeiffer", "trainer.precision=fp32", *overrides])))
+    return pin_config(resolve(compose(["method=pfeiffer", "trainer.precision=fp32", *overrides])))
 
 
 def test_equal_layers_are_one_run(tiny_model_dir):

@@ -1,4 +1,4 @@
-"""How a method can share a pass with others on a backbone: found out by trying it on a small batch."""
+"""How a method's examples can share a forward pass with those of other methods: found by trying a small batch."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -23,12 +23,13 @@ _FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, A
 _TOLERANCE = 1e-4  # of the largest logit, in fp32
 
 
-class Way(StrEnum):
-    """How the rows of a method's tasks are answered.
+class BatchMode(StrEnum):
+    """How the rows of a batch that belong to the tasks of one method are answered.
 
     Attributes:
-        STACKED: tasks with as many rows in one product. SLICED: beside other tasks, each on its own rows.
-        ALONE: in a pass of their own.
+        STACKED: several tasks in one batched product over their stacked tensors; each must have as many rows.
+        SLICED: in a pass with other tasks; the method's hooks get the slice of its own task's rows.
+        ALONE: in a pass of their own, one task at a time.
     """
 
     STACKED = "stacked"
@@ -36,52 +37,56 @@ class Way(StrEnum):
     ALONE = "alone"
 
 
-class Mixable(NamedTuple):
-    """How a method's rows are answered.
+class BatchSupport(NamedTuple):
+    """What trying a method on a small batch has shown.
 
     Attributes:
-        way: with which others.
-        grows: bytes that it holds once it has answered, over those of its tensors.
+        mode: the fastest that gives the right answers.
+        memory_factor: bytes that the method holds once it has answered (tensors it derives from its own are kept),
+            divided by those of its own tensors; 1 or more.
     """
 
-    way: Way
-    grows: float
+    mode: BatchMode
+    memory_factor: float
 
 
 @full_precision()
-def find_way(prototype: Method, mixer: Mixer) -> Mixable:
-    """Return the fastest way in which a method's rows get the answers that they get in a pass of their own.
+def probe_batch_mode(prototype: Method, mixer: Mixer) -> BatchSupport:
+    """Return the fastest mode in which a method's rows get the answers that they get in a pass of their own.
 
-    Tried are two sets of random tensors on two rows each, beside two rows of the bare backbone.
+    Each mode is tried on one batch of six rows: two for each of two sets of random tensors, two for the bare backbone.
+
+    Args:
+        prototype: the method, built but not attached; its tensors set the shapes. mixer: of the backbone.
     """
     mixer = replace(mixer, precision="fp32")
     first, second = (_shaken(prototype, seed) for seed in range(2))
     batch = _batch(mixer)
     rows = len(batch["input_ids"])
-    grows = 1.0
+    memory_factor = 1.0
     with probing(mixer.backbone.model), suppress(*_FAILURES):
         mixer.backbone.model.eval()
         bare = mixer.logits(batch, [], [])
         methods = [with_tensors(prototype, tensors) for tensors in (first, second)]
         alone = [mixer.logits(batch, [(method, Rows(rows, 0, rows))], []) for method in methods]
-        grows = held_bytes(methods[0]) / max(1, sum(tensor.nbytes for tensor in first.values()))
+        memory_factor = held_bytes(methods[0]) / max(1, sum(tensor.nbytes for tensor in first.values()))
         expected = torch.cat([alone[0][:2], alone[1][2:4], bare[4:]])
         attempts = {
-            Way.STACKED: [(stacked(prototype, [first, second]), Rows(rows, 0, 2, groups=2))],
-            Way.SLICED: [
+            BatchMode.STACKED: [(stacked(prototype, [first, second]), Rows(rows, 0, 2, groups=2))],
+            BatchMode.SLICED: [
                 (with_tensors(prototype, tensors), Rows(rows, start, 2)) for tensors, start in ((first, 0), (second, 2))
             ],
         }
-        for way, acting in attempts.items():
+        for mode, acting in attempts.items():
             with suppress(*_FAILURES):
                 found = mixer.logits(batch, acting, [])
                 if float((found - expected).abs().max()) <= _TOLERANCE * float(expected.abs().max()):
-                    return Mixable(way, grows)
-    return Mixable(Way.ALONE, grows)
+                    return BatchSupport(mode, memory_factor)
+    return BatchSupport(BatchMode.ALONE, memory_factor)
 
 
 def held_bytes(method: Method) -> int:
-    """Return the bytes of all tensors that a method holds: its own, and what it has made of them."""
+    """Return the bytes of all tensors that a method holds: its own and those derived from them."""
     found: dict[int, int] = {}
 
     def look(value: Any) -> None:
@@ -101,7 +106,7 @@ def held_bytes(method: Method) -> int:
 
 @full_precision()
 def shares_layers(mixer: Mixer) -> bool:
-    """Tell whether equal rows get the same answers where they pass the lower layers once."""
+    """Tell whether the answers stay the same where repeated rows pass the lower layers once and are then repeated."""
     mixer, batch = replace(mixer, precision="fp32"), _batch(mixer)
     rows = torch.tensor([0, 2, 1, 0, 5, 4, 3, 0], device=mixer.backbone.sites.device)
     layers = len(mixer.backbone.sites.layers)
@@ -115,7 +120,7 @@ def shares_layers(mixer: Mixer) -> bool:
 
 
 def _shaken(prototype: Method, seed: int) -> dict[str, torch.Tensor]:
-    """Return tensors that act, also where the method starts as nothing."""
+    """Return the method's tensors with noise added, so that it acts also where it starts as the identity."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: tensor + _NOISE * torch.randn(tensor.shape, generator=generator).to(tensor)
@@ -124,7 +129,7 @@ def _shaken(prototype: Method, seed: int) -> dict[str, torch.Tensor]:
 
 
 def _batch(mixer: Mixer) -> Batch:
-    """Return six rows, of each pair one short and padded; no dimension is as long as the batch."""
+    """Return six rows of random tokens, every second one padded; no dimension is as long as the batch."""
     config = mixer.backbone.sites.base.config
     padding = config.pad_token_id or 0
     ids = torch.randint(config.vocab_size - 1, (6, _LENGTH), generator=torch.Generator().manual_seed(0))

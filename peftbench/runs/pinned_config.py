@@ -1,4 +1,4 @@
-"""What a config leaves open comes to on this machine: the precision, and which model lies in a folder."""
+"""Filling in what a config leaves to the machine: the precision, and which model lies in a folder."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,14 +21,18 @@ _LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers")
 Planned = Mapping[Path, Mapping[str, Any]]
 
 
-def settled(config: RunConfig, planned: Planned | None = None) -> RunConfig:
-    """Return the config with all that decides the run's result, which is what its id is made of.
+def pin_config(config: RunConfig, planned: Planned | None = None) -> RunConfig:
+    """Return the config with what only this machine knows filled in; the run id is made of the result.
 
-    `trainer.precision=auto` becomes fp32 or bf16; a model in a folder is known by the SHA-256 of its files; a method
-    made of runs by their ids; `method.layers` gets one spelling where the model's number of layers is known. `planned`
-    are configs of runs, by their folders, that will be there.
-    Raises UserError where there is no such folder, where it holds other files than a config from a record says, or
-    where a run cannot be had or used.
+    `trainer.precision=auto` becomes fp32 or bf16; a model in a folder gets the SHA-256 of its files; a method made of
+    other runs gets their ids; `method.layers` gets one spelling where the model's number of layers is known.
+
+    Args:
+        config: as `config.schema.resolve` made it.
+        planned: configs of runs that are not there yet but will be, by their folders.
+
+    Raises UserError where the model's folder is gone or holds other files than a record's config says, and where a run
+    that the method is made of cannot be had or used.
     """
     from peftbench.runs.parts import with_parts
 
@@ -37,16 +41,17 @@ def settled(config: RunConfig, planned: Planned | None = None) -> RunConfig:
 
 
 def possible_folders(config: RunConfig, planned: Planned | None = None) -> tuple[RunConfig, list[Path]]:
-    """Return the config as settled here, and where the run's record may lie, the likeliest first.
+    """Return the config pinned on this machine, and the folders where the run's record may lie, the likeliest first.
 
-    Where the precision is auto, another machine may have trained the run in the other one. Where the model's folder
-    is gone the config stays as it is: nothing is found then, and training says why. `planned` is as for `settled`.
+    Where the precision is auto there are two, for another machine may have trained the run in the other one. Where the
+    model's folder is gone only the precision is pinned: no record is found then, and training says why. `planned` is
+    as for `pin_config`.
     """
     precisions = [config.trainer.precision]
     if precisions == ["auto"]:
         precisions = sorted(PRECISIONS, key=lambda precision: precision != _with_precision(config).precision)
     try:
-        config = settled(config, planned)
+        config = pin_config(config, planned)
     except UserError:
         config = replace(config, trainer=_with_precision(config))
     home = Path(config.output_dir) / config.experiment
