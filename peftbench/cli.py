@@ -40,12 +40,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 for a failed run, 2 for the user's mistake, 130 if interrupted."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    is_process = argv is None  # not a call of Python code, which goes on behind it
     argv = sys.argv[1:] if argv is None else argv
     if not _open_streams():
         print("peftbench: standard output is closed: give it a file, or /dev/null", file=sys.stderr)
         return 1
     try:
         code = _answer(argv)
+        if is_process:
+            from peftbench.interruption import ignore_interrupts
+
+            ignore_interrupts()
         sys.stdout.flush()  # what cannot be written is to show here, not when Python shuts down
         return code
     except BrokenPipeError:

@@ -26,6 +26,13 @@ def interrupt_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def ignore_interrupts() -> None:
+    """Ignore signals from now on: after a command's last line they would only make Python's end print tracebacks."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def deferred_interrupts() -> Iterator[None]:
     """Inside the block a signal is noted for `check_interrupted`; the same signal again ends the process at once.

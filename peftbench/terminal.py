@@ -1,5 +1,6 @@
 """The terminal: its two streams, errors in one line, and how scores are written."""
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -95,6 +96,16 @@ def print_table(*parts: RenderableType) -> None:
     """Print tables and texts, folded to the terminal's width."""
     for part in parts:
         console.print(part, soft_wrap=False)
+
+
+def print_as_json(value: Any, indent: int | None = None) -> None:
+    """Print JSON on standard output; characters that its encoding lacks become JSON's own escapes."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent)
+    print(text)
 
 
 def print_error(error: Exception | str) -> None:

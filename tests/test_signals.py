@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from peftbench.cli import main
 from peftbench.interruption import check_interrupted, deferred_interrupts
 
 
@@ -63,3 +64,18 @@ def test_only_the_same_signal_again_ends_the_process_at_once(signals, code, prin
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert found.returncode == code and found.stdout.strip() == printed
+
+
+def test_behind_the_last_line_of_a_command_signals_do_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["peftbench", "--version"])
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert main() == 0
+        for number in before:
+            os.kill(os.getpid(), number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert main(["--version"]) == 0
+    assert signal.getsignal(signal.SIGINT) is before[signal.SIGINT], "of a call of Python code they still do"
+    signal.signal(signal.SIGTERM, before[signal.SIGTERM])

@@ -1,13 +1,14 @@
 """Whatever stands in a label or a name is shown as it is: no markup, no emoji, no control character has an effect."""
 
 import io
+import json
 import sys
 
 import pytest
 from rich.table import Table
 from rich.text import Text
 
-from peftbench.terminal import console, print_error, print_table, printable
+from peftbench.terminal import console, print_as_json, print_error, print_table, printable
 
 NAMES = ["[/b]", "[bold]", "[link=x]", ":smile:", "\x1b[31mred", "a\x07b", "\x9b1A", "a\rb", "‮evil", "\\[x]"]
 
@@ -56,3 +57,13 @@ def test_an_error_is_one_line(capsys):
 def test_printable_leaves_letters_alone():
     assert printable("é ± – 好 🙂\n") == "é ± – 好 🙂\n"
     assert printable("\udcff") == "\\udcff"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_json_can_be_read_whatever_the_terminal_can_show(encoding, monkeypatch):
+    value = {"image": "\U0001f600ü.png", "odd": "x\udcff.png"}
+    file = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape"))
+    print_as_json(value)
+    sys.stdout.flush()
+    assert json.loads(file.getvalue().decode(encoding)) == value

@@ -1,7 +1,6 @@
 """`peftbench advise`: which method, and which size of it, for a task and within limits; trains nothing."""
 
 import argparse
-import json
 from pathlib import Path
 
 from peftbench.advice.advise import Query, advise
@@ -13,7 +12,7 @@ from peftbench.advice.terminal import to_terminal
 from peftbench.arguments import Parser, whole_number
 from peftbench.commands.limit_options import latency_ratio, mebibytes, percent
 from peftbench.config.groups import read_group
-from peftbench.terminal import print_table
+from peftbench.terminal import print_as_json, print_table
 
 FORMATS = ("json",)
 
@@ -59,7 +58,7 @@ def main(argv: list[str]) -> int:
     query = Query(limits, arguments.task_type, whole_number("--size", arguments.size))
     advice = advise(query, arguments.output_dir)
     if arguments.format == "json":
-        print(json.dumps(plain_advice(advice, limits), indent=2, ensure_ascii=False))
+        print_as_json(plain_advice(advice, limits), indent=2)
     else:
         print_table(to_terminal(advice, limits, NO_DECISION_TABLES))
     return 0

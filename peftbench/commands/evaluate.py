@@ -1,7 +1,6 @@
 """`peftbench evaluate`: score a finished run again, on any split of its task, and with layers left out."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from peftbench.files import plain
 from peftbench.runs.predictions import write_predictions
 from peftbench.runs.record import Record
 from peftbench.runs.result import left_out
+from peftbench.terminal import format_metric, metric_name, print_as_json, print_table
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     results = _evaluate(chosen_run(arguments), arguments)
     several = _asks_for_several(arguments)
     if arguments.json:
-        print(json.dumps(plain(results if several else results[0]), indent=2, ensure_ascii=False))
+        print_as_json(plain(results if several else results[0]), indent=2)
     elif several:
         _print_each(results)
     else:
@@ -145,7 +145,6 @@ def _print(result: dict[str, Any]) -> None:
     from rich.text import Text
 
     from peftbench.runs.report import class_table, format_latency, is_shown, score_cell
-    from peftbench.terminal import metric_name, print_table
 
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
@@ -180,8 +179,6 @@ def _print(result: dict[str, Any]) -> None:
 def _print_each(results: list[dict[str, Any]]) -> None:
     """Print one line for each number of dropped layers or kept adapters."""
     from rich.table import Table
-
-    from peftbench.terminal import format_metric, metric_name, print_table
 
     first = results[0]
     classes = len(first["by_class"]["names"]) if first["by_class"] else 0

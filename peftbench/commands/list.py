@@ -1,7 +1,6 @@
 """`peftbench list`: the methods, models, tasks and tables there are, read from the config files alone."""
 
 import argparse
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ from peftbench.arguments import Parser
 from peftbench.config.groups import BESIDE_SETTINGS, Config, read_group
 from peftbench.config.values import settings_line
 from peftbench.errors import UserError, nearest
+from peftbench.terminal import console, print_as_json, print_table
 
 _SOURCES = {"hub": "hub", "pypi": "package index", "local": "your own", "glue": "hub", "sklearn": "scikit-learn"}
 
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     lists = {name: read_group(name.removesuffix("s")) for name in names}
     if arguments.json:
         chosen: Any = lists[arguments.what] if arguments.what else lists
-        print(json.dumps(chosen, indent=2, ensure_ascii=False))
+        print_as_json(chosen, indent=2)
     else:
         _print(lists)
     return 0
@@ -73,8 +73,6 @@ GROUPS: dict[str, Callable[[Config], dict[str, str]]] = {
 
 def _print(lists: dict[str, list[Config]]) -> None:
     from rich.table import Table
-
-    from peftbench.terminal import console, print_table
 
     for number, (name, configs) in enumerate(lists.items()):
         rows = [

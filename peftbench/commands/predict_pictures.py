@@ -1,7 +1,6 @@
 """`peftbench predict` of a run that answers at every place of a picture: masks or boxes, written as files."""
 
 import argparse
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,7 +13,7 @@ from peftbench.files import is_there
 from peftbench.runs.record import Record
 from peftbench.serving.image_inputs import answer_readable, read_images, report_unreadable
 from peftbench.serving.inputs import InputRow
-from peftbench.terminal import console
+from peftbench.terminal import console, print_as_json
 
 if TYPE_CHECKING:
     from peftbench.serving.predictor import Predictor
@@ -44,10 +43,10 @@ def predict_pictures(arguments: argparse.Namespace, record: Record, kind: str) -
         predictor = load_predictor(record, "", arguments.device, arguments.merged, arguments.batch_size)
     count = 0
     unreadable: list[str] = []
-    for written in output.write(folder, _answers(predictor, rows, unreadable), predictor.labels):
+    for written in output.write(folder, _answers(predictor, rows, unreadable, arguments.json), predictor.labels):
         count += 1
         if arguments.json:
-            print(json.dumps({"image": written.picture, "found": written.found, **written.files}, ensure_ascii=False))
+            print_as_json({"image": written.picture, "found": written.found, **written.files})
             continue
         shown = [
             output.describe(label, amount)
@@ -55,7 +54,9 @@ def predict_pictures(arguments: argparse.Namespace, record: Record, kind: str) -
         ]
         console.print(f"{written.picture}  {', '.join(shown) or 'nothing'}", markup=False, highlight=False)
     if count and not arguments.json:
-        console.print(f"{output.files} of {count:,} pictures are in {folder}", style="dim", markup=False)
+        console.print(
+            f"{output.files} of {count:,} picture{'s' if count > 1 else ''} are in {folder}", style="dim", markup=False
+        )
     report_unreadable(unreadable)
     return 0
 
@@ -65,12 +66,17 @@ def _check_folder(output: Path | None) -> None:
         raise UserError(f"--output {output}: masks and boxes are several files; name a folder")
 
 
-def _answers(predictor: "Predictor", rows: Iterator[InputRow], unreadable: list[str]) -> Iterator[tuple[str, Any]]:
+def _answers(
+    predictor: "Predictor", rows: Iterator[InputRow], unreadable: list[str], as_json: bool
+) -> Iterator[tuple[str, Any]]:
+    """Yield pictures with their answers; those that cannot be read are named where their line would stand."""
     given = (row.texts[0] for row in rows if not row.blank)
     while batch := list(islice(given, predictor.batch_size)):
         answers = answer_readable(predictor.predict, batch, unreadable)
-        yield from (
-            (picture, answer.prediction)
-            for picture, answer in zip(batch, answers, strict=True)
-            if answer.prediction is not None
-        )
+        for picture, answer in zip(batch, answers, strict=True):
+            if answer.prediction is not None:
+                yield picture, answer.prediction
+            elif as_json:
+                print_as_json({"image": picture, "found": None})
+            else:
+                console.print(f"{picture}  no answer", markup=False, highlight=False)

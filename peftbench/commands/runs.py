@@ -1,7 +1,6 @@
 """`peftbench runs`: the runs there are, or one of them in detail."""
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from peftbench.files import is_number, is_there, plain
 from peftbench.runs.find import UNREADABLE, Run, find_runs, inspect_run, load_run, parse_time
 from peftbench.runs.listing import differing_settings, flat_run, matches, sort_rows
 from peftbench.runs.result import Status
-from peftbench.terminal import format_duration, print_table
+from peftbench.terminal import format_duration, print_as_json, print_table
 
 _COLOURS = {
     Status.RUNNING: "cyan",
@@ -73,7 +72,7 @@ def main(argv: list[str]) -> int:
         record.read()  # a damaged record is this command's error, not a line of its table
         run = inspect_run(record)
         if arguments.json:
-            print(json.dumps(_as_json(run), indent=2, ensure_ascii=False))
+            print_as_json(_as_json(run), indent=2)
         else:
             print_table(_details(run))
         return 0
@@ -81,7 +80,7 @@ def main(argv: list[str]) -> int:
     filters = {key: getattr(arguments, key) for key in ("status", "experiment", "method", "task", "model")}
     runs = _chosen(find_runs(arguments.output_dir, **filters), settings, arguments.sort)
     if arguments.json:
-        print(json.dumps([_as_json(run) for run in runs], indent=2, ensure_ascii=False))
+        print_as_json([_as_json(run) for run in runs], indent=2)
     elif runs:
         print_table(_overview(runs), *_errors(runs))
     else:

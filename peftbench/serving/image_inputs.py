@@ -34,6 +34,8 @@ def read_images(paths: list[str], listed: Path | None) -> Input:
 def _rows(paths: list[str]) -> Iterator[InputRow]:
     number = 0
     for given in paths:
+        if not given:
+            raise UserError("no such image: ''")
         try:
             path = Path(given).expanduser()
             there = path.exists()

@@ -1,6 +1,5 @@
 """How answers are shown and written: a JSON object a line, tab-separated, a table, or a CSV file."""
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from peftbench.csv_rows import write_rows
 from peftbench.files import atomic_write
 from peftbench.serving.inputs import InputRow
 from peftbench.serving.predictor import Answer
+from peftbench.terminal import print_as_json
 
 Batch = list[tuple[InputRow, Answer]]
 # header of the predicted class's probability, for rows of several tasks, which have no classes in common
@@ -28,7 +28,7 @@ def print_json(batches: Iterable[Batch], key: str = "text") -> None:
             line |= {key: text, "prediction": answer.prediction}
             if answer.probabilities:
                 line["probabilities"] = answer.probabilities
-            print(json.dumps(line, ensure_ascii=False))
+            print_as_json(line)
         sys.stdout.flush()
 
 

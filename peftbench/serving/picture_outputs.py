@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from peftbench.errors import UserError
-from peftbench.files import atomic_write, make_folder, write_json
+from peftbench.files import atomic_write, is_there, make_folder, parse_json, write_json
 from peftbench.tasks.detection.coco import Annotated, coco_content
 from peftbench.tasks.detection.read import SHOWN_SCORE, Box
 from peftbench.tasks.image.files import as_text, open_image
@@ -54,8 +54,11 @@ def write_masks(folder: Path, answers: Iterable[tuple[str, np.ndarray]], classes
 def write_boxes(folder: Path, answers: Iterable[tuple[str, list[Box]]], classes: Sequence[str]) -> Iterator[Written]:
     """Write `overlays/NAME.jpg` for each picture, as they come, and after the last all boxes to boxes.json.
 
-    Drawn and counted are boxes with a score of at least `tasks.detection.read.SURE`.
+    Drawn and counted are boxes with a score of at least `tasks.detection.read.SHOWN_SCORE`. Raises UserError for a
+    boxes.json that is there and holds no answers.
     """
+    if is_there(folder / BOXES) and not _holds_answers(folder / BOXES):
+        raise UserError(f"{folder / BOXES} is no answer of an earlier predict: give --output another folder")
     overlays = _Names()
     pictures, found = [], []
     for picture, boxes in answers:
@@ -68,11 +71,22 @@ def write_boxes(folder: Path, answers: Iterable[tuple[str, list[Box]]], classes:
         found.append(boxes)
         counts = {label: float(sum(box.label == label for box in sure)) for label in classes}
         yield Written(picture, {label: count for label, count in counts.items() if count}, {"overlay": str(path)})
+    if not pictures:
+        return
     names = Counter(Path(picture.file).name for picture in pictures)
     pictures = [  # by the path where pictures of several folders have one name
         picture._replace(file=name) if names[name := Path(picture.file).name] == 1 else picture for picture in pictures
     ]
     write_json(folder / BOXES, coco_content(pictures, classes, found))
+
+
+def _holds_answers(path: Path) -> bool:
+    """Tell whether a file of boxes is of an earlier predict: each box has a score, which boxes that are true lack."""
+    try:
+        content = parse_json(path.read_bytes())
+        return bool(content["images"]) and all("score" in box for box in content["annotations"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 class PictureOutput(NamedTuple):

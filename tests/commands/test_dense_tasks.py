@@ -156,8 +156,9 @@ def test_pictures_of_ones_own_get_masks_or_boxes(kind, data, model, tmp_path, ca
     capsys.readouterr()
     assert main(["predict", str(record.folder), str(cut), str(wide), "--output", str(tmp_path / "rest"), "--json"]) == 2
     shown = capsys.readouterr()
-    (line,) = shown.out.splitlines()
-    assert json.loads(line)["image"] == str(wide) and f"no answer for 1 image: {cut} is" in shown.err
+    unread, line = map(json.loads, shown.out.splitlines())
+    assert unread == {"image": str(cut), "found": None} and line["image"] == str(wide)
+    assert f"no answer for 1 image: {cut} is" in shown.err
     for output in ("found.csv", "boxes.json", str(wide)):
         assert main(["predict", str(record.folder), str(own), "--output", output]) == 2
         assert "name a folder" in capsys.readouterr().err

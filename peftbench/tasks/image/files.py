@@ -91,18 +91,26 @@ def as_text(path: Path | str) -> str:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the image files directly in a folder, sorted by name; hidden ones are left out."""
-    return _images_among(folder.iterdir())
+    """Return the image files directly in a folder, sorted by name; hidden ones are left out.
+
+    Links to nothing are among them, since a link to an image that is lost must not go unseen. Raises UserError where
+    the folder cannot be read.
+    """
+    try:
+        return _images_among(folder.iterdir())
+    except OSError as error:
+        raise _unreadable_folder(error) from error
 
 
 def images_below(folder: Path) -> list[Path]:
     """Return the image files in a folder's folders, however deep, in the order of their paths; hidden ones left out.
 
-    Links to folders are followed; of a folder that is reached twice the first way counts.
+    Links to folders are followed; of a folder that is reached twice the first way counts. Raises UserError where one
+    of the folders cannot be read.
     """
     found: list[Path] = []
     seen: set[str] = set()
-    for at, folders, files in os.walk(folder, followlinks=True):
+    for at, folders, files in os.walk(folder, onerror=_refuse_folder, followlinks=True):
         if (real := os.path.realpath(at)) in seen:
             folders.clear()
             continue
@@ -114,5 +122,17 @@ def images_below(folder: Path) -> list[Path]:
 
 def _images_among(paths: Iterable[Path]) -> list[Path]:
     return sorted(
-        path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+        path
+        for path in paths
+        if path.suffix.lower() in SUFFIXES
+        and (path.is_file() or (path.is_symlink() and not path.exists()))
+        and not path.name.startswith(".")
     )
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise _unreadable_folder(error) from error
+
+
+def _unreadable_folder(error: OSError) -> UserError:
+    return UserError(f"cannot read the folder {error.filename}: {error.strerror}")

@@ -18,7 +18,7 @@ from peftbench.tasks.detection.coco import read_annotations
 from peftbench.tasks.detection.read import Box
 from peftbench.tasks.image.dense import padded, picture_size
 from peftbench.tasks.image.encoded import encode_images
-from peftbench.tasks.image.files import open_image
+from peftbench.tasks.image.files import images_below, open_image
 from peftbench.tasks.image.given import read_given
 from peftbench.tasks.image.preprocessing import Preprocessing, preprocessing_of
 
@@ -203,3 +203,46 @@ def test_a_name_that_is_not_utf_8_can_be_written(tmp_path):
     answers = [(str(path), [Box("a", 0.9, 1, 1, 2, 2)])]
     assert len(list(write_boxes(tmp_path / "found", answers, ["a"]))) == 1
     assert "udcff.png" in (tmp_path / "found" / "boxes.json").read_text()
+
+
+def test_a_folder_that_cannot_be_read_and_a_link_to_nothing_do_not_go_unseen(tmp_path, monkeypatch):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(PIXELS).save(tmp_path / folder / "0.png")
+    (tmp_path / "a" / "1.png").symlink_to(tmp_path / "lost.png")
+    (tmp_path / "a" / "2.png").symlink_to(tmp_path / "a" / "2.png")
+    assert [path.name for path in images_below(tmp_path)] == ["0.png", "1.png", "2.png", "0.png"]
+    with pytest.raises(UserError, match="no such image: "):
+        open_image(tmp_path / "a" / "1.png", "1.png")
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("b"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=f"cannot read the folder {tmp_path / 'b'}: Permission denied"):
+        images_below(tmp_path)
+
+
+def test_an_empty_name_is_no_folder():
+    with pytest.raises(UserError, match="no such image: ''"):
+        list(read_images([""], None).rows)
+
+
+def test_boxes_of_somebody_else_are_not_written_over(tmp_path):
+    path = tmp_path / "0.png"
+    Image.fromarray(PIXELS).save(path)
+    answers, found = [(str(path), [Box("cell", 0.9, 1, 1, 3, 3)])], tmp_path / "found"
+    assert not list(write_boxes(found, [], ["cell"])) and not found.exists(), "nothing answered, nothing written"
+    for _ in range(2):  # its own are
+        list(write_boxes(found, answers, ["cell"]))
+    before = (found / "boxes.json").read_bytes()
+    assert not list(write_boxes(found, [], ["cell"])) and (found / "boxes.json").read_bytes() == before
+    truth = '{"images": [{"id": 1}], "annotations": [{"bbox": [0, 0, 1, 1]}]}'
+    for content in ('{"mine": 1}', truth, "[]", "no JSON"):
+        (found / "boxes.json").write_text(content)
+        with pytest.raises(UserError, match="no answer of an earlier predict: give --output another folder"):
+            list(write_boxes(found, answers, ["cell"]))
+        assert (found / "boxes.json").read_text() == content
