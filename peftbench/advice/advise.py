@@ -219,7 +219,7 @@ def _none_within(found: Answer, limits: Limits) -> str:
             label = min(having, key=lambda label: having[label].value or 0.0)
             column = columns(limits.tasks)[key]
             shown = f"{format_cell(having[label], column)} {column.unit}"
-            nearest.append(f"{column.title} at most {limit:g}, lowest {shown} ({label})")
+            nearest.append(f"{column.title} at most {limit:.4g}, lowest {shown} ({label})")
     of = found.comparison
     evidence = f"{of.task} from {of.model}, {of.source}"
     return f"no method keeps to {'; '.join(nearest)}, on {evidence}. Allow more, or measure more"

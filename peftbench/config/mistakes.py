@@ -1,6 +1,7 @@
 """Hydra's errors in one line: which override is wrong, and what it may have been meant to be."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
 
@@ -52,7 +53,10 @@ def translate(error: Exception, overrides: Sequence[str], name: str = CONFIG_NAM
     if isinstance(error, UserWarning) and "hydra.searchpath" in str(error):
         return UserError(f"hydra.searchpath: there is no folder {str(error).partition('path=')[2].split(' is not')[0]}")
     if isinstance(error, OSError) and error.filename:
-        return UserError(f"cannot use {error.filename}: {error.strerror}")
+        path = Path(error.filename)
+        leads_nowhere = path.is_symlink() and not path.exists()
+        reason = "it is a link to nothing" if leads_nowhere else error.strerror
+        return UserError(f"cannot use {error.filename}: {reason}")
     if failure := _launcher_failure(error):
         return failure
     if not isinstance(error, HydraException | OmegaConfBaseException):

@@ -153,6 +153,12 @@ def test_a_folder_that_cannot_be_used():
     assert str(translate(error, [])) == "cannot use /outputs: Permission denied"
 
 
+def test_a_link_to_nothing_is_called_so(tmp_path):
+    (tmp_path / "outputs").symlink_to(tmp_path / "none")
+    error = FileExistsError(17, "File exists", str(tmp_path / "outputs"))
+    assert str(translate(error, [])) == f"cannot use {tmp_path / 'outputs'}: it is a link to nothing"
+
+
 def test_an_unforeseen_hydra_error_keeps_its_own_text():
     assert str(translate(HydraException("first\nsecond\nthird"), ["seed=1"])) == "first second"
 
