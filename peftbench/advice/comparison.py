@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from peftbench.tables.columns import COLUMNS, CORRELATIONS
+from peftbench.tables.columns import COLUMNS
 from peftbench.tables.table import Cell, Column, Pair
 from peftbench.tables.verdicts import DELTA
+from peftbench.tasks.metrics import CORRELATIONS
 
 LOCAL, SHIPPED, PUBLISHED, LAB = "own records", "shipped", "published", "lab"
 

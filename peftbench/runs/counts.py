@@ -20,7 +20,7 @@ from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import build, method_class
 from peftbench.runs.heads import put_head, puts_classifier
 from peftbench.tasks.image.given import check_reads_images
-from peftbench.tasks.metrics import SCORE_METRICS
+from peftbench.tasks.metrics import CORRELATIONS
 from peftbench.tasks.text.task import check_reads_texts
 
 # of a saved config, what describes its own head and file, not the architecture
@@ -60,7 +60,7 @@ def count_configs(configs: Sequence[RunConfig]) -> list[dict[str, int | float]]:
 
 def assumed_classes(task: TaskConfig) -> int | None:
     """Return how many classes a task is counted with that only its data tell; None where its config tells."""
-    return None if task.labels or set(task.metrics) <= set(SCORE_METRICS) else 2
+    return None if task.labels or set(task.metrics) <= set(CORRELATIONS) else 2
 
 
 def _labels(task: TaskConfig) -> list[str]:

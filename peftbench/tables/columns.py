@@ -12,8 +12,6 @@ SCORES = (
 )
 # scores that are shares and shown in percent
 PERCENT = ("accuracy", "f1", "macro_f1", "miou", "pixel_accuracy", "ap", "ap50", "ap75")
-# scores of tasks whose labels are numbers, not classes
-CORRELATIONS = ("pearson", "spearman")
 # differences and deviations of any score are in hundredths
 POINTS = 100.0
 

@@ -12,8 +12,9 @@ from peftbench.errors import UserError
 from peftbench.runs.find import UNREADABLE
 from peftbench.runs.predictions import Predictions
 from peftbench.tables.collect import RunState
-from peftbench.tables.columns import CORRELATIONS, MEASURED, PER_RUN, measured
+from peftbench.tables.columns import MEASURED, PER_RUN, measured
 from peftbench.tables.spec import EvaluationSpec
+from peftbench.tasks.metrics import CORRELATIONS
 
 Key = tuple[Path, EvaluationSpec]
 

@@ -9,7 +9,7 @@ from peftbench.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
-class Scored:
+class MetricInput:
     """What a metric is computed from.
 
     Attributes:
@@ -52,7 +52,7 @@ def score(
         return dict.fromkeys(metrics, 0.0)
     if num_classes is None:
         num_classes = int(max(predictions.max(), labels.max())) + 1
-    scored = Scored(predictions, labels, num_classes, probabilities)
+    scored = MetricInput(predictions, labels, num_classes, probabilities)
     return {name: METRICS[name](scored) for name in metrics}
 
 
@@ -65,19 +65,19 @@ def check_metrics(metrics: Sequence[str]) -> None:
             raise UserError(f"task.metrics: unknown metric {name!r}. {nearest(name, METRICS)}")
 
 
-def accuracy(scored: Scored) -> float:
+def accuracy(scored: MetricInput) -> float:
     """Share of the predictions that equal their label."""
     return float(np.mean(scored.predictions == scored.labels))
 
 
-def f1(scored: Scored) -> float:
+def f1(scored: MetricInput) -> float:
     """F1 of class 1 where there are two classes, else macro F1."""
     if scored.num_classes > 2:
         return macro_f1(scored)
     return float(class_f1(confusion_matrix(scored.predictions, scored.labels, 2))[1])
 
 
-def macro_f1(scored: Scored) -> float:
+def macro_f1(scored: MetricInput) -> float:
     """Mean F1 of the classes that occur among labels or predictions."""
     confusion = confusion_matrix(scored.predictions, scored.labels, scored.num_classes)
     occur = confusion.sum(0) + confusion.sum(1) > 0
@@ -97,7 +97,7 @@ def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, num_classes: i
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def roc_auc(scored: Scored) -> float:
+def roc_auc(scored: MetricInput) -> float:
     """Area under the ROC curve of class 1 of two, else the mean of each class's against the rest.
 
     Classes without an example, or with all of them, are left out; 0.5 where none is left.
@@ -121,7 +121,7 @@ def _area(values: np.ndarray, positive: np.ndarray) -> float | None:
     return float(below / (count * (len(positive) - count)))
 
 
-def matthews(scored: Scored) -> float:
+def matthews(scored: MetricInput) -> float:
     """Matthews correlation, for any number of classes (Gorodkin's R_K)."""
     counts = confusion_matrix(scored.predictions, scored.labels, scored.num_classes).astype(float)
     predicted, true, total = counts.sum(0), counts.sum(1), counts.sum()
@@ -130,12 +130,12 @@ def matthews(scored: Scored) -> float:
     return float(covariance / np.sqrt(spread)) if spread > 0 else 0.0
 
 
-def pearson(scored: Scored) -> float:
+def pearson(scored: MetricInput) -> float:
     """Pearson's correlation; 0.0 where either side is constant."""
     return _correlation(scored.predictions, scored.labels)
 
 
-def spearman(scored: Scored) -> float:
+def spearman(scored: MetricInput) -> float:
     """Spearman's rank correlation, ties at their mean rank; 0.0 where either side is constant."""
     from scipy.stats import rankdata
 
@@ -155,7 +155,7 @@ def _is_constant(values: np.ndarray) -> bool:
     return bool(np.all(values == values[0]))
 
 
-METRICS: dict[str, Callable[[Scored], float]] = {
+METRICS: dict[str, Callable[[MetricInput], float]] = {
     "accuracy": accuracy,
     "f1": f1,
     "macro_f1": macro_f1,
@@ -164,4 +164,5 @@ METRICS: dict[str, Callable[[Scored], float]] = {
     "pearson": pearson,
     "spearman": spearman,
 }
-SCORE_METRICS = ("pearson", "spearman")
+# of tasks whose labels are scores, not classes
+CORRELATIONS = ("pearson", "spearman")

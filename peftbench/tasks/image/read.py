@@ -7,7 +7,7 @@ from peftbench.errors import UserError, nearest
 from peftbench.tasks.classification import Classification
 from peftbench.tasks.image.sources import Images, open_source
 from peftbench.tasks.image.task import ImageSplit, ImageTask
-from peftbench.tasks.metrics import SCORE_METRICS, check_metrics
+from peftbench.tasks.metrics import CORRELATIONS, check_metrics
 from peftbench.tasks.shares import REST
 from peftbench.tasks.splits import check_names, chosen_splits, read_parts
 
@@ -22,7 +22,7 @@ def load_task(config: ImageTaskConfig, splits: Sequence[str] | None = None) -> I
     Raises UserError where the images cannot be had; one line that says where and what to do.
     """
     check_metrics(config.metrics)
-    if wrong := [name for name in config.metrics if name in SCORE_METRICS]:
+    if wrong := [name for name in config.metrics if name in CORRELATIONS]:
         raise UserError(f"task {config.name}: its labels are classes, which {wrong[0]} cannot judge; set task.metrics")
     check_names(config, splits)
     source = open_source(config)

@@ -10,7 +10,7 @@ from peftbench.errors import UserError
 from peftbench.files import is_there
 from peftbench.tasks.base import Objective
 from peftbench.tasks.classification import Classification
-from peftbench.tasks.metrics import SCORE_METRICS, check_metrics
+from peftbench.tasks.metrics import CORRELATIONS, check_metrics
 from peftbench.tasks.regression import Regression
 from peftbench.tasks.shares import REST
 from peftbench.tasks.splits import check_names, chosen_splits, read_parts
@@ -69,7 +69,7 @@ def _load(config: "TextTaskConfig", source: Source, splits: Sequence[str] | None
     faults: list[str] = []
     if config.threshold is not None and len(labels) != 2:
         raise UserError(f"task {config.name}: task.threshold makes two classes; name both in task.labels")
-    if config.source == "local" and not labels and not set(config.metrics) <= set(SCORE_METRICS):
+    if config.source == "local" and not labels and not set(config.metrics) <= set(CORRELATIONS):
         labels = find_classes(rows[REST] if REST in rows else source.read(REST), config.label)
         faults = [
             f"{name!r} is a class like any other: name the classes in task.labels, or remove the rows if it means none"
@@ -111,7 +111,7 @@ def _task(
 
 def _check_kind(config: "TextTaskConfig", labels: Sequence[str]) -> None:
     """Scores need correlations and classes the other metrics."""
-    wrong = [name for name in config.metrics if (name in SCORE_METRICS) == bool(labels)]
+    wrong = [name for name in config.metrics if (name in CORRELATIONS) == bool(labels)]
     if wrong:
         kind = "classes" if labels else "scores"
         raise UserError(f"task {config.name}: its labels are {kind}, which {wrong[0]} cannot judge; set task.metrics")
