@@ -39,7 +39,7 @@ TABLES = {
 
 
 class Agreeing(NamedTuple):
-    """Of simulated tables whose seeds agree: the share with any wrong verdict, and of comparisons told rightly."""
+    """Of simulated tables whose seeds agree: the share with a wrong verdict, and of comparisons with the right one."""
 
     wrong: float
     told: float
@@ -84,9 +84,9 @@ def calibrate_agreeing(
 def _table(repetitions: int, more: bool) -> list[str]:
     error = 100 * float(np.sqrt(0.05 * 0.95 / repetitions))
     lines = [
-        f"Few examples, and {SEEDS} seeds that agree on every one of them: tables with a wrong verdict, in %, and",
-        "behind it how many comparisons are told rightly. Equal rows err on different examples; of the others the",
-        "better errs only where the worse does, on 3 %.",
+        f"Few examples, and {SEEDS} seeds that agree on all of them: share of tables with a wrong verdict, and after",
+        "it the share of comparisons with the right one. Equal rows err on different examples; of two unequal rows, the",
+        "better errs only where the worse does, on 3 % of the examples.",
         f"δ = {DELTA:g} point, ± {error:.1f} from {repetitions:,} repetitions.",
         "",
         f"| examples | {' | '.join(TABLES)} |",

@@ -1,4 +1,4 @@
-"""How often two rows of equal truth are told apart by luck, by simulation; writes its tables to docs/statistics.md.
+"""How often rows of equal truth get a false verdict, by simulation; writes its tables to docs/statistics.md.
 
     python scripts/calibrate_statistics.py
 
@@ -42,7 +42,7 @@ LIMITS = (0, 0.05, 0.2, 0.5, 0.8, 1.01)
 
 
 class Calibration(NamedTuple):
-    """Of many simulated comparisons: share told apart by luck, mean width of their intervals, and the ideal width.
+    """Of many simulated comparisons: share of false verdicts, mean width of their intervals, and the ideal width.
 
     The ideal is what one who knew all variances would need, 2 × 1.96 standard deviations of the difference.
     """
@@ -119,7 +119,7 @@ def calibrate_bootstrap(metric: str, examples: int, seeds: int, repetitions: int
 
 
 class Family(NamedTuple):
-    """Of many simulated tables: the share in which any two rows are told apart by luck, and the confidence of each."""
+    """Of many simulated tables: the share with a false verdict on any two rows, and the confidence of each."""
 
     error: float
     confidence: float
@@ -154,7 +154,7 @@ def calibrate_family(
 def calibrate_best(
     rows: int, seeds: int, repetitions: int, limits: Sequence[float], examples: int = 1500
 ) -> list[tuple[float, float, int]]:
-    """Return what P(best) said on average, how often it was true, and of how many rows, between any two `limits`.
+    """Return the mean of P(best), how often it was true, and of how many rows, between any two `limits`.
 
     True accuracies of rows lie 1 point apart (standard deviation), those of seeds of a row likewise.
     """
@@ -185,8 +185,8 @@ def _summary(found: Sequence) -> Calibration:
 def _tables(repetitions: int) -> list[str]:
     head = " | ".join(f"{first:g} and {second:g}" for first, second in DEVIATIONS)
     lines = [
-        "Told apart by luck, in %, and how many times as wide as ideal the intervals are on average; by the standard",
-        f"deviations of the two rows' seeds, in points. Nominal 5 %, ± {_error_of(0.05, repetitions):.1f} from"
+        "Share of false verdicts, and mean width of the intervals in multiples of the ideal one, for several standard",
+        f"deviations of the two rows' seeds in points. Nominal is 5 %, ± {_error_of(0.05, repetitions):.1f} from"
         f" {repetitions:,} repetitions.",
         "",
         f"| examples | seeds | {head} |",
@@ -198,7 +198,11 @@ def _tables(repetitions: int) -> list[str]:
             lines.append(f"| {examples:,} | {seeds} | {_cells(found)} |")
             print(lines[-1], flush=True)
     few = repetitions // 4
-    lines += ["", f"The same with the bootstrap itself, 400 examples, 1 and 1 point, {few:,} repetitions:", ""]
+    lines += [
+        "",
+        f"The same with the bootstrap itself, for 400 examples and 1 point in both rows, from {few:,} repetitions:",
+        "",
+    ]
     lines += ["| metric | 2 seeds | 5 seeds |", "| --- | ---: | ---: |"]
     for metric in ("accuracy", "f1", "matthews"):
         found = [calibrate_bootstrap(metric, 400, seeds, few) for seeds in (2, 5)]
@@ -210,9 +214,8 @@ def _tables(repetitions: int) -> list[str]:
 def _best_table(repetitions: int) -> list[str]:
     lines = [
         "",
-        f"P(best) of the rows of {repetitions:,} tables, 1,500 examples; true scores lie 1 point apart, seeds of a row"
-        " likewise:",
-        "what it said on average → how often it was so.",
+        f"P(best) in {repetitions:,} tables with 1,500 examples, where both the true scores of neighbouring rows and",
+        "the seeds of a row differ by 1 point: its mean → how often that row was truly the best.",
         "",
         f"| rows | seeds | {' | '.join(f'{low:.0%} … {min(high, 1):.0%}' for low, high in pairwise(LIMITS))} |",
         "| ---: | ---: |" + " ---: |" * (len(LIMITS) - 1),
@@ -231,15 +234,18 @@ def _family_table(repetitions: int) -> list[str]:
     head = " | ".join([*(f"{seeds} seeds" for seeds in SEEDS), f"{uneven}, {UNEVEN[0]} … seeds"])
     lines = [
         "",
-        "Tables in which any comparison errs, in %, at 95 % for all together, 1,500 examples,"
-        f" ± {_error_of(0.05, repetitions):.1f} from {repetitions:,} repetitions;",
-        "behind it how many comparisons each is made for, which Bonferroni would take for all of them.",
+        "Share of tables in which any comparison errs, at 95 % for all together and with 1,500 examples,"
+        f" ± {_error_of(0.05, repetitions):.1f} from {repetitions:,} repetitions.",
+        "After it, the number of comparisons that each confidence amounts to; Bonferroni's amounts to all of them.",
         "",
         f"| rows | comparisons | seeds' deviation | {head} |",
         "| ---: | --- | ---: |" + " ---: |" * (len(SEEDS) + 1),
     ]
     for rows in FAMILIES:
-        for kind, comparisons in ((PAIRS, f"{rows * (rows - 1) // 2} pairs"), (BASELINE, f"{rows - 1} with one")):
+        for kind, comparisons in (
+            (PAIRS, f"{rows * (rows - 1) // 2} pairs"),
+            (BASELINE, f"{rows - 1} with the baseline"),
+        ):
             for name, deviations in _deviations(rows).items():
                 numbers = [*([seeds] * rows for seeds in SEEDS), [UNEVEN[row % len(UNEVEN)] for row in range(rows)]]
                 found = [calibrate_family(kind, 1500, seeds, deviations, repetitions) for seeds in numbers]

@@ -94,11 +94,12 @@ def _is_wrong(pair: Pair, truths: Mapping[str, float]) -> bool:
 
 def _table(repetitions: int) -> list[str]:
     lines = [
-        "Simulated tables of 5 rows: how many have any wrong verdict, how many runs were trained, and how many of the",
-        f"comparisons with the baseline and the highest row were told; up to {MOST} seeds a row, δ = {DELTA:g} point.",
-        f"Beside it {MOST} seeds of every row at once.",
+        "Simulated tables of 5 rows: the share with any wrong verdict, the number of runs trained, and the share of",
+        f"the comparisons with the baseline and the highest row that were decided; up to {MOST} seeds per row,"
+        f" δ = {DELTA:g} point.",
+        f"For comparison, {MOST} seeds of every row at once.",
         "",
-        "| truth | tables | wrong | runs | told | wrong, all at once | runs | told |",
+        "| truth | tables | wrong | runs | decided | wrong, all at once | runs | decided |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, truths in TRUTHS.items():
