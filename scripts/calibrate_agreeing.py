@@ -85,8 +85,8 @@ def _table(repetitions: int, more: bool) -> list[str]:
     error = 100 * float(np.sqrt(0.05 * 0.95 / repetitions))
     lines = [
         f"Few examples, and {SEEDS} seeds that agree on all of them: share of tables with a wrong verdict, and after",
-        "it the share of comparisons with the right one. Equal rows err on different examples; of two unequal rows, the",
-        "better errs only where the worse does, on 3 % of the examples.",
+        "it the share of comparisons with the right one. Equal rows err on different examples; of two unequal rows,",
+        "the better errs only where the worse does, on 3 % of the examples.",
         f"δ = {DELTA:g} point, ± {error:.1f} from {repetitions:,} repetitions.",
         "",
         f"| examples | {' | '.join(TABLES)} |",
