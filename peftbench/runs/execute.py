@@ -23,7 +23,7 @@ from peftbench.terminal import console
 if TYPE_CHECKING:
     from peftbench.runs.prepare import Prepared
     from peftbench.runs.scoring import SplitScore
-    from peftbench.training.loop import Fitted
+    from peftbench.training.progress import Fitted
 
 # (config, record) → a context that yields the run's loggers: `training.loop.Observer`s with an `on_result(result)`
 OpenLoggers = Callable[[RunConfig, Record], AbstractContextManager[list[Any]]]

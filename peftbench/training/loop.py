@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -17,19 +16,17 @@ from peftbench.errors import NonFiniteError
 from peftbench.interruption import check_interrupted
 from peftbench.tasks.base import Batch, Examples
 from peftbench.training.batches import batches_of
-from peftbench.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from peftbench.training.devices import autocasting, padding_multiple
 from peftbench.training.heap import keep_freed_memory
 from peftbench.training.optimizer import build_optimizer, build_schedule
 from peftbench.training.parallel import ALONE, Workers
+from peftbench.training.progress import EpochRow, Fitted, Progress
 
 # steps between two looks at the loss: each look waits for the device
 _LOOK_EVERY = 10
 # tells the generator of `redraw` from that of the order of the batches
 _OF_BATCHES = 1
 _REMEDY = "lower trainer.lr, or set trainer.precision=fp32"
-
-EpochRow = dict[str, Any]
 
 
 class Observer(Protocol):
@@ -43,27 +40,6 @@ class Observer(Protocol):
 
     def on_epoch(self, row: EpochRow) -> None:
         """Take step, epoch, loss (mean over the epoch), seconds and the validation metrics."""
-
-
-@dataclass
-class Fitted:
-    """What training came to.
-
-    Attributes:
-        best: the epoch row with the highest primary score. resumed: how many rows an earlier process has trained.
-    """
-
-    steps: int = 0
-    examples: int = 0
-    rows: list[EpochRow] = field(default_factory=list)
-    best: EpochRow = field(default_factory=dict)
-    first_step: float | None = None
-    resumed: int = 0
-
-    @property
-    def seconds(self) -> list[float]:
-        """Training time of each epoch, evaluation left out."""
-        return [row["seconds"] for row in self.rows]
 
 
 def fit(
@@ -124,10 +100,9 @@ def fit(
     varies = len(np.unique(data.sizes)) > 1
     forward = torch.compile(model, dynamic=varies or None) if config.compile else model
     fitted = Fitted()
-    state = workers.from_first(lambda: _load(checkpoint, {**trained, **statistics}))
-    if state:
-        _restore(state, {**trained, **statistics}, optimizer, schedule, fitted, device)
-        fitted.resumed = len(fitted.rows)
+    progress = Progress({**trained, **statistics}, optimizer, schedule, fitted, device)
+    if state := workers.from_first(lambda: progress.load(checkpoint)):
+        progress.restore(state)
         for observer in observers:
             observer.on_resume(fitted.steps)
 
@@ -147,27 +122,20 @@ def fit(
         with batches_of(seen, list(filter(None, parts)), device, multiple) as batches:
             for first in range(0, len(order), config.accumulate):
                 check_interrupted()
-                examples = sum(map(len, order[first : first + config.accumulate]))
+                step = slice(first, first + config.accumulate)
+                examples = sum(map(len, order[step]))
                 mean = torch.zeros((), device=device)
-                for part in parts[first : first + config.accumulate]:
+                for part in parts[step]:
                     redraw(random)  # also where the others have all of the batch, so that all draw alike
-                    if not part:
-                        continue
-                    batch = next(batches)
-                    with autocast:
-                        outputs = forward(**{name: column for name, column in batch.items() if name != "labels"})
-                        share = loss(outputs, batch) * (len(part) / examples)
-                    share.backward()
-                    mean += share.detach()
+                    if part:
+                        with autocast:
+                            share = _mean_loss(forward, next(batches), loss) * (len(part) / examples)
+                        share.backward()
+                        mean += share.detach()
                 mean = workers.sum_gradients(parameters, mean)
                 if (added := penalty()) is not None:  # once a step: the same in every worker
                     added.backward()
-                if config.clip is not None:
-                    torch.nn.utils.clip_grad_norm_(parameters, config.clip)
-                optimizer.step()
-                optimizer.zero_grad()
-                lr = float(schedule.get_last_lr()[0])
-                schedule.step()
+                lr = _update(parameters, optimizer, schedule, config.clip)
                 fitted.steps += 1
                 if fitted.first_step is None:
                     fitted.first_step = time.time()
@@ -191,9 +159,30 @@ def fit(
             observer.on_epoch(row)
         # last: what stands behind the checkpoint is trained and told again
         if checkpoint is not None:
-            _save(checkpoint, {**trained, **statistics}, optimizer, schedule, fitted, device)
+            progress.save(checkpoint)
     model.eval()
     return fitted
+
+
+def _mean_loss(forward: Callable[..., Any], batch: Batch, loss: Callable[[Any, Batch], torch.Tensor]) -> torch.Tensor:
+    outputs = forward(**{name: column for name, column in batch.items() if name != "labels"})
+    return loss(outputs, batch)
+
+
+def _update(
+    parameters: Sequence[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    clip: float | None,
+) -> float:
+    """Take an optimizer step by the gradients there are, and return the learning rate it was taken with."""
+    if clip is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    lr = float(schedule.get_last_lr()[0])
+    schedule.step()
+    return lr
 
 
 class _Losses:
@@ -253,48 +242,3 @@ def _check_finite(trained: Mapping[str, nn.Parameter], step: int) -> None:
 
 def _out_of_patience(fitted: Fitted, patience: int) -> bool:
     return bool(patience and fitted.rows and len(fitted.rows) - fitted.best["epoch"] >= patience)
-
-
-def _save(
-    path: Path,
-    trained: Mapping[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-    fitted: Fitted,
-    device: torch.device,
-) -> None:
-    state = {
-        "trained": {name: parameter.detach().cpu() for name, parameter in trained.items()},
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "random": random_state(device),
-        "steps": fitted.steps,
-        "examples": fitted.examples,
-        "rows": fitted.rows,
-        "best": fitted.best,
-    }
-    save_checkpoint(path, state)
-
-
-def _load(path: Path | None, trained: Mapping[str, torch.Tensor]) -> dict[str, Any] | None:
-    if path is None or not path.exists():
-        return None
-    return load_checkpoint(path, {name: parameter.shape for name, parameter in trained.items()})
-
-
-def _restore(
-    state: Mapping[str, Any],
-    trained: Mapping[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-    fitted: Fitted,
-    device: torch.device,
-) -> None:
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(state["trained"][name])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    set_random_state(state["random"], device)
-    fitted.steps, fitted.examples = state["steps"], state["examples"]
-    fitted.rows, fitted.best = state["rows"], state["best"]

@@ -167,20 +167,20 @@ def test_pictures_of_ones_own_get_masks_or_boxes(kind, data, model, tmp_path, ca
 @pytest.mark.parametrize("kind", WRITE)
 def test_an_interrupted_run_ends_as_an_undisturbed_one(kind, data, model, tmp_path, monkeypatch):
     """The running means of batch norms are of the checkpoint too."""
-    from peftbench.training import loop
+    from peftbench.training.progress import Progress
 
     line = arguments(kind, data[kind], model, tmp_path / "whole", "method=head", "trainer.epochs=3")
     assert main(["train", *line]) == 0
-    save = loop._save
+    save = Progress.save
 
-    def save_and_stop(path, trained, optimizer, schedule, fitted, device):
-        save(path, trained, optimizer, schedule, fitted, device)
-        if len(fitted.rows) == 2:
+    def save_and_stop(progress, path):
+        save(progress, path)
+        if len(progress.fitted.rows) == 2:
             raise KeyboardInterrupt
 
     line = arguments(kind, data[kind], model, tmp_path / "halted", "method=head", "trainer.epochs=3")
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_save", save_and_stop)
+        patched.setattr(Progress, "save", save_and_stop)
         assert main(["train", *line]) == 130
     assert main(["train", *line]) == 0
     whole, halted = (only_record(tmp_path / name).read() for name in ("whole", "halted"))

@@ -54,20 +54,20 @@ def test_a_run_scores_again_as_it_did(kind, more, tmp_path, capsys):
 @pytest.mark.long
 def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path, capsys, monkeypatch):
     """The running means of the batch norms are part of what a checkpoint holds."""
-    from peftbench.training import loop
+    from peftbench.training.progress import Progress
 
     line = arguments(tmp_path, "segmentation_folder")
     assert main(line) == 0
     whole = load_file(only_record(tmp_path / "outputs").adapter_dir / "adapter.safetensors")
     shutil.rmtree(tmp_path / "outputs")
-    save = loop._save
+    save = Progress.save
 
     def save_and_stop(*args):
         save(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_save", save_and_stop)
+        patch.setattr(Progress, "save", save_and_stop)
         assert main(line) != 0
     assert main(line) == 0, capsys.readouterr().err
     parted = load_file(only_record(tmp_path / "outputs").adapter_dir / "adapter.safetensors")

@@ -270,7 +270,7 @@ def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(kind, train_tiny, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("peftbench.training.loop.save_checkpoint", save_and_stop)
+        patch.setattr("peftbench.training.progress.save_checkpoint", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             train_tiny(*line, "experiment=stopped")
     stopped = train_tiny(*line, "experiment=stopped")
