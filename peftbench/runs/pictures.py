@@ -18,15 +18,19 @@ _QUALITY = 85
 
 
 def write_pictures(record: Path, task: "Task", predictions: Mapping[str, "Predictions"]) -> None:
-    """Write `pictures/N-truth.jpg` and `pictures/N-prediction.jpg` of the first of the validation split.
+    """Write `pictures/N-truth.jpg` and `pictures/N-prediction.jpg` of some that lie evenly over the validation split.
+
+    Neighbours may be frames of one sequence, which show the same.
 
     Nothing is written of a task without pictures. Raises UserError where the disk is full or a picture is gone.
     """
     if _SPLIT not in predictions:
         return
     answers = predictions[_SPLIT].predictions
-    for number in range(min(SHOWN, len(answers))):
-        rendered = task.render_example(task.splits[_SPLIT], number, answers[number])
+    shown = min(SHOWN, len(answers))
+    for number in range(shown):
+        index = number * len(answers) // shown
+        rendered = task.render_example(task.splits[_SPLIT], index, answers[index])
         if rendered is None:
             return
         make_folder(record / FOLDER)
