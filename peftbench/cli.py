@@ -19,20 +19,20 @@ ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "192" if has_bf16() else "32"}
 # command → what it does; the module of the same name in peftbench.commands has main(argv) -> exit code
 COMMANDS = {
     "train": "train one method on one task; with -m, every combination of comma-separated values",
-    "sweep": "train what a table still lacks and show it, or search for the best settings",
-    "table": "show or write a table from the runs there are",
-    "plan": "what a table could tell with how many seeds, and how long that takes, before anything is trained",
+    "sweep": "train the runs that a table is missing and show it, or search for the best settings",
+    "table": "show a table of the existing runs, or write it to a file",
+    "plan": "estimate what differences a table can detect with how many seeds, and how long that takes; trains nothing",
     "evaluate": "score a finished run again, on any split",
-    "predict": "labels and probabilities for text on the line, in a file or on standard input",
-    "serve": "answer over HTTP with several finished runs on one backbone",
-    "export": "a finished run for transformers, Hugging Face peft or AdapterHub, checked by loading it there",
-    "import": "an adapter of Hugging Face peft or AdapterHub as a run",
-    "params": "parameter counts and shares, exact, without loading any weights",
-    "runs": "the runs there are: status, score, age",
-    "advise": "which method and which size of it to take, from your runs or the measured tables that come along",
-    "recommend": "train methods and sizes on your own file, within limits, and say which to take",
-    "audit": "which differences stand in other people's results: of peft's comparison, lm-evaluation-harness, a CSV",
-    "list": "what can be chosen: methods, models, tasks, tables",
+    "predict": "predict labels and probabilities for text given as arguments, in a file or on standard input",
+    "serve": "serve several finished runs on one backbone over HTTP",
+    "export": "export a finished run to transformers, Hugging Face peft or AdapterHub, and check that it works there",
+    "import": "import a Hugging Face peft or AdapterHub adapter as a run",
+    "params": "count parameters and their shares exactly, without loading any weights",
+    "runs": "list the runs with their status, score and age",
+    "advise": "suggest a method and its size, from your own runs or the measured tables included with peftbench",
+    "recommend": "train methods and sizes on your own file, within limits, and recommend one",
+    "audit": "check which differences hold in others' results: peft's comparison, lm-evaluation-harness, a CSV",
+    "list": "list the available methods, models, tasks and tables",
 }
 
 
@@ -145,7 +145,7 @@ def _usage() -> str:
         "usage: peftbench COMMAND …\n\n"
         "Which parameter-efficient fine-tuning method should I use, and what does it cost me?\n\n"
         f"{lines}\n\n"
-        "  peftbench COMMAND --help says more; peftbench train --help shows every setting.\n"
+        "  peftbench COMMAND --help shows the details; peftbench train --help lists every setting.\n"
         '  TAB completion: eval "$(peftbench -sc install=bash)"\n\n'
         "examples\n"
         "  peftbench train method=adapter\n"

@@ -21,24 +21,32 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = Parser(
         prog="peftbench advise",
-        description="Say which method to take, and which size of it: from your own finished runs where there are two"
-        " methods to compare, else from the measured tables that come with peftbench. Nothing is trained.",
+        description="Suggest a method and its size: from your own finished runs if they compare methods on several"
+        " seeds, otherwise from the measured tables included with peftbench. Nothing is trained.",
     )
     types = task_types()
     parser.add_argument(
         "--task-type",
         choices=types,
         metavar="TYPE",
-        help=f"{', '.join(types)} (default: any of texts, or of your runs)",
+        help=f"{', '.join(types)} (default: any text type, or any that your runs have)",
     )
-    parser.add_argument("--size", metavar="ROWS", help="training rows of your task: the nearest evidence is taken")
-    parser.add_argument("--memory", metavar="SIZE", help="at most, e.g. 2G or 900M: of training, and of all weights")
-    parser.add_argument("--latency", metavar="RATIO", help="at most, at batch 1, over the bare backbone's, e.g. 1.05")
-    parser.add_argument("--share", metavar="PERCENT", help="at most, of the backbone's parameters, e.g. 1")
-    parser.add_argument("--tasks", metavar="N", help="tasks on one backbone: share and weights are of all (default: 1)")
-    parser.add_argument("--format", choices=FORMATS, help="json: all figures (default: the terminal's)")
+    parser.add_argument("--size", metavar="ROWS", help="number of training rows; the closest evidence is used")
+    parser.add_argument("--memory", metavar="SIZE", help="limit on training memory and total weights, e.g. 2G or 900M")
     parser.add_argument(
-        "--output-dir", type=Path, default=Path("outputs"), help="where your records lie (default: outputs)"
+        "--latency",
+        metavar="RATIO",
+        help="limit on latency at batch size 1, relative to the bare backbone, e.g. 1.05",
+    )
+    parser.add_argument(
+        "--share", metavar="PERCENT", help="limit on trained parameters, in percent of the backbone's, e.g. 1"
+    )
+    parser.add_argument(
+        "--tasks", metavar="N", help="tasks sharing one backbone; share and weights are their totals (default: 1)"
+    )
+    parser.add_argument("--format", choices=FORMATS, help="json: all figures (default: terminal output)")
+    parser.add_argument(
+        "--output-dir", type=Path, default=Path("outputs"), help="folder with your run records (default: outputs)"
     )
     return parser
 

@@ -17,28 +17,33 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = Parser(
         prog="peftbench audit",
-        description="Judge results that others measured: which systems differ, which cannot be told apart. Where the"
-        " score of every example is stored, systems are compared on the same examples.",
+        description="Judge results measured by others: which systems differ, and where this cannot be told.\n"
+        "If per-example scores are available, systems are compared on the same examples.",
         epilog=_FORMATS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("path", type=Path, metavar="PATH", help="a CSV file or a folder, see below")
-    parser.add_argument("--metric", help="which of several scores (default: the first)")
-    parser.add_argument("--task", help="which of several tasks of lm-evaluation-harness (default: the first)")
-    parser.add_argument("--examples", metavar="N", help="over how many examples peft's results are, unless inferred")
-    parser.add_argument("--delta", default="1", metavar="POINTS", help="not different: within so many (default: 1)")
+    parser.add_argument("--metric", help="which score to use, if there are several (default: the first)")
+    parser.add_argument("--task", help="which lm-evaluation-harness task, if there are several (default: the first)")
+    parser.add_argument("--examples", metavar="N", help="number of examples behind peft's results (default: inferred)")
+    parser.add_argument(
+        "--delta",
+        default="1",
+        metavar="POINTS",
+        help="the largest difference to call not different (default: 1)",
+    )
     add_output_options(parser)
     return parser
 
 
 _FORMATS = """
 PATH is one of
-  scores.csv   system,seed,example,correct (or score): one row an example; or, without single examples,
-               system,seed,score,examples (how many) and sd over them unless scores are shares of right answers
-  a folder     samples_*.jsonl of lm-evaluation-harness (--log_samples), a folder a model;
-               a `seed0`, `seed1` … in its folders' names tells the seeds of one model
-  a folder     *.json of Hugging Face peft's method comparison, such as method_comparison/MetaMathQA/results
-Higher scores are better. Without a seed every system has one run.
+  scores.csv   system,seed,example,correct (or score): one row per example; or, without per-example scores,
+               system,seed,score,examples (their number), and sd over them unless scores are fractions correct
+  a folder     samples_*.jsonl from lm-evaluation-harness (--log_samples), one folder per model;
+               `seed0`, `seed1` … in folder names mark the seeds of one model
+  a folder     *.json from Hugging Face peft's method comparison, such as method_comparison/MetaMathQA/results
+Higher scores are better. Without seeds, each system has a single run.
 """
 
 

@@ -25,36 +25,36 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split",
         default="validation",
-        help="validation, test, train or another that the task has (default: validation)",
+        help="validation, test, train or another split of the task (default: validation)",
     )
     parser.add_argument(
         "--task-dir",
         metavar="DIR",
-        help="where the task's data (train.tsv, dev.tsv, test.tsv, or folders of images) lie now, if they have moved",
+        help="new location of the task's data (train.tsv, dev.tsv, test.tsv, or image folders), if it has moved",
     )
     add_inference_arguments(parser)
     parser.add_argument(
         "--drop",
         metavar="N",
-        help="leave the lowest N layers without the method (AdapterDrop): 3, a range 0-5, a list 0,3,5, or each",
+        help="remove the method from the lowest N layers (AdapterDrop): 3, a range 0-5, a list 0,3,5, or each",
     )
     parser.add_argument(
         "--keep-adapters",
         metavar="K",
-        help="leave a fusion at each place the K adapters that weigh most there on the training split: 2, a range 1-3,"
-        " a list, or each",
+        help="at each position of a fusion, keep only the K adapters with the largest weights there on the training"
+        " split: 2, a range 1-3, a list, or each",
     )
-    parser.add_argument("--latency", action="store_true", help="also measure the latency beside the bare backbone's")
+    parser.add_argument("--latency", action="store_true", help="also measure latency, next to the bare backbone's")
     parser.add_argument(
         "--fusion-weights",
         action="store_true",
-        help="also show the mean weight of each adapter of a fusion, here and as a plot in the run's folder",
+        help="also show the mean weight of each adapter in a fusion, and plot it in the run's folder",
     )
     parser.add_argument(
         "--write",
         type=Path,
         metavar="FILE.csv",
-        help="write each example's label, prediction and probabilities",
+        help="also write each example's label, prediction and probabilities",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

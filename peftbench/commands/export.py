@@ -7,9 +7,9 @@ from peftbench.arguments import Parser
 from peftbench.commands.run_options import add_run_arguments, chosen_run, working_on_stderr
 
 _TARGETS = {
-    "merged": "an ordinary transformers model, the method folded into its weights (default)",
-    "peft": "an adapter of Hugging Face peft",
-    "adapters": "an adapter of AdapterHub's adapters",
+    "merged": "a plain transformers model with the method merged into its weights (default)",
+    "peft": "a Hugging Face peft adapter",
+    "adapters": "an adapter for AdapterHub's adapters library",
 }
 
 
@@ -17,8 +17,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = Parser(
         prog="peftbench export",
-        description="Write a finished run as a folder that another library reads, with a model card, and check by"
-        " loading it there that it answers as the run does.",
+        description="Export a finished run to a folder that another library can load, with a model card, and verify"
+        " there that it gives the same predictions as the run.",
     )
     add_run_arguments(parser)
     parser.add_argument(
@@ -27,11 +27,11 @@ def build_parser() -> argparse.ArgumentParser:
         default="merged",
         help="; ".join(f"{name}: {text}" for name, text in _TARGETS.items()),
     )
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="to be made (default: RUN-TARGET)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder to create (default: RUN-TARGET)")
     parser.add_argument(
         "--task-dir",
         metavar="DIR",
-        help="where the task's data (train.tsv, dev.tsv, test.tsv, or folders of images) lie now, if they have moved",
+        help="new location of the task's data (train.tsv, dev.tsv, test.tsv, or image folders), if it has moved",
     )
     return parser
 

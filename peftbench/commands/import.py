@@ -12,14 +12,14 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = Parser(
         prog="peftbench import",
-        description="Make a run's record of an adapter and head that Hugging Face peft or AdapterHub's adapters saved,"
-        " and score it on the task's validation split. `predict`, `evaluate` and `export` take it as any run.",
-        epilog="Which model it is for is said as in `peftbench train`: peftbench import FOLDER --task mrpc"
+        description="Import an adapter and its head, saved by Hugging Face peft or AdapterHub's adapters, as a run, and"
+        " score it on the task's validation split. `predict`, `evaluate` and `export` treat it like any other run.",
+        epilog="Choose the model it belongs to as in `peftbench train`: peftbench import FOLDER --task mrpc"
         " model=bert_base",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="as save_pretrained or save_adapter wrote it")
-    parser.add_argument("--task", required=True, help="what it was trained for: a name of `peftbench list tasks`")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="any setting of `peftbench train`: model=…")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="written by save_pretrained or save_adapter")
+    parser.add_argument("--task", required=True, help="what it was trained for, a name from `peftbench list tasks`")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of `peftbench train`: model=…")
     return parser
 
 

@@ -17,10 +17,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = Parser(
         prog="peftbench list",
-        description="List what `peftbench train` can be given (method=, model=, task=) and `sweep` (table=).",
+        description="List the options of `peftbench train` (method=, model=, task=) and `peftbench sweep` (table=).",
     )
     parser.add_argument("what", nargs="?", metavar="WHAT", help=f"{', '.join(GROUPS)} (default: all)")
-    parser.add_argument("--json", action="store_true", help="print JSON: the config files with their descriptions")
+    parser.add_argument("--json", action="store_true", help="print the config files and their descriptions as JSON")
     return parser
 
 

@@ -33,15 +33,15 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = Parser(
         prog="peftbench params",
-        description="Count what a method trains, exactly, from the config alone: no weights are loaded.",
+        description="Count exactly how many parameters a method trains, from the config alone; no weights are loaded.",
         epilog="Example: peftbench params model=bert_base method=adapter,lora,prefix",
     )
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help="as for `peftbench train`; several values with commas give one row for each combination,"
-        " and a setting that only some of the methods have is left out for the others",
+        help="as for `peftbench train`; comma-separated values give one row per combination,"
+        " and a setting that only some of the methods have is ignored for the others",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

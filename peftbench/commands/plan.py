@@ -29,7 +29,7 @@ _EXAMPLES = """
   peftbench plan table=lab/methods model=minilm seeds=5
   peftbench plan table=lab/methods model=minilm table.delta=0.5 --plot plan.svg
 
-Spreads and durations are those of the table's finished runs; where there are none, assumptions, which it states.
+Spreads and durations come from the table's finished runs, or else from assumptions, which the output states.
 """
 _EXAMPLES_ASSUMED = 1000
 # enough for a variance, within a second
@@ -40,13 +40,13 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = Parser(
         prog="peftbench plan",
-        description="Say which differences a table could tell with how many seeds, and how long these take here."
-        " Nothing is trained.",
+        description="Estimate which differences a table can detect with how many seeds, and how long these take here.\n"
+        "Nothing is trained.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("settings", nargs="+", metavar="KEY=VALUE", help="as for `peftbench sweep`: table=… and others")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it too: .svg or .png")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw it, as .svg or .png")
     return parser
 
 

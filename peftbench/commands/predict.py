@@ -34,37 +34,38 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = Parser(
         prog="peftbench predict",
-        description="Label text with a finished run: text on the line, in a file or on standard input. Every line"
-        " or row gets an answer, in order; one without text gets an empty one. A run on images labels image files, and"
-        " all in a folder, or in its folders where it holds none itself; one that cannot be read costs its own answer.",
-        epilog="A task of pairs takes its texts two by two on the line; in a file or on standard input a tab"
-        " stands between the two. Several runs of one backbone answer a file together, whose column `task` says"
-        " which of them each row is for: peftbench predict --runs mrpc=RUN rte=RUN FILE.",
+        description="Label text with a finished run: text given as arguments, in a file or on standard input. Every"
+        " line or row gets an answer, in order; one without text gets an empty answer. A run on images labels image"
+        " files and whole folders (or their subfolders, if they hold no images); an unreadable image only loses its own"
+        " answer.",
+        epilog="For a task on text pairs, give the two texts of a pair as consecutive arguments, or separated by a tab"
+        " in a file or on standard input. Several runs on one backbone can answer one file, whose `task` column names"
+        " the run for each row: peftbench predict --runs mrpc=RUN rte=RUN FILE.",
     )
     add_run_arguments(parser, nargs="?")
     parser.add_argument(
-        "--runs", nargs="+", metavar="TASK=RUN", help="several runs, each with the name that the column `task` has"
+        "--runs", nargs="+", metavar="TASK=RUN", help="several runs, each with its name in the `task` column"
     )
     add_precision_argument(parser)
     parser.add_argument(
         "texts",
         nargs="*",
         metavar="TEXT|IMAGE",
-        help="text to label, or an image or a folder of them; without any, standard input is read",
+        help="text to label, or an image or a folder of images; standard input is read if none is given",
     )
     parser.add_argument(
         "--file",
         type=Path,
-        help="one text a line; or .csv, .tsv, .jsonl with the columns of the run's task",
+        help="one text per line; or .csv, .tsv, .jsonl with the columns of the run's task",
     )
     add_inference_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE.csv|FOLDER",
-        help="write a CSV instead: every row and column of the input, then prediction and probabilities; of a run that"
-        " finds masks or boxes, the folder of what it finds (default: predictions)",
+        help="write a CSV instead: every row and column of the input, then prediction and probabilities; for a run that"
+        " predicts masks or boxes, the folder to write them to (default: predictions)",
     )
     return parser
 

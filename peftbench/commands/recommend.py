@@ -22,13 +22,13 @@ from peftbench.terminal import console, format_duration, print_table
 
 _EPILOG = """
 how
-  A fifth of the rows is kept for choosing, a fifth for the scores shown: the same rows each time. Every method is
-  trained for a quarter of its training, the better half for a half of it, and up to four in full, on several seeds.
-  Whatever is trained already is not trained again: the same command goes on where it was stopped.
+  A fifth of the rows is held out for selection and a fifth for the reported scores, always the same rows. Every
+  method is trained for a quarter of its full training, the better half for half of it, and up to four in full, on
+  several seeds. Nothing is trained twice: run the same command again to resume.
 
 settings, as for `peftbench sweep`
-  model=bert_base seeds=5  task.splits.test=FILE  'task.metrics=[pearson,spearman]' for labels that are scores
-  table=recommend          the candidates: conf/table/recommend.yaml, or a table of your own
+  model=bert_base seeds=5  task.splits.test=FILE  'task.metrics=[pearson,spearman]' if labels are scores
+  table=recommend          the candidates: conf/table/recommend.yaml, or your own table
 """
 
 
@@ -36,18 +36,24 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = Parser(
         prog="peftbench recommend",
-        description="Train methods and sizes on your own file, within limits, and say which to take.",
+        description="Train methods and sizes on your own file, within limits, and recommend one.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="CSV, TSV or JSONL, with a header or keys")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of all runs")
-    parser.add_argument("--text", required=True, action="append", metavar="COLUMN", help="once, or twice for pairs")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings for all runs")
+    parser.add_argument(
+        "--text", required=True, action="append", metavar="COLUMN", help="once, or twice for text pairs"
+    )
     parser.add_argument("--label", required=True, metavar="COLUMN")
-    parser.add_argument("--max-latency", metavar="RATIO", help="at batch 1, over the bare backbone's, e.g. 1.05")
-    parser.add_argument("--max-memory", metavar="SIZE", help="of training, and of all weights, e.g. 2G or 900M")
-    parser.add_argument("--max-share", metavar="PERCENT", help="of the backbone's parameters, e.g. 1")
-    parser.add_argument("--budget", metavar="TIME", help="for all of it, e.g. 30m or 4h (default: what it takes)")
+    parser.add_argument(
+        "--max-latency", metavar="RATIO", help="latency at batch size 1, relative to the bare backbone, e.g. 1.05"
+    )
+    parser.add_argument("--max-memory", metavar="SIZE", help="training memory and total weights, e.g. 2G or 900M")
+    parser.add_argument(
+        "--max-share", metavar="PERCENT", help="trained parameters, in percent of the backbone's, e.g. 1"
+    )
+    parser.add_argument("--budget", metavar="TIME", help="total time, e.g. 30m or 4h (default: no limit)")
     return parser
 
 

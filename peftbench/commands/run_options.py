@@ -21,15 +21,15 @@ def add_run_arguments(parser: argparse.ArgumentParser, **options: Any) -> None:
 def add_records_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --output-dir and --experiment: where runs are looked for."""
     parser.add_argument(
-        "--output-dir", type=Path, default=Path("outputs"), help="where the records lie (default: outputs)"
+        "--output-dir", type=Path, default=Path("outputs"), help="folder with the run records (default: outputs)"
     )
-    parser.add_argument("--experiment", help="look for the run in this experiment only")
+    parser.add_argument("--experiment", help="only look for the run in this experiment")
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """Add --device."""
     parser.add_argument(
-        "--device", default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:N (default: auto)"
+        "--device", default="auto", help="auto (CUDA if available), cpu, cuda or cuda:N (default: auto)"
     )
 
 
@@ -38,18 +38,20 @@ def add_precision_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16"),
-        help="in which several runs answer (default: that of their training, the same for all)",
+        help="precision for several runs (default: the one they were all trained in)",
     )
 
 
 def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --device, --batch-size and --merged."""
     add_device_argument(parser)
-    parser.add_argument("--batch-size", type=positive, metavar="N", help="rows in one pass (default: the run's own)")
+    parser.add_argument(
+        "--batch-size", type=positive, metavar="N", help="rows per forward pass (default: the run's own)"
+    )
     parser.add_argument(
         "--merged",
         action="store_true",
-        help="fold the method into the backbone's weights first (lora, ia3, ssf, fact, peft)",
+        help="merge the method into the backbone's weights first (lora, ia3, ssf, fact, peft)",
     )
 
 

@@ -35,25 +35,25 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = Parser(
         prog="peftbench runs",
-        description="List the runs there are, or show one of them in detail.",
+        description="List your runs, or show one of them in detail.",
     )
     parser.add_argument(
         "words",
         nargs="*",
         metavar="RUN | KEY=VALUE",
-        help="one run: its folder, its id, the start of the id, or its hash; or settings that the runs have:"
+        help="one run: its folder, its id, the start of the id, or its hash; or settings to filter by:"
         " method=lora trainer.lr=1e-3",
     )
-    parser.add_argument("--sort", metavar="KEY", help="order by score (best first), seed, time.train, any setting …")
-    parser.add_argument("--status", choices=[*map(str, Status), UNREADABLE], help="only runs that ended (or stand) so")
+    parser.add_argument("--sort", metavar="KEY", help="sort by score (best first), seed, time.train, any setting …")
+    parser.add_argument("--status", choices=[*map(str, Status), UNREADABLE], help="only runs with this status")
     parser.add_argument("--experiment", help="only runs of this experiment")
     parser.add_argument("--method", help="only runs of this method")
     parser.add_argument("--task", help="only runs on this task")
-    parser.add_argument("--model", help="only runs from this model")
+    parser.add_argument("--model", help="only runs with this model")
     parser.add_argument(
-        "--output-dir", type=Path, default=Path("outputs"), help="where the records lie (default: outputs)"
+        "--output-dir", type=Path, default=Path("outputs"), help="folder with the run records (default: outputs)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON: the records, with their folders")
+    parser.add_argument("--json", action="store_true", help="print the records and their folders as JSON")
     return parser
 
 

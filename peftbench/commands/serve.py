@@ -21,37 +21,39 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = Parser(
         prog="peftbench serve",
-        description="Answer texts over HTTP with finished runs of one backbone. POST /predict takes"
-        ' {"rows": [{"task": "mrpc", "text": ["…", "…"]}, …]}; GET /health and /metrics tell how it is. Requests that'
-        " come together share a pass of the backbone. SIGTERM and Ctrl-C end it when what was asked is answered.",
+        description="Answer texts over HTTP with finished runs on one backbone. POST /predict takes"
+        ' {"rows": [{"task": "mrpc", "text": ["…", "…"]}, …]}; GET /health and /metrics report its state. Requests that'
+        " arrive together share a forward pass. SIGTERM and Ctrl-C stop it once pending requests are answered.",
     )
     parser.add_argument(
         "runs",
         nargs="+",
         metavar="TASK=RUN",
-        help="a finished run and the name of its task; RUN alone goes by the name of the task it was trained on",
+        help="a finished run and a name for its task; RUN alone takes the name of the task it was trained on",
     )
     add_records_arguments(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes any that is free (default: 8000)")
+    parser.add_argument("--port", type=int, default=8000, help="0 picks any free port (default: 8000)")
     add_device_argument(parser)
     add_precision_argument(parser)
-    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="rows in one pass (default: 64)")
     parser.add_argument(
-        "--memory", type=positive, default=1024, metavar="MIB", help="for the tasks' tensors (default: 1024)"
+        "--batch-size", type=positive, default=64, metavar="N", help="rows per forward pass (default: 64)"
     )
     parser.add_argument(
-        "--max-rows", type=positive, default=256, metavar="N", help="of one request, more give 413 (default: 256)"
+        "--memory", type=positive, default=1024, metavar="MIB", help="memory for the tasks' tensors (default: 1024)"
+    )
+    parser.add_argument(
+        "--max-rows", type=positive, default=256, metavar="N", help="rows per request, more get a 413 (default: 256)"
     )
     parser.add_argument(
         "--max-characters",
         type=positive,
         default=1_000_000,
         metavar="N",
-        help="of one request, more give 413 (default: 1000000)",
+        help="characters per request, more get a 413 (default: 1000000)",
     )
     parser.add_argument(
-        "--max-queue", type=positive, default=4096, metavar="N", help="rows that wait, more give 503 (default: 4096)"
+        "--max-queue", type=positive, default=4096, metavar="N", help="rows waiting, more get a 503 (default: 4096)"
     )
     return parser
 

@@ -35,28 +35,28 @@ from peftbench.terminal import console, format_duration
 
 _EXAMPLES = """
 a table
-  table=lab/bottleneck     `peftbench list tables` shows those there are
+  table=lab/bottleneck     one of `peftbench list tables`
   seeds=3                  a number of seeds, or a list: seeds=[0,1,2]
-  model=minilm task=rte    settings of all runs, as for `peftbench train`
-  task=mrpc,rte            several tasks: a column each, and rows compared by their mean
-  table.split=test         show the scores on test where it is labelled (default: what the table says, or validation)
-  table.delta=0.5          what is called no difference, in points (default: 1)
-  evaluation.merged=true   show the runs merged into the backbone;
-                           a row may ask for dropped layers (evaluation: {dropped_layers: 3}); what is lacking is scored
-  until=decided            add seeds where a comparison is open, until all are told; budget=4h ends it earlier
-  on_error=stop            start nothing further once a run has failed (default: continue)
-  tuned=8                  before that tune every row by so many trials on validation, in its method's space (search:
-                           in conf/method/*.yaml); the seeds shown are others
-  stale=rerun              train runs of other code again; stale=use takes them as they are (default: leave)
-  explain_spread=true      also train what tells initialisation, order of batches and dropout apart
+  model=minilm task=rte    settings for all runs, as for `peftbench train`
+  task=mrpc,rte            several tasks: one column each, and rows are compared by their mean
+  table.split=test         show test scores where test is labelled (default: the table's split, or validation)
+  table.delta=0.5          the largest difference, in points, that may be called not different (default: 1)
+  evaluation.merged=true   show the runs merged into the backbone; a row may ask for dropped layers
+                           (evaluation: {dropped_layers: 3}); missing scores are computed
+  until=decided            add seeds where a comparison is undecided, up to most_seeds=20; budget=4h stops earlier
+  on_error=stop            start no further runs once one has failed (default: continue)
+  tuned=8                  first tune every row with this many trials on validation, in its method's search space
+                           (search: in conf/method/*.yaml); the results shown use other seeds
+  stale=rerun              retrain runs made by different code; stale=use takes them as they are (default: leave)
+  explain_spread=true      also train runs that separate the effects of initialisation, batch order and dropout
   hydra/launcher=joblib    several runs at a time; slurm and ray for a cluster
 
 The table, its plots and one page with everything are written to OUTPUT_DIR/EXPERIMENT/tables/TABLE/.
 
-a search, chosen on validation and trained again on fresh seeds
-  search=grid              every combination of the values given: trainer.lr=1e-4,1e-3 method.rank=4,8
+a search, with settings chosen on validation and the winner retrained on new seeds
+  search=grid              every combination of the given values: trainer.lr=1e-4,1e-3 method.rank=4,8
   search=random            search.trials of them; also from ranges: 'trainer.lr=tag(log,interval(1e-5,1e-2))'
-  search=optuna            the same spaces (pip install 'peftbench[optuna]')
+  search=optuna            the same search spaces (pip install 'peftbench[optuna]')
 """
 
 
@@ -64,13 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = Parser(
         prog="peftbench sweep",
-        description="Train the runs that a table still lacks and show it, or search for the best settings."
-        " The same command goes on where it stopped.",
+        description="Train the runs that a table is missing and show it, or search for the best settings.\n"
+        "Run the same command again to resume.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "settings", nargs="+", metavar="KEY=VALUE", help="the table or search, and settings of its runs"
+        "settings", nargs="+", metavar="KEY=VALUE", help="the table or search, and settings for its runs"
     )
     return parser
 

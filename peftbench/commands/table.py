@@ -22,17 +22,17 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
     parser = Parser(
         prog="peftbench table",
-        description="Show a table made of the runs there are; nothing is trained (`peftbench sweep` does that).",
+        description="Show a table of the existing runs; nothing is trained (`peftbench sweep` does that).",
     )
-    parser.add_argument("table", metavar="TABLE", help="e.g. lab/bottleneck; `peftbench list tables` shows them")
+    parser.add_argument("table", metavar="TABLE", help="e.g. lab/bottleneck; see `peftbench list tables`")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="as for `peftbench sweep`, e.g. model=minilm task=mrpc,rte"
     )
     parser.add_argument(
         "--explain-spread",
         action="store_true",
-        help="how much of the spread comes from initialisation, order of batches, dropout and examples, where"
-        " `peftbench sweep table=… explain_spread=true` has trained what tells",
+        help="also show how much of the spread comes from initialisation, batch order, dropout and examples, from the"
+        " runs that `peftbench sweep table=… explain_spread=true` trains",
     )
     add_output_options(parser)
     return parser

@@ -17,8 +17,8 @@ _READ = (".json", ".jsonl")  # files of these kinds in a folder of results are t
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Add the two options."""
-    parser.add_argument("--format", metavar="FORMAT", help=f"{', '.join(FORMATS)}, or all (default: the terminal's)")
-    parser.add_argument("--output", type=Path, metavar="PATH", help="file to write; with png, svg and all, the folder")
+    parser.add_argument("--format", metavar="FORMAT", help=f"{', '.join(FORMATS)}, or all (default: terminal output)")
+    parser.add_argument("--output", type=Path, metavar="PATH", help="output file; for png, svg and all, a folder")
 
 
 def check_output(arguments: argparse.Namespace, source: Path | None = None) -> None:

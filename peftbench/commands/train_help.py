@@ -19,13 +19,13 @@ from peftbench.terminal import console, print_table
 _HEAD = """usage: peftbench train [GROUP=OPTION …] [KEY=VALUE …]
        peftbench train -m …    one run for each combination of comma-separated values
 
-One training run of one method on one task from one backbone.
+Train one method on one task, starting from one backbone.
 
   peftbench train method=lora method.rank=4 task=mrpc trainer.epochs=5
   peftbench train -m method=adapter,lora,prefix,prompt seed=0,1
 """
 _FOOT = """
-`peftbench train method=lora --help` shows that method's settings; `peftbench list` what can be chosen;
+`peftbench train method=lora --help` shows that method's settings, `peftbench list` the available options,
 `peftbench train --hydra-help` Hydra's own options. TAB completion: eval "$(peftbench -sc install=bash)"
 """
 
