@@ -83,6 +83,21 @@ def add_head(backbone: Backbone, num_outputs: int) -> HeadedBackbone:
 
 
 @torch.no_grad()
+def start_at(backbone: HeadedBackbone, answer: float) -> None:
+    """Let a head of one output begin with an answer: its last bias, unless the checkpoint carried it, becomes that.
+
+    AdamW moves a bias by the learning rate a step: from 0 it would not come to scores of 0 to 5 in an epoch, and the
+    features would have to carry their mean instead.
+    """
+    modules = (module for part in backbone.sites.head_modules for module in part.modules())
+    linear = [module for module in modules if isinstance(module, nn.Linear)]
+    saved = backbone.backbone.saved_head
+    for name, parameter in backbone.head.items():
+        if parameter is linear[-1].bias and not (name in saved and saved[name].shape == parameter.shape):
+            parameter.fill_(answer)
+
+
+@torch.no_grad()
 def _fill(model: Any, head: dict[str, nn.Parameter], saved: dict[str, torch.Tensor]) -> None:
     """Copy saved tensors into the head where their shape fits; let transformers draw the others."""
     kept = {name for name, p in head.items() if name in saved and saved[name].shape == p.shape}

@@ -15,7 +15,7 @@ from peftbench.assets.fetch import fetch
 from peftbench.assets.weights import weights_digest
 from peftbench.backbones.economy.first_token import head_reads_first_token
 from peftbench.backbones.economy.lower_layers import check_lower_layers
-from peftbench.backbones.heads import HeadedBackbone
+from peftbench.backbones.heads import HeadedBackbone, start_at
 from peftbench.backbones.load import AnswersThrough, Backbone, load_backbone
 from peftbench.backbones.sites import Sites
 from peftbench.config.schema import RunConfig
@@ -33,6 +33,7 @@ from peftbench.runs.result import Origin, SourceRun
 from peftbench.runs.torchrun import launched_workers
 from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.kinds import load_task, reader_of
+from peftbench.tasks.regression import Regression
 from peftbench.training.devices import use_device, use_threads
 
 
@@ -104,6 +105,8 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
             "trainer.cache_frozen=true keeps what the frozen layers give, and task.augment changes the images in every"
             " epoch: leave one of them out, such as with task.augment=[]"
         )
+    if isinstance(task.objective, Regression):
+        start_at(backbone, float(np.mean(task.splits["train"].labels)))
     if config.seed_of.given:  # whatever has been drawn so far
         torch.manual_seed(config.seed_for("dropout"))
     return Prepared(

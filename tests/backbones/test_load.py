@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from foreign_tiny import recognised_model
-from tiny import ARCHITECTURES, tiny_batch, tiny_model
+from tiny import ARCHITECTURES, headed, tiny_batch, tiny_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from peftbench.backbones.heads import HeadedBackbone, add_head
+from peftbench.backbones.heads import HeadedBackbone, add_head, start_at
 from peftbench.backbones.load import blank_backbone, load_backbone
 from peftbench.errors import UserError
 from peftbench.methods import build
@@ -84,6 +84,25 @@ def test_every_architecture_s_head_starts_as_transformers_draws_it(architecture,
     assert torch.equal(torch.rand(1), drawn), "as many random numbers are drawn"
     for name, tensor in theirs.state_dict().items():
         assert torch.equal(ours.model.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "modernbert"])
+def test_a_head_of_one_output_starts_at_the_answer_given(architecture):
+    backbone = headed(tiny_model(architecture, 1))
+    with torch.no_grad():
+        before = backbone.model(**tiny_batch()).logits
+        start_at(backbone, 2.75)
+        after = backbone.model(**tiny_batch()).logits
+    assert torch.allclose(after, before + 2.75, atol=1e-5)
+
+
+def test_a_head_that_the_checkpoint_carries_starts_as_it_is(tiny_model_dir, tmp_path):
+    saved = _load(tiny_model_dir, 1)
+    saved.model.save_pretrained(tmp_path)
+    saved.sites.processor.save_pretrained(tmp_path)
+    again = _load(tmp_path, 1)
+    start_at(again, 2.75)
+    assert torch.equal(again.head["classifier.bias"], saved.head["classifier.bias"])
 
 
 def test_one_backbone_carries_several_heads(without_pooler):

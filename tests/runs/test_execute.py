@@ -5,7 +5,9 @@ from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
@@ -203,3 +205,11 @@ def test_a_finished_run_with_a_damaged_file_is_not_shown_as_finished(line: list[
             train(line)
         path.write_bytes(whole)
     train(line)
+
+
+def test_a_regression_starts_at_the_mean_of_the_training_scores(train_tiny, tiny_data_dir: Path) -> None:
+    record = train_tiny("scores", "method=head", "trainer.lr=1e-9", "trainer.epochs=1", "experiment=start")
+    rows = (tiny_data_dir / "pairs" / "train.tsv").read_text().splitlines()[1:]
+    scores = [float(row.split("\t")[-1]) for row in rows]
+    bias = load_file(record.adapter_dir / "adapter.safetensors")["head.classifier.bias"]
+    assert bias.item() == pytest.approx(np.mean(scores), abs=1e-4) and np.mean(scores) > 0.3
