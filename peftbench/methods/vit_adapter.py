@@ -61,13 +61,13 @@ class VitAdapterConfig:
         form: detection | segmentation: which of the ViT's states are added to the maps.
         special_tokens: drop | keep the ViT's class token and registers; None drops them where the ViT trains.
         interactions: number of injectors and extractors, at equal distances; 4 for form=segmentation.
-        heads: of the deformable attention; None is 6, from a width of 768 on width / 64.
-        ratio: of its values' width to the ViT's; None is 1, from a width of 768 on 0.5.
-        points: places that a head looks at in a map.
+        heads: heads of the deformable attention; None: 6, or width / 64 for a width of 768 or more.
+        ratio: width of its values relative to the ViT's; None: 1, or 0.5 for a width of 768 or more.
+        points: number of sampling points per head and map.
         prior_width: channels of the spatial prior's stem.
-        ffn_ratio: of the extractors' feed-forward part to the ViT's width.
-        drop_path: probability with which that part is left out for an example in training; None is 0.2, below a width
-            of 384 0.1.
+        ffn_ratio: inner width of the extractors' feed-forward part relative to the ViT's width.
+        drop_path: probability with which that part is left out for an example in training; None: 0.2, or 0.1 below a
+            width of 384.
     """
 
     train_backbone: bool = True
