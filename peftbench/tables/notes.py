@@ -18,8 +18,8 @@ def reading(spec: TableSpec, comparisons: int, pairs: Sequence[Pair], rows: Sequ
     together = f" for all {comparisons} comparisons together" if comparisons > 1 else ""
     return [
         "mean ± standard deviation over the seeds",
-        f"bold: differs from {spec.baseline}, 95 %{together}; intervals likewise, and"
-        " none where there is one seed (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
+        f"bold: differs from {spec.baseline} at 95 %{together}; intervals are at the same level and need two seeds"
+        " (examples by a paired bootstrap, seeds by Student's t: docs/statistics.md)",
         *(how_to_read_groups(spec.delta, pairs, rows) if any(pair.low is not None for pair in pairs) else []),
     ]
 
@@ -43,12 +43,12 @@ def how_to_read_groups(
         group = f"left out, more than {MOST_SETS} letters or too many rows; HTML and JSON have each pair, {of_all}"
     lines = [
         f"group: {group}",
-        "P(best): how probable it is, by these examples and seeds, that the row's true score is the highest of all",
+        "P(best): the probability, given these examples and seeds, that the row's true score is the highest",
         f"not different: the whole interval is within ± {points(delta)} (two one-sided tests, Schuirmann 1987;"
         f" {setting})",
     ]
     if any(pair.needs_seeds or pair.needs_examples for pair in pairs):
-        lines.append("what would tell: with a chance of 80 %, at the spread measured, if rows differ as measured")
+        lines.append("what would decide: with a power of 80 %, if the true difference and spread are as measured")
     return lines
 
 
@@ -80,7 +80,8 @@ def human_ceiling(ceiling: float | None, primary: Column) -> list[str]:
     if ceiling is None:
         return []
     shown = f"{format_cell(Cell(ceiling), primary)} {primary.unit}".strip()
-    return [f"half of the human raters against the other half: {primary.title} {shown} (scripts/human_ceiling.py)"]
+    what = "human ceiling, one half of the raters against the other"
+    return [f"{what}: {primary.title} {shown} (scripts/human_ceiling.py)"]
 
 
 def missing_runs(found: Sequence[RunState], command: str) -> list[str]:

@@ -243,7 +243,7 @@ def _reading(
         *notes.reading(spec, comparisons, pairs, rows),
     ]
     if ceilings:
-        lines.append(f"half of the human raters against the other half: {', '.join(ceilings)}")
+        lines.append(f"human ceiling, one half of the raters against the other: {', '.join(ceilings)}")
     if spec.claims:
         lines.append("what the lab says is judged in each task's own table")
     if any("latency" in row.cells for row in rows) and "latency" in spec.columns:

@@ -45,7 +45,7 @@ def compare_pairs(
 def compare(
     row: str, other: str, metric: str, scored: Mapping[str, RowScores], joint: Joint, delta: float
 ) -> Pair | None:
-    """Return one difference with its verdict, and what would tell it; None where the two are of other examples."""
+    """Return one difference with its verdict, and what would decide it; None where the two are of other examples."""
     row_scores, other_scores = scored[row], scored[other]
     difference = row_scores.difference(metric, other_scores, joint)
     if difference is None:
@@ -65,7 +65,7 @@ def compare_draws(
     examples: int,
     widest: float,
 ) -> Pair:
-    """Return one difference with its verdict, and what would tell it, none beyond ± `widest`; see `judged`.
+    """Return one difference with its verdict, and what would decide it, none beyond ± `widest`; see `judged`.
 
     `draws` are (1 + draws, seeds) by label, in points.
     """
@@ -85,7 +85,7 @@ def judged(
     delta: float,
     examples: int,
 ) -> Pair:
-    """Return a difference with its verdict, and what would tell it.
+    """Return a difference with its verdict, and what would decide it.
 
     Args:
         row, other: labels of the two. difference: its interval at `confidence`, in points.

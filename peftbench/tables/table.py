@@ -130,7 +130,7 @@ class Row:
 class Claim:
     """Something the lab says, what was measured, and the verdict: holds | does not hold | cannot be told | …
 
-    needs: what would tell it, empty where that is not known or not needed.
+    needs: what would decide it, empty where that is not known or not needed.
     """
 
     text: str

@@ -47,7 +47,7 @@ def verdict(low: float | None, high: float | None, delta: float) -> str:
 
 
 def in_words(pair: Pair, delta: float) -> str:
-    """Write the verdict on a pair: `better by at least 1.2 points`, `cannot be told: about 7 seeds each would tell`."""
+    """Write the verdict on a pair: `better by at least 1.2 points`, `cannot be told: about 7 seeds would …`."""
     decision = pair.verdict or verdict(pair.low, pair.high, delta)
     if decision == BETTER:
         return f"better by {bound(pair.low)} points"
@@ -70,12 +70,12 @@ def what_would_decide(pair: Pair) -> str:
     if pair.low is None or (pair.single and pair.needs_examples is None):
         return "each needs two seeds"
     if pair.needs_seeds is not None:
-        return f"about {pair.needs_seeds:,} seeds each would tell"
+        return f"about {pair.needs_seeds:,} seeds each would decide"
     if pair.needs_examples is not None:
         rounded = int(float(f"{pair.needs_examples:.2g}"))
         if pair.single:
-            return f"about {rounded:,} examples would tell, if seeds did not matter"
-        return f"no number of seeds would on these examples, many would on about {rounded:,}"
+            return f"about {rounded:,} examples would decide, if seeds did not matter"
+        return f"no number of seeds would decide on these examples, many would on about {rounded:,}"
     return ""
 
 
@@ -184,7 +184,7 @@ def is_futile(
 
 
 class Needs(NamedTuple):
-    """What would tell: `seeds` of each row; None where none would, but endless ones on so many `examples`."""
+    """What would decide: `seeds` of each row; None where none would, but endless ones on so many `examples`."""
 
     seeds: int | None
     examples: int | None

@@ -91,7 +91,7 @@ def test_peft_results_of_one_seed(tmp_path, capsys):
     first = data["intervals"][0]
     assert first["score_high"] - first["score"] == pytest.approx(1.96 * 1.376, rel=0.03)
     assert (tmp_path / "audit" / "score-intervals.svg").is_file()
-    assert "examples would tell, if seeds did not matter" in markdown and "and 7 others" in markdown
+    assert "examples would decide, if seeds did not matter" in markdown and "and 7 others" in markdown
 
 
 def test_systems_that_answer_alike_are_not_different(tmp_path, capsys):

@@ -354,7 +354,7 @@ def test_the_score_of_human_raters_is_said_where_it_is_known(make):
 
     known, unknown = built(ceiling={"accuracy": 0.985, "f1": 0.9}), built()
     assert known.ceiling == 98.5 and unknown.ceiling is None
-    said = "half of the human raters against the other half: accuracy 98.5 % (scripts/human_ceiling.py)"
+    said = "human ceiling, one half of the raters against the other: accuracy 98.5 % (scripts/human_ceiling.py)"
     assert known.reading == [*unknown.reading, said]
 
 

@@ -45,10 +45,10 @@ def test_three_verdicts(low, high, expected):
         (Pair("a", "b", 2, 1.24, 3, BETTER), "better by at least 1.2 points"),
         (Pair("a", "b", -2, -3, -0.96, LOWER), "lower by at least 0.9 points"),
         (Pair("a", "b", 0, -0.1, 0.2, SAME), "not different by more than 1 point"),
-        (Pair("a", "b", 1, -1, 3, OPEN, 1200), "cannot be told: about 1,200 seeds each would tell"),
+        (Pair("a", "b", 1, -1, 3, OPEN, 1200), "cannot be told: about 1,200 seeds each would decide"),
         (
             Pair("a", "b", 1, -1, 3, OPEN, None, 13_520),
-            "cannot be told: no number of seeds would on these examples, many would on about 14,000",
+            "cannot be told: no number of seeds would decide on these examples, many would on about 14,000",
         ),
         (Pair("a", "b", 1, None, None, OPEN), "cannot be told: each needs two seeds"),
         (Pair("a", "b", 1, -1, 1, OPEN), "cannot be told"),

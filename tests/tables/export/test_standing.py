@@ -31,7 +31,7 @@ def table():
         for number, row in enumerate(made.rows)
     ]
     columns = [*made.columns[:2], COLUMNS["p_best"], *made.columns[2:]]
-    claims = [Claim("LoRA is better", "−3.6 (−7.5 … 0.3)", "cannot be told", "about 12 seeds each would tell")]
+    claims = [Claim("LoRA is better", "−3.6 (−7.5 … 0.3)", "cannot be told", "about 12 seeds each would decide")]
     return replace(made, rows=rows, columns=columns, pairs=list(against.values()), claims=claims)
 
 
@@ -51,9 +51,9 @@ def test_every_form_shows_groups_chances_and_verdicts(render):
         "not different by more than 1 point: Head only",
     ):
         assert expected in text, expected
-    assert "cannot be told: LoRA, r = 8 (about 12 seeds each would tell)" in text
+    assert "cannot be told: LoRA, r = 8 (about 12 seeds each would decide)" in text
     if render is not to_latex:
-        assert "cannot be told: about 12 seeds each would tell" in text
+        assert "cannot be told: about 12 seeds each would decide" in text
 
 
 @pytest.mark.parametrize("render", [terminal, to_markdown, to_latex, to_html])
