@@ -109,6 +109,7 @@ def read_line(argv: Sequence[str]) -> TableLine:
         raise UserError("a table's runs have several seeds: say seeds=3, or seeds=[0,1,2], instead of seed=…")
     for line in given:
         _check_key(line)
+        _check_has_effect(line, spec)
     return TableLine(spec, settings, given, [line for line in argv if key_of(line) == "hydra.searchpath"])
 
 
@@ -208,6 +209,15 @@ def _with_runs(line: str, label: str, seed: int, prepared: Sequence[PlannedRun])
         return path if _PLAIN.fullmatch(path) else json.dumps(path, ensure_ascii=False)
 
     return _RUN.sub(folder, line)
+
+
+def _check_has_effect(line: str, spec: TableSpec) -> None:
+    """Raise UserError for a setting that every row of the table sets to a value of its own."""
+    key = key_of(line)
+    if all(key in map(key_of, row.overrides) for row in spec.rows):
+        raise UserError(
+            f"{line}: every row of table {spec.name} sets {key} itself, so this changes nothing: leave it out"
+        )
 
 
 def _check_key(line: str) -> None:

@@ -268,6 +268,7 @@ def test_out_of_memory_while_measuring_leaves_the_rest(sweep, capsys, monkeypatc
         (["on_error=ignore"], "on_error=ignore is unknown: choose from continue, stop"),
         (["stale=keep"], "stale=keep is unknown"),
         (["method.rnk=3"], "row 'head': method.rnk=3"),
+        (["method=lora"], "method=lora: every row of table tiny sets method itself, so this changes nothing"),
         (["hydra/launcher=slrm"], "hydra/launcher=slrm: there is no such hydra/launcher. Did you mean slurm?"),
         (["seed=7"], "say seeds=3, or seeds=[0,1,2], instead of seed="),
         (["force=true"], "stale=rerun trains runs of other code again"),
