@@ -11,7 +11,6 @@ from peftbench.advice.comparison import (
     LOCAL,
     PUBLISHED,
     SHIPPED,
-    TEXT_TYPES,
     Candidate,
     Comparison,
     task_type,
@@ -73,13 +72,16 @@ def advise(query: Query, output_dir: Path) -> list[Advice]:
     ]
     if not fitting:
         raise UserError(_no_evidence(query, notes or [f"no such runs under {output_dir}"], measured))
-    nearest = min(fitting, key=lambda comparison: (*_preference(comparison, query), _distance(comparison, query)))
+    if query.task_type is None:  # of what ships, texts are meant
+        of_texts = [comparison for comparison in fitting if comparison.kind == LOCAL or comparison.is_of_texts]
+        fitting = of_texts or fitting
+    nearest = min(fitting, key=lambda comparison: (_preference(comparison), _distance(comparison, query)))
     if nearest.kind != LOCAL and any(comparison.kind == LOCAL for comparison in fitting):
         notes.append(f"your own records under {output_dir} have one seed a method, which tells none from another")
     found = answer(nearest, query.limits)
     if found.best is None:
         raise UserError(_none_within(found, query.limits))
-    if nearest.task_type not in TEXT_TYPES:
+    if not nearest.is_of_texts:
         others = []
         notes.append("what the lab and the literature measured, as far as it is known here, is of texts: left out")
     of_methods = [(comparison, comparison.candidates) for comparison in others if len(comparison.methods) > 1]
@@ -87,14 +89,11 @@ def advise(query: Query, output_dir: Path) -> list[Advice]:
     return [first, *_settings(query, found, measured, others)]
 
 
-def _preference(comparison: Comparison, query: Query) -> tuple[int, bool]:
-    """Rank evidence: the user's own, then what ships, then the user's of one seed, which tells no methods apart.
-
-    Where the query names no type of task, shipped evidence on texts comes first.
-    """
+def _preference(comparison: Comparison) -> int:
+    """Rank evidence: the user's own, then what ships, then the user's of one seed, which tells no methods apart."""
     if comparison.kind != LOCAL:
-        return 1, query.task_type is None and comparison.task_type not in TEXT_TYPES
-    return (0 if (comparison.seeds or 0) > 1 else 2), False
+        return 1
+    return 0 if (comparison.seeds or 0) > 1 else 2
 
 
 def _local_comparisons(query: Query, output_dir: Path) -> tuple[list[Comparison], list[str]]:
@@ -106,7 +105,7 @@ def _local_comparisons(query: Query, output_dir: Path) -> tuple[list[Comparison]
     for number, group in enumerate(fitting):
         comparison = compare_local_runs(group, output_dir)
         found += [comparison] if comparison else []
-        if comparison and len(comparison.methods) > 1 and _preference(comparison, query)[0] == 0:
+        if comparison and len(comparison.methods) > 1 and _preference(comparison) == 0:
             more = [other.name for other in groups if other not in fitting[: number + 1] and len(other.methods) > 1]
             choosing = "your records hold more, which --task-type and --size choose"
             return found, [f"{choosing}: {', '.join(more)}"] if more else []
@@ -143,10 +142,7 @@ def _settings(
     method = found.best.method["name"]
     advice, answered = [], set[str]()
     kind = found.comparison.task_type
-    there = sorted(
-        measured,
-        key=lambda other: (_preference(other, query)[0], other.task_type != kind, _distance(other, query)),
-    )
+    there = sorted(measured, key=lambda other: (_preference(other), other.task_type != kind, _distance(other, query)))
     for comparison in [found.comparison, *there]:
         by_method = _of_one_method(comparison)
         for name in sorted(by_method, key=lambda name: name != method):

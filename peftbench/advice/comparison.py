@@ -9,6 +9,8 @@ from peftbench.tables.table import Cell, Column, Pair
 from peftbench.tables.verdicts import DELTA
 from peftbench.tasks.metrics import CORRELATIONS
 
+# what `task_type` says of tasks on texts
+TEXT_TYPES = ("classification", "pair", "regression")
 LOCAL, SHIPPED, PUBLISHED, LAB = "own records", "shipped", "published", "lab"
 
 
@@ -77,6 +79,11 @@ class Comparison:
         return COLUMNS.get(self.primary) or Column(self.primary, self.primary)
 
     @property
+    def is_of_texts(self) -> bool:
+        """Whether it was measured on a task of texts."""
+        return self.task_type in TEXT_TYPES
+
+    @property
     def methods(self) -> set[str]:
         """The names of the methods that have a figure."""
         return {str(candidate.method["name"]) for candidate in self.candidates if candidate.cells}
@@ -94,9 +101,6 @@ class Comparison:
         """Return the settings in which candidates of one method differ."""
         keys = {key for candidate in candidates for key in candidate.method}
         return {key for key in keys if len({repr(candidate.method.get(key)) for candidate in candidates}) > 1}
-
-
-TEXT_TYPES = ("classification", "pair", "regression")
 
 
 def task_type(task: Mapping[str, Any]) -> str:
