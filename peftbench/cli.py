@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
 STARTED = time.time()
 
-# oneDNN keeps what it made for so many shapes: in bf16 all are kept that come up again, in fp32 few do
-ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "192" if has_bf16() else "32"}
+ENVIRONMENT = {
+    # oneDNN keeps what it made for so many shapes: in bf16, where that takes long, all that come up; in fp32 few
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024" if has_bf16() else "32",
+    # torch asks Linux for pages of 2 MiB for its large tensors on the CPU
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
 # command → what it does; the module of the same name in peftbench.commands has main(argv) -> exit code
 COMMANDS = {
     "train": "train one method on one task; with -m, every combination of comma-separated values",

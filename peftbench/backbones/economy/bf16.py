@@ -81,9 +81,10 @@ def dropout(x: torch.Tensor, p: float) -> torch.Tensor:
 
 
 class _Attention(torch.autograd.Function):
-    """Attention whose weights, the largest tensors of a layer, are worked on in place and kept once.
+    """Attention whose weights, the largest tensors of a layer, are worked on in place.
 
-    Their softmax goes through fp32: torch's own forward in bf16 takes more than twice the time, its backward does not.
+    No mask of what was dropped is kept: the weights behind the dropout tell the backward pass. Their softmax goes
+    through fp32: torch's own forward in bf16 takes more than twice the time, its backward does not.
     """
 
     @staticmethod
@@ -96,26 +97,27 @@ class _Attention(torch.autograd.Function):
         dropped: int,
         scale: float,
     ) -> torch.Tensor:
-        query, key, value = (query * scale).contiguous(), key.contiguous(), value.contiguous()
+        query = torch.mul(query, scale, out=query.new_empty(query.shape))
+        key, value = key.contiguous(), value.contiguous()
         scores = query @ key.transpose(2, 3)
         if mask is not None:
             scores += mask
-        weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
-        noise = _noise(weights) if dropped else None
-        kept = weights if noise is None else _drop(weights, noise, _threshold(dropped), 1)
-        ctx.save_for_backward(query, key, value, weights, noise, kept)
+        wide = scores.float()
+        weights = torch.softmax(wide, -1, out=wide).to(scores.dtype)
+        kept = _drop(weights, _noise(weights), _threshold(dropped), 1) if dropped else weights
+        ctx.save_for_backward(query, key, value, weights, kept)
         ctx.dropped, ctx.scale, ctx.kept_scale = dropped, scale, _LEVELS / (_LEVELS - dropped)
         ctx.mask_like = None if mask is None else (mask.shape, mask.dtype)
         return (kept @ value).mul_(ctx.kept_scale)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, weights, noise, kept = ctx.saved_tensors
+        query, key, value, weights, kept = ctx.saved_tensors
         for_query, for_key, for_value, for_mask = ctx.needs_input_grad[:4]
         grad = grad.contiguous() * ctx.kept_scale
         for_weights = grad @ value.transpose(2, 3)
-        if noise is not None:
-            for_weights = _drop(for_weights, noise, _threshold(ctx.dropped), 1)
+        if ctx.dropped:  # a weight is above 0 where it was kept; one that underflowed to 0 passes no gradient on
+            for_weights = _drop(for_weights, kept, 0.0, 1)
         for_scores = torch._softmax_backward_data(for_weights, weights, -1, weights.dtype)
         return (
             (for_scores @ key).mul_(ctx.scale) if for_query else None,
