@@ -14,7 +14,7 @@ from peftbench.files import remove
 from peftbench.runs.failure import failure_recorded
 from peftbench.runs.identity import run_id
 from peftbench.runs.lock import RunLock
-from peftbench.runs.progress import RecordHistory, Terminal
+from peftbench.runs.observers import RecordHistory, Terminal
 from peftbench.runs.record import Record
 from peftbench.runs.report import report_data, report_finished, report_result
 from peftbench.runs.result import Memory, Origin, Parameters, Result, Status, Times

@@ -152,7 +152,7 @@ def test_a_damaged_checkpoint_is_named(train, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("code", ["this", "other"])
 def test_a_checkpoint_of_other_code_is_not_continued(train, tmp_path, monkeypatch, code):
-    from peftbench.runs.progress import RecordHistory, Terminal
+    from peftbench.runs.observers import RecordHistory, Terminal
 
     tell = RecordHistory.on_epoch
     monkeypatch.setattr(RecordHistory, "on_epoch", lambda self, row: tell(self, row) if row["epoch"] < 2 else 1 / 0)

@@ -21,8 +21,8 @@ from peftbench.config.schema import resolve
 from peftbench.errors import PeftbenchError
 from peftbench.runs import lock
 from peftbench.runs.execute import execute_run
+from peftbench.runs.observers import RecordHistory
 from peftbench.runs.prepare import prepare
-from peftbench.runs.progress import RecordHistory
 
 # what the audit hook is told before a file is touched
 OPERATIONS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.utime", "shutil.rmtree")

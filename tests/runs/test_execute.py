@@ -89,7 +89,7 @@ def test_a_length_that_does_not_fit_is_refused_before_training_and_never_counts_
 
 
 def test_finishing_clears_an_earlier_error(line: list[str], monkeypatch) -> None:
-    from peftbench.runs.progress import RecordHistory
+    from peftbench.runs.observers import RecordHistory
 
     with monkeypatch.context() as patch:
         patch.setattr(RecordHistory, "on_epoch", lambda self, row: 1 / 0)
@@ -100,7 +100,7 @@ def test_finishing_clears_an_earlier_error(line: list[str], monkeypatch) -> None
 
 
 def test_a_replaced_model_in_the_same_folder_is_another_run(line: list[str], monkeypatch, tmp_path: Path) -> None:
-    from peftbench.runs.progress import RecordHistory
+    from peftbench.runs.observers import RecordHistory
 
     first = train(line)
     weights = tmp_path / "model" / "model.safetensors"
@@ -124,7 +124,7 @@ def test_a_replaced_model_in_the_same_folder_is_another_run(line: list[str], mon
 
 
 def test_a_run_begun_again_by_force_goes_on_where_it_was_interrupted(line: list[str], monkeypatch, capsys) -> None:
-    from peftbench.runs.progress import RecordHistory
+    from peftbench.runs.observers import RecordHistory
 
     first = train(line)
     metrics = first.read().metrics
