@@ -34,15 +34,13 @@ def read_csv(path: Path) -> Evidence:
     systems = _names(path, table, "system")
     seeds = _names(path, table, "seed") if "seed" in table else Names(["0"], np.zeros(len(systems.codes), np.int64))
     scored = _scored(path, table)
+    mend = "keep one row of each" if "seed" in table else "keep one row of each, or tell runs apart by a column seed"
     if "example" in table:
-        mend = (
-            "keep one row of each" if "seed" in table else "keep one row of each, or tell runs apart by a column seed"
-        )
         examples_of = _names(path, table, "example")
         paired = pair(str(path), systems, seeds, examples_of, _values(path, table, scored), mend)
         examples = len(next(iter(paired.values())).values[0])  # type: ignore[index]
         return Evidence(str(path), scored, paired, examples)
-    return _means(path, table, systems, seeds)
+    return _means(path, table, systems, seeds, mend)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -118,7 +116,7 @@ def _numbers(path: Path, table: dict[str, Any], key: str) -> np.ndarray:
     return values
 
 
-def _means(path: Path, table: dict[str, Any], systems: Names, seeds: Names) -> Evidence:
+def _means(path: Path, table: dict[str, Any], systems: Names, seeds: Names, mend: str) -> Evidence:
     if "examples" not in table:
         raise UserError(f"{path} has neither a column 'example' nor 'examples'. It takes {_LOOK}.")
     scores = _numbers(path, table, "score")
@@ -134,6 +132,7 @@ def _means(path: Path, table: dict[str, Any], systems: Names, seeds: Names) -> E
         rows = np.flatnonzero(systems.codes == code)
         names = [seeds.texts[seeds.codes[row]] for row in rows]
         if len(set(names)) < len(names):
-            raise UserError(f"{path}: {name} has two rows of one seed: keep one row of each")
+            of = "of one seed" if "seed" in table else "and there is no column seed"
+            raise UserError(f"{path}: {name} has two rows {of}: {mend}")
         found[name] = System(names, scores[rows], errors=errors[rows])
     return Evidence(str(path), "score", found, examples)

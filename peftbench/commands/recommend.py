@@ -2,8 +2,10 @@
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
 
+from peftbench.advice import sentences
 from peftbench.advice.advise import Advice
 from peftbench.advice.limits import Limits
 from peftbench.advice.plain import plain_advice
@@ -16,8 +18,10 @@ from peftbench.errors import INTERRUPTED, UserError
 from peftbench.files import expanded, is_there, write_json
 from peftbench.recommend.recommend import Question, Selection, recommend
 from peftbench.recommend.sentence import headline
+from peftbench.recommend.stages import Outcome
 from peftbench.sweeps.request import key_of, merge
 from peftbench.tables.export.formats import write_table
+from peftbench.tables.table import Table
 from peftbench.terminal import console, format_duration, print_table
 
 _EPILOG = """
@@ -76,15 +80,28 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command goes on")
         return INTERRUPTED
-    advice = [Advice("Which method for this file?", outcome.answer, notes=_notes(selection))]
+    notes = _notes(selection)
+    advice = [Advice("Which method for this file?", outcome.answer, notes=notes)]
     print_table("", to_terminal(advice, limits))
     answer = headline(outcome.answer, outcome.table.delta)
     console.print(f"\nTake {answer}", style="bold")
     folder = selection.folder / "tables" / "recommend"
-    write_table(outcome.table, folder)
+    write_table(_answering(outcome, f"Take {answer}", limits, notes), folder)
     write_json(folder / "recommendation.json", {"headline": answer, **plain_advice(advice, limits)})
     console.print(f"table, plots, page and recommendation.json: {folder}/")
     return 0
+
+
+def _answering(outcome: Outcome, answer: str, limits: Limits, notes: list[str]) -> Table:
+    """Return the finalists' table with the answer below it, within the limits, in place of the highest row of all."""
+    asked = sentences.limits_asked(limits)
+    chosen = [candidate for candidate in (outcome.answer.best, outcome.answer.cheapest) if candidate]
+    how = [
+        *([f"limits: {asked}"] if asked else []),
+        *(f"{candidate.label} is trained by: {sentences.command(candidate)}" for candidate in chosen),
+        *notes,
+    ]
+    return replace(outcome.table, conclusion=answer, notes=[*how, *outcome.table.notes])
 
 
 def _lines(arguments: argparse.Namespace) -> list[str]:

@@ -53,6 +53,7 @@ class FusionConfig(PartsConfig):
     complexity: float = COMPLEXITY
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_least("regularization", self.regularization, 0)
         check_drop(self.drop, self.complexity)
         if self.drop != "none" and _is_before_head(self.fused):

@@ -1,12 +1,13 @@
 """What a method that is made of other runs says of them: which they are, what they trained, which it computes with."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from peftbench.errors import UserError, nearest
 from peftbench.methods.base import Method
 
 # the tensors of each run's method, as its adapter holds them, by the name that the run has here
@@ -31,6 +32,18 @@ class PartsConfig:
     leave_out: list[str] = field(default_factory=list)
     runs: dict[str, str] = field(default_factory=dict)
     adapter_method: dict[str, Any] = field(default_factory=lambda: {"name": "pfeiffer"})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.adapters, dict):  # a pattern's names are known when its folders are
+            check_left_out(self.leave_out, self.adapters)
+
+
+def check_left_out(names: Iterable[str], adapters: Iterable[str]) -> None:
+    """Raise UserError for a name in `method.leave_out` that none of the adapters has."""
+    adapters = list(adapters)
+    for name in names:
+        if name not in adapters:
+            raise UserError(f"method.leave_out: there is no adapter {name!r}. {nearest(name, adapters)}")
 
 
 class PartsMethod(Method):

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 
 from peftbench.config.schema import RunConfig
-from peftbench.errors import UserError, nearest
+from peftbench.errors import UserError
 from peftbench.files import expanded
-from peftbench.methods.parts import PartsConfig
+from peftbench.methods.parts import PartsConfig, check_left_out
 from peftbench.runs.adapter import read_tensors
 from peftbench.runs.find import inspect_run, load_run
 from peftbench.runs.identity import same_asset
@@ -49,9 +49,7 @@ def with_parts(config: RunConfig, planned: Mapping[Path, Mapping[str, Any]]) -> 
     configs = {name: planned[path] if path in planned else _config(name, path) for name, path in folders.items()}
     if isinstance(method.adapters, str):
         folders, configs = _named_by_task(folders, configs)
-    for name in method.leave_out:
-        if name not in folders:
-            raise UserError(f"method.leave_out: there is no adapter {name!r}. {nearest(name, folders)}")
+    check_left_out(method.leave_out, folders)
     names = sorted(set(folders) - set(method.leave_out))
     if len(names) < _LEAST:
         raise UserError(f"method.adapters names {len(names) or 'no'} run{'s'[: not names]}: it takes {_LEAST} or more")

@@ -145,6 +145,11 @@ def _check_peft(name: str) -> None:
             " model's own first token; peft puts them in before the norm, and the head reads the first of them."
             f" What can be exported so is {', '.join(sorted(peft_folder.CONVERTERS))}; --to adapters takes prompt"
         )
+    if name == "peft":
+        raise UserError(
+            "--to peft: what method=peft trained with peft's own layers cannot be written as a folder of peft yet;"
+            f" what can be is {', '.join(sorted(peft_folder.CONVERTERS))}"
+        )
     _check_method("peft", name, peft_folder.CONVERTERS)
     if find_spec("peft") is None:
         raise UserError(

@@ -62,6 +62,8 @@ def test_the_planted_winner_is_recommended_and_nothing_is_trained_twice(recommen
     said = json.loads((folder / "recommendation.json").read_text())
     assert said["questions"][0]["answer"] == "learns" and "method=full" in said["questions"][0]["command"]
     assert {"table.html", "table.md", "table.csv"} <= {path.name for path in folder.iterdir()}
+    page = (folder / "table.html").read_text()
+    assert "Take learns: accuracy" in page and "learns is trained by: peftbench train" in page
     runs = find_runs(recommend.outputs)
     assert len(runs) == 3 + 2 * 2
     before = {run.id: run.result.finished for run in runs}
@@ -72,6 +74,9 @@ def test_the_planted_winner_is_recommended_and_nothing_is_trained_twice(recommen
     assert (
         "out: learns: parameter share 100 %, over 50" in shown and "Take learns:" not in shown.rpartition("limits:")[2]
     )
+    page = (folder / "table.html").read_text()
+    assert "Take learns:" not in page and "limits: share ≤ 50 %" in page
+    assert "out: learns: parameter share 100 %, over 50" in page
     monkeypatch.setattr("peftbench.tables.collect.is_current", lambda result: False)
     assert recommend(opinions(240)) == 2
     assert "stale=rerun trains them again, stale=use takes them" in capsys.readouterr().err

@@ -30,12 +30,12 @@ ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "electra", "deberta-v2", "dis
 METHODS = {
     "adapter": AdapterConfig(bottleneck=8),
     "adapter in one layer": AdapterConfig(
-        bottleneck=7, position="attention", layers=["1"], train_layer_norm=False, activation="swish"
+        bottleneck=7, position="attention", layers="1-", train_layer_norm=False, activation="swish"
     ),
     "wide adapter": AdapterConfig(bottleneck=40, position="ffn", activation="gelu_new"),
     "pfeiffer": PfeifferConfig(bottleneck=5),
     "parallel": ParallelConfig(bottleneck=6),
-    "parallel, scale learned": ParallelConfig(bottleneck=6, scale=1.0, learn_scale=True, layers=["0"]),
+    "parallel, scale learned": ParallelConfig(bottleneck=6, scale=1.0, learn_scale=True, layers="0"),
     "compacter": CompacterConfig(bottleneck=8, rank=2),
     "compacter++": CompacterConfig(bottleneck=8, position="ffn", train_layer_norm=False),
     "lora": LoraConfig(rank=4, alpha=6, targets=["query", "key", "value", "up", "down"]),

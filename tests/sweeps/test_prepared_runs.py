@@ -86,6 +86,12 @@ def test_a_label_that_is_not_prepared_is_said(fusion_sweep):
         read_request(fusion_sweep.line()[1:])
 
 
+def test_an_adapter_left_out_that_there_is_none_of_is_said_before_anything_is_trained(fusion_sweep):
+    fusion_sweep.spec.write_text(fusion_sweep.spec.read_text().replace("text_file: run", "others: run"))
+    with pytest.raises(UserError, match=r"row 'fused': .*no adapter 'text_file'"):
+        read_request(fusion_sweep.line()[1:])
+
+
 def test_a_fusion_is_planned_before_its_parts_are_there(fusion_sweep):
     request = read_request(fusion_sweep.line()[1:])
     of_seed_1 = next(run for run in request.planned if (run.label, run.seed) == ("fused", 1))

@@ -10,7 +10,7 @@ from typing import Any
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.methods.adapter import POSITIONS, AdapterConfig
-from peftbench.methods.bottleneck import ACTIVATIONS, BottleneckConfig, layer_numbers
+from peftbench.methods.bottleneck import ACTIVATIONS, BottleneckConfig, canonical_layers, layer_numbers
 from peftbench.methods.compacter import CompacterConfig
 from peftbench.methods.layer_norms import layer_norm_names
 from peftbench.methods.parallel import ParallelConfig
@@ -188,7 +188,11 @@ def _config(settings: Settings, tensors: Tensors, sites: Sites) -> BottleneckCon
     factor = required(settings, "reduction_factor", (int, float))
     if factor <= 0:
         raise UserError(f"reduction_factor={factor} is no factor")
-    shared: dict[str, Any] = {"bottleneck": max(int(sites.hidden // factor), 1), "layers": _layers(settings, sites)}
+    numbers = _layers(settings, sites)
+    shared: dict[str, Any] = {
+        "bottleneck": max(int(sites.hidden // factor), 1),
+        "layers": canonical_layers([str(number) for number in numbers], len(sites.layers)),
+    }
     activation = str(settings.get("non_linearity")).lower()
     if settings.get("is_parallel"):
         check_settings(
@@ -205,7 +209,7 @@ def _config(settings: Settings, tensors: Tensors, sites: Sites) -> BottleneckCon
     shared |= {
         "position": _position(settings),
         "activation": activation,
-        "train_layer_norm": _has_norms(shared["layers"], tensors, sites),
+        "train_layer_norm": _has_norms(numbers, tensors, sites),
     }
     if settings.get("phm_layer"):
         dim, rank = (required(settings, key, int) for key in ("phm_dim", "phm_rank"))
@@ -217,21 +221,20 @@ def _config(settings: Settings, tensors: Tensors, sites: Sites) -> BottleneckCon
     return AdapterConfig(**shared)
 
 
-def _has_norms(layers: str | list[str], tensors: Tensors, sites: Sites) -> bool:
-    numbers = range(len(sites.layers)) if layers == "all" else map(int, layers)
-    return any(f"{base_name(sites)}.{name}" in tensors for name in layer_norm_names(sites, list(numbers)))
+def _has_norms(layers: list[int], tensors: Tensors, sites: Sites) -> bool:
+    return any(f"{base_name(sites)}.{name}" in tensors for name in layer_norm_names(sites, layers))
 
 
 def _behind_ffn(activation: str) -> dict[str, tuple[Any, ...]]:
     return {"mh_adapter": (False,), "output_adapter": (True,), "non_linearity": (activation,)}
 
 
-def _layers(settings: Settings, sites: Sites) -> str | list[str]:
+def _layers(settings: Settings, sites: Sites) -> list[int]:
     without = required(settings, "leave_out", list, [])
     numbers = [number for number in range(len(sites.layers)) if number not in without]
     if not numbers:
         raise UserError("leave_out leaves no layer")
-    return "all" if not without else [str(number) for number in numbers]
+    return numbers
 
 
 ADAPTER = Converter(_adapter_settings, _adapter_ties, _config)
