@@ -90,10 +90,9 @@ def _leave_out(length: int, module: nn.Module, args: tuple, output: Any) -> Any:
 
 def _widen_position_biases(sites: Sites, length: int, at: int) -> Iterator[Handle]:
     """Let the biases that attention gets for positions have `length` zeros from index `at` on."""
-    for name, module in sites.base.named_modules():
-        if name.rpartition(".")[2] in sites.layout.position_biases:
-            yield module.register_forward_pre_hook(partial(_ask_for_fewer, length), with_kwargs=True)
-            yield module.register_forward_hook(partial(_widen, length, at))
+    for module in sites.position_biases:
+        yield module.register_forward_pre_hook(partial(_ask_for_fewer, length), with_kwargs=True)
+        yield module.register_forward_hook(partial(_widen, length, at))
 
 
 def _ask_for_fewer(length: int, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

@@ -21,6 +21,8 @@ AnswersThrough = Literal["classifier", "masked_lm", "class_texts"]
 
 # what a checkpoint need not hold of an encoder: pretraining may not have had the one, training never reads the other
 _MAY_BE_FRESH = ("pooler", "mask_token")
+# an image processor that transformers has for torchvision alone
+_NEEDS_TORCHVISION = "DINOv3ViTImageProcessor"
 _NEVER_RUN = "which is never run, for it could do anything; choose a model that transformers itself knows"
 
 
@@ -165,11 +167,17 @@ def _load_tokenizer(folder: Path) -> Any:
 
 
 def _load_image_processor(folder: Path) -> Any:
-    from transformers import AutoImageProcessor
+    from transformers import AutoImageProcessor, ViTImageProcessorPil
 
     if not any((folder / name).exists() for name in ("preprocessor_config.json", "processor_config.json")):
         raise ValueError("it has no preprocessor_config.json; save one there with processor.save_pretrained")
-    return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    try:
+        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    except ImportError as error:
+        if _NEEDS_TORCHVISION not in str(error):
+            raise ValueError(f"{first_line(error)}: pip install torchvision") from error
+        # it resizes, rescales and normalizes as ViT's does, which does it with Pillow
+        return ViTImageProcessorPil.from_pretrained(folder)
 
 
 def _check_language_model(folder: Path, model: Any, missing: set[str]) -> None:

@@ -106,6 +106,12 @@ class Sites:
         return {name: path for name, path in found.items() if path}
 
     @property
+    def position_biases(self) -> list[nn.Module]:
+        """Modules that give attention a bias for each two tokens, the special ones too."""
+        named = self.base.named_modules()
+        return [module for name, module in named if name.rpartition(".")[2] in self.layout.position_biases]
+
+    @property
     def attachments(self) -> Attachments:
         """What is attached to the encoder, in order."""
         return attachments_of(self.base)

@@ -59,7 +59,8 @@ class VitAdapterConfig:
     Attributes:
         train_backbone: whether the ViT trains too, as published.
         form: detection | segmentation: which of the ViT's states are added to the maps.
-        special_tokens: drop | keep the ViT's class token and registers; None drops them where the ViT trains.
+        special_tokens: drop | keep the ViT's class token and registers; None drops them where the ViT trains, unless
+            its attention has biases by position, which are of these tokens too (BEiT).
         interactions: number of injectors and extractors, at equal distances; 4 for form=segmentation.
         heads: heads of the deformable attention; None: 6, or width / 64 for a width of 768 or more.
         ratio: width of its values relative to the ViT's; None: 1, or 0.5 for a width of 768 or more.
@@ -100,10 +101,11 @@ class VitAdapterConfig:
                 " must be 4, or take form=detection"
             )
 
-    @property
-    def keeps_special_tokens(self) -> bool:
-        """Whether the ViT keeps its class token and registers."""
-        return not self.train_backbone if self.special_tokens is None else self.special_tokens == "keep"
+    def keeps_special_tokens(self, sites: Sites) -> bool:
+        """Tell whether the ViT keeps its class token and registers."""
+        if self.special_tokens is None:
+            return not self.train_backbone or bool(sites.position_biases)
+        return self.special_tokens == "keep"
 
     def sizes(self, width: int) -> Sizes:
         """Return the sizes at a ViT's width; UserError where they do not go together."""
@@ -225,7 +227,7 @@ class VitAdapter(Method, name="vit_adapter"):
             )
         interaction: Any = self.interactions[number]
         injected: torch.Tensor = interaction.injector(x[:, others:], now.tokens[number], now.grid)
-        if not others or not self.config.keeps_special_tokens:
+        if not others or not self.config.keeps_special_tokens(sites):
             return injected
         return torch.cat([x[:, :others], injected], 1)
 
@@ -283,6 +285,11 @@ def _check(config: VitAdapterConfig, sites: Sites) -> None:
         raise UserError(
             f"method.interactions={config.interactions} needs as many layers, and the model has {len(sites.layers)}"
         )
+    if config.special_tokens == "drop" and sites.position_biases:
+        raise UserError(
+            f"method.special_tokens=drop does not fit {type(sites.base).__name__}, whose attention has biases for its"
+            " class token too: keep it"
+        )
 
 
 def _image(sites: Sites) -> ImageTokens:
@@ -295,6 +302,6 @@ def _names_reached(config: VitAdapterConfig, sites: Sites) -> list[str]:
     """Return the names of the backbone's parameters that the pyramid depends on: embeddings and layers."""
     layout = sites.layout
     read = tuple(f"{path}." for path in ("embeddings", layout.embeddings, layout.layers.partition(".")[0]))
-    dropped = () if config.keeps_special_tokens else layout.special_tokens or ()
+    dropped = () if config.keeps_special_tokens(sites) else layout.special_tokens or ()
     unread = {f"embeddings.{name}" for name in (*dropped, "mask_token")}
     return [name for name, _ in sites.backbone_parameters() if name.startswith(read) and name not in unread]

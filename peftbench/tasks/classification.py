@@ -1,6 +1,6 @@
 """One class for each example: cross-entropy, probabilities, class metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -73,7 +73,11 @@ def untrained_classes(classes: Sequence[str], splits: Mapping[str, Any], unit: s
         classes: their names; none where labels are scores. splits: by name, with `labels`. unit: what an example is.
     """
     labels = splits["train"].labels if "train" in splits else None
-    found = range(len(classes)) if labels is None else {*labels}
+    return [] if labels is None else untrained(classes, {*labels}, unit)
+
+
+def untrained(classes: Sequence[str], found: Container[int], unit: str) -> list[str]:
+    """Return the line of `untrained_classes` for the numbers of the classes that were found."""
     missing = [name for index, name in enumerate(classes) if index not in found]
     more = " …" if len(missing) > _MISSING_SHOWN else ""
     return [f"no training {unit} is of class {', '.join(missing[:_MISSING_SHOWN])}{more}"] if missing else []

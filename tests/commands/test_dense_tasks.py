@@ -99,6 +99,20 @@ def test_a_run_is_trained_recorded_and_scored_again_the_same(kind, data, model, 
     assert json.loads(capsys.readouterr().out)["metrics"] == pytest.approx(first, abs=1e-5)
 
 
+def test_a_class_that_no_training_label_has_is_named(own):
+    for path in (own["segmentation"] / "train" / "masks").iterdir():  # 255, as many draw an object, is no class
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where(mask == 1, 255, mask).astype(np.uint8)).save(path)
+    annotations = own["detection"] / "train" / "annotations.json"
+    content = json.loads(annotations.read_text())
+    kept = content["categories"][0]["id"]
+    content["annotations"] = [each for each in content["annotations"] if each["category_id"] == kept]
+    annotations.write_text(json.dumps(content))
+    for kind, unit in (("segmentation", "pixel"), ("detection", "box")):
+        task = load_task(resolve(compose([f"task={kind}_folder", f"task.dir={own[kind]}"])).task)
+        assert f"no training {unit} is of class {task.labels[1]}" in task.warnings({})
+
+
 @pytest.mark.long
 def test_wandb_gets_the_pictures(data, model, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

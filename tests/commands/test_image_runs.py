@@ -39,7 +39,8 @@ def models(tmp_path_factory):
     ViTModel(ViTConfig(**_TINY, intermediate_size=32), add_pooling_layer=False).save_pretrained(folder / "vit")
     ViTImageProcessorPil(size=size).save_pretrained(folder / "vit")
     DINOv3ViTModel(DINOv3ViTConfig(**_TINY, intermediate_size=32)).save_pretrained(folder / "dinov3")
-    ViTImageProcessorPil(size=size).save_pretrained(folder / "dinov3")
+    processor = {"image_processor_type": "DINOv3ViTImageProcessorFast", "size": size, "image_mean": [0.4, 0.5, 0.6]}
+    (folder / "dinov3" / "preprocessor_config.json").write_text(json.dumps(processor))  # as the hub's checkpoints have
     return folder
 
 

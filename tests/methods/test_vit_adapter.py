@@ -48,8 +48,6 @@ def _maps(model, method, inputs) -> list[torch.Tensor]:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_on_every_architecture(architecture, train_backbone):
     config = replace(SMALL, train_backbone=train_backbone)
-    if architecture in ("beit", "data2vec-vision"):  # positions are relative to the class token too
-        config = replace(config, special_tokens="keep")
     model, sites, method = _on(architecture, config)
     inputs = tiny_inputs(architecture)
     before, weights = model(**inputs).logits, {n: p.clone() for n, p in model.state_dict().items()}
@@ -106,6 +104,13 @@ def test_published_sizes_from_the_numbers_alone(width, heads, added):
     unread = 2 * width + width  # the final norm and the class token
     whole = sum(p.numel() for _, p in sites.backbone_parameters())
     assert method.count(trained, sites) == added + whole - unread
+
+
+def test_a_class_token_that_positions_are_relative_to_is_kept():
+    *_, method = _on("beit", SMALL)
+    assert "replaced.embeddings/cls_token" in dict(method.named_parameters())
+    with pytest.raises(UserError, match="method.special_tokens=drop does not fit BeitModel, whose attention has"):
+        _on("beit", replace(SMALL, special_tokens="drop"))
 
 
 def test_gradients_with_checkpointing_are_the_same():

@@ -44,6 +44,12 @@ class Box(NamedTuple):
 class DetectionTask(DenseTask):
     """Pictures with boxes around objects."""
 
+    unit = "box"
+
+    def classes_in(self, labels: np.ndarray) -> set[int]:
+        """Return the classes of boxes, (pictures, boxes, 6); -1 fills up."""
+        return {int(kind) for kind in np.unique(labels[..., 0])} - {-1}
+
     def apply_view(self, label: torch.Tensor, view: View) -> torch.Tensor:
         """Return boxes, (boxes, 6), cut to a view of the picture; those outside of it get class -1."""
         boxes, seen = view_boxes(label[:, 1:5], view)

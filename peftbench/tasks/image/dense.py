@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
 from peftbench.tasks.base import Batch, Given, Task
+from peftbench.tasks.classification import untrained
 from peftbench.tasks.image.augment import View
 from peftbench.tasks.image.encoded import EncodedImages, encode_images
 from peftbench.tasks.image.given import check_reads_images, read_given
@@ -142,6 +143,7 @@ class DenseTask(Task):
         augment: what training does at random, out of flip and crop.
     """
 
+    unit: ClassVar[str]  # what has a class
     size: Size
     augment: tuple[str, ...]
 
@@ -174,6 +176,14 @@ class DenseTask(Task):
     def apply_view(self, label: torch.Tensor, view: View) -> torch.Tensor:
         """Return one example's label, flipped and cut as its picture is in a view."""
 
+    @abstractmethod
+    def classes_in(self, labels: np.ndarray) -> set[int]:
+        """Return the classes that occur in the labels of some pictures."""
+
     def warnings(self, encoded: Mapping[str, Any]) -> list[str]:
         """Return what the user should know of the pictures."""
-        return overlaps({name: split.pictures for name, split in self.splits.items()})
+        found = overlaps({name: split.pictures for name, split in self.splits.items()})
+        train = self.splits.get("train")
+        if train is None or train.labels is None:
+            return found
+        return [*found, *untrained(self.labels, self.classes_in(train.labels), self.unit)]

@@ -34,6 +34,12 @@ _CLASSES = "classes.json"
 class SegmentationTask(DenseTask):
     """Pictures with the class of every pixel."""
 
+    unit = "pixel"
+
+    def classes_in(self, labels: np.ndarray) -> set[int]:
+        """Return the classes of the pixels of masks, (pictures, rows, columns)."""
+        return {int(kind) for mask in labels for kind in np.unique(mask)} - {VOID}
+
     def apply_view(self, label: torch.Tensor, view: View) -> torch.Tensor:
         """Return a mask as it is in a view of the picture."""
         return view_mask(label, view)
