@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import peers
 import torch
-from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from training_units import Unit, in_process, our_unit, peer_unit
 
 from peftbench.assets.fetch import fetch
@@ -135,15 +135,20 @@ def inference(args: argparse.Namespace, base: list[str], config: RunConfig, prep
     folder, outputs = str(fetch(config.model)), prepared.task.objective.num_outputs
     backbone.model.to(device)
     ids = torch.randint(5, backbone.sites.base.config.vocab_size, (1, LENGTH), device=device)
-    bare, bare_again, merged = "bare backbone", "bare backbone again (A/A)", "peftbench LoRA, merged"
+    bare, bare_again, merged = "bare backbone", "bare backbone again (A/A)", ", merged"
     methods = {
         name: build(resolve(compose([*base, *overrides])).method, backbone.sites).to(device).eval()
         for name, overrides in {
             "peftbench LoRA": LORA,
-            merged: LORA,
+            f"peftbench LoRA{merged}": LORA,
+            "peftbench IA³": ["method=ia3"],
+            f"peftbench IA³{merged}": ["method=ia3"],
             "peftbench adapter 64, one a layer": ["method=adapter", "method.position=ffn"],
             "peftbench adapter 64, two a layer": ["method=adapter"],
             "peftbench Pfeiffer adapter 48": ["method=pfeiffer"],
+            "peftbench parallel adapter": ["method=parallel"],
+            "peftbench Compacter": ["method=compacter"],
+            "peftbench mix and match": ["method=mam"],
             "peftbench fusion of three": ["method=fusion", "+method.runs={a: a, b: b, c: c}"],
             "peftbench prefix 20": ["method=prefix"],
             "peftbench prompt 20": ["method=prompt"],
@@ -153,6 +158,7 @@ def inference(args: argparse.Namespace, base: list[str], config: RunConfig, prep
     models["bare backbone, another copy"] = peers.bare_model(folder, outputs).to(device).eval()
     for name, settings in {
         "peft LoRA": LoraConfig(**peers.lora_settings(config.method, backbone.sites)),
+        "peft IA³": IA3Config(task_type="SEQ_CLS"),
         "peft prefix 20": PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=20),
         "peft prompt 20": PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=20),
     }.items():
@@ -165,7 +171,7 @@ def inference(args: argparse.Namespace, base: list[str], config: RunConfig, prep
         if name in methods:
             methods[name].attach(backbone.sites)
             attached.append(methods[name])
-        if name == merged:
+        if name.endswith(merged):
             methods[name].merge()
 
     calls = {name: lambda model=model: model(input_ids=ids) for name, model in models.items()}

@@ -13,11 +13,13 @@ measured behind its training.
 import argparse
 import os
 import platform
+import sys
 from itertools import product
 from pathlib import Path
 
 from peftbench.advice.shipped import FOLDER, to_comparison, write_comparison
 from peftbench.cli import main as peftbench
+from peftbench.errors import UserError
 from peftbench.files import atomic_write, make_folder
 from peftbench.runs.origin import processor
 from peftbench.search.found_table import build_tables, read_tables
@@ -48,7 +50,11 @@ def main() -> int:
         codes.append(peftbench(["sweep", *line]))
         if codes[-1] not in (0, 1):
             return codes[-1]
-        write_tables(name, line)
+        try:
+            write_tables(name, line)
+        except UserError as error:  # e.g. the budget ended before every row was tuned
+            codes.append(1)
+            print(f"{name}: {error}", file=sys.stderr)
     return max(codes)
 
 
