@@ -103,7 +103,7 @@ class TableSpec:
         return replace(self.evaluation, **row.evaluation)
 
     def for_metrics(self, metrics: Sequence[str]) -> "TableSpec":
-        """Return the table for a task of these metrics, without columns of scores that the task does not have.
+        """Return the table for a task of these metrics, without columns and figures of scores that it does not have.
 
         Where it has none of them, its metrics take their place. A claim that rows ascend in a score that it does not
         have is judged on its first metric.
@@ -113,7 +113,12 @@ class TableSpec:
         if scores and not any(key in metrics for key in scores):
             place = self.columns.index(scores[0])
             columns[place:place] = metrics
-        return replace(self, columns=columns, claims=[_claim_for(claim, metrics) for claim in self.claims])
+
+        def known(figures: Mapping[str, Any]) -> dict[str, Any]:
+            return {key: figure for key, figure in figures.items() if key not in SCORES or key in metrics}
+
+        rows = [replace(row, lab=known(row.lab), published=known(row.published)) for row in self.rows]
+        return replace(self, columns=columns, rows=rows, claims=[_claim_for(claim, metrics) for claim in self.claims])
 
 
 MOST_SEEDS = 1_000  # of a row

@@ -35,6 +35,13 @@ def test_a_table_shows_the_scores_that_the_task_has(columns, metrics, shown):
     assert read_spec("sizes", {**RAW, "columns": columns}, 2).for_metrics(metrics).columns == shown
 
 
+def test_figures_of_a_score_that_the_task_does_not_have_are_left_out():
+    figures = {"published": {"miou": "46", "ap": "48", "share": "1"}, "lab": {"ap": 40.0, "latency": 1.1}}
+    row = {"label": 8, "overrides": [], **figures}
+    (shown,) = read_spec("sizes", {**RAW, "rows": [row], "claims": []}, 2).for_metrics(["miou"]).rows
+    assert shown.published == {"miou": "46", "share": "1"} and shown.lab == {"latency": 1.1}
+
+
 def test_a_claim_on_a_score_that_the_task_does_not_have_is_judged_on_its_first():
     least = {"text": "t", "column": "accuracy", "row": 8, "between": [80, 90]}
     claims = read_spec("sizes", {**RAW, "claims": [*RAW["claims"], least]}, 2).for_metrics(["miou", "ap"]).claims
