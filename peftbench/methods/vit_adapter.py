@@ -165,6 +165,7 @@ class VitAdapter(Method, name="vit_adapter"):
         draw_start(self)
         if config.train_backbone:
             self.train_backbone(sites, _names_reached(config, sites))
+        self._keeps_special_tokens = config.keeps_special_tokens(sites)
         self._maps: list[torch.Tensor] | None = None
 
     @classmethod
@@ -227,7 +228,7 @@ class VitAdapter(Method, name="vit_adapter"):
             )
         interaction: Any = self.interactions[number]
         injected: torch.Tensor = interaction.injector(x[:, others:], now.tokens[number], now.grid)
-        if not others or not self.config.keeps_special_tokens(sites):
+        if not others or not self._keeps_special_tokens:
             return injected
         return torch.cat([x[:, :others], injected], 1)
 
