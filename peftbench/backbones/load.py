@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from peftbench.backbones.dropout import set_config_dropout, set_dropout
-from peftbench.backbones.inputs import IDS, PIXELS
+from peftbench.backbones.inputs import PIXELS
+from peftbench.backbones.processors import load_image_processor, load_processor, load_tokenizer
 from peftbench.backbones.sites import Sites, find_sites
 from peftbench.errors import UserError, first_line
 
@@ -21,8 +22,6 @@ AnswersThrough = Literal["classifier", "masked_lm", "class_texts"]
 
 # what a checkpoint need not hold of an encoder: pretraining may not have had the one, training never reads the other
 _MAY_BE_FRESH = ("pooler", "mask_token")
-# an image processor that transformers has for torchvision alone
-_NEEDS_TORCHVISION = "DINOv3ViTImageProcessor"
 _NEVER_RUN = "which is never run, for it could do anything; choose a model that transformers itself knows"
 
 
@@ -96,9 +95,9 @@ def load_backbone(
             )
             _copy_weights(model)
             if answers_through == "class_texts":
-                processor, tokenizer = _load_image_processor(folder), _load_tokenizer(folder)
+                processor, tokenizer = load_image_processor(folder), load_tokenizer(folder)
             else:
-                processor, tokenizer = _load_processor(folder, model), None
+                processor, tokenizer = load_processor(folder, model), None
         except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
             raise UserError(f"cannot load a model from {folder}: {_reason(error)}") from error
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
@@ -153,33 +152,6 @@ def _auto_class(config: Any, answers_through: AnswersThrough) -> Any:
     return AutoModelForSequenceClassification  # which says what it knows
 
 
-def _load_processor(folder: Path, model: Any) -> Any:
-    """Load what turns examples into the model's input: a tokenizer, or an image processor."""
-    return _load_tokenizer(folder) if model.main_input_name == IDS else _load_image_processor(folder)
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    _check_tokenizer(folder, tokenizer)
-    return tokenizer
-
-
-def _load_image_processor(folder: Path) -> Any:
-    from transformers import AutoImageProcessor, ViTImageProcessorPil
-
-    if not any((folder / name).exists() for name in ("preprocessor_config.json", "processor_config.json")):
-        raise ValueError("it has no preprocessor_config.json; save one there with processor.save_pretrained")
-    try:
-        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    except ImportError as error:
-        if _NEEDS_TORCHVISION not in str(error):
-            raise ValueError(f"{first_line(error)}: pip install torchvision") from error
-        # it resizes, rescales and normalizes as ViT's does, which does it with Pillow
-        return ViTImageProcessorPil.from_pretrained(folder)
-
-
 def _check_language_model(folder: Path, model: Any, missing: set[str]) -> None:
     """Refuse a checkpoint without the head of its pretraining, in whose place a random one would stand."""
     lacking = sorted(name for name in missing if not name.startswith(f"{model.base_model_prefix}."))
@@ -194,13 +166,6 @@ def _check_attention(config: Any) -> None:
     """Refuse a config that asks for attention from the hub: compiled code, which transformers would fetch and run."""
     if "/" in str(getattr(config, "_attn_implementation", None)):
         raise ValueError(f"its config.json asks for code from the hub ({config._attn_implementation}), {_NEVER_RUN}")
-
-
-def _check_tokenizer(folder: Path, tokenizer: Any) -> None:
-    """Refuse a folder without a vocabulary: transformers makes a tokenizer up that knows no word."""
-    files = sorted(set(tokenizer.vocab_files_names.values()))
-    if files and not any((folder / name).exists() for name in files):
-        raise ValueError(f"it has no tokenizer ({' or '.join(files)}); save one there with tokenizer.save_pretrained")
 
 
 def _reason(error: Exception) -> str:

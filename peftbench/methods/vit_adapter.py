@@ -59,8 +59,7 @@ class VitAdapterConfig:
     Attributes:
         train_backbone: whether the ViT trains too, as published.
         form: detection | segmentation: which of the ViT's states are added to the maps.
-        special_tokens: drop | keep the ViT's class token and registers; None drops them where the ViT trains, unless
-            its attention has biases by position, which are of these tokens too (BEiT).
+        special_tokens: drop | keep class token and registers; None drops them where the ViT trains, but BEiT's.
         interactions: number of injectors and extractors, at equal distances; 4 for form=segmentation.
         heads: heads of the deformable attention; None: 6, or width / 64 for a width of 768 or more.
         ratio: width of its values relative to the ViT's; None: 1, or 0.5 for a width of 768 or more.
@@ -102,10 +101,11 @@ class VitAdapterConfig:
             )
 
     def keeps_special_tokens(self, sites: Sites) -> bool:
-        """Tell whether the ViT keeps its class token and registers."""
-        if self.special_tokens is None:
-            return not self.train_backbone or bool(sites.position_biases)
-        return self.special_tokens == "keep"
+        """Tell whether the ViT keeps its class token and registers; UserError where attention has biases for them."""
+        biased = bool(sites.position_biases)
+        if self.special_tokens == "drop" and biased:
+            raise UserError(f"method.special_tokens=drop: {type(sites.base).__name__} has biases for them: keep them")
+        return not self.train_backbone or biased if self.special_tokens is None else self.special_tokens == "keep"
 
     def sizes(self, width: int) -> Sizes:
         """Return the sizes at a ViT's width; UserError where they do not go together."""
@@ -219,8 +219,7 @@ class VitAdapter(Method, name="vit_adapter"):
         now.tokens[0] = torch.cat(tokens, 1)
 
     def _inject(self, now: _Pass, sites: Sites, number: int, x: torch.Tensor) -> torch.Tensor:
-        patches = now.grid.rows * now.grid.columns
-        others = x.shape[1] - patches
+        others = x.shape[1] - now.grid.rows * now.grid.columns
         if not number and others != _image(sites).special:
             raise UserError(
                 "method=vit_adapter needs the patches' grid behind the special tokens: another method attached with it,"
@@ -244,8 +243,7 @@ class VitAdapter(Method, name="vit_adapter"):
         last = self.config.interactions - 1
         chosen = range(1 + LEVELS) if self.config.form == "segmentation" else [last] * (1 + LEVELS)
         states = [as_map(now.states[number], now.grid.shape).contiguous() for number in chosen]
-        found: list[torch.Tensor] = self.output(now.finest, as_maps(now.tokens[last + 1], now.grid), states)
-        return found
+        return self.output(now.finest, as_maps(now.tokens[last + 1], now.grid), states)
 
     def remarks(self, sites: Sites) -> list[str]:
         """Say what is not the authors'."""
@@ -266,11 +264,10 @@ class VitAdapter(Method, name="vit_adapter"):
         """Prior, 3·d of the levels, interactions and output; with the ViT what of it is read."""
         _check(config, sites)
         width, sizes = sites.hidden, config.sizes(sites.hidden)
-        extractors = config.interactions + _EXTRA_EXTRACTORS
         added = (
             count_spatial_prior(sites.base.config.num_channels, config.prior_width, width)
             + config.interactions * count_injector(sizes)
-            + extractors * count_extractor(sizes)
+            + (config.interactions + _EXTRA_EXTRACTORS) * count_extractor(sizes)
             + LEVELS * width
             + count_pyramid(width)
         )
@@ -285,11 +282,6 @@ def _check(config: VitAdapterConfig, sites: Sites) -> None:
     if len(sites.layers) < config.interactions:
         raise UserError(
             f"method.interactions={config.interactions} needs as many layers, and the model has {len(sites.layers)}"
-        )
-    if config.special_tokens == "drop" and sites.position_biases:
-        raise UserError(
-            f"method.special_tokens=drop does not fit {type(sites.base).__name__}, whose attention has biases for its"
-            " class token too: keep it"
         )
 
 
