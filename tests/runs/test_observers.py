@@ -7,14 +7,14 @@ from rich.console import Console
 
 from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
-from peftbench.runs import progress
+from peftbench.runs import observers
 
 
 @pytest.mark.parametrize("width", [80, 60])
 def test_the_bar_keeps_count_and_time_left_on_a_narrow_terminal(monkeypatch, width):
     screen = Console(width=width, force_terminal=True, file=io.StringIO())
-    monkeypatch.setattr(progress, "console", screen)
-    terminal = progress.Terminal(resolve(compose(["trainer.epochs=12"])), ["accuracy", "f1"], 2)
+    monkeypatch.setattr(observers, "console", screen)
+    terminal = observers.Terminal(resolve(compose(["trainer.epochs=12"])), ["accuracy", "f1"], 2)
     row = {"epoch": 10, "loss": 0.5521, "step": 1234, "steps": 1440, "examples_per_second": 182.4}
     with terminal:
         terminal.on_steps(row)
