@@ -132,7 +132,6 @@ def _means(path: Path, table: dict[str, Any], systems: Names, seeds: Names, mend
         rows = np.flatnonzero(systems.codes == code)
         names = [seeds.texts[seeds.codes[row]] for row in rows]
         if len(set(names)) < len(names):
-            of = "of one seed" if "seed" in table else "and there is no column seed"
-            raise UserError(f"{path}: {name} has two rows {of}: {mend}")
+            raise UserError(f"{path}: {name} has two rows of one seed: {mend}")
         found[name] = System(names, scores[rows], errors=errors[rows])
     return Evidence(str(path), "score", found, examples)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.backbones.inputs import IDS
-from peftbench.errors import first_line
 
 # an image processor that transformers has for torchvision alone
 _NEEDS_TORCHVISION = "DINOv3ViTImageProcessor"
@@ -34,7 +33,7 @@ def load_image_processor(folder: Path) -> Any:
         return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     except ImportError as error:
         if _NEEDS_TORCHVISION not in str(error):
-            raise ValueError(f"{first_line(error)}: pip install torchvision") from error
+            raise
         # it resizes, rescales and normalizes as ViT's does, which does it with Pillow
         return ViTImageProcessorPil.from_pretrained(folder)
 

@@ -77,6 +77,8 @@ def main(argv: list[str]) -> int:
     )
     try:
         outcome, selection = recommend(question)
+    except UserError as error:  # of settings that the user gave as options
+        raise UserError(re.sub(r"\btask\.(text|label)\b", r"--\1", str(error))) from error
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command goes on")
         return INTERRUPTED

@@ -243,7 +243,7 @@ def means(rows):
         (two_scales, "two scales: a, seed 0 has 0.8, b, seed 0 80"),
         (means("a,0,81.5,400\nb,0,80,400"), "no share of right answers"),
         (means("a,0,0.8,400\na,0,0.81,400"), "two rows of one seed"),
-        (text("system,score,examples\na,0.8,400\na,0.81,400"), "a has two rows and there is no column seed: keep one"),
+        (text("system,score,examples\na,0.8,400\na,0.81,400"), "of one seed: keep one row of each, or tell runs"),
         (means("a,0,0.8,400\nb,0,0.81,300"), "one whole number for all"),
         (means(f"a,0,0.8,{'9' * 400}\nb,0,0.81,{'9' * 400}"), "below 10^12"),
         (means(f"a,0,0.8,{'9' * 5000}\nb,0,0.81,{'9' * 5000}"), "below 10^12"),

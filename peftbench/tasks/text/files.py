@@ -13,7 +13,7 @@ from peftbench.files import is_there, is_unicode, parse_json
 from peftbench.tasks.text.delimiter import find_delimiter
 
 _ROWS_NAMED = 5  # of many faulty rows
-_REMEDY = "Name the columns with task.text and task.label (`peftbench recommend`: --text and --label)"
+_REMEDY = "Name the columns with task.text and task.label"
 
 
 @dataclass(frozen=True)
