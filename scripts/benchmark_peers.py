@@ -137,7 +137,10 @@ def inference(args: argparse.Namespace, base: list[str], config: RunConfig, prep
     ids = torch.randint(5, backbone.sites.base.config.vocab_size, (1, LENGTH), device=device)
     bare, bare_again, merged = "bare backbone", "bare backbone again (A/A)", ", merged"
     methods = {
-        name: build(resolve(compose([*base, *overrides])).method, backbone.sites).to(device).eval()
+        name: build(resolve(compose([*base, *overrides])).method, backbone.sites)
+        .to(device)
+        .eval()
+        .requires_grad_(False)
         for name, overrides in {
             "peftbench LoRA": LORA,
             f"peftbench LoRA{merged}": LORA,
@@ -155,14 +158,22 @@ def inference(args: argparse.Namespace, base: list[str], config: RunConfig, prep
         }.items()
     }
     models = dict.fromkeys((bare, bare_again, *methods), backbone.model.eval())
-    models["bare backbone, another copy"] = peers.bare_model(folder, outputs).to(device).eval()
+
+    def peer() -> Any:  # on the same weights: those of another copy would push them out of the processor's caches
+        model = peers.bare_model(folder, outputs).to(device).eval()
+        weights = dict(backbone.sites.base.named_parameters())
+        for weight_name, weight in model.base_model.named_parameters():
+            weight.data = weights[weight_name].data
+        return model
+
+    models["bare backbone, built by transformers"] = peer()
     for name, settings in {
         "peft LoRA": LoraConfig(**peers.lora_settings(config.method, backbone.sites)),
         "peft IA³": IA3Config(task_type="SEQ_CLS"),
         "peft prefix 20": PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=20),
         "peft prompt 20": PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=20),
     }.items():
-        models[name] = get_peft_model(peers.bare_model(folder, outputs), settings).to(device).eval()
+        models[name] = get_peft_model(peer(), settings).to(device).eval()
     attached: list[Any] = []
 
     def switch(name: str) -> None:

@@ -33,6 +33,7 @@ from peftbench.methods.bottleneck import (
     layer_numbers,
 )
 from peftbench.methods.layer_norms import count_layer_norms, layer_norm_names
+from peftbench.methods.unchanged import WhileUnchanged
 
 POSITIONS = {name: ADAPTER_POSITIONS[name] for name in ("attention", "ffn", "both")}
 RULE_STD = 1e-4
@@ -114,7 +115,7 @@ class Compacter(BottleneckMethod, name="compacter"):
         if config.train_layer_norm:
             self.train_backbone(sites, layer_norm_names(sites, layer_numbers(config, sites)))
         self._current: list[Tensors] = []
-        self._multiplied: tuple[list[tuple[int, int]], list[Tensors]] | None = None
+        self._multiplied = WhileUnchanged[list[Tensors]]()
 
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Pass each place's tensor through its adapter."""
@@ -129,14 +130,7 @@ class Compacter(BottleneckMethod, name="compacter"):
 
     def _before_forward(self, module: nn.Module, args: tuple) -> None:
         factors = (self.rule, self.down.left, self.down.right, self.up.left, self.up.right)
-        if any(factor.requires_grad for factor in factors):  # a fused optimizer changes them without a trace
-            self._current = self.adapters()
-            return
-        state = [(factor.data_ptr(), factor._version) for factor in factors]
-        if self._multiplied is None or self._multiplied[0] != state:
-            with torch.inference_mode(False), torch.no_grad():  # a later pass may need gradients of what enters
-                self._multiplied = state, self.adapters()
-        self._current = self._multiplied[1]
+        self._current = self._multiplied.get(factors, self.adapters)
 
     def _adapt(self, index: int, x: torch.Tensor) -> torch.Tensor:
         return x + bottleneck_update(x, *self._current[index], ACTIVATIONS[self.config.activation])

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from peftbench.methods.bottleneck import Activation, Bottleneck
+from peftbench.methods.unchanged import WhileUnchanged
 
 INIT_STD = 0.02
 OFF_DIAGONAL = 1e-6
@@ -54,12 +55,13 @@ def fuse(
 
 
 def fold(adapters: Stacks, query: nn.Linear, key: nn.Linear, value: nn.Linear) -> Folded:
-    """Multiply the maps into the adapters' matrices."""
+    """Multiply the maps into the adapters' matrices, in the tensors' own type."""
     down_weight, down_bias, up_weight, up_bias = adapters
-    by_feature, besides = F.linear(up_weight.flatten(0, 1), key.weight), F.linear(up_bias, key.weight, key.bias)
-    reading = torch.cat([down_weight.flatten(0, 1), by_feature @ query.weight, besides @ query.weight])
-    bias = torch.cat([down_bias.flatten(), by_feature @ query.bias, besides @ query.bias])
-    return reading, bias, F.linear(up_weight.flatten(0, 1), value.weight), F.linear(up_bias, value.weight)
+    with torch.autocast(down_weight.device.type, enabled=False):
+        by_feature, besides = F.linear(up_weight.flatten(0, 1), key.weight), F.linear(up_bias, key.weight, key.bias)
+        reading = torch.cat([down_weight.flatten(0, 1), by_feature @ query.weight, besides @ query.weight])
+        bias = torch.cat([down_bias.flatten(), by_feature @ query.bias, besides @ query.bias])
+        return reading, bias, F.linear(up_weight.flatten(0, 1), value.weight), F.linear(up_bias, value.weight)
 
 
 def fuse_folded(
@@ -106,7 +108,7 @@ class FusedBottlenecks(nn.Module):
         self.register_buffer("down_bias", torch.zeros(adapters, size))
         self.register_buffer("up_weight", INIT_STD * torch.randn(adapters, size, hidden))
         self.register_buffer("up_bias", torch.zeros(adapters, hidden))
-        self._folded: tuple[list[Any], Folded] | None = None
+        self._folded = WhileUnchanged[Folded]()
 
     @property
     def stacks(self) -> Stacks:
@@ -132,14 +134,9 @@ class FusedBottlenecks(nn.Module):
         return weights
 
     def _fold(self) -> Folded:
-        """Fold, in the tensors' own type, what has changed since the last time."""
+        """Fold what has changed since the last time."""
         tensors = [*self.parameters(), *self.buffers()]
-        state = [self.kept, *((tensor.data_ptr(), tensor._version) for tensor in tensors)]
-        # a fused optimizer changes what trains without a trace
-        if self._folded is None or self._folded[0] != state or any(tensor.requires_grad for tensor in tensors):
-            with torch.inference_mode(False), torch.no_grad(), torch.autocast(tensors[0].device.type, enabled=False):
-                self._folded = state, fold(self.stacks, self.query, self.key, self.value)
-        return self._folded[1]
+        return self._folded.get(tensors, lambda: fold(self.stacks, self.query, self.key, self.value), self.kept)
 
     def penalty(self) -> torch.Tensor:
         """Return ‖I - V‖²."""

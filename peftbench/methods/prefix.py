@@ -16,6 +16,7 @@ from peftbench.backbones.attachments import Handle
 from peftbench.backbones.attention import KeySource, check_reachable, prepend_keys
 from peftbench.backbones.sites import Sites
 from peftbench.methods.base import Method, check_at_least
+from peftbench.methods.unchanged import WhileUnchanged
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Prefix(Method, name="prefix"):
             self.direct = nn.Parameter(torch.empty(self.shape))
             nn.init.normal_(self.direct, std=config.init_std)
         self._current: torch.Tensor | None = None
+        self._frozen = WhileUnchanged[torch.Tensor]()
         self._through_interface = sites.attention_interface
 
     def prefixes(self) -> torch.Tensor:
@@ -78,7 +80,7 @@ class Prefix(Method, name="prefix"):
         yield prepend_keys(sites, KeySource(self.config.length, self._keys))
 
     def _before_forward(self, module: nn.Module, args: tuple) -> None:
-        self._current = self.prefixes().contiguous()
+        self._current = self._frozen.get([*self.parameters()], lambda: self.prefixes().contiguous())
 
     def _keys(self, layer: int) -> torch.Tensor:
         assert self._current is not None

@@ -1,0 +1,32 @@
+"""What is made of a method's tensors, such as a product of factors: kept for as long as they stay as they are."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class WhileUnchanged(Generic[T]):
+    """Keeps the last thing made of frozen tensors; of tensors that train it is made anew each time."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[list[Any], T] | None = None
+
+    def get(self, tensors: Sequence[torch.Tensor], make: Callable[[], T], *settings: Any) -> T:
+        """Return what `make` gives; of frozen tensors it is kept.
+
+        Args:
+            tensors: what it is made of, on one device.
+            make: called without autocast and gradients where the tensors are frozen.
+            settings: whatever else it depends on.
+        """
+        if any(tensor.requires_grad for tensor in tensors):  # a fused optimizer changes them without a trace
+            return make()
+        state = [*settings, *((tensor.data_ptr(), tensor._version) for tensor in tensors)]
+        if self._kept is None or self._kept[0] != state:
+            # a later pass may need gradients of what enters
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(tensors[0].device.type, enabled=False):
+                self._kept = state, make()
+        return self._kept[1]
