@@ -10,6 +10,7 @@ from peftbench.errors import UserError, nearest
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)")
+_GROUPS = ("method", "model", "task", "trainer", "measure", "logger", "table", "seed", "seeds", "device")
 SETTINGS = "KEY=VALUE"  # the metavar of a command's settings
 
 
@@ -44,8 +45,8 @@ def unknown_option(word: str, options: Iterable[str], takes_settings: bool, comm
     if not word.startswith("-"):
         return UserError(f"too many arguments: {word!r}; `{command} --help` shows how it is used")
     name, equals, value = word.lstrip("-").partition("=")
-    if takes_settings and equals:
-        return UserError(f"{word}: settings have no dashes: write {name}={value}")
+    if takes_settings and (equals or name.partition(".")[0] in _GROUPS):
+        return UserError(f"{word}: settings have no dashes: write {name}={value or '…'}")
     options = [option for option in options if option.startswith("--")]
     return UserError(f"{command} has no option {word.partition('=')[0]}. {nearest(word.partition('=')[0], options)}")
 

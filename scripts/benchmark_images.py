@@ -4,8 +4,9 @@
     PEFTBENCH_DATA=data python scripts/benchmark_images.py --task cifar10 --threads 2
 
 LoRA (rank 8, query and value) on the same random images, a process each, taken in turns, in fp32 and, on a device that
-is faster in it, bf16: images/s over one pass. The Trainer is given its images in two ways: decoded and prepared by the
-processor whenever they are asked for, as in the library's examples, and prepared before the clock starts, as ours are.
+is faster in it, bf16: images/s over one pass, and the memory it takes beside model and data. The Trainer is given its
+images in two ways: decoded and prepared by the processor whenever they are asked for, as in the library's examples, and
+prepared before the clock starts, as ours are.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import peers
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from training_units import Unit, in_process, our_unit
+from training_units import Measured, Unit, in_process, our_unit
 from transformers import AutoModelForImageClassification, Trainer
 from transformers.trainer_callback import PrinterCallback
 
@@ -57,7 +58,7 @@ def main() -> None:
     prepared = prepare(config)
     chosen = torch.randperm(len(prepared.splits["train"]), generator=torch.Generator().manual_seed(0)).tolist()
     chosen = chosen[: args.steps * config.trainer.batch_size]
-    units: dict[str, Unit] = {}
+    units: dict[str, Callable[[int], Measured]] = {}
     precisions = sorted({"fp32", precision}, reverse=True)
     for kind in precisions:
         settings = replace(config, trainer=replace(config.trainer, precision=kind))
@@ -65,12 +66,13 @@ def main() -> None:
         for decoded in (False, True):
             name = f"Trainer + peft, {'prepared before' if decoded else 'decoded when asked for'}, {kind}"
             units[name] = in_process(peer_unit, settings, chosen, decoded)
-    for unit in units.values():
-        unit(WARM_UP_STEPS)
+    memory = {name: unit(WARM_UP_STEPS).memory for name, unit in units.items()}
     times: dict[str, list[float]] = {name: [] for name in units}
     for _ in range(args.rounds):
         for name, unit in units.items():
-            times[name].append(unit(args.steps))
+            measured = unit(args.steps)
+            times[name].append(measured.seconds)
+            memory[name] = max(memory[name], measured.memory)
     rows = [
         [
             name,
@@ -80,6 +82,7 @@ def main() -> None:
                 f"{median(s / o for s, o in zip(seconds, times[f'peftbench, {kind}'], strict=True)):.2f}"
                 for kind in precisions
             ),
+            f"{memory[name] / 2**20:,.0f}",
         ]
         for name, seconds in times.items()
     ]
@@ -87,9 +90,10 @@ def main() -> None:
     height, width = prepared.splits["train"].timed_sizes([])[0]
     note = (
         f"{args.model} on {args.task}, {height} by {width} pixels, batch {config.trainer.batch_size}, {args.steps}"
-        f" steps, median of {args.rounds} interleaved rounds; {facts.device}, {facts.threads} CPU threads."
+        f" steps, median of {args.rounds} interleaved rounds, memory at most; {facts.device}, {facts.threads}"
+        " CPU threads."
     )
-    header = ["", "images/s", "range", *(f"peftbench in {kind} is × as fast" for kind in precisions)]
+    header = ["", "images/s", "range", *(f"peftbench in {kind} is × as fast" for kind in precisions), "memory, MiB"]
     peers.show("Training LoRA (rank 8, query and value) on images", note, header, rows)
 
 

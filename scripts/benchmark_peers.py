@@ -22,6 +22,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -31,7 +32,7 @@ import numpy as np
 import peers
 import torch
 from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
-from training_units import Unit, in_process, our_unit, peer_unit
+from training_units import Measured, in_process, our_unit, peer_unit
 
 from peftbench.assets.fetch import fetch
 from peftbench.config.compose import compose
@@ -91,7 +92,7 @@ def parse() -> argparse.Namespace:
 def training(args: argparse.Namespace, base: list[str], config: RunConfig, prepared: Prepared) -> str:
     batch, whole = config.trainer.batch_size, len(prepared.splits["train"])
     chosen = chosen_rows(args, config, prepared)
-    units: dict[str, Unit] = {}
+    units: dict[str, Callable[[int], Measured]] = {}
     precisions = sorted({"fp32", config.trainer.precision}, reverse=True)
     for precision in precisions:
         settings = replace(config, trainer=replace(config.trainer, precision=precision))
@@ -104,7 +105,7 @@ def training(args: argparse.Namespace, base: list[str], config: RunConfig, prepa
     times: dict[str, list[float]] = {name: [] for name in units}
     for _ in range(args.rounds):
         for name, unit in units.items():
-            times[name].append(unit(args.steps))
+            times[name].append(unit(args.steps).seconds)
     rows = []
     for name, seconds in times.items():
         faster = [

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import peers
 import torch
@@ -13,6 +13,7 @@ import torch
 from peftbench.backbones.economy.attach import economical
 from peftbench.cli import ENVIRONMENT
 from peftbench.config.schema import RunConfig
+from peftbench.measuring.memory import peak_memory, reset_peak
 from peftbench.runs.prepare import Prepared, prepare
 from peftbench.training.loop import fit
 
@@ -20,7 +21,18 @@ from peftbench.training.loop import fit
 Unit = Callable[[int], float]
 
 
-def in_process(make: Callable[..., Unit], config: RunConfig, *arguments: Any) -> Unit:
+class Measured(NamedTuple):
+    """What a unit took.
+
+    Attributes:
+        memory: in bytes, at most, beside what lay in memory before: model and data.
+    """
+
+    seconds: float
+    memory: int
+
+
+def in_process(make: Callable[..., Unit], config: RunConfig, *arguments: Any) -> Callable[[int], Measured]:
     """Make a unit in a process of its own, where neither side profits from what the other sets.
 
     Ours has the environment of the command, the peers' none of it.
@@ -35,7 +47,7 @@ def in_process(make: Callable[..., Unit], config: RunConfig, *arguments: Any) ->
         del os.environ[name]
     asking.close()  # so that the end of the process is the end of the pipe
 
-    def unit(steps: int) -> float:
+    def unit(steps: int) -> Measured:
         asked.send(steps)
         return asked.recv()
 
@@ -50,7 +62,15 @@ def serve_unit(asking: Connection, make: Callable[..., Unit], config: RunConfig,
     unit = make(config, prepared, *arguments)
     with suppress(EOFError):  # nobody asks any more
         while True:
-            asking.send(unit(asking.recv()))
+            steps = asking.recv()
+            reset_peak(prepared.device)
+            before = _peak(prepared.device)
+            asking.send(Measured(unit(steps), _peak(prepared.device) - before))
+
+
+def _peak(device: torch.device) -> int:
+    peaks = peak_memory(device)
+    return peaks["device_peak"] or peaks["host_peak"] or 0
 
 
 def our_unit(config: RunConfig, prepared: Prepared, chosen: list[int]) -> Unit:

@@ -58,10 +58,10 @@ def _figures(answer: Answer, limits: Limits) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for title in (heading(comparison.score), "to the highest", *map(heading, shown.values())):
-        table.add_column(Text(title), justify="right")
-    table.add_column("front")
+        table.add_column(Text(title), justify="right", overflow="fold")
+    table.add_column("front", overflow="fold")
     if limited := bool(answer.over or answer.lacking):
-        table.add_column("over its limit")
+        table.add_column("over its limit", overflow="fold")
     marks = {pair.row: f"= {sentences.points(pair)}" for pair in answer.ties}
     marks |= {pair.row: f"< {sentences.points(pair)}" for pair in answer.lower}
     marks |= dict.fromkeys(answer.not_compared, "?")

@@ -98,6 +98,8 @@ def load_backbone(
                 processor, tokenizer = load_image_processor(folder), load_tokenizer(folder)
             else:
                 processor, tokenizer = load_processor(folder, model), None
+        except UserError as error:
+            raise UserError(f"{error}; the model was read from {folder}") from error
         except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
             raise UserError(f"cannot load a model from {folder}: {_reason(error)}") from error
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}

@@ -137,7 +137,7 @@ def _print(rows: list[ParameterRow]) -> None:
     if several_models := len({row.model for row in rows}) > 1:
         table.add_column("model", no_wrap=True)
     for title in ("trained", "closed form", "head", "backbone", "trained / backbone", "with head / total"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", overflow="fold")
     for row, shown in zip(rows, settings, strict=True):
         counts = row.parameters
         numbers = [f"{counts[key]:,}" for key in ("method", "closed_form", "head", "backbone")]

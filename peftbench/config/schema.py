@@ -184,12 +184,17 @@ def resolve(composed: DictConfig | Mapping[str, Any]) -> RunConfig:
     for beside in BESIDE_SETTINGS:
         method.pop(beside, None)
     groups["task"].pop("recipe", None)
-    name = str(method.pop("name", None))
+    name, task = str(method.pop("name", None)), fill_task(groups["task"])
+    if task.examples not in (modalities := method_class(name).modalities):
+        raise UserError(
+            f"method={name} is for {modalities[0]}, and task={task.name} has {task.examples}: choose another method or"
+            " task"
+        )
     return RunConfig(
         method_name=name,
         method=fill(method_class(name).config_class, method, "method"),
         model=fill(ModelConfig, groups["model"], "model"),
-        task=fill_task(groups["task"]),
+        task=task,
         trainer=fill(TrainerConfig, groups["trainer"], "trainer"),
         logger=fill(LoggerConfig, groups["logger"], "logger"),
         measure=fill(MeasureConfig, groups["measure"], "measure"),

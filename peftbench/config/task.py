@@ -54,6 +54,11 @@ class TaskConfig(AssetConfig):
         """How many texts an example has."""
         return 0
 
+    @property
+    def examples(self) -> str:
+        """What examples are: texts | images."""
+        return "texts" if self.texts_per_example else "images"
+
 
 @dataclass
 class TextTaskConfig(TaskConfig):

@@ -245,7 +245,7 @@ def _reading(
     if ceilings:
         lines.append(f"human ceiling, one half of the raters against the other: {', '.join(ceilings)}")
     if spec.claims:
-        lines.append("what the lab says is judged in each task's own table")
+        lines.append("claims are judged in each task's own table")
     if any("latency" in row.cells for row in rows) and "latency" in spec.columns:
         lines.append("latency: of the runs of the first task that it was measured for")
     return lines

@@ -53,7 +53,7 @@ class RowSpec:
 
 @dataclass(frozen=True)
 class ClaimSpec:
-    """Something the lab says about a column, in a form that measured intervals can judge.
+    """Something said about a column, by a paper or the lab, in a form that measured intervals can judge.
 
     Either `ascending`, labels of rows whose figure is to rise from each to the next; or `row`, whose figure
     (divided by that of the row `over`, where one is named) is to lie `between` two values, in the column's unit.

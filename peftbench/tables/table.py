@@ -128,7 +128,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something the lab says, what was measured, and the verdict: holds | does not hold | cannot be told | …
+    """Something claimed, what was measured, and the verdict: holds | does not hold | cannot be told | …
 
     needs: what would decide it, empty where that is not known or not needed.
     """

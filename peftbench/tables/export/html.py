@@ -127,7 +127,7 @@ def _claims(table: Table) -> str:
     )
     head = "<thead><tr><th>claim</th><th>measured</th><th>verdict</th></tr></thead>"
     return (
-        f'<h2>What the lab says</h2><div class="scroll"><table class="claims">{head}<tbody>{rows}</tbody></table></div>'
+        f'<h2>Claims</h2><div class="scroll"><table class="claims">{head}<tbody>{rows}</tbody></table></div>'
     )
 
 

@@ -20,7 +20,7 @@ def to_markdown(table: Table) -> str:
         lines += ["", f"Against {_escape(table.baseline)}:", "", *(f"- {_escape(line)}" for line in against)]
     if table.claims:
         rows = [[_escape(part) for part in claim] for claim in claims(table)]
-        lines += ["", *_table(["what the lab says", "measured", "verdict"], rows, align_right=False)]
+        lines += ["", *_table(["claim", "measured", "verdict"], rows, align_right=False)]
     if table.tuning:
         headings, rows = tuning_grid(table)
         lines += ["", f"{TITLE}:", "", *_table(headings, [[_escape(text) for text in row] for row in rows])]

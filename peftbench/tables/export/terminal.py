@@ -13,7 +13,7 @@ _VERDICTS = {"holds": "green", "does not hold": "red"}
 
 
 def to_terminal(table: Table) -> RenderableType:
-    """Return what rich prints: the figures, the lab's claims with their verdicts, the notes."""
+    """Return what rich prints: the figures, the claims with their verdicts, the notes."""
     table = printable_texts(table)
     grid = lay_out(table)
     shown = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -27,7 +27,7 @@ def to_terminal(table: Table) -> RenderableType:
     if lines := verdicts(table):
         parts += ["", RichText(f"against {table.baseline}", "bold"), *map(RichText, lines)]
     if table.claims:
-        parts += ["", RichText("what the lab says", "bold"), _claims(table)]
+        parts += ["", RichText("claims", "bold"), _claims(table)]
     if table.tuning:
         parts += ["", RichText(TITLE, "bold"), _tuning(table)]
     if lines := published(table):
