@@ -126,9 +126,7 @@ def _claims(table: Table) -> str:
         for claim, (text, measured, verdict) in zip(table.claims, claims(table), strict=True)
     )
     head = "<thead><tr><th>claim</th><th>measured</th><th>verdict</th></tr></thead>"
-    return (
-        f'<h2>Claims</h2><div class="scroll"><table class="claims">{head}<tbody>{rows}</tbody></table></div>'
-    )
+    return f'<h2>Claims</h2><div class="scroll"><table class="claims">{head}<tbody>{rows}</tbody></table></div>'
 
 
 def _tuning(table: Table) -> str:
