@@ -96,13 +96,11 @@ class _Routing:
         # a model has imported these; to know the methods there are takes no second for them
         from transformers import AttentionInterface, AttentionMaskInterface
         from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
         self._config: Any = sites.base.config
         self._before: str = self._config._attn_implementation
         self._modules = sites.self_attention
-        eager = sys.modules[type(self._modules[0]).__module__].eager_attention_forward
-        inner = ALL_ATTENTION_FUNCTIONS.get_interface(self._before, eager)
+        inner = _function_of(self._modules[0], self._before)
         name = _REGISTERED + self._before
         AttentionInterface.register(name, _attend)
         AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[self._before])
@@ -115,6 +113,14 @@ class _Routing:
         self._config._attn_implementation = self._before
         for module in self._modules:
             _ROUTED.pop(module, None)
+
+
+def _function_of(module: nn.Module, name: str) -> Inner:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    eager = sys.modules[type(module).__module__].eager_attention_forward
+    function: Inner = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+    return function
 
 
 def _route(sites: Sites, prepended: Prepended) -> list[Any]:
@@ -131,6 +137,9 @@ def _attend(
     **kwargs: Any,
 ) -> Any:
     """Attend as the registry asks, with the layer's prefix before keys and values."""
+    if module not in _ROUTED:  # of another model that shares the config
+        name = str(getattr(module.config, "_attn_implementation", "")).removeprefix(_REGISTERED)
+        return _function_of(module, name)(module, query, key, value, attention_mask, **kwargs)
     prepended, layer, inner = _ROUTED[module]
     prefix = prepended.keys(layer)
     if length := prefix.shape[-2]:

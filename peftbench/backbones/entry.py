@@ -73,7 +73,8 @@ def insert_at_entry(sites: Sites, tokens: Callable[[], torch.Tensor], length: in
         given = call["input_ids"] if call.get("input_ids") is not None else call["inputs_embeds"]
         if call.get("attention_mask") is not None:
             call["attention_mask"] = widen_mask(call["attention_mask"], length, at)
-        call["position_ids"] = torch.arange(given.shape[1] + length, device=given.device)[None]
+        entering = given if call.get("position_ids") is None else call["position_ids"]  # those of another prompt
+        call["position_ids"] = torch.arange(entering.shape[1] + length, device=given.device)[None]
         return args[2:], call
 
     yield sites.base.register_forward_pre_hook(enter_base, with_kwargs=True)
@@ -99,6 +100,7 @@ def _make_room(sites: Sites, batch: Rows, tokens: Callable[[], torch.Tensor], le
 def remove_tokens_after_attention(sites: Sites, length: int, at: int) -> RemovableHandle:
     """Take the `length` tokens from index `at` on out again once the last layer has attended to them.
 
+    What was put in last is taken out first.
     With `sites.rows` these rows of the batch end in as many positions of padding again.
     """
 
@@ -110,11 +112,11 @@ def remove_tokens_after_attention(sites: Sites, length: int, at: int) -> Removab
 
     if not sites.layout.pre_norm:
         norm = sites.at("attention.norm")[-1].module
-        return norm.register_forward_pre_hook(lambda _, args: (shorten(args[0]), *args[1:]))
+        return norm.register_forward_pre_hook(lambda _, args: (shorten(args[0]), *args[1:]), prepend=True)
 
     def leave(module: nn.Module, args: tuple, output: Any) -> Any:  # the residual still has every token before
         if isinstance(output, tuple):
             return (shorten(output[0]), *output[1:])
         return shorten(output)
 
-    return sites.layers[-1].register_forward_hook(leave)
+    return sites.layers[-1].register_forward_hook(leave, prepend=True)

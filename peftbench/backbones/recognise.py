@@ -48,6 +48,8 @@ def _fits(base: nn.Module, layout: Layout) -> bool:
         return False
     if layout.encoder is None and submodule(base, layout.embeddings) is None:
         return False
+    if layout.patches and submodule(base, layout.patches) is None:  # a tower of texts may have the same layers
+        return False
     found = all(submodule(layer, path) is not None for layer in layers for path in layout.paths)
     return found and _linear(layers, layout)
 

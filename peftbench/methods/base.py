@@ -212,8 +212,8 @@ class Method(nn.Module, ABC):
     def merge(self) -> None:
         """Fold the method into the backbone's weights: no cost at inference from then on.
 
-        Raises UserError where the method is not attached or cannot be merged, or where others on the same maps
-        would then act before what they act behind.
+        Raises UserError where the method is not attached, cannot be merged or leaves layers bare, or where others on
+        the same maps would then act before what they act behind.
         """
         if not self.mergeable:
             raise UserError(f"method {self.name} cannot be merged into the backbone's weights")
@@ -221,6 +221,8 @@ class Method(nn.Module, ABC):
             raise UserError("attach the method before merging it")
         if self.merged:
             return
+        if self.bare:
+            raise UserError("weights are merged in all layers, and some are bare: end that with drop([]) first")
         for sites, attachment in self._attached:
             sites.attachments.change(attachment, None, folding(self.fold(sites)))
         self._merged = True

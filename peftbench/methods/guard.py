@@ -4,6 +4,7 @@ A model whose structure is recognised may still run a module twice, hide its att
 into the answer. What is wrong is refused in one line; model, method and random state are left as they were.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from peftbench.errors import UserError
 from peftbench.methods.base import Method
 
 _TOLERANCE = 1e-3  # of the largest logit
+_REPLACED = "replaced."
 
 
 def check_method(method: Method, backbone: HeadedBackbone, longest: int | None) -> list[str]:
@@ -52,6 +54,8 @@ def check_method(method: Method, backbone: HeadedBackbone, longest: int | None) 
         with torch.no_grad(), _calls(method) as calls:
             difference, largest = _padding_difference(model, batch)
         _check_calls(method, calls, architecture)
+        if not math.isfinite(difference):
+            raise UserError(f"method={method.name} on {architecture} gives answers that are no finite numbers")
         if difference > max(_TOLERANCE * largest, 10 * bare_difference):
             raise UserError(
                 f"method={method.name} on {architecture} lets padding change the answer (by {difference:.2g})"
@@ -62,9 +66,12 @@ def check_method(method: Method, backbone: HeadedBackbone, longest: int | None) 
         model.train()
         model(**batch).logits.float().square().sum().backward()
         _check_gradients(method, backbone, architecture)
-    if bare_difference <= _TOLERANCE * bare_largest:
-        return []
-    return [f"{architecture} lets padding change its answer by itself: scores depend a little on the batches' lengths"]
+        remarks = _without_gradient(method)
+    if bare_difference > _TOLERANCE * bare_largest:
+        remarks.append(
+            f"{architecture} lets padding change its answer by itself: scores depend a little on the batches' lengths"
+        )
+    return remarks
 
 
 @torch.no_grad()
@@ -161,8 +168,7 @@ def _check_gradients(method: Method, backbone: HeadedBackbone, architecture: str
     """Refuse where a block of added tensors, all replaced ones together, or the head are not reached by the loss."""
     blocks: dict[str, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in method.named_parameters():
-        replaced = name.startswith("replaced.")
-        blocks["replaced" if replaced else name.rpartition(".")[0] or name].append(parameter)
+        blocks[_block_of(name, method)].append(parameter)
     if backbone.head:
         blocks["head"] = list(backbone.head.values())
     for name, block in blocks.items():
@@ -171,3 +177,22 @@ def _check_gradients(method: Method, backbone: HeadedBackbone, architecture: str
                 f"method={method.name} does not fit {architecture}: its tensors {name} would never train, for the"
                 " answer does not depend on them"
             )
+
+
+def _block_of(name: str, method: Method) -> str:
+    """Return what a tensor is judged with: those of its module, one of many like it (a `ParameterList`) by itself."""
+    if name.startswith(_REPLACED):
+        return "replaced"
+    module = name.rpartition(".")[0]
+    return name if not module or isinstance(method.get_submodule(module), nn.ParameterList) else module
+
+
+def _without_gradient(method: Method) -> list[str]:
+    """Say which of the backbone's tensors the answer does not depend on though they are counted as trained."""
+    replaced = {name: p for name, p in method.named_parameters() if name.startswith(_REPLACED)}
+    unread = [name.removeprefix(_REPLACED) for name, parameter in replaced.items() if parameter.grad is None]
+    if not unread:
+        return []
+    return [
+        f"the answer depends on all but {len(unread)} of the {len(replaced)} tensors counted as trained: {unread[0]}"
+    ]

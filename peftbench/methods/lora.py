@@ -91,7 +91,8 @@ def dora_weight(
     """
     with torch.autocast(weight.device.type, enabled=False):
         direction = weight + scale * (b @ a)
-        norm = direction.detach().norm(dim=-1)
+        # a row of zeros, in a pruned model, stays one
+        norm = direction.detach().norm(dim=-1).clamp_min(torch.finfo(direction.dtype).tiny)
         return direction * (magnitude / norm)[..., None]
 
 

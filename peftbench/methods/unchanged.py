@@ -23,6 +23,7 @@ class WhileUnchanged(Generic[T]):
             settings: whatever else it depends on.
         """
         if any(tensor.requires_grad for tensor in tensors):  # a fused optimizer changes them without a trace
+            self._kept = None
             return make()
         state = [*settings, *((tensor.data_ptr(), tensor._version) for tensor in tensors)]
         if self._kept is None or self._kept[0] != state:

@@ -288,3 +288,47 @@ def test_sparing_rows_stays_behind_a_method_that_was_merged_and_taken_out():
         assert torch.equal(backbone.logits(), spared)
         first.remove()
     backbone.check_as_before()
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])  # removed in front of a norm, and behind a layer
+@torch.no_grad()
+def test_of_two_prompts_the_last_is_taken_out_first(architecture):
+    model = tiny_model(architecture)
+    sites = find_sites(model)
+    ids, base = tiny_batch()["input_ids"], sites.base
+    behind, front = build(PromptConfig(length=3), sites), build(PromptConfig(length=2, insert="front"), sites)
+    with behind.on(sites), front.on(sites):
+        found = base(input_ids=ids).last_hidden_state
+    embedded: list[torch.Tensor] = []
+    watch = sites.at("embeddings")[0].watch(embedded.append)
+    base(input_ids=torch.cat([ids[:, :1].expand(-1, 5), ids], dim=1))
+    watch.remove()
+    with behind.on(sites), front.on(sites):
+        watch = sites.layers[0].register_forward_pre_hook(lambda module, args: embedded.append(args[0]))
+        base(input_ids=ids)
+        watch.remove()
+    put = sites.layers[0].register_forward_pre_hook(lambda module, args: (embedded[1], *args[1:]))
+    whole = base(input_ids=torch.cat([ids[:, :1].expand(-1, 5), ids], dim=1)).last_hidden_state
+    put.remove()
+    torch.testing.assert_close(found, torch.cat([whole[:, 2:3], whole[:, 6:]], dim=1))
+
+
+def test_bare_layers_are_not_merged():
+    sites = find_sites(tiny_model("bert"))
+    method = build(LoraConfig(rank=2), sites)
+    with method.on(sites):
+        method.drop([0])
+        with pytest.raises(UserError, match="some are bare"):
+            method.merge()
+        method.drop([])
+        method.merge()
+
+
+@torch.no_grad()
+def test_a_model_that_shares_the_config_stays_as_it_is():
+    model = tiny_model("bert")
+    other = type(model)(model.config).eval()
+    expected = other(**tiny_batch()).logits
+    sites = find_sites(model)
+    with build(PrefixConfig(length=3), sites).on(sites):
+        torch.testing.assert_close(other(**tiny_batch()).logits, expected)

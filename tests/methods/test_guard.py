@@ -129,6 +129,32 @@ def test_what_would_never_train_is_refused():
     line = refusal(LoraConfig(rank=2), longformer)
     assert "updates.query.1 would never train" in line and "Longformer" in line
     check_method(build(LoraConfig(rank=2, targets=["output", "up"]), longformer.sites), longformer, 32)
+    assert "factors.key.1 would never train" in refusal(Ia3Config(), longformer)  # one of many in a list
+
+
+def test_tensors_of_the_backbone_that_no_answer_depends_on_are_named():
+    luke = headed(recognised_model("luke"))
+    (remark,) = check_method(build(FullConfig(), luke.sites), luke, 32)
+    assert "entity_embeddings" in remark and "counted as trained" in remark
+
+
+def test_answers_that_are_no_numbers_are_refused():
+    bert = headed(tiny_model("bert"))
+    method = build(LoraConfig(rank=2), bert.sites)
+    with torch.no_grad():
+        method.updates["query"][0].b.fill_(torch.inf)
+    with pytest.raises(UserError, match="no finite numbers"):
+        check_method(method, bert, 32)
+
+
+@pytest.mark.parametrize("name", ["CLIPTextModel", "SiglipTextModel"])
+def test_a_tower_of_texts_is_not_taken_for_one_of_images(name):
+    import transformers
+
+    cls = getattr(transformers, name)
+    numbers = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    with pytest.raises(UserError, match="no layout"):
+        find_sites(cls(cls.config_class(vocab_size=120, **numbers)))
 
 
 @pytest.mark.parametrize("architecture", ["roformer", "rembert", "tapas", "convbert", "layoutlm", "longformer", "yoso"])

@@ -24,6 +24,8 @@ def test_made_anew_when_a_tensor_or_a_setting_changes():
     assert product([0]) is product([0]) and len(made) == 3
     weight.requires_grad_(True)
     assert product().requires_grad and product() is not product()
+    weight.data.numpy().fill(3)  # as a fused optimizer changes it, without a trace
+    assert product([0])[0, 0] == 18 and not weight.requires_grad_(False).requires_grad and product([0])[0, 0] == 18
 
 
 @pytest.mark.parametrize("config", [PrefixConfig(length=3, reparametrize=True, mid_dim=6), MamConfig(length=3)])
