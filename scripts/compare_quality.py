@@ -8,7 +8,7 @@ LoRA (rank 8, alpha 16, query and value) and full fine-tuning, on the same rows 
 same epochs, batch size, learning rate, schedule, warm-up, dropout, weight decay and clipping: peftbench's
 defaults for the method. Scores are those on validation after the last epoch, computed by peftbench for both.
 The Trainer pads its random batches dynamically, peftbench forms its batches by length. On a CPU both run
-on peftbench's kernels (backbones/cpu.py): this is about scores, benchmark_peers.py is about speed.
+on peftbench's kernels (backbones/economy/cpu.py): this is about scores, benchmark_peers.py is about speed.
 
 Nothing is done twice: peftbench's runs are records of `peftbench train` and the peer's are small JSON files,
 all under outputs/compare_quality. Several calls may share the work (--only, --methods, --seeds); each ends

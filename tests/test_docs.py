@@ -12,6 +12,8 @@ from peftbench.config.compose import compose, expand
 from peftbench.config.schema import resolve
 from peftbench.sweeps.request import read_request
 from peftbench.sweeps.tasks import split_tasks
+from peftbench.tables.columns import COLUMNS
+from peftbench.tables.spec import KEYS
 
 README = (ROOT / "README.md").read_text()
 # the examples of extending.md are run by a test of their own, with the files they need
@@ -73,6 +75,11 @@ def test_make_targets_exist():
     targets = set(re.findall(r"\bmake ([a-z-]+)", README))
     assert {"train", "test", "check"} <= targets
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_what_a_table_s_file_may_hold_is_described():
+    described = set(re.findall(r"`([a-z_0-9]+)`", PAGES[ROOT / "docs" / "tables.md"].partition("| key of the file")[2]))
+    assert {*COLUMNS, *KEYS} <= described
 
 
 def test_the_first_table_s_figures_are_those_of_the_results():

@@ -9,7 +9,7 @@ from peftbench.tables.columns import SCORES
 from peftbench.tables.table import Cell
 
 NO_DECISION_TABLES = (
-    "the lab's decision tables (9.2, 10.2) are not among peftbench's sources: its answers are read off those tables of"
+    "the lab's decision tables are not among peftbench's sources: its answers are read off those tables of"
     " its figures that the presets quote (conf/table/lab)"
 )
 
