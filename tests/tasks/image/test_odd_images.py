@@ -13,7 +13,7 @@ from transformers import ViTImageProcessorPil
 
 from peftbench.errors import UserError
 from peftbench.serving.image_inputs import read_images
-from peftbench.serving.picture_outputs import write_boxes
+from peftbench.serving.picture_outputs import write_boxes, write_masks
 from peftbench.tasks.detection.coco import read_annotations
 from peftbench.tasks.detection.read import Box
 from peftbench.tasks.image.dense import padded, picture_size
@@ -246,3 +246,21 @@ def test_boxes_of_somebody_else_are_not_written_over(tmp_path):
         with pytest.raises(UserError, match="no answer of an earlier predict: give --output another folder"):
             list(write_boxes(found, answers, ["cell"]))
         assert (found / "boxes.json").read_text() == content
+
+
+def test_a_picture_under_the_home_folder_is_written_and_written_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.fromarray(PIXELS).save(tmp_path / "0.png")
+    mask = np.zeros(PIXELS.shape[:2], np.uint8)
+    for _ in range(2):
+        (masked,) = write_masks(tmp_path / "masks", [("~/0.png", mask)], ["cell"])
+        (boxed,) = write_boxes(tmp_path / "boxes", [("~/0.png", [])], ["cell"])
+    assert masked.found == {"cell": 1.0} and boxed.picture == "~/0.png"
+
+
+def test_a_mask_whose_overlay_failed_does_not_stop_the_next_predict(tmp_path):
+    path, mask = tmp_path / "0.png", np.zeros(PIXELS.shape[:2], np.uint8)
+    with pytest.raises(UserError, match="no such image"):
+        list(write_masks(tmp_path / "found", [(str(path), mask)], ["cell"]))
+    Image.fromarray(PIXELS).save(path)
+    assert len(list(write_masks(tmp_path / "found", [(str(path), mask)], ["cell"]))) == 1
