@@ -8,6 +8,7 @@ from tiny import IMAGE_ARCHITECTURES, tiny_model
 from transformers import AutoConfig, AutoModel, ViTImageProcessorPil, YolosForObjectDetection
 
 from peftbench.backbones.heads import add_head
+from peftbench.backbones.inputs import small_size
 from peftbench.backbones.load import blank_backbone, encoder_name, load_backbone
 from peftbench.backbones.sites import find_sites
 from peftbench.errors import UserError
@@ -67,6 +68,20 @@ def test_a_classifier_reads_a_class_token_where_there_is_one_and_the_patches_alo
     assert states.shape[1] == special + 4 + behind
     read = torch.cat([states[:, :special].flatten(1), states[:, special : special + 4].mean(1)], dim=-1)
     torch.testing.assert_close(model(pixel_values=images).logits, model.classifier(read))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [[128, 72], [32, 64]])  # the first has a square number of patches
+def test_an_oblong_grid_of_positions_is_taken_as_it_is_and_at_no_other_size(size, tmp_path):
+    own = AutoModel.from_config(AutoConfig.for_model("vit", **{**_CUT, "image_size": size})).eval()
+    own.save_pretrained(tmp_path)
+    _write_processor(tmp_path)
+    backbone = load_backbone(tmp_path)
+    images = torch.randn(2, 3, *size)
+    torch.testing.assert_close(backbone.encoder(images).last_hidden_state, own(images).last_hidden_state)
+    assert small_size(backbone.sites, 4) == tuple(size)
+    with pytest.raises(UserError, match=f"64 x 128 pixels .* oblong grid.* choose {size[0]} x {size[1]}$"):
+        backbone.sites.image.grid(64, 128)
 
 
 @pytest.mark.parametrize("architecture", IMAGE_ARCHITECTURES)
