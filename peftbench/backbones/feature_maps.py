@@ -25,7 +25,8 @@ def patch_states(sites: Sites, layers: Sequence[int], pixels: torch.Tensor) -> t
 
     Args:
         sites: of the encoder. layers: numbers of those whose outputs are joined, d features each; the last is taken
-            behind the model's final norm, any other normed without a weight.
+            as the model returns it: behind its final norm, unless that is its pooler's (BEiT) or for the tower of
+            texts (CLIP); any other is normed without a weight.
         pixels: (batch, 3, height, width).
 
     Raises UserError where the patch does not divide the pictures, or a method leaves no grid of tokens.
