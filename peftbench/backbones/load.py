@@ -146,6 +146,9 @@ def _auto_class(config: Any, answers_through: AnswersThrough) -> Any:
         return AutoModelForMaskedLM
     for auto in (AutoModelForSequenceClassification, AutoModelForImageClassification):
         if type(config) in auto._model_mapping:
+            classes = auto._model_mapping[type(config)]
+            if isinstance(classes, tuple):  # the first reads as others do; DeiT's second also from its teacher's token
+                config.architectures = [classes[0].__name__]
             return auto
     if type(config) in AutoModel._model_mapping and AutoModel._model_mapping[type(config)].main_input_name == PIXELS:
         from peftbench.backbones.image_classifier import ImageClassifier

@@ -1,11 +1,18 @@
 """Models of images that look like a known architecture, and are not: refused in one line; bare towers of two."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import IMAGE_ARCHITECTURES, tiny_model
-from transformers import AutoConfig, AutoModel, ViTImageProcessorPil, YolosForObjectDetection
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    DeiTForImageClassificationWithTeacher,
+    ViTImageProcessorPil,
+    YolosForObjectDetection,
+)
 
 from peftbench.backbones.heads import add_head
 from peftbench.backbones.inputs import small_size
@@ -91,6 +98,21 @@ def test_what_is_loaded_is_what_was_saved(architecture, tmp_path):
     encoder.save_pretrained(tmp_path)
     _write_processor(tmp_path)
     _same_weights(load_backbone(tmp_path).encoder, encoder)
+
+
+@pytest.mark.parametrize("architectures", [["DeiTForImageClassificationWithTeacher"], None])
+def test_a_distilled_model_gets_one_classifier(architectures, tmp_path):
+    own = DeiTForImageClassificationWithTeacher(AutoConfig.for_model("deit", **_CUT))
+    own.save_pretrained(tmp_path)
+    _write_processor(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": architectures}))
+    backbone = load_backbone(tmp_path)
+    _same_weights(backbone.encoder, own.deit)
+    assert {name: p.shape for name, p in add_head(backbone, 3).head.items()} == {
+        "classifier.weight": (3, 16),
+        "classifier.bias": (3,),
+    }
 
 
 def test_a_detector_lends_its_encoder(tmp_path):
