@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
-from transformers import ViTImageProcessorPil
+from transformers import DPTImageProcessorPil, ViTImageProcessorPil
 
 from peftbench.errors import UserError
 from peftbench.serving.image_inputs import read_images
@@ -193,6 +193,14 @@ def test_a_processor_that_divides_by_nothing():
     processor = ViTImageProcessorPil(size={"height": 16, "width": 16}, image_std=[0.5, 0, 0.5])
     with pytest.raises(UserError, match="image_std .* must not be 0"):
         preprocessing_of(processor, None)
+
+
+@pytest.mark.parametrize("shapes", [[(60, 90)], [(60, 90), (200, 100)]])
+def test_a_processor_that_keeps_proportions_is_refused(shapes):
+    preprocessing = preprocessing_of(DPTImageProcessorPil(keep_aspect_ratio=True, ensure_multiple_of=14), 64)
+    with pytest.raises(UserError, match="makes an image of 70 x 98 pixels where it is told 64 x 64") as caught:
+        preprocessing.pixels([Image.fromarray(np.zeros((*shape, 3), np.uint8)) for shape in shapes])
+    assert "\n" not in str(caught.value)
 
 
 def test_a_name_that_is_not_utf_8_can_be_written(tmp_path):
