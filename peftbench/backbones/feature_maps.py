@@ -105,5 +105,6 @@ class ResizedPyramid(nn.Module):
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(batch, width, rows, columns) → four maps of as many features, the finest first."""
-        sides = [[round(factor * side) for side in x.shape[-2:]] for factor in (4, 2, 1, 0.5)]
+        rows, columns = x.shape[-2:]
+        sides = [*((factor * rows, factor * columns) for factor in (4, 2, 1)), ((rows + 1) // 2, (columns + 1) // 2)]
         return [F.interpolate(x, each, mode="bilinear", align_corners=False) for each in sides]
