@@ -186,4 +186,5 @@ def put_on_maps(backbone: Backbone, build: Callable[[], nn.Module], layers: Sequ
     model = DenseModel(sites, layers, head.to(sites.device))
     model.eval()
     parameters = {f"head.{name}": parameter for name, parameter in head.named_parameters()}
-    return HeadedBackbone(backbone, model, replace(sites, model=model, head_modules=(head,)), parameters)
+    sites = replace(sites, model=model, head_modules=(head,), layout=sites.layout.below_pooler())
+    return HeadedBackbone(backbone, model, sites, parameters)

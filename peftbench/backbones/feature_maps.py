@@ -25,7 +25,8 @@ def patch_states(sites: Sites, layers: Sequence[int], pixels: torch.Tensor) -> t
 
     Args:
         sites: of the encoder. layers: numbers of those whose outputs are joined, d features each; the last is taken
-            behind the model's final norm, any other normed without a weight.
+            as the model returns it: behind its final norm, unless that is its pooler's (BEiT) or for the tower of
+            texts (CLIP); any other is normed without a weight.
         pixels: (batch, 3, height, width).
 
     Raises UserError where the patch does not divide the pictures, or a method leaves no grid of tokens.
@@ -104,5 +105,6 @@ class ResizedPyramid(nn.Module):
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(batch, width, rows, columns) → four maps of as many features, the finest first."""
-        sides = [[round(factor * side) for side in x.shape[-2:]] for factor in (4, 2, 1, 0.5)]
+        rows, columns = x.shape[-2:]
+        sides = [*((factor * rows, factor * columns) for factor in (4, 2, 1)), ((rows + 1) // 2, (columns + 1) // 2)]
         return [F.interpolate(x, each, mode="bilinear", align_corners=False) for each in sides]

@@ -56,7 +56,7 @@ def add_head(backbone: Backbone, num_outputs: int) -> HeadedBackbone:
             starts; the others are drawn from torch's generator as transformers draws them.
     """
     encoder: Any = backbone.encoder
-    device = backbone.sites.device
+    device, layout = backbone.sites.device, backbone.sites.layout
     config = copy.deepcopy(backbone.config or encoder.config)
     config.num_labels = num_outputs
     with torch.device("meta"), quiet():
@@ -66,7 +66,7 @@ def add_head(backbone: Backbone, num_outputs: int) -> HeadedBackbone:
     for child in model.children():
         if child is not encoder and device.type != "meta":
             child.to_empty(device="cpu")  # a GPU's generator draws other numbers
-    fresh = {f"{inside}.{name}": _renew_parameter(encoder, name) for name in backbone.sites.fresh}
+    fresh = {f"{inside}.{name}": _renew_parameter(encoder, name) for name in filter(layout.reads, backbone.sites.fresh)}
     head = {name: p for name, p in model.named_parameters() if name in fresh or not name.startswith(inside + ".")}
     if device.type != "meta":
         _fill(model, head, backbone.saved_head)

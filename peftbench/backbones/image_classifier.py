@@ -1,7 +1,8 @@
 """A classifier on encoders of images for which transformers has none (DINOv3, a bare SigLIP): that of their kin.
 
 With a class token it is DINOv2's, on that token beside the mean of the patches, registers left out; without one it is
-SigLIP's, on the mean of the patches alone. Both read behind the final norm.
+SigLIP's, on the mean of the patches alone. Both read what the encoder returns: behind the final norm, which CLIP's kin
+keep for their tower of texts (transformers' classifier on all of CLIP reads the mean of the patches alone there).
 """
 
 from pathlib import Path

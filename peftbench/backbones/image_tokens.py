@@ -3,6 +3,7 @@
 A few models have more special tokens behind the patches.
 """
 
+import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from peftbench.backbones.layouts import Layout
 from peftbench.errors import UserError
 
 CHANNELS = 3  # images are RGB
+INTERPOLATE = "interpolate_pos_encoding"  # transformers' argument, of models that take other sizes only when asked to
 
 
 @dataclass(frozen=True)
@@ -25,22 +27,31 @@ class ImageTokens:
         patch: height and width of a patch in pixels.
         size: height and width of the images that the positions were made for.
         behind: how many special tokens stand behind the patches.
+        any_size: whether it takes images of other sizes: transformers interpolates positions as those of a square.
     """
 
     special: int
     patch: tuple[int, int]
     size: tuple[int, int]
     behind: int = 0
+    any_size: bool = True
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return how many patches an image of so many pixels has, in a column and in a row.
 
-        Raises UserError where the patch does not divide it.
+        Raises UserError where the patch does not divide it, or the positions are of another size alone.
         """
         if height % self.patch[0] or width % self.patch[1] or not height or not width:
+            high, wide = self.patch
+            fitting = f"a size that is a multiple of {high}" if high == wide else f"multiples of {high} and of {wide}"
             raise UserError(
-                f"images of {height} x {width} pixels do not fall into the model's patches of {self.patch[0]} x"
-                f" {self.patch[1]}: choose a size that is a multiple of {max(self.patch)}"
+                f"images of {height} x {width} pixels do not fall into the model's patches of {high} x {wide}:"
+                f" choose {fitting}"
+            )
+        if not self.any_size and (height, width) != self.size:
+            raise UserError(
+                f"images of {height} x {width} pixels do not fit the model's positions, an oblong grid, which"
+                f" transformers cannot interpolate: choose {self.size[0]} x {self.size[1]}"
             )
         return height // self.patch[0], width // self.patch[1]
 
@@ -76,7 +87,13 @@ def image_tokens(base: Any, layout: Layout) -> ImageTokens | None:
     patch, size = _both(config.patch_size), _both(config.image_size)
     # transformers, too, leaves out what is over
     fitting = size[0] // patch[0] * patch[0], size[1] // patch[1] * patch[1]
-    return ImageTokens(special, patch, fitting, behind)
+    square = size[0] // patch[0] == size[1] // patch[1]
+    return ImageTokens(special, patch, fitting, behind, square or not interpolates_when_asked(base))
+
+
+def interpolates_when_asked(base: Any) -> bool:
+    """Tell whether a model of images takes those of another size only when it is told to interpolate its positions."""
+    return INTERPOLATE in inspect.signature(base.forward).parameters
 
 
 def _tokens(embeddings: nn.Module, names: Sequence[str]) -> int:

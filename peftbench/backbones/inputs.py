@@ -31,9 +31,11 @@ def random_inputs(sites: Sites, batch: int, size: Size) -> dict[str, torch.Tenso
 
 
 def small_size(sites: Sites, tokens: int) -> Size:
-    """Return a size that is quick to compute: of a text `tokens`, of an image few patches."""
+    """Return a size that is quick to compute: of a text `tokens`, of an image few patches where it takes them."""
     if sites.image is None:
         return tokens
+    if not sites.image.any_size:
+        return sites.image.size
     height, width = sites.image.patch
     return 4 * height, 4 * width
 

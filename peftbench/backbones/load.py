@@ -1,6 +1,5 @@
 """Load a pretrained encoder without a head, or build it without weights."""
 
-import inspect
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from peftbench.backbones.dropout import set_config_dropout, set_dropout
+from peftbench.backbones.image_tokens import INTERPOLATE, interpolates_when_asked
 from peftbench.backbones.inputs import PIXELS
 from peftbench.backbones.processors import load_image_processor, load_processor, load_tokenizer
 from peftbench.backbones.sites import Sites, find_sites
@@ -146,6 +146,9 @@ def _auto_class(config: Any, answers_through: AnswersThrough) -> Any:
         return AutoModelForMaskedLM
     for auto in (AutoModelForSequenceClassification, AutoModelForImageClassification):
         if type(config) in auto._model_mapping:
+            classes = auto._model_mapping[type(config)]
+            if isinstance(classes, tuple):  # the first reads as others do; DeiT's second also from its teacher's token
+                config.architectures = [classes[0].__name__]
             return auto
     if type(config) in AutoModel._model_mapping and AutoModel._model_mapping[type(config)].main_input_name == PIXELS:
         from peftbench.backbones.image_classifier import ImageClassifier
@@ -219,7 +222,10 @@ def _backbone(
         )
     encoder.requires_grad_(False)
     encoder.eval()
-    _take_any_size(encoder)
+    if sites.image is not None and sites.image.any_size and interpolates_when_asked(encoder):
+        encoder.register_forward_pre_hook(
+            lambda _, args, kwargs: (args, kwargs | {INTERPOLATE: True}), with_kwargs=True
+        )
     if dropout is not None:
         set_dropout(model, dropout)
     if answers_through == "masked_lm":
@@ -244,15 +250,6 @@ def encoder_name(model: Any) -> str:
         if hasattr(child, "base_model_prefix"):
             return name
     raise UserError(f"unknown architecture {type(model).__name__}: it holds no encoder beside its head")
-
-
-def _take_any_size(encoder: Any) -> None:
-    """Let a model of images whose positions are of one size interpolate them, as it can, without being asked to."""
-    setting = "interpolate_pos_encoding"
-    if setting in inspect.signature(encoder.forward).parameters:
-        encoder.register_forward_pre_hook(
-            lambda module, args, kwargs: (args, kwargs | {setting: True}), with_kwargs=True
-        )
 
 
 @contextmanager

@@ -130,11 +130,15 @@ class Sites:
         """Yield name and parameter of the backbone; what the checkpoint lacked (`fresh`) is the head's."""
         return ((name, p) for name, p in self.base.named_parameters() if name not in self.fresh)
 
+    def read_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield what of the backbone answers depend on, as far as its layout tells: a mask token is among them."""
+        return ((name, p) for name, p in self.backbone_parameters() if self.layout.reads(name))
+
     def parameters_outside_sites(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the backbone's parameters that belong to no linear map or norm of the layout (embeddings, pooler)."""
+        """Yield the read parameters that belong to no linear map or norm of the layout (embeddings, pooler)."""
         modules = [site.module for name in (*LINEAR_SITES, *NORM_SITES) for site in self.at(name)]
         inside = {id(p) for module in modules for p in module.parameters()}
-        return ((name, p) for name, p in self.backbone_parameters() if id(p) not in inside)
+        return ((name, p) for name, p in self.read_parameters() if id(p) not in inside)
 
     @property
     def device(self) -> torch.device:

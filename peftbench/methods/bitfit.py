@@ -19,7 +19,7 @@ class Bitfit(Method, name="bitfit"):
 
     def __init__(self, config: BitfitConfig, sites: Sites) -> None:
         super().__init__(config, sites)
-        biases = [name for name, _ in sites.backbone_parameters() if name.endswith("bias")]
+        biases = [name for name, _ in sites.read_parameters() if name.endswith("bias")]
         if not biases:
             raise UserError(f"method=bitfit has nothing to train: {type(sites.base).__name__} has no biases")
         self.train_backbone(sites, biases)

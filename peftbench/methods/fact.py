@@ -3,9 +3,9 @@
 Every map is cut into d × d blocks, of which query, key, value and output are one each and the feed-forward part's maps
 several; the update of a block is s·V·Σ·U, U (r, d) and V (d, r) the same for all of them. tt (tensor-train): each block
 has its own Σ, (r, r). tk (Tucker): a block has r numbers of its own, which mix the r slices of one core, (r, r, r).
-After JieShibo/PETL-ViT (fact_tt.py, fact_tk.py): V zero, so that it starts as nothing, U and each Σ uniform as linear
-maps are, the Tucker core and the blocks' numbers Xavier-uniform; dropout 0.1 on what V takes, while training. Where d
-does not divide a map's width the last block is cut.
+After JieShibo/PETL-ViT (fact_tt.py, fact_tk.py): V zero, so that it starts as nothing, U and Σ uniform as linear maps
+are (of fan-in 4r where a map takes four blocks), the Tucker core and the blocks' numbers Xavier-uniform; dropout 0.1 on
+what V takes, while training. Where d does not divide a map's width the last block is cut.
 """
 
 import math
@@ -74,8 +74,9 @@ class Fact(Method, name="fact"):
         total = sum(_blocks(site, hidden) for site in _places(sites))
         if config.form == "tt":
             self.middles = nn.Parameter(torch.empty(total, rank, rank))
-            for middle in self.middles:
-                nn.init.kaiming_uniform_(middle, a=math.sqrt(5))
+            for site, blocks in self._pairs(sites):
+                bound = 1 / math.sqrt(rank * _columns(site, hidden))  # the blocks beside each other are one linear map
+                nn.init.uniform_(self.middles[blocks], -bound, bound)
         else:
             self.core = nn.Parameter(torch.empty(rank, rank, rank))
             self.numbers = nn.Parameter(torch.empty(total, rank))
@@ -139,4 +140,8 @@ def _places(sites: Sites) -> Iterator[Site]:
 
 
 def _blocks(site: Site, width: int) -> int:
-    return math.ceil(site.out_features / width) * math.ceil(site.in_features / width)
+    return math.ceil(site.out_features / width) * _columns(site, width)
+
+
+def _columns(site: Site, width: int) -> int:
+    return math.ceil(site.in_features / width)

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every parameter of the backbone trains."""
+"""Full fine-tuning: every parameter of the backbone trains that its answers depend on."""
 
 from dataclasses import dataclass
 
@@ -18,9 +18,9 @@ class Full(Method, name="full"):
 
     def __init__(self, config: FullConfig, sites: Sites) -> None:
         super().__init__(config, sites)
-        self.train_backbone(sites, [name for name, _ in sites.backbone_parameters()])
+        self.train_backbone(sites, [name for name, _ in sites.read_parameters()])
 
     @staticmethod
     def count(config: FullConfig, sites: Sites) -> int:
-        """All of the backbone."""
-        return sum(p.numel() for _, p in sites.backbone_parameters())
+        """All of the backbone that is read."""
+        return sum(p.numel() for _, p in sites.read_parameters())

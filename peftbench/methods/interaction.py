@@ -18,8 +18,8 @@ _EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
-class Grid:
-    """The grid of an image's patches."""
+class Grids:
+    """The grid of an image's patches, and those of the pyramid's tokens."""
 
     rows: int
     columns: int
@@ -64,7 +64,7 @@ class Injector(nn.Module):
         self.attention = DeformableAttention(sizes.width, sizes.heads, LEVELS, sizes.points, sizes.ratio)
         self.gamma = nn.Parameter(torch.zeros(sizes.width))
 
-    def forward(self, x: torch.Tensor, c: torch.Tensor, grid: Grid) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, c: torch.Tensor, grid: Grids) -> torch.Tensor:
         """Return x, (batch, patches, width), with what it takes from c, (batch, tokens of the pyramid, width)."""
         places = centres([grid.shape], x)
         taken = self.attention(self.query_norm(x), places, self.feature_norm(c), grid.shapes)
@@ -83,7 +83,7 @@ class Extractor(nn.Module):
         self.ffn_norm = nn.LayerNorm(sizes.width, _EPSILON)
         self.ffn = ConvFfn(sizes.width, sizes.ffn)
 
-    def forward(self, c: torch.Tensor, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+    def forward(self, c: torch.Tensor, x: torch.Tensor, grid: Grids) -> torch.Tensor:
         """Return c, (batch, tokens of the pyramid, width), with what it takes from x, (batch, patches, width)."""
         places = centres(grid.shapes, c)
         c = c + self.attention(self.query_norm(c), places, self.feature_norm(x), [grid.shape])
@@ -99,14 +99,14 @@ class ConvFfn(nn.Module):
         self.convolution = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
         self.down = nn.Linear(inner, width)
 
-    def forward(self, c: torch.Tensor, grid: Grid) -> torch.Tensor:
+    def forward(self, c: torch.Tensor, grid: Grids) -> torch.Tensor:
         """(batch, tokens of the pyramid, width) → the same shape."""
         maps = as_maps(self.up(c), grid)
         mixed = [self.convolution(each).flatten(2).transpose(1, 2) for each in maps]
         return self.down(F.gelu(torch.cat(mixed, 1)))
 
 
-def as_maps(c: torch.Tensor, grid: Grid) -> list[torch.Tensor]:
+def as_maps(c: torch.Tensor, grid: Grids) -> list[torch.Tensor]:
     """Return the pyramid's tokens, (batch, tokens, width), as three maps, (batch, width, rows, columns)."""
     parts = c.split([rows * columns for rows, columns in grid.shapes], 1)
     # as views they would have strides that depend on a map's sides, which torch.compile cannot order
@@ -129,7 +129,7 @@ class Interaction(nn.Module):
         self.injector = Injector(sizes)
         self.extractors = nn.ModuleList(Extractor(sizes) for _ in range(extractors))
 
-    def extract(self, c: torch.Tensor, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+    def extract(self, c: torch.Tensor, x: torch.Tensor, grid: Grids) -> torch.Tensor:
         """Return the pyramid's tokens with what each extractor takes from the patches."""
         for extractor in self.extractors:
             c = extractor(c, x, grid)

@@ -12,12 +12,8 @@ def layer_norm_names(sites: Sites, layers: list[int]) -> list[str]:
     """
     roots = [sites.base] if len(layers) == len(sites.layers) else [sites.layers[number] for number in layers]
     norms = {module for root in roots for module in root.modules() if isinstance(module, nn.LayerNorm)}
-    return [
-        f"{path}.{leaf}"
-        for path, module in sites.base.named_modules()
-        if module in norms
-        for leaf, _ in module.named_parameters()
-    ]
+    paths = {path for path, module in sites.base.named_modules() if module in norms}
+    return [name for name, _ in sites.read_parameters() if name.rpartition(".")[0] in paths]
 
 
 def count_layer_norms(sites: Sites, layers: list[int]) -> int:

@@ -36,7 +36,7 @@ from peftbench.errors import UserError
 from peftbench.methods.base import Method, check_at_least, check_choice
 from peftbench.methods.interaction import (
     LEVELS,
-    Grid,
+    Grids,
     Interaction,
     Sizes,
     as_maps,
@@ -131,7 +131,7 @@ class _Pass:
         grid: of the patches. finest: the prior's map. tokens: before each interaction. states: behind each.
     """
 
-    grid: Grid = Grid(0, 0)
+    grid: Grids = Grids(0, 0)
     finest: torch.Tensor | None = None
     tokens: dict[int, torch.Tensor] = field(default_factory=dict)
     states: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -210,7 +210,7 @@ class VitAdapter(Method, name="vit_adapter"):
         yield sites.base.register_forward_hook(end)
 
     def _begin(self, now: _Pass, sites: Sites, pixels: torch.Tensor) -> None:
-        now.grid = Grid(*_image(sites).grid(*pixels.shape[-2:]))
+        now.grid = Grids(*_image(sites).grid(*pixels.shape[-2:]))
         size = _PRIOR_PATCH * now.grid.rows, _PRIOR_PATCH * now.grid.columns
         if pixels.shape[-2:] != size:
             pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from peftbench.errors import UserError
-from peftbench.files import atomic_write, is_there, make_folder, parse_json, write_json
+from peftbench.files import atomic_write, expanded, is_there, make_folder, parse_json, write_json
 from peftbench.tasks.detection.coco import Annotated, coco_content
 from peftbench.tasks.detection.read import SHOWN_SCORE, Box
 from peftbench.tasks.image.files import as_text, open_image
@@ -44,8 +44,8 @@ def write_masks(folder: Path, answers: Iterable[tuple[str, np.ndarray]], classes
             raise UserError(f"{files['mask']} is no answer of an earlier predict: give --output another folder")
         for path in files.values():
             make_folder(path.parent)
-        write_mask(files["mask"], mask)
-        _write_picture(files["overlay"], with_mask(open_image(Path(picture), picture), mask, classes))
+        _write_picture(files["overlay"], with_mask(open_image(expanded(picture), picture), mask, classes))
+        write_mask(files["mask"], mask)  # behind the overlay, without which the next predict takes it for a drawn one
         shares = np.bincount(mask.ravel(), minlength=len(classes)) / mask.size
         found = {label: float(share) for label, share in zip(classes, shares, strict=True) if share}
         yield Written(picture, found, {kind: str(path) for kind, path in files.items()})
@@ -63,7 +63,7 @@ def write_boxes(folder: Path, answers: Iterable[tuple[str, list[Box]]], classes:
     pictures, found = [], []
     for picture, boxes in answers:
         make_folder(folder / "overlays")
-        image = open_image(Path(picture), picture)
+        image = open_image(expanded(picture), picture)
         sure = [box for box in boxes if box.score >= SHOWN_SCORE]
         path = folder / "overlays" / f"{overlays.of(picture)}.jpg"
         _write_picture(path, with_boxes(image, _shares(sure, image, classes), classes, [box.score for box in sure]))

@@ -1,6 +1,5 @@
 """What a run can be exported to: for each target, which methods it takes, how it is written and how it is loaded."""
 
-import inspect
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from peftbench.backbones.image_tokens import INTERPOLATE, interpolates_when_asked
 from peftbench.errors import UserError
 from peftbench.runs.identity import file_name
 from peftbench.serving.exchange import adapterhub_folder, peft_folder
@@ -95,11 +95,11 @@ def _load_for_images(to: str, folder: str, base: str, arguments: str) -> str:
 
 def call_settings(model: RunModel, processor: Any) -> dict[str, bool]:
     """Return keyword arguments for calling the model: `interpolate_pos_encoding` for images of another size."""
-    sites, setting = model.backbone.sites, "interpolate_pos_encoding"
-    if sites.image is None or setting not in inspect.signature(sites.base.forward).parameters:
+    sites = model.backbone.sites
+    if sites.image is None or not interpolates_when_asked(sites.base):
         return {}
     size = processor.crop_size if processor.do_center_crop else processor.size
-    return {} if (size.height, size.width) == sites.image.size else {setting: True}
+    return {} if (size.height, size.width) == sites.image.size else {INTERPOLATE: True}
 
 
 def _check_known(model: RunModel) -> None:

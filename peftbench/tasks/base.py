@@ -219,6 +219,11 @@ class Task(ABC):
         return _digest(sorted(self.splits.items()))
 
 
+def as_tensor(labels: Sequence[int] | Sequence[float] | None) -> torch.Tensor | None:
+    """Return labels as a model takes them: int64 classes, float32 scores, None where they are hidden."""
+    return None if labels is None else torch.tensor(labels)
+
+
 def _digest(splits: Iterable[tuple[str, Any]]) -> str:
     digest = hashlib.sha256()
     for name, split in splits:

@@ -19,20 +19,20 @@ def logits_of(model: nn.Module, data: Examples, batch_size: int, precision: str,
     training = model.training
     model.eval()
     autocast = autocasting(precision, device)
-    found: list[torch.Tensor] = []
     order = data.in_order(batch_size)
+    logits = torch.empty(0)
     with batches_of(data, order, device, padding_multiple(precision, device)) as batches:
-        for batch in batches:
+        for indices, batch in zip(order, batches, strict=True):
             check_interrupted()
             batch.pop("labels", None)
             with autocast:
-                found.append(model(**batch).logits.float())
+                of_batch = model(**batch).logits.float()
+            if not len(logits):  # all at once would take the device's memory, and twice this machine's
+                logits = torch.empty((sum(map(len, order)), *of_batch.shape[1:]))
+            logits[torch.as_tensor(indices)] = of_batch.cpu()
     model.train(training)
-    together = torch.cat(found).cpu()
-    if not together.isfinite().all():
+    if not logits.isfinite().all():
         raise NonFiniteError(
             "the model's outputs are not finite (NaN or infinite): train with a lower trainer.lr, or in fp32"
         )
-    logits = torch.empty_like(together)
-    logits[[row for indices in order for row in indices]] = together
     return logits

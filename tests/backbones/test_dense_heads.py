@@ -7,13 +7,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from peftbench.backbones.dense_heads import DENSE_HEADS, add_dense_head
-from peftbench.backbones.feature_maps import as_map, patch_states
+from peftbench.backbones.feature_maps import ResizedPyramid, as_map, patch_states
 from peftbench.backbones.load import Backbone, blank_backbone
 from peftbench.backbones.sites import find_sites
 from peftbench.errors import UserError
 from peftbench.methods import build
 from peftbench.methods.adapter import AdapterConfig
 from peftbench.methods.guard import check_method
+from peftbench.methods.interaction import Grids
 
 
 def backbone(architecture):
@@ -133,3 +134,8 @@ def test_what_does_not_fit_is_refused_in_a_line():
     with pytest.raises(UserError, match="choose a vision model"):
         add_dense_head(text, "linear", 2).model(pixel_values=pixels(32, 32))
     assert isinstance(headed.model, nn.Module)
+
+
+def test_the_coarsest_map_of_an_odd_side_is_as_a_method_makes_it():
+    shapes = [tuple(each.shape[-2:]) for each in ResizedPyramid(4)(torch.randn(1, 4, 1, 5))]
+    assert shapes == [(4, 20), *Grids(1, 5).shapes]

@@ -1,13 +1,21 @@
 """Models of images that look like a known architecture, and are not: refused in one line; bare towers of two."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import IMAGE_ARCHITECTURES, tiny_model
-from transformers import AutoConfig, AutoModel, ViTImageProcessorPil, YolosForObjectDetection
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    DeiTForImageClassificationWithTeacher,
+    ViTImageProcessorPil,
+    YolosForObjectDetection,
+)
 
 from peftbench.backbones.heads import add_head
+from peftbench.backbones.inputs import small_size
 from peftbench.backbones.load import blank_backbone, encoder_name, load_backbone
 from peftbench.backbones.sites import find_sites
 from peftbench.errors import UserError
@@ -69,6 +77,20 @@ def test_a_classifier_reads_a_class_token_where_there_is_one_and_the_patches_alo
     torch.testing.assert_close(model(pixel_values=images).logits, model.classifier(read))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("size", [[128, 72], [32, 64]])  # the first has a square number of patches
+def test_an_oblong_grid_of_positions_is_taken_as_it_is_and_at_no_other_size(size, tmp_path):
+    own = AutoModel.from_config(AutoConfig.for_model("vit", **{**_CUT, "image_size": size})).eval()
+    own.save_pretrained(tmp_path)
+    _write_processor(tmp_path)
+    backbone = load_backbone(tmp_path)
+    images = torch.randn(2, 3, *size)
+    torch.testing.assert_close(backbone.encoder(images).last_hidden_state, own(images).last_hidden_state)
+    assert small_size(backbone.sites, 4) == tuple(size)
+    with pytest.raises(UserError, match=f"64 x 128 pixels .* oblong grid.* choose {size[0]} x {size[1]}$"):
+        backbone.sites.image.grid(64, 128)
+
+
 @pytest.mark.parametrize("architecture", IMAGE_ARCHITECTURES)
 def test_what_is_loaded_is_what_was_saved(architecture, tmp_path):
     model = tiny_model(architecture)
@@ -76,6 +98,21 @@ def test_what_is_loaded_is_what_was_saved(architecture, tmp_path):
     encoder.save_pretrained(tmp_path)
     _write_processor(tmp_path)
     _same_weights(load_backbone(tmp_path).encoder, encoder)
+
+
+@pytest.mark.parametrize("architectures", [["DeiTForImageClassificationWithTeacher"], None])
+def test_a_distilled_model_gets_one_classifier(architectures, tmp_path):
+    own = DeiTForImageClassificationWithTeacher(AutoConfig.for_model("deit", **_CUT))
+    own.save_pretrained(tmp_path)
+    _write_processor(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": architectures}))
+    backbone = load_backbone(tmp_path)
+    _same_weights(backbone.encoder, own.deit)
+    assert {name: p.shape for name, p in add_head(backbone, 3).head.items()} == {
+        "classifier.weight": (3, 16),
+        "classifier.bias": (3,),
+    }
 
 
 def test_a_detector_lends_its_encoder(tmp_path):

@@ -8,6 +8,7 @@ from tiny import ARCHITECTURES, EVERY_ARCHITECTURE, IMAGE_ARCHITECTURES, tiny_in
 from torch import nn
 from transformers import AutoConfig, AutoModel, GPT2Config, GPT2Model
 
+from peftbench.backbones.image_tokens import ImageTokens
 from peftbench.backbones.recognise import LINEAR_SITES, NORM_SITES, RESIDUAL_SITES
 from peftbench.backbones.sites import find_sites
 from peftbench.errors import UserError
@@ -117,6 +118,8 @@ def test_tokens_of_an_image(architecture):
 def test_an_image_that_the_patch_does_not_divide():
     with pytest.raises(UserError, match="40 x 33 pixels do not fall into the model's patches of 8 x 8"):
         find_sites(tiny_model("vit")).image.grid(40, 33)
+    with pytest.raises(UserError, match="patches of 12 x 16: choose multiples of 12 and of 16$"):
+        ImageTokens(1, (12, 16), (48, 48)).grid(32, 48)
 
 
 @pytest.mark.parametrize("gated", [False, True])

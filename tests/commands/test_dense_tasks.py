@@ -18,6 +18,7 @@ from peftbench.config.compose import compose
 from peftbench.config.schema import resolve
 from peftbench.errors import UserError
 from peftbench.runs.record import Record
+from peftbench.tasks.detection import coco
 from peftbench.tasks.detection.average_precision import average_precision, detection_score, match
 from peftbench.tasks.detection.coco import read_annotations
 from peftbench.tasks.kinds import load_task
@@ -209,6 +210,13 @@ def test_a_share_of_the_training_pictures_and_classes_of_the_config(data, own, m
     assert main(["train", *line]) == 0
     out = capsys.readouterr().out
     assert "train       9 examples" in out and "validation  3 examples" in out and "void 2.1 %" in out
+
+
+def test_a_file_of_boxes_is_read_once_for_its_classes_and_once_for_its_boxes(data, monkeypatch):
+    read, before = [], coco.parse_json
+    monkeypatch.setattr(coco, "parse_json", lambda text: read.append(len(text)) or before(text))
+    task = load_task(resolve(compose(["task=detection_folder", f"task.dir={data['detection']}"])).task)
+    assert len(read) == 1 + len(task.splits) == 4
 
 
 def damage(kind, folder, how):

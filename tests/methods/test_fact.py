@@ -48,6 +48,13 @@ def test_it_starts_as_nothing(form):
         torch.testing.assert_close(model(**tiny_inputs("vit")).logits, before)
 
 
+def test_the_middles_of_a_map_start_as_one_linear_map():
+    sites = find_sites(tiny_model("vit", intermediate_size=128))
+    middles = build(FactConfig(rank=16), sites).middles
+    down = 4 * len(list(sites.at("ffn.down")))  # the last of LINEAR_SITES: four blocks beside each other
+    assert 0.24 < middles[:-down].abs().max() <= 0.25 and 0.12 < middles[-down:].abs().max() <= 0.125
+
+
 @pytest.mark.parametrize(("setting", "value"), [("rank", 0), ("form", "cp"), ("scale", 0.0), ("dropout", 1.0)])
 def test_settings_that_make_no_sense(setting, value):
     with pytest.raises(UserError, match=f"method.{setting}="):

@@ -12,7 +12,7 @@ from transformers import ViTConfig, ViTModel
 
 from peftbench.methods import build, find_sites
 from peftbench.methods.deformable_attention import DeformableAttention, centres
-from peftbench.methods.interaction import Grid, Injector, Sizes
+from peftbench.methods.interaction import Grids, Injector, Sizes
 from peftbench.methods.spatial_prior import SpatialPrior
 from peftbench.methods.vit_adapter import VitAdapterConfig
 
@@ -127,7 +127,7 @@ def test_injector(golden_dir, dtype):
     golden = Golden(golden_dir, "vitadapter_injector", dtype)
     injector = Injector(Sizes(32, 4, 4, 1.0, 8, 0.0))
     golden.fill(injector)
-    output = injector(golden.input("extra.query"), golden.input("extra.feat"), Grid(4, 4))
+    output = injector(golden.input("extra.query"), golden.input("extra.feat"), Grids(4, 4))
     golden.check(injector, [output], ["output"])
 
 

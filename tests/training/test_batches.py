@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -101,3 +102,19 @@ def test_in_bf16_on_a_cpu_lengths_share_their_kernels(precision, widths):
     data = encoded_texts([{"input_ids": [1] * length} for length in range(1, 20)], torch.arange(19), {"input_ids": 0})
     logits_of(Widths(), data, 1, precision, CPU)
     assert seen == widths
+
+
+def test_logits_are_kept_once_in_the_order_of_the_rows():
+    kept, most = [], 0
+
+    class Remembering(torch.nn.Module):
+        def forward(self, input_ids, attention_mask=None):
+            nonlocal most
+            most = max(most, sum(batch() is not None for batch in kept))
+            logits = input_ids[:, :1].float()
+            kept.append(weakref.ref(logits))
+            return SimpleNamespace(logits=logits)
+
+    rows = [{"input_ids": [row] * (1 + row % 3)} for row in range(12)]
+    found = logits_of(Remembering(), encoded_texts(rows, torch.arange(12), {"input_ids": 0}), 2, "fp32", CPU)
+    assert found[:, 0].tolist() == list(range(12)) and most <= 1

@@ -1,6 +1,8 @@
 """What a layout says: the module paths of one family of architectures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+_POOLER = "pooler"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Layout:
         tokens_behind: likewise, those that stand behind the patches.
         patches: the convolution that makes tokens of an image's patches.
         final_norms: the norm behind the last layer that a head reads through, the first of these that a model has.
+        unread: modules of the encoder that no head's answer depends on, such as what pooled it in pretraining.
         position_biases: names of modules that give a bias to attention, (1, heads, tokens, tokens).
         positions_between: gives what is added between layers, (layers - 1, 1, tokens, d), where a model has it.
         inside: of transformers' classifier, the encoder, where the class does not say it.
@@ -58,6 +61,7 @@ class Layout:
     tokens_behind: tuple[str, ...] = ()
     patches: str = ""
     final_norms: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     position_biases: tuple[str, ...] = ()
     positions_between: str = ""
     inside: str = ""
@@ -66,6 +70,15 @@ class Layout:
         """Return where a site lies, a whole module as its only slice."""
         found = self.sites[site]
         return FusedSlice(found, 0, 1) if isinstance(found, str) else found
+
+    def reads(self, parameter: str) -> bool:
+        """Tell whether answers depend on a parameter of the encoder, by its name, as far as its module tells."""
+        return not any(parameter.startswith(f"{path}.") for path in self.unread)
+
+    def below_pooler(self) -> "Layout":
+        """Return it for heads that read the tokens themselves, whatever the pooler would make of them."""
+        norms = tuple(path for path in self.final_norms if not path.startswith(f"{_POOLER}."))
+        return replace(self, final_norms=norms, unread=(*self.unread, _POOLER))
 
     @property
     def paths(self) -> set[str]:

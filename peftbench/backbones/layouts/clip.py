@@ -14,6 +14,7 @@ LAYOUT = Layout(
     embeddings="pre_layrnorm",  # so spelled
     special_tokens=("class_embedding",),
     patches="embeddings.patch_embedding",
+    unread=("post_layernorm",),  # of the class token, for the tower of texts
     sites={
         "attention.query": "self_attn.q_proj",
         "attention.key": "self_attn.k_proj",

@@ -17,6 +17,7 @@ LAYOUT = Layout(
     tokens_behind=("detection_tokens",),
     patches="embeddings.patch_embeddings.projection",
     final_norms=("layernorm", "pooler.layernorm"),  # Data2Vec norms the mean of the patches, as BEiT does
+    unread=("pooler.dense",),  # YOLOS' and DPT's
     position_biases=("relative_position_bias",),
     positions_between="encoder.interpolation",
     sites={

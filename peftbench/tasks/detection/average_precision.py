@@ -18,6 +18,7 @@ PICTURE = -2  # class of the row of labels that is no object but the part of a p
 MOST_DETECTIONS = 100  # of a picture, that COCO scores
 _AT = {"ap": slice(None), "ap50": slice(0, 1), "ap75": slice(5, 6)}  # of the overlaps 0.50, 0.55 … 0.95
 _RECALLS = np.linspace(0, 1, 101)
+_AT_ONCE = 1_000_000  # numbers of an array over draws and detections
 
 
 class Matches(NamedTuple):
@@ -134,16 +135,18 @@ def average_precision(matches: Sequence[Matches], draws: np.ndarray | None = Non
     """
     if draws is None:
         draws = np.ones((1, len(matches[0].objects)))
-    return np.stack([_of_class(of_class, draws) for of_class in matches], 1)
+    step = max(1, _AT_ONCE // max(1, *(len(m.example) for m in matches)))
+    parts = (draws[start : start + step].astype(float) for start in range(0, len(draws), step))
+    return np.concatenate([np.stack([_of_class(of_class, part) for of_class in matches], 1) for part in parts])
 
 
 def _of_class(matches: Matches, draws: np.ndarray) -> np.ndarray:
     """Take the highest precision at or behind each of 101 recalls, and their mean, as COCO does."""
-    objects = draws @ matches.objects
+    objects, drawn = draws @ matches.objects, draws[:, matches.example]
     known = objects > 0
     found = np.full((len(draws), len(matches.matched)), np.nan)
     for overlap, (matched, counted) in enumerate(zip(matches.matched, matches.counted, strict=True)):
-        hits, all_ = (draws @ _up_to(matches, chosen)[:, matched] for chosen in (matched, counted))
+        hits, all_ = (np.cumsum(drawn * chosen, 1)[:, matched] for chosen in (matched, counted))
         precision = np.divide(hits, all_, out=np.zeros_like(hits), where=all_ > 0)
         best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
         recall = np.divide(hits, objects[:, None], out=np.zeros_like(hits), where=known[:, None])
@@ -151,13 +154,6 @@ def _of_class(matches: Matches, draws: np.ndarray) -> np.ndarray:
         reached[(hits == 0) | ~known[:, None]] = 0
         found[known, overlap] = (best * np.diff(reached, axis=1, prepend=0)).sum(1)[known] / len(_RECALLS)
     return found
-
-
-def _up_to(matches: Matches, chosen: np.ndarray) -> np.ndarray:
-    """Count each picture's chosen detections up to each detection, (examples, detections)."""
-    counts = np.zeros((len(matches.objects), len(matches.example)))
-    counts[matches.example, np.arange(len(matches.example))] = chosen
-    return np.cumsum(counts, 1)
 
 
 def detection_score(metric: str, precision: np.ndarray) -> np.ndarray:

@@ -31,7 +31,11 @@ class Annotated(NamedTuple):
 
 def read_categories(path: Path) -> dict[int, str]:
     """Return the names of the categories by their id, in the order of the ids; UserError for a damaged file."""
-    categories = _entries(path, _read(path), "categories")
+    return _categories(path, _read(path))
+
+
+def _categories(path: Path, content: Any) -> dict[int, str]:
+    categories = _entries(path, content, "categories")
     try:
         names = {int(entry["id"]): str(entry["name"]) for entry in sorted(categories, key=lambda entry: entry["id"])}
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -51,7 +55,7 @@ def read_annotations(path: Path, classes: Sequence[str]) -> list[Annotated]:
     and a category that is not among `classes`.
     """
     content = _read(path)
-    names = read_categories(path)
+    names = _categories(path, content)
     number = {name: index for index, name in enumerate(classes)}
     boxes: dict[int, list[list[float]]] = {}
     pictures: dict[int, tuple[str, int, int]] = {}

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -88,8 +89,9 @@ def load_task(config: "DenseTaskConfig", splits: Sequence[str] | None = None) ->
     folder = task_folder(config, _LAYOUT)
     labels = tuple(config.labels) or tuple(read_categories(_of_training(config, folder)).values())
     check_classes(labels, "task.labels" if config.labels else str(_of_training(config, folder)))
-    size = config.size or _common_size(_of_training(config, folder), labels)
-    read = read_splits(config, folder, splits, lambda place: _split(place, size, labels))
+    pictures_of = cache(lambda path: _pictures(path, labels))  # a file of boxes may be large
+    size = config.size or _common_size(pictures_of(_of_training(config, folder)))
+    read = read_splits(config, folder, splits, lambda place: _split(place, pictures_of(place / _ANNOTATIONS), size))
     return _task(config, labels, read, size, f"folder {folder}")
 
 
@@ -103,8 +105,8 @@ def _of_training(config: "DenseTaskConfig", folder: Path) -> Path:
     return split_folder(config, folder, REST) / _ANNOTATIONS
 
 
-def _common_size(path: Path, labels: Sequence[str]) -> Size:
-    return common_size([(picture.height, picture.width) for picture in _pictures(path, labels)])
+def _common_size(pictures: Sequence[Annotated]) -> Size:
+    return common_size([(picture.height, picture.width) for picture in pictures])
 
 
 def _pictures(path: Path, labels: Sequence[str]) -> list[Annotated]:
@@ -134,8 +136,7 @@ def _in_pixels(found: np.ndarray, given: Size, size: Size) -> list[list[float]]:
     return kept
 
 
-def _split(place: Path, size: Size, classes: Sequence[str]) -> DenseSplit:
-    pictures = _pictures(place / _ANNOTATIONS, classes)
+def _split(place: Path, pictures: Sequence[Annotated], size: Size) -> DenseSplit:
     files = [_file(place, picture) for picture in pictures]
     rows = [_in_shares(picture, size) for picture in pictures]
     labels = np.zeros((len(pictures), max(1, *map(len, rows)), 6), np.float32)

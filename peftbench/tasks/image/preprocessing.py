@@ -30,11 +30,21 @@ class Preprocessing:
     deviation: torch.Tensor
 
     def pixels(self, images: Sequence[Any]) -> np.ndarray:
-        """Return PIL's images as the processor resizes and crops them, (images, channels, height, width) uint8."""
-        found = self.processor.preprocess(
-            list(images), do_rescale=False, do_normalize=False, return_tensors="np", **self.resizing
-        )["pixel_values"]
-        return np.asarray(found).clip(0, 255).astype(np.uint8, copy=False)
+        """Return PIL's images as the processor resizes and crops them, (images, channels, height, width) uint8.
+
+        Raises UserError where it makes them of another size than it is told.
+        """
+        found = self.processor.preprocess(list(images), do_rescale=False, do_normalize=False, **self.resizing)
+        for image in found["pixel_values"]:
+            if tuple(image.shape[-2:]) != self.size:
+                (height, width), (rows, columns) = image.shape[-2:], self.size
+                raise UserError(
+                    f"the model's image processor makes an image of {height} x {width} pixels where it is told"
+                    f" {rows} x {columns}: set keep_aspect_ratio to false in the model's preprocessor_config.json"
+                )
+        return (
+            np.stack([np.asarray(image) for image in found["pixel_values"]]).clip(0, 255).astype(np.uint8, copy=False)
+        )
 
     def sized_processor(self) -> Any:
         """Return the processor set to this size, as an export brings it along."""

@@ -10,13 +10,12 @@ import numpy as np
 
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
-from peftbench.tasks.base import Given, Task
+from peftbench.tasks.base import Given, Task, as_tensor
 from peftbench.tasks.classification import untrained_classes
 from peftbench.tasks.image.encoded import EncodedImages, encode_images
 from peftbench.tasks.image.files import open_image
 from peftbench.tasks.image.given import ImageSource, check_patches, check_reads_images, read_given
 from peftbench.tasks.image.preprocessing import preprocessing_of
-from peftbench.tasks.text.batching import as_tensor
 
 
 @dataclass(frozen=True)

@@ -41,14 +41,8 @@ class Segmentation:
 
     def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
         """Return the mean cross-entropy over the pixels of a batch that have a class; 0 where none has."""
-        total, pixels = self._cross_entropy(outputs.logits, batch["labels"])
+        total, pixels = _cross_entropy(self._scaled(outputs.logits), batch["labels"])
         return total / pixels.clamp(min=1)
-
-    def _cross_entropy(self, logits: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return its sum over the pixels with a class, and how many these are."""
-        masks = masks.long()
-        loss = F.cross_entropy(self._scaled(logits), masks, ignore_index=VOID, reduction="sum")
-        return loss, (masks != VOID).sum()
 
     def _scaled(self, logits: torch.Tensor) -> torch.Tensor:
         return F.interpolate(logits.float(), self.size, mode="bilinear", align_corners=False)
@@ -64,7 +58,7 @@ class Segmentation:
 
     def read_out(self, logits: torch.Tensor) -> tuple[np.ndarray, None]:
         """Return the most probable class of each pixel, (examples, rows, columns) uint8."""
-        return np.concatenate([part.argmax(1).to(torch.uint8).numpy() for part in self._parts(logits)]), None
+        return np.concatenate([_most_probable(part) for part in self._parts(logits)]), None
 
     def _parts(self, logits: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the logits in the masks' size, a few examples at a time: all together would be large."""
@@ -78,11 +72,20 @@ class Segmentation:
     def score(self, metrics: Sequence[str], logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """Return the metrics over all pixels of a split, and the loss."""
         check_metrics(metrics)
-        predictions, _ = self.read_out(logits)
-        confusion = pixel_confusions(predictions, labels.numpy(), self.num_outputs).sum(0)
-        losses, pixels = zip(
-            *(self._cross_entropy(*part) for part in zip(logits.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True)),
-            strict=True,
-        )
-        loss = float(sum(losses)) / max(1, int(sum(pixels)))
-        return {**{metric: float(segmentation_score(metric, confusion)) for metric in metrics}, "loss": loss}
+        confusion, total, pixels = np.zeros((self.num_outputs, self.num_outputs), np.int64), 0.0, 0
+        for scaled, masks in zip(self._parts(logits), labels.split(_AT_ONCE), strict=True):
+            confusion += pixel_confusions(_most_probable(scaled), masks.numpy(), self.num_outputs).sum(0)
+            loss, known = _cross_entropy(scaled, masks)
+            total, pixels = total + float(loss), pixels + int(known)
+        scores = {metric: float(segmentation_score(metric, confusion)) for metric in metrics}
+        return {**scores, "loss": total / max(1, pixels)}
+
+
+def _most_probable(scaled: torch.Tensor) -> np.ndarray:
+    return scaled.argmax(1).to(torch.uint8).numpy()
+
+
+def _cross_entropy(scaled: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return its sum over the pixels with a class, and how many these are; logits in the masks' size."""
+    masks = masks.long()
+    return F.cross_entropy(scaled, masks, ignore_index=VOID, reduction="sum"), (masks != VOID).sum()

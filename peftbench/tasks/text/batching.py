@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from peftbench.tasks.base import Batch, Examples
+from peftbench.tasks.base import Batch, Examples, as_tensor
 
 # tokenizers keep what they cut off, too, until a call's result is dropped
 _AT_ONCE = 500
@@ -107,11 +107,6 @@ def joined(parts: Sequence[EncodedTexts]) -> EncodedTexts:
     """Return the rows of several splits, of one tokenizer and without labels, one behind the other."""
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].padding}
     return EncodedTexts(columns, _offsets(np.concatenate([part.sizes for part in parts])), None, parts[0].padding)
-
-
-def as_tensor(labels: Sequence[int] | Sequence[float] | None) -> torch.Tensor | None:
-    """Return labels as a model takes them: int64 classes, float32 scores, None where they are hidden."""
-    return None if labels is None else torch.tensor(labels)
 
 
 def _unknown_share(ids: np.ndarray, tokenizer: Any) -> float:

@@ -8,9 +8,9 @@ from typing import Any
 
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
-from peftbench.tasks.base import Given, Task
+from peftbench.tasks.base import Given, Task, as_tensor
 from peftbench.tasks.classification import untrained_classes
-from peftbench.tasks.text.batching import EncodedTexts, as_tensor, encode
+from peftbench.tasks.text.batching import EncodedTexts, encode
 from peftbench.tasks.text.cache import LEAST_ROWS, cached
 from peftbench.tasks.text.checks import text_warnings
 from peftbench.tasks.text.examples import read_examples

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from peftbench.errors import UserError
 from peftbench.tasks.detection.average_precision import (
     PICTURE,
+    Matches,
     average_precision,
     check_metrics,
     cut_to_picture,
@@ -94,6 +96,19 @@ def test_a_draw_is_scored_as_pictures_taken_so_often():
         taken = np.repeat(np.arange(PICTURES), draw)
         for metric, expected in by_pycocotools(labels[taken], found[taken]).items():
             assert detection_score(metric, precision)[number] == pytest.approx(expected, abs=1e-9)
+
+
+def test_many_pictures_take_memory_by_their_detections_alone():
+    pictures, detections = 1000, 20_000
+    random = np.random.default_rng(0)
+    matched = random.random((10, detections)) < 0.05
+    matches = Matches(random.integers(0, pictures, detections), matched, np.ones_like(matched), np.full(pictures, 2))
+    tracemalloc.start()
+    try:
+        average_precision([matches], random.multinomial(pictures, np.full(pictures, 1 / pictures), size=128))
+        assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_lies_in_a_picture_s_padding_is_no_detection():

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
-from transformers import ViTImageProcessorPil
+from transformers import DPTImageProcessorPil, ViTImageProcessorPil
 
 from peftbench.errors import UserError
 from peftbench.serving.image_inputs import read_images
-from peftbench.serving.picture_outputs import write_boxes
+from peftbench.serving.picture_outputs import write_boxes, write_masks
 from peftbench.tasks.detection.coco import read_annotations
 from peftbench.tasks.detection.read import Box
 from peftbench.tasks.image.dense import padded, picture_size
@@ -195,6 +195,14 @@ def test_a_processor_that_divides_by_nothing():
         preprocessing_of(processor, None)
 
 
+@pytest.mark.parametrize("shapes", [[(60, 90)], [(60, 90), (200, 100)]])
+def test_a_processor_that_keeps_proportions_is_refused(shapes):
+    preprocessing = preprocessing_of(DPTImageProcessorPil(keep_aspect_ratio=True, ensure_multiple_of=14), 64)
+    with pytest.raises(UserError, match="makes an image of 70 x 98 pixels where it is told 64 x 64") as caught:
+        preprocessing.pixels([Image.fromarray(np.zeros((*shape, 3), np.uint8)) for shape in shapes])
+    assert "\n" not in str(caught.value)
+
+
 def test_a_name_that_is_not_utf_8_can_be_written(tmp_path):
     path = tmp_path / os.fsdecode(b"\xff.png")
     path.write_bytes(sixteen_bits())
@@ -246,3 +254,21 @@ def test_boxes_of_somebody_else_are_not_written_over(tmp_path):
         with pytest.raises(UserError, match="no answer of an earlier predict: give --output another folder"):
             list(write_boxes(found, answers, ["cell"]))
         assert (found / "boxes.json").read_text() == content
+
+
+def test_a_picture_under_the_home_folder_is_written_and_written_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.fromarray(PIXELS).save(tmp_path / "0.png")
+    mask = np.zeros(PIXELS.shape[:2], np.uint8)
+    for _ in range(2):
+        (masked,) = write_masks(tmp_path / "masks", [("~/0.png", mask)], ["cell"])
+        (boxed,) = write_boxes(tmp_path / "boxes", [("~/0.png", [])], ["cell"])
+    assert masked.found == {"cell": 1.0} and boxed.picture == "~/0.png"
+
+
+def test_a_mask_whose_overlay_failed_does_not_stop_the_next_predict(tmp_path):
+    path, mask = tmp_path / "0.png", np.zeros(PIXELS.shape[:2], np.uint8)
+    with pytest.raises(UserError, match="no such image"):
+        list(write_masks(tmp_path / "found", [(str(path), mask)], ["cell"]))
+    Image.fromarray(PIXELS).save(path)
+    assert len(list(write_masks(tmp_path / "found", [(str(path), mask)], ["cell"]))) == 1

@@ -39,6 +39,14 @@ def test_the_loss_is_the_mean_over_pixels_with_a_class(masks):
     assert nothing == 0
 
 
+def test_a_score_scales_each_picture_up_once(masks, monkeypatch):
+    objective, logits = answers(masks, 3)
+    scaled, before = [], F.interpolate
+    monkeypatch.setattr(F, "interpolate", lambda x, *more, **named: scaled.append(len(x)) or before(x, *more, **named))
+    objective.score(["miou"], logits, masks)
+    assert sum(scaled) == len(masks)
+
+
 def test_scores_are_those_of_all_pixels_together(masks):
     objective, logits = answers(masks, 2)
     predicted = F.interpolate(logits, (6, 8), mode="bilinear").argmax(1)
