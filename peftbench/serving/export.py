@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from peftbench.config.task import DenseTaskConfig, TaskConfig, TextTaskConfig, fill_task
+from peftbench.config.task import TaskConfig, TextTaskConfig, check_whole_answers, fill_task
 from peftbench.errors import PeftbenchError, UserError
 from peftbench.runs.record import Record
 from peftbench.serving.certificate import Certificate, compare
@@ -117,10 +117,7 @@ def _check_new(folder: Path) -> None:
 
 def _check_task(to: str, config: TaskConfig) -> None:
     """Raise UserError for a task whose answers the target's library has no model for."""
-    if isinstance(config, DenseTaskConfig):
-        raise UserError(
-            f"task {config.name} is of {config.kind}, and runs that answer a whole text or image alone are exported"
-        )
+    check_whole_answers(config, "exported")
     if to == "adapters" and not isinstance(config, TextTaskConfig):
         raise UserError(
             f"--to adapters: task {config.name} is of {config.kind}; their runs are exported to peft, or merged"
