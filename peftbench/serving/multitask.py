@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+import torch
 
 from peftbench.backbones.heads import add_head
 from peftbench.backbones.load import Backbone
@@ -210,6 +211,7 @@ class MultiTask:
         order = np.argsort([index for indices in together.values() for index in indices])
         return joined(parts).subset(order.tolist())
 
+    @torch.inference_mode(False)
     def _made(self) -> TaskTensors:
         """Return what holds the tensors, for a backbone under a head as wide as the widest registered."""
         if self._tensors is None:

@@ -103,6 +103,7 @@ class TaskTensors:
         config: Any = self.backbone.model.config
         return int(config.num_labels)
 
+    @torch.inference_mode(False)  # what is kept is for every later call, in whatever mode it comes
     def prototype(self, task: RegisteredTask) -> MethodPrototype:
         """Return what a task's method has in common with others of the same settings; tried out at the first call."""
         if task.method_key not in self._prototypes:
@@ -126,6 +127,7 @@ class TaskTensors:
         method, mode = self.prototype(task).method, self.prototype(task).mode
         return mode != BatchMode.ALONE and longest + method.inserted_tokens <= self.backbone.sites.positions
 
+    @torch.inference_mode(False)
     def method(self, tasks: Sequence[RegisteredTask]) -> Method:
         """Return the method of tasks with one `method_key`, with their tensors, stacked where there are several."""
         methods = [self._load(task).method for task in tasks]
@@ -140,6 +142,7 @@ class TaskTensors:
         found: Method = self._stacked.get(("method", *(task.name for task in tasks)), make)
         return found
 
+    @torch.inference_mode(False)
     def head(self, tasks: Sequence[RegisteredTask]) -> Tensors:
         """Return the heads' tensors of some tasks, stacked where there are several."""
         heads = [self._load(task).head for task in tasks]

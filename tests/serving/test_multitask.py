@@ -176,3 +176,20 @@ def test_what_was_not_asked_for_longest_goes_first() -> None:
     assert made == ["a", "b", "c", "b"]
     get("large", 99)
     assert (len(kept), kept.size) == (1, 99)
+
+
+def test_a_first_call_in_inference_mode_leaves_later_ones_as_they_are(task_runs: dict[str, Record]) -> None:
+    names = ["prefix", "lora", "adapter"]
+    runs = {name: task_runs[name] for name in names}
+    expected = MultiTask(runs, device="cpu").predict(["good"] * 3, names)
+    registered = MultiTask(runs, device="cpu")
+    with torch.inference_mode():
+        made = MultiTask(runs, device="cpu")
+        in_bf16 = MultiTask(runs, device="cpu", precision="bf16")
+        told = in_bf16.predict(["good"] * 3, names)
+        predictors = {name: peftbench.load(runs[name].folder, device="cpu", merged=name == "lora") for name in names}
+        assert registered.predict(["good"] * 3, names) == made.predict(["good"] * 3, names) == expected
+    assert registered.predict(["good"] * 3, names) == made.predict(["good"] * 3, names) == expected
+    assert in_bf16.predict(["good"] * 3, names) == told
+    for name, answer in zip(names, expected, strict=True):
+        check_same(predictors[name].predict(["good"])[0], answer)
