@@ -12,6 +12,7 @@ from peftbench.backbones.rows import Rows
 from peftbench.errors import UserError
 from peftbench.methods import Method
 from peftbench.methods.stacking import stacked, with_tensors
+from peftbench.methods.unchanged import WhileUnchanged
 from peftbench.serving.mixing import Mixer
 from peftbench.tasks.base import Batch
 from peftbench.training.devices import full_precision
@@ -93,6 +94,8 @@ def held_bytes(method: Method) -> int:
         if isinstance(value, torch.Tensor):
             storage = value.untyped_storage()
             found[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(value, WhileUnchanged):
+            look(value.kept)
         elif isinstance(value, dict):
             look(list(value.values()))
         elif isinstance(value, list | tuple):

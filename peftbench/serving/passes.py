@@ -20,6 +20,8 @@ def passes(
 ) -> Iterator[list[int]]:
     """Yield the indices of the rows of each pass: of similar length, rows of one task side by side.
 
+    A pass ends where the tensors of its tasks would take more memory than they may.
+
     Args:
         data: the rows. tasks: the task of each row. tensors: say which tasks can share a pass.
         batch_size: rows in one pass, at most.
@@ -27,12 +29,18 @@ def passes(
     for indices in data.in_order(batch_size):
         longest = max(int(data.sizes[index]) for index in indices)
         shared: list[int] = []
+        held = 0
         for _, rows in groupby(_grouped(indices, tasks), key=lambda index: tasks[index].name):
             task_rows = list(rows)
-            if tensors.fits(tasks[task_rows[0]], longest):
-                shared += task_rows
-            else:
+            task = tasks[task_rows[0]]
+            if not tensors.fits(task, longest):
                 yield task_rows
+                continue
+            if shared and held + tensors.size_of(task) > tensors.pass_limit:
+                yield shared
+                shared, held = [], 0
+            shared += task_rows
+            held += tensors.size_of(task)
         if shared:
             yield shared
 
@@ -51,17 +59,20 @@ def mixed_logits(tensors: TaskTensors, batch: Batch, tasks: Sequence[RegisteredT
 
     Raises NonFiniteError where one is NaN or infinite.
     """
+    loaded = {task.name: tensors.load(task) for *_, task in stretches(tasks)}
     methods: list[tuple[Method, Rows]] = []
     heads: list[tuple[Tensors, Rows]] = []
     for size, same_size in groupby(stretches(tasks), key=lambda stretch: stretch[1] - stretch[0]):
         group = list(same_size)
-        heads.append((tensors.head([task for *_, task in group]), Rows(len(tasks), group[0][0], size, len(group))))
+        heads.append(
+            (tensors.head([task for *_, task in group], loaded), Rows(len(tasks), group[0][0], size, len(group)))
+        )
         for _, same_method in groupby(group, key=lambda stretch: stretch[2].method_key):
             alike = list(same_method)
             step = len(alike) if tensors.prototype(alike[0][2]).mode == BatchMode.STACKED else 1
             for first in range(0, len(alike), step):
                 part = alike[first : first + step]
-                method = tensors.method([task for *_, task in part])
+                method = tensors.method([task for *_, task in part], loaded)
                 methods.append((method, Rows(len(tasks), part[0][0], size, len(part))))
     device = tensors.backbone.sites.device
     lowest = min(tensors.prototype(task).first_layer for task in tasks)
