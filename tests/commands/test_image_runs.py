@@ -253,11 +253,17 @@ def test_a_model_without_its_processor_is_refused(command, models, tmp_path, cap
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["/nowhere.png"], "no such image: /nowhere.png"), ([], "is no image that can be read")],
-    ids=["missing", "damaged"],
+    [
+        (["/nowhere.png"], "no such image: /nowhere.png"),
+        ([], "is no image that can be read"),
+        (["--file", "{tmp}/texts.csv"], "no column 'image' among 'sentence'"),
+    ],
+    ids=["missing", "damaged", "texts"],
 )
 def test_images_that_cannot_be_answered(run, tmp_path, words, said, capsys):
     (tmp_path / "x.png").write_text("nothing")
+    (tmp_path / "texts.csv").write_text("sentence\nx.png\n")
+    words = [word.format(tmp=tmp_path) for word in words]
     assert main(["predict", str(run.folder), *(words or [str(tmp_path / "x.png")])]) == 2
     assert said in capsys.readouterr().err
     assert main(["serve", str(run.folder)]) == 2

@@ -82,6 +82,9 @@ def test_output_keeps_every_row_and_column(
 
 def test_mistakes_are_one_line(runs: list[str], file: Path, tmp_path: Path) -> None:
     unknown, lacking, taskless, text = (tmp_path / name for name in ("unknown.csv", "lacking.csv", "no.csv", "a.txt"))
+    listed, of_a_list = tmp_path / "listed.jsonl", tmp_path / "of-a-list.jsonl"
+    listed.write_text('{"task": "opinions", "text": ["good"], "sentence1": {}}\n')
+    of_a_list.write_text('{"task": ["opinions"], "text": "good"}\n')
     unknown.write_text("task,text\nopinions,good\nopinion,bad\n")
     lacking.write_text("task,text\npairs,good\n")
     taskless.write_text("text\ngood\n")
@@ -99,6 +102,8 @@ def test_mistakes_are_one_line(runs: list[str], file: Path, tmp_path: Path) -> N
         (["--runs", *runs, taskless], "no column 'task' among 'text'"),
         (["--runs", *runs, lacking], "line 2: task pairs reads 'sentence1' and 'sentence2', the columns are 'task'"),
         (["--runs", *runs, unknown], "line 3: no task 'opinion' is registered. Did you mean opinions?"),
+        (["--runs", *runs, listed], "line 1, column 'text': [\"good\"] is neither text nor a number"),
+        (["--runs", *runs, of_a_list], "line 1, column 'task': [\"opinions\"] is neither text nor a number"),
         ([], "name a run, or several with --runs"),
         ([runs[0].partition("=")[2], "good", "--precision", "fp32"], "--precision is of several runs"),
     ):
