@@ -22,7 +22,7 @@ from peftbench.serving.predictor import NO_ANSWER, Answer, read_answers
 from peftbench.serving.task_tensors import RegisteredTask, TaskTensors, read_recorded
 from peftbench.tasks.text.batching import EncodedTexts, encode, joined
 from peftbench.tasks.text.examples import Example, examples_wanted, read_example
-from peftbench.training.devices import use_device
+from peftbench.training.devices import padding_multiple, use_device
 
 _MIB = 2**20
 _TASKS_NAMED = 10  # of many
@@ -188,9 +188,10 @@ class MultiTask:
     def _answer(self, examples: Sequence[Example], tasks: Sequence[RegisteredTask]) -> list[Answer]:
         data, made = self._encoded(examples, tasks), self._made()
         answers: list[Answer] = [NO_ANSWER] * len(tasks)
-        for indices in passes(data, tasks, made, self.batch_size):
+        multiple = padding_multiple(made.mixer.precision, self._device)
+        for indices, padded_to in passes(data, tasks, made, self.batch_size, multiple):
             parts = [tasks[index] for index in indices]
-            logits = mixed_logits(made, data.batch(indices), parts)
+            logits = mixed_logits(made, data.batch(indices, padded_to), parts)
             for start, stop, task in stretches(parts):
                 found = read_answers(task.task, logits[start:stop, : task.outputs])
                 for index, answer in zip(indices[start:stop], found, strict=True):
@@ -209,7 +210,7 @@ class MultiTask:
             for (max_length, _), indices in together.items()
         ]
         order = np.argsort([index for indices in together.values() for index in indices])
-        return joined(parts).subset(order.tolist())
+        return joined(parts, self._backbone.sites.positions).subset(order.tolist())
 
     @torch.inference_mode(False)
     def _made(self) -> TaskTensors:

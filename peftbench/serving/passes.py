@@ -13,36 +13,44 @@ from peftbench.serving.batch_mode import BatchMode
 from peftbench.serving.mixing import Tensors
 from peftbench.serving.task_tensors import RegisteredTask, TaskTensors
 from peftbench.tasks.base import Batch, Examples
+from peftbench.tasks.text.batching import rounded_up
 
 
 def passes(
-    data: Examples, tasks: Sequence[RegisteredTask], tensors: TaskTensors, batch_size: int
-) -> Iterator[list[int]]:
+    data: Examples, tasks: Sequence[RegisteredTask], tensors: TaskTensors, batch_size: int, multiple: int
+) -> Iterator[tuple[list[int], int]]:
     """Yield the indices of the rows of each pass: of similar length, rows of one task side by side.
+
+    With them comes the multiple that their length is padded up to, 1 where a method leaves no room for padding.
 
     A pass ends where the tensors of its tasks would take more memory than they may.
 
     Args:
         data: the rows. tasks: the task of each row. tensors: say which tasks can share a pass.
-        batch_size: rows in one pass, at most.
+        batch_size: rows in one pass, at most. multiple: that lengths are padded up to.
     """
-    for indices in data.in_order(batch_size):
+
+    def padded(indices: Sequence[int]) -> int:
         longest = max(int(data.sizes[index]) for index in indices)
+        return rounded_up(longest, multiple, tensors.backbone.sites.positions)
+
+    for indices in data.in_order(batch_size):
+        length = padded(indices)
         shared: list[int] = []
         held = 0
         for _, rows in groupby(_grouped(indices, tasks), key=lambda index: tasks[index].name):
             task_rows = list(rows)
             task = tasks[task_rows[0]]
-            if not tensors.fits(task, longest):
-                yield task_rows
+            if not tensors.shares(task, length):
+                yield task_rows, multiple if tensors.fits(task, padded(task_rows)) else 1
                 continue
             if shared and held + tensors.size_of(task) > tensors.pass_limit:
-                yield shared
+                yield shared, multiple
                 shared, held = [], 0
             shared += task_rows
             held += tensors.size_of(task)
         if shared:
-            yield shared
+            yield shared, multiple
 
 
 def _grouped(indices: Sequence[int], tasks: Sequence[RegisteredTask]) -> list[int]:

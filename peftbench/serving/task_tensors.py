@@ -124,10 +124,13 @@ class TaskTensors:
         """Whether repeated rows may pass the layers below all methods once; see `batch_mode.shares_layers`."""
         return shares_layers(self.mixer)
 
-    def fits(self, task: RegisteredTask, longest: int) -> bool:
-        """Tell whether a task's rows can share a pass with others, the longest of `longest` tokens."""
-        method, mode = self.prototype(task).method, self.prototype(task).mode
-        return mode != BatchMode.ALONE and longest + method.inserted_tokens <= self.backbone.sites.positions
+    def shares(self, task: RegisteredTask, length: int) -> bool:
+        """Tell whether a task's rows can share a pass of `length` tokens with others."""
+        return self.prototype(task).mode != BatchMode.ALONE and self.fits(task, length)
+
+    def fits(self, task: RegisteredTask, length: int) -> bool:
+        """Tell whether the model takes `length` tokens and those that a task's method inserts."""
+        return length + self.prototype(task).method.inserted_tokens <= self.backbone.sites.positions
 
     def size_of(self, task: RegisteredTask) -> int:
         """Return the bytes that a task's method and head hold, with what they make of their tensors."""

@@ -222,3 +222,35 @@ def test_a_first_call_in_inference_mode_leaves_later_ones_as_they_are(task_runs:
     assert in_bf16.predict(["good"] * 3, names) == told
     for name, answer in zip(names, expected, strict=True):
         check_same(predictors[name].predict(["good"])[0], answer)
+
+
+# the model takes 66 tokens: with so many a prompt has no room for its own
+@pytest.mark.parametrize(("multiple", "lengths"), [(8, {8, 16}), (66, {3, 7, 8, 66})])
+def test_lengths_are_padded_to_a_multiple(
+    task_runs: dict[str, Record], monkeypatch: pytest.MonkeyPatch, multiple: int, lengths: set[int]
+) -> None:
+    """Kernels of bf16 on a CPU are made for each length; in fp32 the answers show to five digits."""
+    texts, names = asked(task_runs)
+    expected = MultiTask(task_runs, device="cpu").predict(texts, names)
+    tasks = MultiTask(task_runs, device="cpu", batch_size=16)
+    seen: set[int] = set()
+    answered = multitask.mixed_logits
+
+    def noted(held: TaskTensors, batch: Any, parts: list[Any]) -> torch.Tensor:
+        seen.add(batch["input_ids"].shape[1])
+        return answered(held, batch, parts)
+
+    monkeypatch.setattr(multitask, "mixed_logits", noted)
+    monkeypatch.setattr(multitask, "padding_multiple", lambda precision, device: multiple)
+    for found, answer in zip(tasks.predict(texts, names), expected, strict=True):
+        check_same(found, answer)
+    assert seen == lengths
+
+
+def test_a_short_text_is_padded_in_bf16_on_a_cpu(task_runs: dict[str, Record]) -> None:
+    tasks = MultiTask({"prefix": task_runs["prefix"]}, device="cpu", precision="bf16")
+    seen: list[int] = []
+    tasks.ways()
+    tasks._backbone.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    tasks.predict(["good"], "prefix")
+    assert seen == [8]
