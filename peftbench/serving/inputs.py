@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from peftbench.errors import UserError, nearest
+from peftbench.errors import UserError
 from peftbench.files import expanded, is_unicode
+from peftbench.serving.task_names import no_task
 from peftbench.tasks.text.files import Table, choose_columns, json_object, json_text, read_table, read_text
 
 # files with named columns; any other holds one text (or pair) a line
@@ -160,7 +161,7 @@ def read_task_input(file: Path, columns: Mapping[str, Sequence[str]]) -> Input:
                 continue
             (task,) = _texts(where, header, cells, [at])
             if task not in known:
-                raise UserError(f"{where}: no task {task!r} is registered. {nearest(task, known)}")
+                raise UserError(f"{where}: {no_task(task, known)}")
             if task not in places:
                 chosen = next((names for names in known[task] if set(names) <= set(header)), None)
                 if chosen is None:

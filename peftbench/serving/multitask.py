@@ -1,7 +1,6 @@
 """Several trained tasks on one backbone: a batch in which each text has a task of its own is answered in one pass."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 from peftbench.backbones.heads import add_head
 from peftbench.backbones.load import Backbone
-from peftbench.errors import UserError, nearest
+from peftbench.errors import UserError
 from peftbench.runs.find import load_run
 from peftbench.runs.record import Record
 from peftbench.serving.batch_mode import BatchMode
@@ -19,13 +18,13 @@ from peftbench.serving.load import load_run_backbone
 from peftbench.serving.mixing import mixer
 from peftbench.serving.passes import mixed_logits, passes, stretches
 from peftbench.serving.predictor import NO_ANSWER, Answer, read_answers
+from peftbench.serving.task_names import no_task, shortened
 from peftbench.serving.task_tensors import RegisteredTask, TaskTensors, read_recorded
 from peftbench.tasks.text.batching import EncodedTexts, encode, joined
 from peftbench.tasks.text.examples import Example, examples_wanted, read_example
 from peftbench.training.devices import padding_multiple, use_device
 
 _MIB = 2**20
-_TASKS_NAMED = 10  # of many
 BATCH_SIZE = 64
 MEMORY_MIB = 1024
 
@@ -157,9 +156,7 @@ class MultiTask:
 
     def _registered(self, name: Any) -> RegisteredTask:
         if not isinstance(name, str) or name not in self._tasks:
-            shown = str(name)[:60]
-            known = get_close_matches(shown, self._tasks, n=3) or list(self._tasks)[:_TASKS_NAMED]
-            raise UserError(f"no task {shown!r} is registered. {nearest(shown, known)}")
+            raise UserError(no_task(name, self._tasks))
         return self._tasks[name]
 
     def _check_shared(self, task: RegisteredTask, first: RegisteredTask) -> None:
@@ -182,7 +179,9 @@ class MultiTask:
         columns = self._registered(name).columns
         example = read_example(text, len(columns))
         if example is None:
-            raise UserError(f"task {name} takes {examples_wanted(columns)}; example {number} is {str(text)[:60]!r}")
+            raise UserError(
+                f"task {name} takes {examples_wanted(columns)}; example {number} is {shortened(str(text))!r}"
+            )
         return example
 
     def _answer(self, examples: Sequence[Example], tasks: Sequence[RegisteredTask]) -> list[Answer]:

@@ -88,6 +88,8 @@ def test_mistakes_are_one_line(runs: list[str], file: Path, tmp_path: Path) -> N
     unknown.write_text("task,text\nopinions,good\nopinion,bad\n")
     lacking.write_text("task,text\npairs,good\n")
     taskless.write_text("text\ngood\n")
+    endless = tmp_path / "endless.csv"
+    endless.write_text(f"task,text\n{'x' * 5000},good\n")
     text.write_text("good\n")
     for argv, said in (
         (["--runs", *runs], "takes one file with a column `task`"),
@@ -101,6 +103,7 @@ def test_mistakes_are_one_line(runs: list[str], file: Path, tmp_path: Path) -> N
         (["--runs", *runs, tmp_path / "none.csv"], "none.csv"),
         (["--runs", *runs, taskless], "no column 'task' among 'text'"),
         (["--runs", *runs, lacking], "line 2: task pairs reads 'sentence1' and 'sentence2', the columns are 'task'"),
+        (["--runs", *runs, endless], f"line 2: no task '{'x' * 60}…' is registered. Choose from: opinions, pairs"),
         (["--runs", *runs, unknown], "line 3: no task 'opinion' is registered. Did you mean opinions?"),
         (["--runs", *runs, listed], "line 1, column 'text': [\"good\"] is neither text nor a number"),
         (["--runs", *runs, of_a_list], "line 1, column 'task': [\"opinions\"] is neither text nor a number"),
