@@ -80,7 +80,7 @@ def test_output_keeps_every_row_and_column(
     assert lines[2][3:] == ["a film", "a dull plot"]
 
 
-def test_mistakes_are_one_line(runs: list[str], file: Path, tmp_path: Path) -> None:
+def test_mistakes_are_one_line(runs: list[str], file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unknown, lacking, taskless, text = (tmp_path / name for name in ("unknown.csv", "lacking.csv", "no.csv", "a.txt"))
     listed, of_a_list = tmp_path / "listed.jsonl", tmp_path / "of-a-list.jsonl"
     listed.write_text('{"task": "opinions", "text": ["good"], "sentence1": {}}\n')
@@ -110,7 +110,9 @@ def test_mistakes_are_one_line(runs: list[str], file: Path, tmp_path: Path) -> N
         ([], "name a run, or several with --runs"),
         ([runs[0].partition("=")[2], "good", "--precision", "fp32"], "--precision is of several runs"),
     ):
-        with pytest.raises(UserError) as raised:
+        with monkeypatch.context() as patched, pytest.raises(UserError) as raised:
+            if unknown not in argv:  # what stands in front of it is answered
+                patched.setattr("peftbench.serving.multitask.MultiTask", None)
             predict.main([*map(str, argv), "--device", "cpu"])
         assert said in str(raised.value), argv
         assert "\n" not in str(raised.value)
