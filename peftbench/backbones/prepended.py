@@ -15,12 +15,10 @@ class KeySource:
     """Keys and values for every layer.
 
     Attributes:
-        length: how many.
         keys: of a layer, by its number, (2, length, key_width), keys then values; (groups, 2, length, key_width) for
             several groups; a length of 0, and no graph behind it, for a layer that goes without.
     """
 
-    length: int
     keys: Callable[[int], torch.Tensor]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftbench.backbones.inputs import IDS, random_inputs, small_size
+from peftbench.backbones.inputs import IDS, half_padded, random_inputs, small_size
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError, first_line
 
@@ -55,14 +55,7 @@ def probe_batch(sites: Sites) -> dict[str, torch.Tensor]:
     """
     if sites.image is not None:
         return random_inputs(sites, ROWS, small_size(sites, LENGTH))
-    config, device = sites.base.config, sites.device
-    padding = config.pad_token_id or 0
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(config.vocab_size - 1, (ROWS, LENGTH), generator=generator)
-    ids += ids >= padding
-    mask = torch.ones_like(ids)
-    ids[1, SHORT:], mask[1, SHORT:] = padding, 0
-    return {IDS: ids.to(device), "attention_mask": mask.to(device)}
+    return half_padded(sites, ROWS, LENGTH, SHORT)
 
 
 def second_row_alone(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

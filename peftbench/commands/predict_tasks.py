@@ -5,6 +5,7 @@ from pathlib import Path
 
 from peftbench.commands.predict import answered, check_output, report_blank, show, through_first_text
 from peftbench.commands.run_options import find_task_runs, records_dir, working_on_stderr
+from peftbench.config.task import fill_text_task
 from peftbench.errors import UserError
 from peftbench.files import is_there
 from peftbench.serving.inputs import TABLES, InputRow, read_task_input
@@ -24,16 +25,18 @@ def predict_tasks(arguments: argparse.Namespace) -> int:
         raise UserError("--merged: several runs share the backbone's weights, which stay as they are")
     records = find_task_runs(names, records_dir(arguments))
 
+    from peftbench.serving.load import describe_run
     from peftbench.serving.multitask import BATCH_SIZE, MultiTask
     from peftbench.serving.predictor import NO_ANSWER, Answer
     from peftbench.training.devices import choose_device
 
     choose_device(arguments.device)  # a mistake shows before anything is loaded
+    columns = {name: fill_text_task(describe_run(record).task).text for name, record in records.items()}
+    header, rows = read_task_input(file, columns)
+    rows = through_first_text(rows)
     with working_on_stderr("loading the model"):
         size = arguments.batch_size or BATCH_SIZE
         tasks = MultiTask(records, device=arguments.device, precision=arguments.precision, batch_size=size)
-    columns = {name: tasks.columns(name) for name in tasks.tasks}
-    header, rows = read_task_input(file, columns)
 
     def predict(batch: list[InputRow]) -> list[Answer]:
         asked = [(row.texts, row.task) for row in batch if row.task is not None]
@@ -41,7 +44,7 @@ def predict_tasks(arguments: argparse.Namespace) -> int:
         return [NO_ANSWER if row.task is None else next(answers) for row in batch]
 
     blank: list[int] = []
-    batches = answered(predict, through_first_text(rows), size * _PASSES_AT_ONCE, blank)
+    batches = answered(predict, rows, size * _PASSES_AT_ONCE, blank)
     widest = max(columns.values(), key=len)
     show(arguments, batches, header, ["text", "text 2"][: len(widest)], None)
     report_blank(blank)

@@ -15,6 +15,7 @@ from peftbench.commands.run_options import (
     working_on_stderr,
 )
 from peftbench.errors import UserError
+from peftbench.serving.task_names import shortened
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -100,6 +101,8 @@ def _listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens there; UserError where that is not possible."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError, TypeError) as error:  # the last two of a name that is none
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot listen on {host}:{port}: {reason}; choose another --port or --host") from None
+        raise UserError(
+            f"cannot listen on {shortened(host)}:{port}: {reason}; choose another --port or --host"
+        ) from None

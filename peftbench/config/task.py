@@ -221,6 +221,14 @@ def fill_text_task(values: Any) -> TextTaskConfig:
     return config
 
 
+def check_whole_answers(config: TaskConfig, done: str) -> None:
+    """Raise UserError for a task that no other library's classifier answers; `done` to its runs: exported."""
+    if isinstance(config, DenseTaskConfig):
+        raise UserError(
+            f"task {config.name} is of {config.kind}, and runs that answer a whole text or image alone are {done}"
+        )
+
+
 def _source_of_split(split: str, value: Any, files: bool) -> str | float | None:
     """Return a split's file or its name in the source, or the share of the training data that it is."""
     if isinstance(value, bool | int | float):

@@ -77,7 +77,7 @@ class Prefix(Method, name="prefix"):
     def hook(self, sites: Sites) -> Iterable[Handle]:
         """Let each layer attend to its prefix too."""
         yield sites.base.register_forward_pre_hook(self._before_forward)
-        yield prepend_keys(sites, KeySource(self.config.length, self._keys))
+        yield prepend_keys(sites, KeySource(self._keys))
 
     def _before_forward(self, module: nn.Module, args: tuple) -> None:
         self._current = self._frozen.get([*self.parameters()], lambda: self.prefixes().contiguous())

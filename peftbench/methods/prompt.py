@@ -15,6 +15,7 @@ from torch import nn
 
 from peftbench.backbones.attachments import Handle
 from peftbench.backbones.entry import insert_at_entry, remove_tokens_after_attention
+from peftbench.backbones.inputs import vocabulary
 from peftbench.backbones.probe import explained, probing
 from peftbench.backbones.sites import Sites
 from peftbench.errors import UserError
@@ -98,8 +99,7 @@ class Prompt(Method, name="prompt"):
 
 def _token_ids(config: PromptConfig, sites: Sites) -> torch.Tensor:
     if config.init == "vocab":
-        vocabulary = sites.base.config.vocab_size
-        return torch.randint(vocabulary, (config.length,))
+        return torch.randint(vocabulary(sites), (config.length,))
     if sites.processor is None:
         raise UserError("method.init=text needs a tokenizer: find_sites(model, tokenizer)")
     ids = sites.processor(config.text, add_special_tokens=False)["input_ids"]

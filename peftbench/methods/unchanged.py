@@ -14,6 +14,11 @@ class WhileUnchanged(Generic[T]):
     def __init__(self) -> None:
         self._kept: tuple[list[Any], T] | None = None
 
+    @property
+    def kept(self) -> T | None:
+        """What is kept now."""
+        return None if self._kept is None else self._kept[1]
+
     def get(self, tensors: Sequence[torch.Tensor], make: Callable[[], T], *settings: Any) -> T:
         """Return what `make` gives; of frozen tensors it is kept.
 

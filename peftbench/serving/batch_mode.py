@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 
 import torch
 
+from peftbench.backbones.inputs import half_padded
 from peftbench.backbones.probe import probing
 from peftbench.backbones.rows import Rows
 from peftbench.errors import UserError
 from peftbench.methods import Method
 from peftbench.methods.stacking import stacked, with_tensors
+from peftbench.methods.unchanged import WhileUnchanged
 from peftbench.serving.mixing import Mixer
-from peftbench.tasks.base import Batch
 from peftbench.training.devices import full_precision
 
-_LENGTH, _SHORT = 9, 5
+_ROWS, _LENGTH, _SHORT = 6, 9, 5  # no dimension of a batch is as long as another
 _NOISE = 0.05
 # whatever a method of another package, or a model, makes of a part of the batch
 _FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError, UserError)
@@ -61,20 +62,20 @@ def probe_batch_mode(prototype: Method, mixer: Mixer) -> BatchSupport:
     """
     mixer = replace(mixer, precision="fp32")
     first, second = (_shaken(prototype, seed) for seed in range(2))
-    batch = _batch(mixer)
-    rows = len(batch["input_ids"])
+    batch = half_padded(mixer.backbone.sites, _ROWS, _LENGTH, _SHORT)
     memory_factor = 1.0
     with probing(mixer.backbone.model), suppress(*_FAILURES):
         mixer.backbone.model.eval()
         bare = mixer.logits(batch, [], [])
         methods = [with_tensors(prototype, tensors) for tensors in (first, second)]
-        alone = [mixer.logits(batch, [(method, Rows(rows, 0, rows))], []) for method in methods]
+        alone = [mixer.logits(batch, [(method, Rows(_ROWS, 0, _ROWS))], []) for method in methods]
         memory_factor = held_bytes(methods[0]) / max(1, sum(tensor.nbytes for tensor in first.values()))
         expected = torch.cat([alone[0][:2], alone[1][2:4], bare[4:]])
         attempts = {
-            BatchMode.STACKED: [(stacked(prototype, [first, second]), Rows(rows, 0, 2, groups=2))],
+            BatchMode.STACKED: [(stacked(prototype, [first, second]), Rows(_ROWS, 0, 2, groups=2))],
             BatchMode.SLICED: [
-                (with_tensors(prototype, tensors), Rows(rows, start, 2)) for tensors, start in ((first, 0), (second, 2))
+                (with_tensors(prototype, tensors), Rows(_ROWS, start, 2))
+                for tensors, start in ((first, 0), (second, 2))
             ],
         }
         for mode, acting in attempts.items():
@@ -93,6 +94,8 @@ def held_bytes(method: Method) -> int:
         if isinstance(value, torch.Tensor):
             storage = value.untyped_storage()
             found[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(value, WhileUnchanged):
+            look(value.kept)
         elif isinstance(value, dict):
             look(list(value.values()))
         elif isinstance(value, list | tuple):
@@ -107,7 +110,7 @@ def held_bytes(method: Method) -> int:
 @full_precision()
 def shares_layers(mixer: Mixer) -> bool:
     """Tell whether the answers stay the same where repeated rows pass the lower layers once and are then repeated."""
-    mixer, batch = replace(mixer, precision="fp32"), _batch(mixer)
+    mixer, batch = replace(mixer, precision="fp32"), half_padded(mixer.backbone.sites, _ROWS, _LENGTH, _SHORT)
     rows = torch.tensor([0, 2, 1, 0, 5, 4, 3, 0], device=mixer.backbone.sites.device)
     layers = len(mixer.backbone.sites.layers)
     with probing(mixer.backbone.model):
@@ -126,15 +129,3 @@ def _shaken(prototype: Method, seed: int) -> dict[str, torch.Tensor]:
         name: tensor + _NOISE * torch.randn(tensor.shape, generator=generator).to(tensor)
         for name, tensor in prototype.state_dict().items()
     }
-
-
-def _batch(mixer: Mixer) -> Batch:
-    """Return six rows of random tokens, every second one padded; no dimension is as long as the batch."""
-    config = mixer.backbone.sites.base.config
-    padding = config.pad_token_id or 0
-    ids = torch.randint(config.vocab_size - 1, (6, _LENGTH), generator=torch.Generator().manual_seed(0))
-    ids += ids >= padding
-    mask = torch.ones_like(ids)
-    ids[1::2, _SHORT:], mask[1::2, _SHORT:] = padding, 0
-    device = mixer.backbone.sites.device
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class ByteLimitedLRU(Generic[T]):
-    """A least-recently-used cache whose entries together take at most `limit` bytes, or a single larger entry.
+    """A least-recently-used cache whose entries together take at most `limit` bytes.
 
     Attributes:
         limit: in bytes. size: bytes of all entries.
@@ -19,13 +19,18 @@ class ByteLimitedLRU(Generic[T]):
         self._entries: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], tuple[T, int]]) -> T:
-        """Return the entry; where there is none, store what `make` returns: the entry and its size in bytes."""
+        """Return the entry; where there is none, what `make` returns: the entry, and its size in bytes.
+
+        That is stored unless it is larger than the limit by itself.
+        """
         if key not in self._entries:
             entry, size = make()
+            if size > self.limit:
+                return entry
             self._entries[key] = entry, size
             self.size += size
         self._entries.move_to_end(key)
-        while self.size > self.limit and len(self._entries) > 1:
+        while self.size > self.limit:
             _, (_, size) = self._entries.popitem(last=False)
             self.size -= size
         return self._entries[key][0]

@@ -10,14 +10,14 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from peftbench.config.task import DenseTaskConfig, TaskConfig, TextTaskConfig, fill_task
+from peftbench.config.task import TaskConfig, TextTaskConfig, check_whole_answers, fill_task
 from peftbench.errors import PeftbenchError, UserError
 from peftbench.runs.record import Record
 from peftbench.serving.certificate import Certificate, compare
@@ -68,6 +68,7 @@ def export_run(
     batch_size = record.trainer().eval_batch_size
     with working("loading the model"):
         model = load_run_model(record, torch.device("cpu"))
+    _check_model(to, target, model)
     data = task.encode_split(SPLIT, model.backbone.sites)
     with working(f"answering {len(data):,} examples as the run"):
         run_logits = _answers(model, data, batch_size)
@@ -80,13 +81,11 @@ def export_run(
         "call": call_settings(model, processor),
     }
     made = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    new_parents = [parent for parent in folder.parents if not parent.exists()]
     try:
         made.mkdir(parents=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    try:
         with working("writing the folder"):
-            _write(to, target, record.folder.name, model, processor, made)
+            target.write(record.folder.name, model, processor, made)
         python = target.python()
         with working(f"answering {len(data):,} examples in {target.title if python else 'peftbench, read back'}"):
             if python:
@@ -102,6 +101,9 @@ def export_run(
         raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
+        for parent in new_parents:
+            with suppress(OSError):  # it holds what was exported
+                parent.rmdir()
     return certificate
 
 
@@ -117,19 +119,17 @@ def _check_new(folder: Path) -> None:
 
 def _check_task(to: str, config: TaskConfig) -> None:
     """Raise UserError for a task whose answers the target's library has no model for."""
-    if isinstance(config, DenseTaskConfig):
-        raise UserError(
-            f"task {config.name} is of {config.kind}, and runs that answer a whole text or image alone are exported"
-        )
+    check_whole_answers(config, "exported")
     if to == "adapters" and not isinstance(config, TextTaskConfig):
         raise UserError(
             f"--to adapters: task {config.name} is of {config.kind}; their runs are exported to peft, or merged"
         )
 
 
-def _write(to: str, target: Target, run: str, model: RunModel, processor: Any, folder: Path) -> None:
+def _check_model(to: str, target: Target, model: RunModel) -> None:
+    """Raise UserError where the target cannot express the model or its method's settings."""
     try:
-        target.write(run, model, processor, folder)
+        target.check_model(model)
     except UserError as error:
         raise UserError(f"--to {to}: {error}") from error
 

@@ -73,6 +73,9 @@ class HttpProtocol(H11Protocol):
             self._head.cancel()
             self._head = None
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing where a client asks for a WebSocket: it reads that there is none."""
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP request with status 400 and the reason as JSON."""
         body = json.dumps({"error": msg}).encode()

@@ -25,7 +25,7 @@ def read_images(paths: list[str], listed: Path | None) -> Input:
     Raises UserError, also while the rows are walked, for a path that is not there and a folder without images.
     """
     if not paths:
-        return read_input([], listed, [_COLUMN])
+        return read_input([], listed, [_COLUMN], as_glue=False)
     if listed is not None:
         raise UserError("give images on the line or with --file, not both")
     return Input([_COLUMN], _rows(paths))

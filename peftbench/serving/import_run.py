@@ -14,6 +14,7 @@ from peftbench.assets.weights import weights_digest
 from peftbench.backbones.heads import HeadedBackbone, add_head
 from peftbench.backbones.load import load_backbone
 from peftbench.config.schema import RunConfig
+from peftbench.config.task import check_whole_answers
 from peftbench.errors import TakenOverError, UserError
 from peftbench.measuring.parameters import count_parameters
 from peftbench.methods import Method
@@ -56,6 +57,7 @@ def import_run(
     """
     use_threads(config.threads)
     device = use_device(config.device)
+    check_whole_answers(config.task, "imported")
     config = pin_config(config)
     foreign = read_folder(folder)
     task = load_task(config.task)
@@ -64,7 +66,9 @@ def import_run(
     _check_labels(foreign, folder, task)
     _check_base(foreign, folder, config, base, weights)
     with working("loading the model"):
-        backbone = add_head(load_backbone(base, config.model.dropout), task.objective.num_outputs)
+        loaded = load_backbone(base, config.model.dropout)
+        task.check_model(loaded.sites, config.model.name)
+        backbone = add_head(loaded, task.objective.num_outputs)
         method = _read(foreign, folder, config, backbone)
     check_length(config, backbone.sites.positions, method.extra_positions)
     plain = config.plain()

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from peftbench.errors import UserError, nearest
+from peftbench.errors import UserError
 from peftbench.files import expanded, is_unicode
-from peftbench.tasks.text.files import Table, choose_columns, json_object, read_table, read_text
+from peftbench.serving.task_names import no_task
+from peftbench.tasks.text.files import Table, choose_columns, json_object, json_text, read_table, read_text
 
 # files with named columns; any other holds one text (or pair) a line
 TABLES = (".csv", ".tsv", ".jsonl")
@@ -37,11 +38,11 @@ class Input(NamedTuple):
     rows: Iterator[InputRow]
 
 
-def read_input(texts: list[str], file: Path | None, columns: list[str]) -> Input:
+def read_input(texts: list[str], file: Path | None, columns: list[str], as_glue: bool = True) -> Input:
     """Return the input: `texts` of the command line, `file`, or else standard input.
 
     Args:
-        columns: names of the task's text columns, one or two.
+        columns: names of the task's text columns, one or two. as_glue: whether a file may call them as GLUE does.
 
     Raises UserError, also while the rows are walked, for texts that are missing, too many or too few for the task,
     or not UTF-8.
@@ -56,7 +57,7 @@ def read_input(texts: list[str], file: Path | None, columns: list[str]) -> Input
     if path.suffix.lower() not in TABLES:
         rows = _from_lines(read_text(path).removesuffix("\n").split("\n"), str(path), len(columns))
         return Input(columns, _with_text(rows, path))
-    table = _from_table(path, [columns, _GLUE_COLUMNS[len(columns)]])
+    table = _from_table(path, [columns, *([_GLUE_COLUMNS[len(columns)]] if as_glue else [])])
     return Input(table.columns, _with_text(table.rows, path))
 
 
@@ -125,7 +126,8 @@ def _from_table(path: Path, choices: Sequence[Sequence[str]]) -> Input:
     def rows() -> Iterator[InputRow]:
         for number, cells in records:
             cells = cells or [""] * len(header)
-            yield InputRow(number, tuple(cells[place].strip() for place in places), cells)
+            texts = _texts(f"{path}, line {number}", header, cells, places)
+            yield InputRow(number, texts, _shown(cells))
 
     return Input(header, rows())
 
@@ -153,20 +155,21 @@ def read_task_input(file: Path, columns: Mapping[str, Sequence[str]]) -> Input:
         places: dict[str, list[int]] = {}
         for number, cells in records:
             cells = cells or [""] * len(header)
-            task = cells[at].strip()
-            if not any(cell.strip() for cell in cells):
-                yield InputRow(number, ("",), cells)
+            shown, where = _shown(cells), f"{path}, line {number}"
+            if not any(cell.strip() for cell in shown):
+                yield InputRow(number, ("",), shown)
                 continue
+            (task,) = _texts(where, header, cells, [at])
             if task not in known:
-                raise UserError(f"{path}, line {number}: no task {task!r} is registered. {nearest(task, known)}")
+                raise UserError(f"{where}: {no_task(task, known)}")
             if task not in places:
                 chosen = next((names for names in known[task] if set(names) <= set(header)), None)
                 if chosen is None:
                     wanted = " and ".join(map(repr, columns[task]))
                     found = ", ".join(map(repr, header))
-                    raise UserError(f"{path}, line {number}: task {task} reads {wanted}, the columns are {found}")
+                    raise UserError(f"{where}: task {task} reads {wanted}, the columns are {found}")
                 places[task] = [header.index(name) for name in chosen]
-            yield InputRow(number, tuple(cells[place].strip() for place in places[task]), cells, task)
+            yield InputRow(number, _texts(where, header, cells, places[task]), shown, task)
 
     return Input(header, _with_text(rows(), path))
 
@@ -176,10 +179,10 @@ def _read_table(path: Path, text: str, choices: Sequence[Sequence[str]]) -> Tabl
 
 
 def _json_table(path: Path, text: str) -> Table:
-    """Return the names of all keys in the order in which they come, and the cells of each object."""
+    """Return the names of all keys in the order in which they come, and each object's values, None if it has none."""
     objects = [(number, _json_object(path, number, line)) for number, line in enumerate(_lines(text), start=1)]
     header = list(dict.fromkeys(name for _, row in objects for name in row))
-    rows = ((number, [_json_cell(row.get(name)) for name in header]) for number, row in objects)
+    rows = ((number, [row.get(name) for name in header]) for number, row in objects)
     return Table(header, 1, rows)
 
 
@@ -193,7 +196,11 @@ def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
     return json_object(f"{path}, line {number}", line)
 
 
-def _json_cell(value: Any) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    return json.dumps(value, ensure_ascii=False)
+def _texts(where: str, header: Sequence[str], cells: Sequence[Any], places: Sequence[int]) -> tuple[str, ...]:
+    """Return what stands in some columns of a row; UserError for a JSONL value that is no text."""
+    return tuple("" if cells[at] is None else json_text(where, header[at], cells[at]).strip() for at in places)
+
+
+def _shown(cells: Sequence[Any]) -> list[str]:
+    """Return a row's cells as they are written; values of JSON as JSON."""
+    return [cell or "" if isinstance(cell, str | None) else json.dumps(cell, ensure_ascii=False) for cell in cells]

@@ -53,6 +53,7 @@ def describe_run(record: Record) -> Description:
     return read_description(record.adapter_dir)
 
 
+@torch.inference_mode(False)  # what is loaded is for every later call, in whatever mode it comes
 def load_run_model(record: Record, device: torch.device) -> RunModel:
     """Fetch a run's backbone, fill in what the run trained and attach it, on `device` and in evaluation mode.
 
@@ -70,6 +71,7 @@ def load_run_model(record: Record, device: torch.device) -> RunModel:
     return RunModel(backbone, method, description, base, weights)
 
 
+@torch.inference_mode(False)
 def load_run_backbone(record: Record, description: Description) -> tuple[Backbone, Path, str]:
     """Fetch and load a run's backbone; return it, its folder and the digest of its weights.
 

@@ -44,6 +44,13 @@ def write_merged(model: RunModel, processor: Any, folder: Path) -> None:
         weights.chmod((folder / "config.json").stat().st_mode)
 
 
+def check_merged_weights(model: RunModel) -> None:
+    """Raise UserError where merging makes weights that the architecture has no place for; nothing stays merged."""
+    if type(model.method).mergeable:
+        _merge(model)
+        model.method.unmerge()
+
+
 def _merge(model: RunModel) -> None:
     headed = model.backbone.model
     places = dict(headed.named_parameters())

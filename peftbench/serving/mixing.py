@@ -38,7 +38,7 @@ class Mixer:
     backbone: HeadedBackbone
     precision: str
     reads_first_token_only: bool
-    # weak, for a task's own parameters come and go
+    # of the backbone's own weights
     casts: Casts = field(default_factory=WeakTensorKeyDictionary)
 
     @torch.inference_mode()

@@ -1,16 +1,16 @@
 """Several trained tasks on one backbone: a batch in which each text has a task of its own is answered in one pass."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
+import torch
 
 from peftbench.backbones.heads import add_head
 from peftbench.backbones.load import Backbone
-from peftbench.errors import UserError, nearest
+from peftbench.errors import UserError
 from peftbench.runs.find import load_run
 from peftbench.runs.record import Record
 from peftbench.serving.batch_mode import BatchMode
@@ -18,13 +18,13 @@ from peftbench.serving.load import load_run_backbone
 from peftbench.serving.mixing import mixer
 from peftbench.serving.passes import mixed_logits, passes, stretches
 from peftbench.serving.predictor import NO_ANSWER, Answer, read_answers
+from peftbench.serving.task_names import no_task, shortened
 from peftbench.serving.task_tensors import RegisteredTask, TaskTensors, read_recorded
 from peftbench.tasks.text.batching import EncodedTexts, encode, joined
 from peftbench.tasks.text.examples import Example, examples_wanted, read_example
-from peftbench.training.devices import use_device
+from peftbench.training.devices import padding_multiple, use_device
 
 _MIB = 2**20
-_TASKS_NAMED = 10  # of many
 BATCH_SIZE = 64
 MEMORY_MIB = 1024
 
@@ -156,9 +156,7 @@ class MultiTask:
 
     def _registered(self, name: Any) -> RegisteredTask:
         if not isinstance(name, str) or name not in self._tasks:
-            shown = str(name)[:60]
-            known = get_close_matches(shown, self._tasks, n=3) or list(self._tasks)[:_TASKS_NAMED]
-            raise UserError(f"no task {shown!r} is registered. {nearest(shown, known)}")
+            raise UserError(no_task(name, self._tasks))
         return self._tasks[name]
 
     def _check_shared(self, task: RegisteredTask, first: RegisteredTask) -> None:
@@ -181,15 +179,18 @@ class MultiTask:
         columns = self._registered(name).columns
         example = read_example(text, len(columns))
         if example is None:
-            raise UserError(f"task {name} takes {examples_wanted(columns)}; example {number} is {str(text)[:60]!r}")
+            raise UserError(
+                f"task {name} takes {examples_wanted(columns)}; example {number} is {shortened(str(text))!r}"
+            )
         return example
 
     def _answer(self, examples: Sequence[Example], tasks: Sequence[RegisteredTask]) -> list[Answer]:
         data, made = self._encoded(examples, tasks), self._made()
         answers: list[Answer] = [NO_ANSWER] * len(tasks)
-        for indices in passes(data, tasks, made, self.batch_size):
+        multiple = padding_multiple(made.mixer.precision, self._device)
+        for indices, padded_to in passes(data, tasks, made, self.batch_size, multiple):
             parts = [tasks[index] for index in indices]
-            logits = mixed_logits(made, data.batch(indices), parts)
+            logits = mixed_logits(made, data.batch(indices, padded_to), parts)
             for start, stop, task in stretches(parts):
                 found = read_answers(task.task, logits[start:stop, : task.outputs])
                 for index, answer in zip(indices[start:stop], found, strict=True):
@@ -208,8 +209,9 @@ class MultiTask:
             for (max_length, _), indices in together.items()
         ]
         order = np.argsort([index for indices in together.values() for index in indices])
-        return joined(parts).subset(order.tolist())
+        return joined(parts, self._backbone.sites.positions).subset(order.tolist())
 
+    @torch.inference_mode(False)
     def _made(self) -> TaskTensors:
         """Return what holds the tensors, for a backbone under a head as wide as the widest registered."""
         if self._tensors is None:

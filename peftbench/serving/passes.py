@@ -13,28 +13,44 @@ from peftbench.serving.batch_mode import BatchMode
 from peftbench.serving.mixing import Tensors
 from peftbench.serving.task_tensors import RegisteredTask, TaskTensors
 from peftbench.tasks.base import Batch, Examples
+from peftbench.tasks.text.batching import rounded_up
 
 
 def passes(
-    data: Examples, tasks: Sequence[RegisteredTask], tensors: TaskTensors, batch_size: int
-) -> Iterator[list[int]]:
+    data: Examples, tasks: Sequence[RegisteredTask], tensors: TaskTensors, batch_size: int, multiple: int
+) -> Iterator[tuple[list[int], int]]:
     """Yield the indices of the rows of each pass: of similar length, rows of one task side by side.
+
+    With them comes the multiple that their length is padded up to, 1 where a method leaves no room for padding.
+
+    A pass ends where the tensors of its tasks would take more memory than they may.
 
     Args:
         data: the rows. tasks: the task of each row. tensors: say which tasks can share a pass.
-        batch_size: rows in one pass, at most.
+        batch_size: rows in one pass, at most. multiple: that lengths are padded up to.
     """
-    for indices in data.in_order(batch_size):
+
+    def padded(indices: Sequence[int]) -> int:
         longest = max(int(data.sizes[index]) for index in indices)
+        return rounded_up(longest, multiple, tensors.backbone.sites.positions)
+
+    for indices in data.in_order(batch_size):
+        length = padded(indices)
         shared: list[int] = []
+        held = 0
         for _, rows in groupby(_grouped(indices, tasks), key=lambda index: tasks[index].name):
             task_rows = list(rows)
-            if tensors.fits(tasks[task_rows[0]], longest):
-                shared += task_rows
-            else:
-                yield task_rows
+            task = tasks[task_rows[0]]
+            if not tensors.shares(task, length):
+                yield task_rows, multiple if tensors.fits(task, padded(task_rows)) else 1
+                continue
+            if shared and held + tensors.size_of(task) > tensors.pass_limit:
+                yield shared, multiple
+                shared, held = [], 0
+            shared += task_rows
+            held += tensors.size_of(task)
         if shared:
-            yield shared
+            yield shared, multiple
 
 
 def _grouped(indices: Sequence[int], tasks: Sequence[RegisteredTask]) -> list[int]:
@@ -51,17 +67,20 @@ def mixed_logits(tensors: TaskTensors, batch: Batch, tasks: Sequence[RegisteredT
 
     Raises NonFiniteError where one is NaN or infinite.
     """
+    loaded = {task.name: tensors.load(task) for *_, task in stretches(tasks)}
     methods: list[tuple[Method, Rows]] = []
     heads: list[tuple[Tensors, Rows]] = []
     for size, same_size in groupby(stretches(tasks), key=lambda stretch: stretch[1] - stretch[0]):
         group = list(same_size)
-        heads.append((tensors.head([task for *_, task in group]), Rows(len(tasks), group[0][0], size, len(group))))
+        heads.append(
+            (tensors.head([task for *_, task in group], loaded), Rows(len(tasks), group[0][0], size, len(group)))
+        )
         for _, same_method in groupby(group, key=lambda stretch: stretch[2].method_key):
             alike = list(same_method)
             step = len(alike) if tensors.prototype(alike[0][2]).mode == BatchMode.STACKED else 1
             for first in range(0, len(alike), step):
                 part = alike[first : first + step]
-                method = tensors.method([task for *_, task in part])
+                method = tensors.method([task for *_, task in part], loaded)
                 methods.append((method, Rows(len(tasks), part[0][0], size, len(part))))
     device = tensors.backbone.sites.device
     lowest = min(tensors.prototype(task).first_layer for task in tasks)

@@ -22,6 +22,7 @@ from peftbench.serving.http_protocol import HttpProtocol
 from peftbench.serving.multitask import MultiTask
 from peftbench.serving.predictor import Answer
 from peftbench.serving.request_batcher import QueueFullError, RequestBatcher
+from peftbench.serving.task_names import shortened
 
 _BYTES_A_CHARACTER = 12  # of JSON that escapes everything
 _BYTES_A_ROW = 1024  # for names and punctuation
@@ -91,7 +92,7 @@ class _Metrics:
 def make_server(tasks: MultiTask, limits: Limits) -> uvicorn.Server:
     """Return the server of `make_app`'s application; whoever runs it gives it its sockets."""
     protocol: Any = partial(HttpProtocol, seconds=limits.seconds)
-    return uvicorn.Server(uvicorn.Config(make_app(tasks, limits), http=protocol, log_level="warning"))
+    return uvicorn.Server(uvicorn.Config(make_app(tasks, limits), http=protocol, ws="none", log_level="warning"))
 
 
 def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:
@@ -153,7 +154,8 @@ def make_app(tasks: MultiTask, limits: Limits) -> FastAPI:
     async def explain(request: Request, error: HTTPException) -> Response:
         with suppress(_RefusedError):
             await _body(request, 0, limits.seconds)
-        return JSONResponse({"error": f"{request.method} {request.url.path}: {error.detail}"}, error.status_code)
+        asked = shortened(f"{request.method} {request.url.path}")
+        return JSONResponse({"error": f"{asked}: {error.detail}"}, error.status_code)
 
     def refuse(status: int, reason: str) -> Response:
         metrics.requests.labels(str(status)).inc()
@@ -184,7 +186,7 @@ async def _read(request: Request, limits: Limits) -> PredictRequest:
         predict_request = PredictRequest.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        where = shortened(".".join(map(str, first["loc"])))
         raise _RefusedError(422, f"{where or 'the body'}: {first['msg']}") from None
     if len(predict_request.rows) > limits.rows:
         raise _RefusedError(413, f"{len(predict_request.rows):,} rows, at most {limits.rows:,} may come in one request")

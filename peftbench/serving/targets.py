@@ -18,7 +18,7 @@ from peftbench.runs.identity import file_name
 from peftbench.serving.exchange import adapterhub_folder, peft_folder
 from peftbench.serving.exchange.folder import write_provenance
 from peftbench.serving.load import RunModel
-from peftbench.serving.merged import check_fits_into_weights, write_merged
+from peftbench.serving.merged import check_fits_into_weights, check_merged_weights, write_merged
 
 ADAPTERS_PYTHON = "PEFTBENCH_ADAPTERS_PYTHON"
 
@@ -30,14 +30,15 @@ class Target:
     Attributes:
         title: of what reads it.
         check: raises UserError for the name of a method that it cannot take, or where what reads it is missing.
-        write: (the run's id, its model, its tokenizer or image processor, an empty folder) writes it; UserError for
-            settings that it cannot express.
+        check_model: raises UserError for a model, or settings of its method, that it cannot express.
+        write: (the run's id, its model, its tokenizer or image processor, an empty folder) writes it.
         python: the interpreter that has what reads it; None where there is none.
         loading: (the folder, the base model, what else loads that) → the lines of Python that load it for texts.
     """
 
     title: str
     check: Callable[[str], None]
+    check_model: Callable[[RunModel], None]
     write: Callable[[str, RunModel, Any, Path], None]
     python: Callable[[], str | None]
     loading: Callable[[str, str, str], str]
@@ -122,8 +123,12 @@ def attention_needed(to: str, method: str) -> str | None:
 # merged -------------------------------------------------------------------------------------------------
 
 
-def _write_merged(run: str, model: RunModel, processor: Any, folder: Path) -> None:
+def _check_merged(model: RunModel) -> None:
     _check_known(model)
+    check_merged_weights(model)
+
+
+def _write_merged(run: str, model: RunModel, processor: Any, folder: Path) -> None:
     write_merged(model, processor, folder)
 
 
@@ -163,8 +168,12 @@ def _check_method(target: str, name: str, methods: Any) -> None:
         raise UserError(f"--to {target}: it has no {name}; what can be exported so is {', '.join(sorted(methods))}")
 
 
-def _write_peft(run: str, model: RunModel, processor: Any, folder: Path) -> None:
+def _check_peft_model(model: RunModel) -> None:
     _check_known(model)
+    peft_folder.settings_of(model.method, model.backbone)
+
+
+def _write_peft(run: str, model: RunModel, processor: Any, folder: Path) -> None:
     if model.backbone.sites.image is not None:  # its size may be another than the base model's
         processor.save_pretrained(folder)
     peft_folder.write(folder, model.method, model.backbone, base_model(model), base_revision(model))
@@ -228,6 +237,10 @@ def last_line(ran: "subprocess.CompletedProcess[str]") -> str:
     return (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
 
 
+def _check_adapters_model(model: RunModel) -> None:
+    adapterhub_folder.settings_of(model.method, model.backbone)
+
+
 def _write_adapters(run: str, model: RunModel, processor: Any, folder: Path) -> None:
     name = re.sub(r"\W", "_", file_name(str(model.description.task["name"])))
     adapterhub_folder.write(folder, model.method, model.backbone, name, model.description.labels)
@@ -250,7 +263,16 @@ def _write_provenance(run: str, model: RunModel, folder: Path) -> None:
 
 
 TARGETS = {
-    "merged": Target("plain transformers", check_fits_into_weights, _write_merged, _this_python, _load_merged),
-    "peft": Target("Hugging Face peft", _check_peft, _write_peft, _this_python, _load_peft),
-    "adapters": Target("AdapterHub's adapters", _check_adapters, _write_adapters, _adapters_python, _load_adapters),
+    "merged": Target(
+        "plain transformers", check_fits_into_weights, _check_merged, _write_merged, _this_python, _load_merged
+    ),
+    "peft": Target("Hugging Face peft", _check_peft, _check_peft_model, _write_peft, _this_python, _load_peft),
+    "adapters": Target(
+        "AdapterHub's adapters",
+        _check_adapters,
+        _check_adapters_model,
+        _write_adapters,
+        _adapters_python,
+        _load_adapters,
+    ),
 }

@@ -1,7 +1,7 @@
 """The tensors of registered tasks: read when they are asked for, kept as long as there is room, stacked for a pass."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -60,13 +60,14 @@ class MethodPrototype(NamedTuple):
 
     Attributes:
         method: on torch's meta device, so without values.
-        shapes: of its tensors, by `method.NAME`.
+        shapes: of its tensors, by `method.NAME`. size: of all, in bytes.
         first_layer: the lowest layer of the backbone that it changes.
         mode, memory_factor: see `BatchSupport`.
     """
 
     method: Method
     shapes: dict[str, torch.Size]
+    size: int
     first_layer: int
     mode: BatchMode
     memory_factor: float
@@ -82,15 +83,16 @@ class Loaded(NamedTuple):
 class TaskTensors:
     """Methods and heads for the passes of one mixer, their tensors read when they are needed and kept as long as fits.
 
-    At most `memory` bytes are kept, besides what the pass under way needs.
+    At most `memory` bytes are kept. A pass of tasks that together are within `pass_limit` needs no more either.
     """
 
     def __init__(self, mixer: Mixer, memory: int, read: Callable[[RegisteredTask], Tensors]) -> None:
         """Begin with no tensors; `read` returns those of a task by `method.NAME` and `head.NAME`."""
         self.mixer, self._read = mixer, read
         self._prototypes: dict[str, MethodPrototype] = {}
-        self._loaded: ByteLimitedLRU[Loaded] = ByteLimitedLRU(memory // 2)
-        self._stacked: ByteLimitedLRU[Any] = ByteLimitedLRU(memory // 2)
+        self.pass_limit = memory // 2  # for the tasks by themselves, and as much for them stacked
+        self._loaded: ByteLimitedLRU[Loaded] = ByteLimitedLRU(self.pass_limit)
+        self._stacked: ByteLimitedLRU[Any] = ByteLimitedLRU(self.pass_limit)
 
     @property
     def backbone(self) -> HeadedBackbone:
@@ -103,6 +105,7 @@ class TaskTensors:
         config: Any = self.backbone.model.config
         return int(config.num_labels)
 
+    @torch.inference_mode(False)  # what is kept is for every later call, in whatever mode it comes
     def prototype(self, task: RegisteredTask) -> MethodPrototype:
         """Return what a task's method has in common with others of the same settings; tried out at the first call."""
         if task.method_key not in self._prototypes:
@@ -112,8 +115,8 @@ class TaskTensors:
             method.to(sites.device).requires_grad_(False)
             support = probe_batch_mode(method, self.mixer)
             shapes = {f"method.{name}": tensor.shape for name, tensor in method.state_dict().items()}
-            first_layer = method.first_layer(sites)
-            self._prototypes[task.method_key] = MethodPrototype(method.to("meta"), shapes, first_layer, *support)
+            size, first_layer = _bytes(method.state_dict()), method.first_layer(sites)
+            self._prototypes[task.method_key] = MethodPrototype(method.to("meta"), shapes, size, first_layer, *support)
         return self._prototypes[task.method_key]
 
     @cached_property
@@ -121,14 +124,28 @@ class TaskTensors:
         """Whether repeated rows may pass the layers below all methods once; see `batch_mode.shares_layers`."""
         return shares_layers(self.mixer)
 
-    def fits(self, task: RegisteredTask, longest: int) -> bool:
-        """Tell whether a task's rows can share a pass with others, the longest of `longest` tokens."""
-        method, mode = self.prototype(task).method, self.prototype(task).mode
-        return mode != BatchMode.ALONE and longest + method.inserted_tokens <= self.backbone.sites.positions
+    def shares(self, task: RegisteredTask, length: int) -> bool:
+        """Tell whether a task's rows can share a pass of `length` tokens with others."""
+        return self.prototype(task).mode != BatchMode.ALONE and self.fits(task, length)
 
-    def method(self, tasks: Sequence[RegisteredTask]) -> Method:
+    def fits(self, task: RegisteredTask, length: int) -> bool:
+        """Tell whether the model takes `length` tokens and those that a task's method inserts."""
+        return length + self.prototype(task).method.inserted_tokens <= self.backbone.sites.positions
+
+    def size_of(self, task: RegisteredTask) -> int:
+        """Return the bytes that a task's method and head hold, with what they make of their tensors."""
+        prototype = self.prototype(task)
+        return int(prototype.memory_factor * (prototype.size + _bytes(self.backbone.head)))
+
+    @torch.inference_mode(False)
+    def load(self, task: RegisteredTask) -> Loaded:
+        """Return a task's method and head; UserError where they are damaged."""
+        return self._loaded.get(task.name, lambda: (self._fitted(task), self.size_of(task)))
+
+    @torch.inference_mode(False)
+    def method(self, tasks: Sequence[RegisteredTask], loaded: Mapping[str, Loaded]) -> Method:
         """Return the method of tasks with one `method_key`, with their tensors, stacked where there are several."""
-        methods = [self._load(task).method for task in tasks]
+        methods = [loaded[task.name].method for task in tasks]
         if len(methods) == 1:
             return methods[0]
 
@@ -140,9 +157,10 @@ class TaskTensors:
         found: Method = self._stacked.get(("method", *(task.name for task in tasks)), make)
         return found
 
-    def head(self, tasks: Sequence[RegisteredTask]) -> Tensors:
+    @torch.inference_mode(False)
+    def head(self, tasks: Sequence[RegisteredTask], loaded: Mapping[str, Loaded]) -> Tensors:
         """Return the heads' tensors of some tasks, stacked where there are several."""
-        heads = [self._load(task).head for task in tasks]
+        heads = [loaded[task.name].head for task in tasks]
         if len(heads) == 1:
             return heads[0]
 
@@ -153,10 +171,7 @@ class TaskTensors:
         found: Tensors = self._stacked.get(("head", *(task.name for task in tasks)), make)
         return found
 
-    def _load(self, task: RegisteredTask) -> Loaded:
-        return self._loaded.get(task.name, lambda: self._fitted(task))
-
-    def _fitted(self, task: RegisteredTask) -> tuple[Loaded, int]:
+    def _fitted(self, task: RegisteredTask) -> Loaded:
         prototype = self.prototype(task)
         tensors = {name: self._widened(name, tensor, task) for name, tensor in self._read(task).items()}
         shapes = {f"head.{name}": parameter.shape for name, parameter in self.backbone.head.items()}
@@ -164,7 +179,7 @@ class TaskTensors:
         device = self.backbone.sites.device
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
         method = with_tensors(prototype.method, _part(tensors, "method."))
-        return Loaded(method, _part(tensors, "head.")), int(prototype.memory_factor * _bytes(tensors))
+        return Loaded(method, _part(tensors, "head."))
 
     def _widened(self, name: str, tensor: torch.Tensor, task: RegisteredTask) -> torch.Tensor:
         """Return a tensor of a narrower head filled up with zeros to the widest head's outputs; others as they are."""

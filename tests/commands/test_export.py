@@ -81,8 +81,9 @@ def test_what_weights_cannot_hold_is_refused(tiny_pair_run, tiny_score_run, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_a_bias_that_the_architecture_has_not_is_refused(train_tiny, other_base, tmp_path):
+def test_a_bias_that_the_architecture_has_not_is_refused(train_tiny, other_base, tmp_path, monkeypatch):
     record = train_tiny("opinions", "method=ssf", "trainer.max_steps=1", other_base(tiny_model("modernbert")))
+    monkeypatch.setattr("peftbench.serving.export._answers", None)  # before the validation split is answered
     with pytest.raises(UserError, match="--to merged: method=ssf gives .* a bias, .*ModernBertFor.* no place for") as e:
         export.main([str(record.folder), "--output", str(tmp_path / "made")])
     assert "\n" not in str(e.value) and not list(tmp_path.iterdir())
@@ -147,13 +148,14 @@ def test_adapterhub_answers_as_the_run(tiny_pair_run, tmp_path, capsys):
         ("tiny_head_run", "adapters", "--to adapters: it has no head; what can be exported so is adapter, compacter"),
     ],
 )
-def test_what_a_library_cannot_express_is_refused(request, train_tiny, tmp_path, run, to, message):
+def test_what_a_library_cannot_express_is_refused(request, train_tiny, tmp_path, monkeypatch, run, to, message):
     methods = {
         "tiny_prompt_run": ["method=prompt", "method.length=2"],
         "tiny_front_run": ["method=prompt", "method.length=2", "method.insert=front"],
         "tiny_head_run": ["method=head"],
     }
     record = train_tiny("opinions", *methods[run]) if run in methods else request.getfixturevalue(run)
+    monkeypatch.setattr("peftbench.serving.export._answers", None)  # before the validation split is answered
     with pytest.raises(UserError, match=message) as raised:
         export.main([str(record.folder), "--to", to, "--output", str(tmp_path / "made")])
     assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
@@ -195,13 +197,17 @@ def test_an_unfinished_run_is_refused(tiny_run, tmp_path):
     ],
 )
 def test_a_folder_that_does_not_load_gets_no_name(read_in_a_fork, tiny_run, tmp_path, monkeypatch, damage, message):
-    from peftbench.serving import export as library
+    from peftbench.serving import targets
 
-    written = library._write
-    monkeypatch.setattr(library, "_write", lambda *given: (written(*given), damage(given[-1] / "model.safetensors")))
-    with pytest.raises(PeftbenchError, match=message):
-        export.main([str(tiny_run.folder), "--output", str(tmp_path / "made")])
-    assert not list(tmp_path.iterdir())
+    def write(*given):
+        write_merged(*given)
+        damage(given[-1] / "model.safetensors")
+
+    monkeypatch.setattr(targets, "write_merged", write)
+    for output in ("made", "new/folders/made"):
+        with pytest.raises(PeftbenchError, match=message):
+            export.main([str(tiny_run.folder), "--output", str(tmp_path / output)])
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_model_that_answers_otherwise_gets_no_name(read_in_a_fork, tiny_run, tmp_path, monkeypatch):

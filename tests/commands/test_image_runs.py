@@ -24,6 +24,8 @@ from transformers import (
 import peftbench
 from peftbench.cli import main
 from peftbench.runs.record import Record
+from peftbench.serving.exchange import peft_folder
+from peftbench.serving.load import load_run_model
 
 _TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
 
@@ -172,6 +174,35 @@ def test_what_cannot_be_exported_of_an_image_run(run, tmp_path, capsys):
     assert "task image_folder is of images; their runs are exported to peft, or merged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["image_folder", "task.image_size=30"], "30 x 30 pixels do not fall into the model's patches of 8 x 8"),
+        (
+            ["text_file", "task.splits.train={rows}", "task.splits.validation={rows}"],
+            "has texts, and model=local reads",
+        ),
+        (
+            ["segmentation_folder", "task.dir=/nowhere"],
+            "is of segmentation, and runs that answer a whole text or image",
+        ),
+    ],
+)
+def test_an_image_adapter_is_imported_for_what_its_model_reads_alone(
+    run, command, models, tmp_path, capsys, settings, said
+):
+    model = load_run_model(run, torch.device("cpu"))
+    (tmp_path / "made").mkdir()
+    peft_folder.write(tmp_path / "made", model.method, model.backbone, "dinov2", None)
+    (tmp_path / "rows.csv").write_text("text,label\na,x\nb,y\n")
+    task, *overrides = (word.format(rows=tmp_path / "rows.csv") for word in settings)
+    folder = [] if task != "image_folder" else [word for word in command() if word.startswith("task.dir")]
+    line = ["import", str(tmp_path / "made"), "--task", task, *folder, *overrides, "model=local", "device=cpu"]
+    assert main([*line, f"model.path={models / 'dinov2'}", f"output_dir={tmp_path / 'outputs'}"]) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert said in error and not (tmp_path / "outputs").exists()
+
+
 @pytest.mark.parametrize("model", ["dinov2", "vit"])
 def test_any_size_of_image_that_the_patch_divides(command, model, read_in_a_fork, tmp_path, capsys):
     line = command(
@@ -222,11 +253,17 @@ def test_a_model_without_its_processor_is_refused(command, models, tmp_path, cap
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["/nowhere.png"], "no such image: /nowhere.png"), ([], "is no image that can be read")],
-    ids=["missing", "damaged"],
+    [
+        (["/nowhere.png"], "no such image: /nowhere.png"),
+        ([], "is no image that can be read"),
+        (["--file", "{tmp}/texts.csv"], "no column 'image' among 'sentence'"),
+    ],
+    ids=["missing", "damaged", "texts"],
 )
 def test_images_that_cannot_be_answered(run, tmp_path, words, said, capsys):
     (tmp_path / "x.png").write_text("nothing")
+    (tmp_path / "texts.csv").write_text("sentence\nx.png\n")
+    words = [word.format(tmp=tmp_path) for word in words]
     assert main(["predict", str(run.folder), *(words or [str(tmp_path / "x.png")])]) == 2
     assert said in capsys.readouterr().err
     assert main(["serve", str(run.folder)]) == 2

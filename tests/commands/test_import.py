@@ -1,11 +1,13 @@
 """`peftbench import`: a record that the other commands take, and what is refused."""
 
+import itertools
 import json
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import tiny_model
 
@@ -126,6 +128,17 @@ def test_settings_that_make_no_sense(tiny_run, tmp_path, bring_in, overrides, me
     export.main([str(tiny_run.folder), "--to", "adapters", "--output", str(tmp_path / "made")])
     with pytest.raises(UserError, match=message):
         bring_in(tmp_path / "made", "text_file", *overrides)
+    assert not bring_in.outputs.exists()
+
+
+def test_a_text_adapter_for_images_is_refused(as_peft, tmp_path, tiny_model_dir, bring_in):
+    for split, label in itertools.product(("train", "validation"), ("bad", "good")):
+        (tmp_path / "pictures" / split / label).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / split / label / "0.png")
+    line = [str(as_peft), "--task", "image_folder", f"task.dir={tmp_path / 'pictures'}", "model=local"]
+    line += [f"model.path={tiny_model_dir}", f"output_dir={bring_in.outputs}", "device=cpu"]
+    with pytest.raises(UserError, match="task=image_folder has images, and model=local reads texts"):
+        import_command.main(line)
     assert not bring_in.outputs.exists()
 
 

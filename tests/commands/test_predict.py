@@ -68,7 +68,9 @@ def test_a_line_without_text_gets_an_empty_answer(
     (tmp_path / "lines.txt").write_text("\ngood film\n \nbad plot\n")
     (tmp_path / "rows.csv").write_text("id,text\n1,\n2,good film\n\n4,bad plot\n")
     typed(b"\ngood film\n\nbad plot\n")
-    for argv in (["--file", tmp_path / "lines.txt"], ["--file", tmp_path / "rows.csv"], []):
+    rows = [{"id": [1], "text": None}, {"id": None, "text": "good film"}, {}, {"text": "bad plot"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for argv in (*(["--file", tmp_path / name] for name in ("lines.txt", "rows.csv", "rows.jsonl")), []):
         argv = [str(tiny_run.folder), *map(str, argv), "--json", "--batch-size", "3"]
         assert predict.main(argv) == 0
         captured = capsys.readouterr()
@@ -228,6 +230,12 @@ def test_bad_standard_input(data: bytes, message: str, tiny_run: Record, typed: 
         ),
         ("tiny_pair_run", ["--file", "{tmp}/other.csv"], "task reads 'sentence1' and 'sentence2': name the file's col"),
         ("tiny_pair_run", ["--file", "{tmp}/latin.csv"], "{tmp}/latin.csv, line 1"),
+        ("tiny_run", ["--file", "{tmp}/list.jsonl"], 'list.jsonl, line 2, column \'text\': ["a", "b"] is neither text'),
+        (
+            "tiny_run",
+            ["--file", "{tmp}/nan.jsonl"],
+            "nan.jsonl, line 1, column 'text': NaN is neither text nor a number",
+        ),
         ("tiny_run", ["good", "--file", "{tmp}/empty.txt"], "on the line or with --file, not both"),
         ("tiny_pair_run", ["one", "two", "--merged"], "--merged: adapter cannot be merged"),
         ("tiny_run", ["good", "--device", "cuda:99"], "device=cuda:99, but"),
@@ -243,6 +251,8 @@ def test_bad_input(fixture: str, argv: list[str], message: str, tmp_path: Path, 
     (tmp_path / "latin.txt").write_bytes(b"good\nfi\xe9lm\n")
     (tmp_path / "latin.csv").write_bytes(b"sentence1,sentenc\xe92\n")
     (tmp_path / "other.csv").write_text("texts\ngood\n")
+    (tmp_path / "list.jsonl").write_text('{"text": "good"}\n{"text": ["a", "b"]}\n')
+    (tmp_path / "nan.jsonl").write_text('{"text": NaN}\n')
     with pytest.raises(UserError) as caught:
         predict.main([str(request.getfixturevalue(fixture).folder), *(word.format(tmp=tmp_path) for word in argv)])
     assert message.format(tmp=tmp_path) in str(caught.value)

@@ -80,11 +80,16 @@ def test_output_keeps_every_row_and_column(
     assert lines[2][3:] == ["a film", "a dull plot"]
 
 
-def test_mistakes_are_one_line(runs: list[str], file: Path, tmp_path: Path) -> None:
+def test_mistakes_are_one_line(runs: list[str], file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unknown, lacking, taskless, text = (tmp_path / name for name in ("unknown.csv", "lacking.csv", "no.csv", "a.txt"))
+    listed, of_a_list = tmp_path / "listed.jsonl", tmp_path / "of-a-list.jsonl"
+    listed.write_text('{"task": "opinions", "text": ["good"], "sentence1": {}}\n')
+    of_a_list.write_text('{"task": ["opinions"], "text": "good"}\n')
     unknown.write_text("task,text\nopinions,good\nopinion,bad\n")
     lacking.write_text("task,text\npairs,good\n")
     taskless.write_text("text\ngood\n")
+    endless = tmp_path / "endless.csv"
+    endless.write_text(f"task,text\n{'x' * 5000},good\n")
     text.write_text("good\n")
     for argv, said in (
         (["--runs", *runs], "takes one file with a column `task`"),
@@ -98,11 +103,16 @@ def test_mistakes_are_one_line(runs: list[str], file: Path, tmp_path: Path) -> N
         (["--runs", *runs, tmp_path / "none.csv"], "none.csv"),
         (["--runs", *runs, taskless], "no column 'task' among 'text'"),
         (["--runs", *runs, lacking], "line 2: task pairs reads 'sentence1' and 'sentence2', the columns are 'task'"),
+        (["--runs", *runs, endless], f"line 2: no task '{'x' * 60}…' is registered. Choose from: opinions, pairs"),
         (["--runs", *runs, unknown], "line 3: no task 'opinion' is registered. Did you mean opinions?"),
+        (["--runs", *runs, listed], "line 1, column 'text': [\"good\"] is neither text nor a number"),
+        (["--runs", *runs, of_a_list], "line 1, column 'task': [\"opinions\"] is neither text nor a number"),
         ([], "name a run, or several with --runs"),
         ([runs[0].partition("=")[2], "good", "--precision", "fp32"], "--precision is of several runs"),
     ):
-        with pytest.raises(UserError) as raised:
+        with monkeypatch.context() as patched, pytest.raises(UserError) as raised:
+            if unknown not in argv:  # what stands in front of it is answered
+                patched.setattr("peftbench.serving.multitask.MultiTask", None)
             predict.main([*map(str, argv), "--device", "cpu"])
         assert said in str(raised.value), argv
         assert "\n" not in str(raised.value)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from foreign_tiny import RECOGNISED, recognised_model
 from tiny import ARCHITECTURES, IMAGE_ARCHITECTURES, headed, method_configs, tiny_model
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, CanineConfig, CanineForSequenceClassification
 
 from peftbench.backbones.economy.first_token import head_reads_first_token
 from peftbench.errors import UserError
@@ -243,3 +243,10 @@ def test_the_position_limit_is_the_longest_row_that_runs(architecture):
 def test_bitfit_without_biases_is_refused():
     with pytest.raises(UserError, match="has no biases"):
         build(BitfitConfig(), find_sites(tiny_model("modernbert")))
+
+
+@pytest.mark.parametrize("config", [LoraConfig(rank=2), PromptConfig(length=2)])
+def test_a_model_without_a_vocabulary_is_refused(config):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    model = CanineForSequenceClassification(CanineConfig(**sizes, max_position_embeddings=64, num_hash_buckets=64))
+    assert "the config of CanineModel has no vocab_size" in refusal(config, headed(model))

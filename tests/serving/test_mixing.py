@@ -178,6 +178,12 @@ def test_what_a_method_makes_of_its_tensors_counts_as_memory() -> None:
     products = 2 * 2 * 8 * 32 * 4  # of two layers, down and up
     assert memory_factor == pytest.approx((tensors + products) / tensors)
     assert probe_batch_mode(build(CONFIGS["pfeiffer"], backbone.sites), mixing).memory_factor == 1
+    fusion = build(build(CONFIGS["fusion"], backbone.sites).exported()[0], backbone.sites)
+    (count, size, hidden), places = fusion.state_dict()[next(n for n in fusion.state_dict() if "down_w" in n)].shape, 2
+    inner = count * size  # read by the adapters' own maps, and by query and key folded into them
+    folded = places * ((2 * inner + count) * (hidden + 1) + (inner + count) * hidden) * 4
+    tensors = sum(tensor.nbytes for tensor in fusion.state_dict().values())
+    assert probe_batch_mode(fusion, mixing).memory_factor == pytest.approx((tensors + folded) / tensors)
 
 
 @pytest.mark.parametrize("name", ["full", "bitfit"])
@@ -189,6 +195,7 @@ def test_what_tasks_bring_of_their_own_is_not_kept_behind_their_pass(name: str) 
     for _ in range(3):
         method = build(CONFIGS[name], backbone.sites)
         mixing.logits(batch_of(2), [(method, Rows(2, 0, 2))], [])
+        assert not any(parameter in mixing.casts for parameter in method.parameters())
         del method
         gc.collect()
         kept.append(len(mixing.casts))

@@ -10,10 +10,11 @@ import torch
 import peftbench
 from peftbench.errors import UserError
 from peftbench.runs.record import Record
-from peftbench.serving import MultiTask
+from peftbench.serving import MultiTask, multitask
 from peftbench.serving.batch_mode import BatchMode
 from peftbench.serving.byte_limited_lru import ByteLimitedLRU
 from peftbench.serving.predictor import Answer
+from peftbench.serving.task_tensors import TaskTensors, read_recorded
 
 TEXTS = ["the film was good", "a dull and bad plot", "the plot is fine but dull", "good"]
 PAIRS = [("the film", "good and fine"), ("a plot", "dull but the film was good"), ("bad", "bad")]
@@ -157,7 +158,34 @@ def test_many_tasks_stay_within_their_memory(task_runs: dict[str, Record]) -> No
     held = tasks._tensors
     assert 0 < len(held._loaded) < len(asked_for)
     assert held._loaded.size <= held._loaded.limit
-    assert held._stacked.size <= max(held._stacked.limit, 0)
+    assert held._stacked.size <= held._stacked.limit
+
+
+def test_a_pass_is_cut_where_its_tasks_need_more_memory_than_they_may(
+    task_runs: dict[str, Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, names = asked(task_runs)
+    expected = MultiTask(task_runs, device="cpu").predict(texts, names)
+    tasks = MultiTask(task_runs, device="cpu")
+    tensors = tasks._made()
+    sizes = {name: tensors.size_of(task) for name, task in tasks._tasks.items()}
+    limit = 2 * max(size for name, size in sizes.items() if name != "full")
+    assert sizes["full"] > limit
+    tasks._tensors = tensors = TaskTensors(tensors.mixer, 2 * limit, read_recorded)
+    passed: list[set[str]] = []
+    answered = multitask.mixed_logits
+
+    def noted(held: TaskTensors, batch: Any, parts: list[Any]) -> torch.Tensor:
+        passed.append({task.name for task in parts})
+        logits = answered(held, batch, parts)
+        assert max(held._loaded.size, held._stacked.size) <= limit
+        return logits
+
+    monkeypatch.setattr(multitask, "mixed_logits", noted)
+    for found, answer in zip(tasks.predict(texts, names), expected, strict=True):
+        check_same(found, answer)
+    assert {"full"} in passed and len(passed) < len(task_runs)
+    assert all(sum(sizes[name] for name in together) <= limit for together in passed if "full" not in together)
 
 
 def test_what_was_not_asked_for_longest_goes_first() -> None:
@@ -174,5 +202,55 @@ def test_what_was_not_asked_for_longest_goes_first() -> None:
     for key in ("a", "b", "a", "c", "a", "b"):
         assert get(key) == key
     assert made == ["a", "b", "c", "b"]
-    get("large", 99)
-    assert (len(kept), kept.size) == (1, 99)
+    assert get("large", 11) == get("large", 11) == "large" and made[-2:] == ["large", "large"]
+    assert (len(kept), kept.size) == (2, 8)
+    assert get("all", 10) == "all" and (len(kept), kept.size) == (1, 10)
+
+
+def test_a_first_call_in_inference_mode_leaves_later_ones_as_they_are(task_runs: dict[str, Record]) -> None:
+    names = ["prefix", "lora", "adapter"]
+    runs = {name: task_runs[name] for name in names}
+    expected = MultiTask(runs, device="cpu").predict(["good"] * 3, names)
+    registered = MultiTask(runs, device="cpu")
+    with torch.inference_mode():
+        made = MultiTask(runs, device="cpu")
+        in_bf16 = MultiTask(runs, device="cpu", precision="bf16")
+        told = in_bf16.predict(["good"] * 3, names)
+        predictors = {name: peftbench.load(runs[name].folder, device="cpu", merged=name == "lora") for name in names}
+        assert registered.predict(["good"] * 3, names) == made.predict(["good"] * 3, names) == expected
+    assert registered.predict(["good"] * 3, names) == made.predict(["good"] * 3, names) == expected
+    assert in_bf16.predict(["good"] * 3, names) == told
+    for name, answer in zip(names, expected, strict=True):
+        check_same(predictors[name].predict(["good"])[0], answer)
+
+
+# the model takes 66 tokens: with so many a prompt has no room for its own
+@pytest.mark.parametrize(("multiple", "lengths"), [(8, {8, 16}), (66, {3, 7, 8, 66})])
+def test_lengths_are_padded_to_a_multiple(
+    task_runs: dict[str, Record], monkeypatch: pytest.MonkeyPatch, multiple: int, lengths: set[int]
+) -> None:
+    """Kernels of bf16 on a CPU are made for each length; in fp32 the answers show to five digits."""
+    texts, names = asked(task_runs)
+    expected = MultiTask(task_runs, device="cpu").predict(texts, names)
+    tasks = MultiTask(task_runs, device="cpu", batch_size=16)
+    seen: set[int] = set()
+    answered = multitask.mixed_logits
+
+    def noted(held: TaskTensors, batch: Any, parts: list[Any]) -> torch.Tensor:
+        seen.add(batch["input_ids"].shape[1])
+        return answered(held, batch, parts)
+
+    monkeypatch.setattr(multitask, "mixed_logits", noted)
+    monkeypatch.setattr(multitask, "padding_multiple", lambda precision, device: multiple)
+    for found, answer in zip(tasks.predict(texts, names), expected, strict=True):
+        check_same(found, answer)
+    assert seen == lengths
+
+
+def test_a_short_text_is_padded_in_bf16_on_a_cpu(task_runs: dict[str, Record]) -> None:
+    tasks = MultiTask({"prefix": task_runs["prefix"]}, device="cpu", precision="bf16")
+    seen: list[int] = []
+    tasks.ways()
+    tasks._backbone.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    tasks.predict(["good"], "prefix")
+    assert seen == [8]

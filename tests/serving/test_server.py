@@ -250,6 +250,25 @@ def test_other_paths_and_verbs(address: str) -> None:
         assert answer.json()["error"].startswith("GET /")
 
 
+def test_what_a_client_sends_is_cut_in_its_error(address: str) -> None:
+    long = "k\nk" * 300
+    for answer in (
+        httpx.post(f"{address}/predict", json={"rows": [], long: 1}),
+        httpx.post(f"{address}/predict", json={"rows": [{"task": long, "text": "good"}]}),
+        httpx.get(f"{address}/{'k%0A' * 300}"),
+        httpx.request("K" * 1000, f"{address}/predict"),
+    ):
+        error = answer.json()["error"]
+        assert answer.status_code in (404, 405, 422) and len(error) < 300 and "\n" not in error and "k" in error.lower()
+
+
+def test_a_websocket_is_refused_in_json(address: str, capfd: pytest.CaptureFixture) -> None:
+    asked = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    answer = httpx.get(f"{address}/predict", headers={**asked, "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="})
+    assert answer.status_code == 405 and answer.json() == {"error": "GET /predict: Method Not Allowed"}
+    assert capfd.readouterr().err == ""
+
+
 def test_nothing_asked_is_answered_with_nothing(address: str) -> None:
     assert httpx.post(f"{address}/predict", json={"rows": []}).json()["answers"] == []
     blank = httpx.post(f"{address}/predict", json={"rows": [{"task": "lora", "text": " "}]}).json()["answers"]
@@ -355,6 +374,8 @@ def test_what_cannot_be_served(task_runs: dict[str, Record], monkeypatch: pytest
             (["a=nothing-there"], "No run 'nothing-there'"),
             ([f"a={lora}", "--port", port], f"cannot listen on 127.0.0.1:{port}"),
             ([f"a={lora}", "--port", "70000"], "cannot listen on 127.0.0.1:70000"),
+            ([f"a={lora}", "--host", "ü" * 70], f"cannot listen on {'ü' * 60}…:8000: "),
+            ([f"a={lora}", "--host", "a\0b"], "cannot listen on a\0b:8000: "),
             ([f"a={lora}", "--device", "tpu"], "device=tpu"),
         ):
             with pytest.raises(UserError) as raised:

@@ -54,10 +54,11 @@ def frozen_in_bf16(
     Args:
         module: the model, with what acts on it attached.
         casts: keeps each weight's cast for the next block, where blocks follow each other fast.
-        trained: what has trained and no longer does. Embeddings among it stay: autocast rounds linear maps, not them.
+        trained: what has trained and no longer does; its casts are not kept. Embeddings among it stay: autocast rounds
+            linear maps, not them.
     """
     casts = {} if casts is None else casts
-    kept = {id(parameter) for parameter in trained}
+    own = {id(parameter) for parameter in trained}
     held: list[nn.Parameter] = []
     try:
         for part in module.modules():
@@ -65,13 +66,16 @@ def frozen_in_bf16(
                 for parameter in part.parameters(recurse=False):
                     if parameter.dtype != torch.float32 or parameter.requires_grad:
                         continue
-                    if isinstance(part, nn.Embedding) and id(parameter) in kept:
-                        continue
-                    if parameter not in casts or casts[parameter].original.data_ptr() != parameter.data_ptr():
-                        casts[parameter] = Cast(parameter.data)
-                    _HELD[parameter] = casts[parameter]
+                    if id(parameter) in own:
+                        if isinstance(part, nn.Embedding):
+                            continue
+                        _HELD[parameter] = Cast(parameter.data)
+                    else:
+                        if parameter not in casts or casts[parameter].original.data_ptr() != parameter.data_ptr():
+                            casts[parameter] = Cast(parameter.data)
+                        _HELD[parameter] = casts[parameter]
                     held.append(parameter)
-                    parameter.data = casts[parameter].rounded
+                    parameter.data = _HELD[parameter].rounded
         yield
     finally:
         for parameter in held:

@@ -15,7 +15,7 @@ from peftbench.methods import Method
 from peftbench.serving.exchange import adapterhub_bottleneck, adapterhub_lora, adapterhub_mam, adapterhub_prompts
 from peftbench.serving.exchange.adapterhub_places import check_known
 from peftbench.serving.exchange.adapterhub_prompts import without_shares
-from peftbench.serving.exchange.converter import Converter
+from peftbench.serving.exchange.converter import Converter, Settings
 from peftbench.serving.exchange.files import folder_digest, read_settings, read_weights
 from peftbench.serving.exchange.folder import Foreign, read_provenance, write_tensors
 from peftbench.serving.exchange.tie import to_foreign
@@ -36,12 +36,17 @@ CONVERTERS: dict[str, Converter] = {
 _WRITTEN_FOR = "adapters.1.3.0"
 
 
+def settings_of(method: Method, backbone: HeadedBackbone) -> Settings:
+    """Return the method's settings as the library calls them; UserError, naming one, for what it cannot express."""
+    check_known(backbone.sites)
+    return CONVERTERS[method.name].settings(method.config, backbone.sites)
+
+
 def write(folder: Path, method: Method, backbone: HeadedBackbone, name: str, labels: list[str]) -> None:
-    """Write configs and weights; UserError, naming the setting, for what the library cannot express."""
-    converter, sites, model = CONVERTERS[method.name], backbone.sites, backbone.model
-    check_known(sites)
-    settings = converter.settings(method.config, sites)
-    ties = converter.ties(method.config, sites, name)
+    """Write configs and weights; UserError as `settings_of`."""
+    sites, model = backbone.sites, backbone.model
+    settings = settings_of(method, backbone)
+    ties = CONVERTERS[method.name].ties(method.config, sites, name)
     norms = [tie for tie in ties if _is_norm(tie.state_key)]
     state = method.state_dict()
     common = {

@@ -8,7 +8,7 @@ from peftbench.errors import UserError
 from peftbench.files import write_json
 from peftbench.methods import Method
 from peftbench.serving.exchange import peft_ia3, peft_lora, peft_prefix
-from peftbench.serving.exchange.converter import Converter
+from peftbench.serving.exchange.converter import Converter, Settings
 from peftbench.serving.exchange.files import folder_digest, read_settings, read_weights
 from peftbench.serving.exchange.folder import Foreign, read_provenance, write_tensors
 from peftbench.serving.exchange.tie import to_foreign
@@ -23,11 +23,15 @@ CONVERTERS: dict[str, Converter] = {
 _METHODS = {"LORA": "lora", "IA3": "ia3", "PREFIX_TUNING": "prefix"}
 
 
+def settings_of(method: Method, backbone: HeadedBackbone) -> Settings:
+    """Return the method's settings as peft calls them; UserError, naming one, for what it cannot express."""
+    return CONVERTERS[method.name].settings(method.config, backbone.sites)
+
+
 def write(folder: Path, method: Method, backbone: HeadedBackbone, base: str, revision: str | None) -> None:
-    """Write config and weights; UserError, naming the setting, for what peft cannot express."""
-    converter, sites = CONVERTERS[method.name], backbone.sites
-    settings = converter.settings(method.config, sites)
-    tensors = to_foreign(converter.ties(method.config, sites, NAME), method.state_dict())
+    """Write config and weights; UserError as `settings_of`."""
+    sites, settings = backbone.sites, settings_of(method, backbone)
+    tensors = to_foreign(CONVERTERS[method.name].ties(method.config, sites, NAME), method.state_dict())
     tensors |= {f"{_prefix(settings)}{key}": tensor for key, tensor in backbone.head.items()}
     saved = {*settings.get("modules_to_save", ()), *_head_modules(backbone)}
     settings |= {"base_model_name_or_path": base, "revision": revision, "inference_mode": True}

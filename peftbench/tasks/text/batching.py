@@ -25,6 +25,7 @@ class EncodedTexts(Examples):
         padding: what fills each column behind a row's end.
         truncated: number of rows that were cut short.
         unknown: share of the tokens that the tokenizer does not know, special tokens left out.
+        most: tokens that rows are padded to at most; None: those of the longest row.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -33,6 +34,7 @@ class EncodedTexts(Examples):
     padding: Mapping[str, int]
     truncated: int = 0
     unknown: float = 0.0
+    most: int | None = None
 
     @property
     def sizes(self) -> np.ndarray:
@@ -47,11 +49,11 @@ class EncodedTexts(Examples):
     def batch(self, indices: Sequence[int], multiple: int = 1) -> Batch:
         """Return these rows, each column (batch, longest); no attention mask where nothing is padded.
 
-        The longest is rounded up to a multiple, though not beyond the split's longest row.
+        The longest is rounded up to a multiple, though not beyond `most`.
         """
         starts, ends = self.offsets[list(indices)], self.offsets[[i + 1 for i in indices]]
         lengths = ends - starts
-        longest = min(-(-int(lengths.max()) // multiple) * multiple, self.longest)
+        longest = rounded_up(int(lengths.max()), multiple, self.longest if self.most is None else self.most)
         batch = {}
         for name, fill in self.padding.items():
             padded = np.full((len(indices), longest), fill, dtype=np.int64)
@@ -70,6 +72,11 @@ class EncodedTexts(Examples):
         columns = {name: column[places] for name, column in self.columns.items()}
         labels = None if self.labels is None else self.labels[list(indices)]
         return replace(self, columns=columns, offsets=_offsets(self.sizes[list(indices)]), labels=labels)
+
+
+def rounded_up(length: int, multiple: int, most: int) -> int:
+    """Return the multiple that a length is padded up to, at most `most`."""
+    return min(-(-length // multiple) * multiple, most)
 
 
 def encode(
@@ -103,10 +110,11 @@ def encode(
     )
 
 
-def joined(parts: Sequence[EncodedTexts]) -> EncodedTexts:
+def joined(parts: Sequence[EncodedTexts], most: int) -> EncodedTexts:
     """Return the rows of several splits, of one tokenizer and without labels, one behind the other."""
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].padding}
-    return EncodedTexts(columns, _offsets(np.concatenate([part.sizes for part in parts])), None, parts[0].padding)
+    offsets = _offsets(np.concatenate([part.sizes for part in parts]))
+    return EncodedTexts(columns, offsets, None, parts[0].padding, most=most)
 
 
 def _unknown_share(ids: np.ndarray, tokenizer: Any) -> float:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,11 +111,14 @@ Choices = Sequence[Sequence[str]]
 
 
 class Table(NamedTuple):
-    """A file with a header: its columns, the line they stand in, and (line number, cells) of each row."""
+    """A file with a header: its columns, the line they stand in, and (line number, cells) of each row.
+
+    Cells are text, or whatever a JSONL file holds.
+    """
 
     columns: list[str]
     line: int
-    rows: Iterator[tuple[int, list[str]]]
+    rows: Iterator[tuple[int, list[Any]]]
 
 
 def read_table(path: Path, text: str, choices: Choices) -> Table:
@@ -176,7 +180,8 @@ def _json_cells(path: Path, text: str, choices: Choices) -> Iterator[tuple[int, 
         where = f"{path}, line {number}"
         row = json_object(where, line)
         names = choose_columns(where, choices if names is None else [names], list(row))
-        yield number, tuple(_json_cell(where, name, row[name]) for name in names)
+        *texts, label = names
+        yield number, (*(json_text(where, name, row[name]) for name in texts), _json_cell(where, label, row[label]))
 
 
 def json_object(where: str, line: str) -> dict[str, Any]:
@@ -192,12 +197,23 @@ def json_object(where: str, line: str) -> dict[str, Any]:
     return row
 
 
+def json_text(where: str, name: str, value: Any) -> str:
+    """Return the text of a JSONL file's cell; UserError, which begins with `where`, for what is none, nor a number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _no_text(where, name, value)
+    return _json_cell(where, name, value)
+
+
 def _json_cell(where: str, name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    raise UserError(f"{where}, column {name!r}: {json.dumps(value)[:40]} is neither text nor a number")
+    raise _no_text(where, name, value)
+
+
+def _no_text(where: str, name: str, value: Any) -> UserError:
+    return UserError(f"{where}, column {name!r}: {json.dumps(value)[:40]} is neither text nor a number")
 
 
 def choose_columns(where: str, choices: Choices, found: list[str], remedy: str = _REMEDY) -> Sequence[str]:

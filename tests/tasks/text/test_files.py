@@ -155,6 +155,7 @@ def test_a_key_that_a_later_json_line_lacks(write):
         ("a.jsonl", '{"text": "x", "text": "y", "label": 1}\n', r"a\.jsonl, line 1: not JSON .it says 'text' twice"),
         ("a.jsonl", "[1, 2]\n", r"a\.jsonl, line 1: not a JSON object"),
         ("a.jsonl", '{"text": null, "label": 1}\n', r"a\.jsonl, line 1, column 'text': null is neither"),
+        ("a.jsonl", '{"text": NaN, "label": 1}\n', r"a\.jsonl, line 1, column 'text': NaN is neither text nor a"),
         ("a.xlsx", "x", r"a\.xlsx: cannot tell the format; name the file \.csv, \.tsv, \.jsonl"),
         ("a.csv", "text,label\nx,a\ny,a\n", r"column 'label': every label is 'a'"),
     ],
