@@ -58,7 +58,7 @@ def frozen_in_bf16(
             linear maps, not them.
     """
     casts = {} if casts is None else casts
-    own = {id(parameter) for parameter in trained}
+    trained_ids = {id(parameter) for parameter in trained}
     held: list[nn.Parameter] = []
     try:
         for part in module.modules():
@@ -66,7 +66,7 @@ def frozen_in_bf16(
                 for parameter in part.parameters(recurse=False):
                     if parameter.dtype != torch.float32 or parameter.requires_grad:
                         continue
-                    if id(parameter) in own:
+                    if id(parameter) in trained_ids:
                         if isinstance(part, nn.Embedding):
                             continue
                         _HELD[parameter] = Cast(parameter.data)
