@@ -21,7 +21,7 @@ def failure_recorded(record: Record) -> Iterator[None]:
     The error is raised again, an unforeseen one as PeftbenchError. A run that had finished stays finished. A process
     that has lost the run's lock writes nothing.
     """
-    from peftbench.training.devices import is_out_of_memory
+    from peftbench.out_of_memory import is_out_of_memory
 
     try:
         yield

@@ -30,11 +30,11 @@ from peftbench.runs.origin import code_digest
 from peftbench.runs.parts import LoadedPart, load_parts
 from peftbench.runs.pinned_config import check_layer_count
 from peftbench.runs.result import Origin, SourceRun
-from peftbench.runs.torchrun import launched_workers
 from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.kinds import load_task, reader_of
 from peftbench.tasks.regression import Regression
 from peftbench.training.devices import use_device, use_threads
+from peftbench.training.torchrun import launched_workers
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from peftbench.loggers.wandb_run import wandb_run
 from peftbench.runs.execute import execute_run
 from peftbench.runs.lock import Locked
 from peftbench.runs.report import DATA_IS_DESCRIBED, report_job
-from peftbench.runs.torchrun import leads
 from peftbench.runs.workers import execute_or_help
 from peftbench.sweeps.run_process import run_in_process
 from peftbench.terminal import console, print_error
+from peftbench.training.torchrun import leads
 
 # what a job is told through its environment, in whatever process it runs
 _TOTAL, _STARTED = "PEFTBENCH_JOBS", "PEFTBENCH_JOBS_STARTED"

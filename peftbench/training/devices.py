@@ -1,4 +1,4 @@
-"""Which device and precision a run uses, and what an out-of-memory error looks like."""
+"""Which device and precision a run uses, and giving back memory."""
 
 import gc
 import os
@@ -146,15 +146,6 @@ def full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that host or device memory ran out."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # of the host's allocator; of CUDA for what is not a tensor: its context, pinned memory; of its libraries
-    said = ("allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
 
 
 def release_memory() -> None:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from peftbench.errors import UserError
+from peftbench.out_of_memory import is_out_of_memory
 from peftbench.training import devices
 from peftbench.training.checkpoint import random_state, set_random_state
-from peftbench.training.devices import choose_device, is_out_of_memory, resolve_precision, use_device, use_threads
+from peftbench.training.devices import choose_device, resolve_precision, use_device, use_threads
 
 CPU = torch.device("cpu")
 
