@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from peftbench.config.schema import RunConfig, resolve
+from peftbench.crash_log import log_crash
 from peftbench.errors import LostRunError, PeftbenchError, TakenOverError, without_traceback
 from peftbench.interruption import deferred_interrupts
 from peftbench.loggers.wandb_run import wandb_run
@@ -64,9 +65,12 @@ def _error_of(composed: DictConfig, execute: Callable[[RunConfig, list[str], boo
     except (Locked, TakenOverError) as error:  # no failure: the sweep comes back to it
         console.print(f"run {number} is trained by another process meanwhile", style="dim")
         return without_traceback(error)
-    except PeftbenchError as error:
-        print_error(error)
-        return without_traceback(error)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        failure = error if isinstance(error, PeftbenchError) else log_crash(error, overrides)
+        print_error(failure)
+        return without_traceback(failure)
     return None
 
 

@@ -1,5 +1,6 @@
 """Choosing a device and a precision, and telling an out-of-memory error from others."""
 
+import errno
 import time
 
 import pytest
@@ -52,7 +53,9 @@ def test_out_of_memory_is_recognised():
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not is_out_of_memory(OSError(errno.ENOSPC, "No space left on device"))
 
 
 class FakeCuda:
