@@ -16,7 +16,7 @@ from peftbench.runs.identity import run_id
 from peftbench.runs.lock import RunLock
 from peftbench.runs.observers import RecordHistory, Terminal
 from peftbench.runs.record import Record
-from peftbench.runs.report import report_data, report_finished, report_result
+from peftbench.runs.report import report_data, report_finished, report_remarks, report_result
 from peftbench.runs.result import Memory, Origin, Parameters, Result, Status, Times
 from peftbench.terminal import console
 
@@ -76,6 +76,7 @@ def execute_run(
         prepared = prepare(config, reuse=True)
         check_sections(sections_to_measure(config.measure), prepared, config)
     report_data(prepared.task, prepared.warnings)
+    report_remarks(prepared.remarks)
     with RunLock(record.folder) as lock:
         already_finished = _claim_record(record, config, overrides, prepared.origin, only_stale)
         if not already_finished:

@@ -47,7 +47,8 @@ class Prepared:
     method: Method
     reads_first_token_only: bool
     splits: dict[str, Examples]
-    warnings: list[str]
+    warnings: list[str]  # of the data
+    remarks: list[str]  # of the method on this model
     parameters: dict[str, Any]
     origin: Origin
 
@@ -116,7 +117,8 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
         method=method,
         reads_first_token_only=head_reads_first_token(backbone.sites),
         splits=splits,
-        warnings=[*concerns, *method.remarks(backbone.sites), *warnings],
+        warnings=warnings,
+        remarks=[*concerns, *method.remarks(backbone.sites)],
         parameters=count_parameters(method, backbone),
         origin=origin_of(task, config.task.kind, backbone, method, weights, parts),
     )

@@ -14,7 +14,7 @@ from peftbench.interruption import deferred_interrupts
 from peftbench.loggers.wandb_run import wandb_run
 from peftbench.runs.execute import execute_run
 from peftbench.runs.lock import Locked
-from peftbench.runs.report import DATA_IS_DESCRIBED, report_job
+from peftbench.runs.report import DATA_IS_DESCRIBED, remarked, report_job
 from peftbench.runs.workers import execute_or_help
 from peftbench.sweeps.run_process import run_in_process
 from peftbench.terminal import console, print_error
@@ -80,7 +80,14 @@ def _execute(config: RunConfig, overrides: list[str], only_stale: bool) -> None:
 
 
 def _execute_separately(config: RunConfig, overrides: list[str], only_stale: bool) -> None:
-    run_in_process(_execute, config, overrides, only_stale)
+    remarked.update(run_in_process(_execute_after, remarked, config, overrides, only_stale))
+
+
+def _execute_after(before: set[str], config: RunConfig, overrides: list[str], only_stale: bool) -> set[str]:
+    """Execute a run without the remarks on methods that earlier ones made; return all that have been made."""
+    remarked.update(before)
+    _execute(config, overrides, only_stale)
+    return remarked
 
 
 def _announce(composed: DictConfig) -> tuple[int, list[str]]:

@@ -48,3 +48,16 @@ def test_what_nobody_foresaw_is_the_failure_of_its_row(error, monkeypatch, tmp_p
     assert len(capsys.readouterr().err.splitlines()) == 1
     log = Path(str(failure).rpartition("; log ")[2])
     assert log.parent == tmp_path and "Traceback" in log.read_text()
+
+
+def test_what_one_run_says_of_its_method_the_next_process_does_not_repeat(monkeypatch):
+    monkeypatch.setattr(job, "remarked", {"said before"})
+    given = []
+
+    def in_a_process(function, before, *arguments):
+        given.append(set(before))
+        return {*before, f"said by run {len(given)}"}
+
+    monkeypatch.setattr(job, "run_in_process", in_a_process)
+    assert job.separate_sweep_job(None) is None and job.separate_sweep_job(None) is None
+    assert given == [{"said before"}, {"said before", "said by run 1"}]
