@@ -8,7 +8,7 @@ from peftbench.assets.cache import cache_folder, file_digest, move_into_place, u
 from peftbench.assets.unpack import unpack
 from peftbench.errors import UserError
 
-_SIZES = ".sizes.json"
+_STAMPS = ".stamps.json"
 
 
 def unpacked_archive(archive: Path) -> Path:
@@ -26,7 +26,7 @@ def unpacked_archive(archive: Path) -> Path:
             _unpack(archive, folder)
     except OSError as error:
         raise unwritable(folder, error) from error
-    inside = [path for path in folder.iterdir() if path.name != _SIZES]
+    inside = [path for path in folder.iterdir() if path.name != _STAMPS]
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
 
@@ -36,18 +36,18 @@ def _unpack(archive: Path, folder: Path) -> None:
         unpacked = Path(temporary, "unpacked")
         unpacked.mkdir()
         unpack(archive, None, unpacked)
-        (unpacked / _SIZES).write_text(json.dumps(_sizes(unpacked)), "utf-8")
+        (unpacked / _STAMPS).write_text(json.dumps(_stamps(unpacked)), "utf-8")
         move_into_place(unpacked, folder, Path(temporary, "incomplete"), _is_whole)
 
 
 def _is_whole(folder: Path) -> bool:
-    """Tell whether all files that were unpacked are there, each of its size."""
+    """Tell whether all files that were unpacked are there, each of its size and time."""
     try:
-        return bool(json.loads((folder / _SIZES).read_text("utf-8")) == _sizes(folder))
+        return bool(json.loads((folder / _STAMPS).read_text("utf-8")) == _stamps(folder))
     except (OSError, ValueError):
         return False
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != _SIZES)
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+def _stamps(folder: Path) -> dict[str, list[int]]:
+    files = {path: path.stat() for path in folder.rglob("*") if path.is_file() and path.name != _STAMPS}
+    return {path.relative_to(folder).as_posix(): [it.st_size, it.st_mtime_ns] for path, it in files.items()}

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from peftbench.errors import UserError
-from peftbench.files import atomic_write
+from peftbench.files import atomic_write, is_there
 
 # A file written to again within the clock's resolution would keep its times: so young a stamp proves nothing.
 _YOUNG_SECONDS = 2.0
 
 Stamp = tuple[int, int, int, int]
-_digests: dict[str, tuple[Stamp, str]] = {}  # of this process
+Digests = dict[str, tuple[Stamp, str]]
+_digests: Digests = {}  # of this process
 
 
 def cache_folder() -> Path:
@@ -53,17 +54,28 @@ def file_digest(path: Path) -> str:
     in the cache folder. Raises OSError where it cannot be read.
     """
     path = path.resolve()
-    stamp = _stamp(path)
     name = str(path)
     if name not in _digests:
         _digests.update(_remembered())
-    if name in _digests and _digests[name][0] == stamp:
-        return _digests[name][1]
+    before = _digests.get(name)
+    digest = known_digest(path, _digests)
+    if _digests.get(name) != before:
+        _remember()
+    return digest
+
+
+def known_digest(path: Path, known: Digests) -> str:
+    """Return a file's SHA-256 from `known` where its stamp is the same, else read it; a file that has settled is added.
+
+    Raises OSError where it cannot be read.
+    """
+    stamp, name = _stamp(path), str(path)
+    if name in known and known[name][0] == stamp:
+        return known[name][1]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if _stamp(path) == stamp and time.time_ns() - max(stamp[1:3]) > _YOUNG_SECONDS * 1e9:
-        _digests[name] = stamp, digest
-        _remember()
+        known[name] = stamp, digest
     return digest
 
 
@@ -76,7 +88,7 @@ def _path() -> Path:
     return cache_folder() / "digests.json"
 
 
-def _remembered() -> dict[str, tuple[Stamp, str]]:
+def _remembered() -> Digests:
     """Read the digests that earlier processes have left; a damaged file holds none."""
     try:
         entries = json.loads(_path().read_text("utf-8"))
@@ -87,7 +99,7 @@ def _remembered() -> dict[str, tuple[Stamp, str]]:
 
 def _remember() -> None:
     """Add this process's digests to the file; files that are gone are forgotten."""
-    digests = {name: entry for name, entry in (_remembered() | _digests).items() if Path(name).exists()}
+    digests = {name: entry for name, entry in (_remembered() | _digests).items() if is_there(Path(name))}
     with contextlib.suppress(OSError, UserError):  # a cache that cannot be written costs time, nothing else
         cache_folder().mkdir(parents=True, exist_ok=True)
         with atomic_write(_path()) as file:

@@ -16,6 +16,7 @@ from peftbench.backbones.inputs import PIXELS
 from peftbench.backbones.processors import load_image_processor, load_processor, load_tokenizer
 from peftbench.backbones.sites import Sites, find_sites
 from peftbench.errors import UserError, first_line
+from peftbench.out_of_memory import is_out_of_memory
 
 # a new classifier, or what the encoder was pretrained under: a masked-language-model head, or beside a tower of texts
 AnswersThrough = Literal["classifier", "masked_lm", "class_texts"]
@@ -101,6 +102,8 @@ def load_backbone(
         except UserError as error:
             raise UserError(f"{error}; the model was read from {folder}") from error
         except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
+            if is_out_of_memory(error):
+                raise
             raise UserError(f"cannot load a model from {folder}: {_reason(error)}") from error
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     if answers_through == "masked_lm":

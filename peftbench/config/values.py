@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from peftbench.errors import UserError
+from peftbench.files import is_unicode
 
 _TRUE, _FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0")
 
@@ -17,20 +18,20 @@ _TRUE, _FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0"
 def typed(cls: type, field: str, value: Any, shown: str) -> Any:
     """Return `value` as the type of `cls`'s field: `"3"` is an int, `1` a float, an interpolation `${…}` mere text.
 
-    Raises UserError, naming the value `shown`, where it is of another type, NaN or infinite.
+    Raises UserError, naming the value `shown`, where it is of another type, NaN or infinite, or no UTF-8 text.
     """
     hint = get_type_hints(cls)[field]
     try:
         return _convert(value, hint)
-    except _NotFiniteError:
-        raise UserError(f"{shown}={value} must be a finite number") from None
+    except _RefusedError as error:
+        raise UserError(f"{shown}={value} {error}") from None
     except (ValueError, TypeError):
         written = getattr(hint, "__name__", "") if get_origin(hint) is None else str(hint)
         raise UserError(f"{shown}={value} is not of type {written}") from None
 
 
-class _NotFiniteError(ValueError):
-    pass
+class _RefusedError(ValueError):
+    """A value of the right type that cannot be used; says what it must be."""
 
 
 def _convert(value: Any, hint: Any) -> Any:
@@ -61,7 +62,7 @@ def _first_that_fits(value: Any, hints: tuple[Any, ...]) -> Any:
     for hint in hints:
         try:
             return _convert(value, hint)
-        except _NotFiniteError:
+        except _RefusedError:
             raise
         except (ValueError, TypeError):
             continue
@@ -88,16 +89,18 @@ def _float(value: Any) -> float:
     try:
         number = float(value)
     except OverflowError:
-        raise _NotFiniteError from None
+        number = math.inf
     if not math.isfinite(number):
-        raise _NotFiniteError
+        raise _RefusedError("must be a finite number")
     return number
 
 
 def _str(value: Any) -> str:
-    if isinstance(value, str | bool | int | float):
-        return str(value)
-    raise TypeError
+    if not isinstance(value, str | bool | int | float):
+        raise TypeError
+    if not is_unicode(text := str(value)):
+        raise _RefusedError("must be UTF-8 text")
+    return text
 
 
 _SCALARS = {bool: _bool, int: _int, float: _float, str: _str}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.config.schema import LoggerConfig, RunConfig
-from peftbench.errors import TakenOverError, UserError
+from peftbench.errors import TakenOverError, UserError, first_line
 from peftbench.runs.pictures import FOLDER as PICTURES
 from peftbench.runs.record import Record
 from peftbench.runs.result import SECTIONS, Result
@@ -54,6 +54,18 @@ def figures(result: Result) -> dict[str, float]:
     return {f"figures/{key}": value for key, value in found.items()}
 
 
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Turn what wandb refuses, such as a key, into UserError."""
+    import wandb
+
+    try:
+        yield
+    except wandb.errors.Error as error:
+        raise UserError(f"logger=wandb: {first_line(error)}; logger.mode=offline needs no account") from error
+
+
+@in_one_line()
 def start_wandb(logger: LoggerConfig, *, folder: Path, **settings: Any) -> Any:
     """Start a wandb run, offline where `logger.mode=auto` finds no key; raises UserError where it cannot start.
 
@@ -67,20 +79,16 @@ def start_wandb(logger: LoggerConfig, *, folder: Path, **settings: Any) -> Any:
     mode: Any = logger.mode
     if mode == "auto":
         mode = "online" if wandb.login(prompt=False) else "offline"
-    try:
-        return wandb.init(
-            project=logger.project,
-            entity=logger.entity,
-            dir=folder,
-            mode=mode,
-            # offline too: `wandb sync` then appends what a continued run logs, instead of replacing what was there
-            resume="allow",
-            settings=wandb.Settings(silent=True, console="off"),
-            **settings,
-        )
-    except wandb.errors.Error as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"logger=wandb: {reason}; logger.mode=offline needs no account") from error
+    return wandb.init(
+        project=logger.project,
+        entity=logger.entity,
+        dir=folder,
+        mode=mode,
+        # offline too: `wandb sync` then appends what a continued run logs, instead of replacing what was there
+        resume="allow",
+        settings=wandb.Settings(silent=True, console="off"),
+        **settings,
+    )
 
 
 @contextmanager

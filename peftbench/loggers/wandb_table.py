@@ -7,19 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from peftbench.config.schema import LoggerConfig
-from peftbench.loggers.wandb_run import start_wandb
+from peftbench.loggers.wandb_run import in_one_line, start_wandb
 from peftbench.tables.table import Table
 
 _FIELDS = ("value", "sd", "low", "high", "lab", "verdict")
 
 
+@in_one_line()
 def log_table(table: Table, files: Sequence[Path], logger: LoggerConfig, group: str) -> None:
     """Log the table as a run of its own, in the group of the runs it is made of.
 
     Args:
         table: the table. files: what `write_table` wrote. logger: with name wandb. group: the experiment.
 
-    Raises UserError where wandb cannot be started.
+    Raises UserError where wandb refuses it.
     """
     import wandb
 

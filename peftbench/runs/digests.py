@@ -1,28 +1,18 @@
-"""SHA-256 of files, computed once in a process as long as a file's size and time stay the same."""
+"""SHA-256 of files, computed once in a process as long as a file does not change."""
 
-import hashlib
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from peftbench.assets.cache import Digests, known_digest
 from peftbench.files import check_regular
 
-_SETTLED_SECONDS = 1.0  # a file changed again within its clock's tick keeps its time
-_known: dict[tuple[str, int, int, int], str] = {}
+_known: Digests = {}
 
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal; raises OSError where it cannot be read."""
     check_regular(path)
-    with path.open("rb") as file:
-        stat = path.stat()
-        key = (str(path.absolute()), stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        if key in _known:
-            return _known[key]
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time() - stat.st_mtime > _SETTLED_SECONDS:
-        _known[key] = digest
-    return digest
+    return known_digest(path.absolute(), _known)
 
 
 def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:

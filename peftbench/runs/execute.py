@@ -11,12 +11,12 @@ from peftbench import cli
 from peftbench.config.schema import RunConfig
 from peftbench.errors import PeftbenchError, UserError
 from peftbench.files import remove
-from peftbench.runs.failure import failure_recorded
+from peftbench.runs.failure import failure_recorded, preparing_recorded
 from peftbench.runs.identity import run_id
 from peftbench.runs.lock import RunLock
 from peftbench.runs.observers import RecordHistory, Terminal
 from peftbench.runs.record import Record
-from peftbench.runs.report import report_data, report_finished, report_result
+from peftbench.runs.report import report_data, report_finished, report_remarks, report_result
 from peftbench.runs.result import Memory, Origin, Parameters, Result, Status, Times
 from peftbench.terminal import console
 
@@ -72,9 +72,11 @@ def execute_run(
             check_data(record, load_task(config.task))
         check_parts(record, config)
         return _return_to_finished(record, config, open_loggers)
-    prepared = prepare(config, reuse=True)
-    check_sections(sections_to_measure(config.measure), prepared, config)
+    with preparing_recorded(record, config.plain(), overrides):
+        prepared = prepare(config, reuse=True)
+        check_sections(sections_to_measure(config.measure), prepared, config)
     report_data(prepared.task, prepared.warnings)
+    report_remarks(prepared.remarks)
     with RunLock(record.folder) as lock:
         already_finished = _claim_record(record, config, overrides, prepared.origin, only_stale)
         if not already_finished:

@@ -1,27 +1,48 @@
 """How a run that ends badly is recorded."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from peftbench.errors import PeftbenchError, TakenOverError, UserError, first_line
 from peftbench.files import atomic_write
+from peftbench.runs.lock import RunLock
 from peftbench.runs.record import Record
 from peftbench.runs.report import report_interrupted
 from peftbench.runs.result import Status
 from peftbench.terminal import print_error
 
 _OOM_HINT = "lower trainer.batch_size (trainer.accumulate keeps the effective size) or task.max_length"
+_OOM_WHILE_PREPARING = "there is no room for the model and the data"
 
 
 @contextmanager
-def failure_recorded(record: Record) -> Iterator[None]:
+def preparing_recorded(record: Record, config: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[None]:
+    """Where an unforeseen error ends the block, begin the record if there is none, and record it as `failure_recorded`.
+
+    The user's mistakes leave no record.
+    """
+    try:
+        yield
+    except PeftbenchError:
+        raise
+    except Exception as error:
+        with RunLock(record.folder):
+            if not record.result_path.exists():
+                Record.create(record.folder, config, overrides)
+            with failure_recorded(record, _OOM_WHILE_PREPARING):
+                raise error
+
+
+@contextmanager
+def failure_recorded(record: Record, hint: str = _OOM_HINT) -> Iterator[None]:
     """Write into the record why the block ended with an error, and the traceback of an unforeseen one into train.log.
 
     The error is raised again, an unforeseen one as PeftbenchError. A run that had finished stays finished. A process
-    that has lost the run's lock writes nothing.
+    that has lost the run's lock writes nothing. `hint` says what to do where memory ran out.
     """
-    from peftbench.training.devices import is_out_of_memory
+    from peftbench.out_of_memory import is_out_of_memory
 
     try:
         yield
@@ -35,7 +56,7 @@ def failure_recorded(record: Record) -> Iterator[None]:
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            status, reason = Status.OOM, f"out of memory: {_OOM_HINT} ({first_line(error)})"
+            status, reason = Status.OOM, f"out of memory: {hint} ({first_line(error)})"
         else:
             status, reason = Status.FAILED, f"{type(error).__name__}: {first_line(error)} (see {record.log_path})"
         _record_failure(record, status, reason, traceback.format_exc())

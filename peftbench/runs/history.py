@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.errors import UserError
-from peftbench.files import atomic_write, parse_json, plain
+from peftbench.files import atomic_write, check_regular, parse_json, plain
 
 
 def write_history(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -18,6 +18,7 @@ def write_history(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def read_history(path: Path) -> list[dict[str, Any]]:
     """Return the rows, none where there is no file; a line cut short is left out."""
     try:
+        check_regular(path)
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []

@@ -66,9 +66,8 @@ def sort_rows(rows: Sequence[Mapping[str, Any]], key: str) -> list[int]:
 
     def place(number: int) -> tuple[bool, bool, float, str]:
         value = rows[number].get(key)
-        is_number = isinstance(value, int | float)
-        size = float(value) if isinstance(value, int | float) else 0.0
-        return value is None, not is_number, -size if key == "score" else size, str(value)
+        size = value if isinstance(value, int | float) else None
+        return value is None, size is None, -(size or 0) if key == "score" else (size or 0), str(value)
 
     return sorted(range(len(rows)), key=place)
 

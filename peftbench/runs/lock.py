@@ -17,7 +17,6 @@ import errno
 import json
 import os
 import shutil
-import sys
 import threading
 import time
 import uuid
@@ -27,8 +26,9 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from peftbench.errors import PeftbenchError, TakenOverError, UserError
-from peftbench.files import check_regular, guard, make_folder, unguard, write_error
+from peftbench.files import check_regular, guard, make_folder, parse_json, unguard, write_error
 from peftbench.runs.processes import process_lives, this_process
+from peftbench.terminal import print_error
 
 HEARTBEAT_SECONDS = 15.0
 EXPIRY_SECONDS = 120.0
@@ -155,7 +155,7 @@ def _take(folder: Path) -> Path:
                 if owner.path not in watched:
                     if process_lives(owner.facts):
                         raise Locked(_locked_message(owner, folder))
-                    print(_watching_message(owner, folder), file=sys.stderr)
+                    print_error(_watching_message(owner, folder))
                     watched[owner.path] = owner.touched, time.monotonic()
                 touched, since = watched[owner.path]
                 if owner.touched != touched:
@@ -239,7 +239,7 @@ def _owner(folder: Path) -> Owner | None:
             return None
         raise
     try:
-        facts = json.loads(text)
+        facts = parse_json(text)
     except ValueError:
         facts = None
     return Owner(paths[0], facts if isinstance(facts, dict) else {}, touched)
@@ -273,7 +273,7 @@ def _locked_message(owner: Owner, folder: Path) -> str:
 
 def _watching_message(owner: Owner, folder: Path) -> str:
     wait = EXPIRY_SECONDS - _silence(owner, folder)
-    return f"peftbench: {folder} is held by {_who(owner)}: waiting up to {wait:.0f} s for its next sign of life"
+    return f"{folder} is held by {_who(owner)}: waiting up to {wait:.0f} s for its next sign of life"
 
 
 def _who(owner: Owner) -> str:

@@ -9,6 +9,7 @@ from peftbench.errors import PeftbenchError, UserError, first_line
 from peftbench.measuring.latency import fitting_sizes, measure_latency
 from peftbench.measuring.run import measure_section
 from peftbench.methods.parts import PartsMethod
+from peftbench.out_of_memory import is_out_of_memory
 from peftbench.runs.adapter import load_adapter
 from peftbench.runs.failure import add_to_log
 from peftbench.runs.lock import RunLock
@@ -16,7 +17,6 @@ from peftbench.runs.prepare import Prepared, prepare
 from peftbench.runs.record import Record
 from peftbench.runs.result import SECTIONS, Evaluation, Result, Section
 from peftbench.terminal import working
-from peftbench.training.devices import is_out_of_memory
 
 
 def sections_to_measure(asked: MeasureConfig, result: Result | None = None) -> list[str]:

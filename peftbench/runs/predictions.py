@@ -9,7 +9,7 @@ import numpy as np
 
 from peftbench.csv_rows import write_rows
 from peftbench.errors import UserError
-from peftbench.files import atomic_write, plain
+from peftbench.files import atomic_write, is_number, plain
 from peftbench.runs.dense_predictions import BOXES, PIXELS, box_rows, parse_boxes, parse_pixels, pixel_rows
 
 _FIRST = ["split", "id", "label", "prediction"]
@@ -102,7 +102,7 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
         return {split: _parsed(cells, numbers, len(names)) for split, cells in rows.items()}
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-    except (ValueError, csv.Error) as error:
+    except (ValueError, OverflowError, csv.Error) as error:
         raise UserError(f"{path} is damaged: {error}. Delete its folder and train the run again.") from error
 
 
@@ -133,7 +133,7 @@ def _parsed(cells: list[list[str]], numbers: Mapping[str, int], classes: int) ->
     return Predictions(
         None if all(label is None for label in labels) else labels,
         predictions,
-        [[float(cell) for cell in row[3:]] for row in cells] if classes else None,
+        [[float(_number(cell)) for cell in row[3:]] for row in cells] if classes else None,
         [row[0] for row in cells],
     )
 
@@ -146,8 +146,14 @@ def _value(cell: str, numbers: Mapping[str, int], classes: int) -> int | float |
         if cell not in numbers:
             raise ValueError(f"{cell!r} is no class")
         return numbers[cell]
-    if not cell.lstrip("-").isdigit():
-        return float(cell)
-    if classes and not 0 <= int(cell) < classes:
+    value = _number(cell)
+    if classes and isinstance(value, int) and not 0 <= value < classes:
         raise ValueError(f"{cell} is no class")
-    return int(cell)
+    return value
+
+
+def _number(cell: str) -> int | float:
+    value = int(cell) if cell.lstrip("-").isdigit() else float(cell)
+    if not is_number(value):
+        raise ValueError(f"{cell[:40]} is no number")
+    return value

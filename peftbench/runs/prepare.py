@@ -30,11 +30,11 @@ from peftbench.runs.origin import code_digest
 from peftbench.runs.parts import LoadedPart, load_parts
 from peftbench.runs.pinned_config import check_layer_count
 from peftbench.runs.result import Origin, SourceRun
-from peftbench.runs.torchrun import launched_workers
 from peftbench.tasks.base import Examples, Task
 from peftbench.tasks.kinds import load_task, reader_of
 from peftbench.tasks.regression import Regression
 from peftbench.training.devices import use_device, use_threads
+from peftbench.training.torchrun import launched_workers
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Prepared:
     method: Method
     reads_first_token_only: bool
     splits: dict[str, Examples]
-    warnings: list[str]
+    warnings: list[str]  # of the data
+    remarks: list[str]  # of the method on this model
     parameters: dict[str, Any]
     origin: Origin
 
@@ -116,7 +117,8 @@ def prepare(config: RunConfig, reuse: bool = False, with_parts: bool = True) -> 
         method=method,
         reads_first_token_only=head_reads_first_token(backbone.sites),
         splits=splits,
-        warnings=[*concerns, *method.remarks(backbone.sites), *warnings],
+        warnings=warnings,
+        remarks=[*concerns, *method.remarks(backbone.sites)],
         parameters=count_parameters(method, backbone),
         origin=origin_of(task, config.task.kind, backbone, method, weights, parts),
     )

@@ -175,14 +175,14 @@ class Record:
             config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
         except OSError as error:
             raise UserError(f"Cannot read {self.config_path}: {error.strerror}.") from error
-        except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        except (YAMLError, OmegaConfBaseException, ValueError, AssertionError, RecursionError) as error:
             raise self._damaged(self.config_path) from error
         if not isinstance(config, dict):
             raise self._damaged(self.config_path)
         plain_config = {str(key): value for key, value in config.items()}
         try:
             named = self.folder.absolute().name.endswith(f"-{fingerprint(plain_config)}")
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise self._damaged(self.config_path) from error
         if not named:
             raise self._damaged(self.config_path, "it is not the one that the folder is named by")

@@ -18,6 +18,7 @@ MOST_CLASSES_SHOWN = 6  # in a confusion matrix
 MOST_CLASSES_LISTED = 30
 DATA_IS_DESCRIBED = "PEFTBENCH_DATA_IS_DESCRIBED"  # a variable of the environment
 _reported: set[str] = set()  # checksums of the data that this process has described
+remarked: set[str] = set()  # what this process, or another of the sweep, has said of methods
 
 
 def report_job(number: int, overrides: list[str], total: int | None, seconds_left: float | None) -> None:
@@ -40,7 +41,19 @@ def report_data(task: "Task", warnings: list[str]) -> None:
         labels = "labels hidden" if split.labels is None else task.objective.describe(split.labels)
         console.print(f"{name:<{width}}  {len(split):,} examples: {labels}", style="dim", markup=False)
     for warning in warnings:
-        error_console.print(f"warning: {warning}", markup=False)
+        _warn(warning)
+
+
+def report_remarks(remarks: list[str]) -> None:
+    """Print what the user should know of a method on a model; the same words once."""
+    for remark in remarks:
+        if remark not in remarked:
+            remarked.add(remark)
+            _warn(remark)
+
+
+def _warn(text: str) -> None:
+    error_console.print(f"warning: {text}", markup=False)
 
 
 def report_finished(record: Record) -> None:

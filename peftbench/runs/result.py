@@ -6,6 +6,8 @@ from enum import StrEnum
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from peftbench.files import is_number
+
 SCHEMA_VERSION = 2
 
 
@@ -276,9 +278,8 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
         return value
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return kind(value)
-    number = isinstance(value, int) and not isinstance(value, bool)
-    if kind is float and (number or isinstance(value, float)):
+    if kind is float and is_number(value):
         return float(value)
-    if (kind is int and number) or (kind in (str, bool) and isinstance(value, kind)):
+    if kind in (int, str, bool) and type(value) is kind:
         return value
     raise ValueError(f"{where} holds {str(value)[:40]!r}")

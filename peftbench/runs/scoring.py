@@ -1,8 +1,10 @@
 """A split scored with the model that a run has trained: metrics, predictions and their entry in the record."""
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peftbench.config.schema import RunConfig
+from peftbench.errors import NonFiniteError
 from peftbench.runs.predictions import Predictions
 from peftbench.runs.result import Evaluation
 
@@ -51,11 +53,16 @@ def score_logits(
 ) -> SplitScore:
     """Return the metrics and predictions of a whole split from its logits, (examples, outputs).
 
-    `labels`: a tensor, an array or a list with one entry an example; None where they are hidden.
+    `labels`: a tensor, an array or a list with one entry an example; None where they are hidden. Raises NonFiniteError
+    for a loss of no finite number.
     """
     import torch
 
     metrics = {} if labels is None else task.objective.score(task.metrics, logits, torch.as_tensor(labels))
+    if not math.isfinite(metrics.get("loss", 0.0)):
+        raise NonFiniteError(
+            f"the loss is {metrics['loss']}, for the model's outputs are huge: train with a lower trainer.lr"
+        )
     predictions = Predictions(labels, *task.objective.read_out(logits), form=task.objective.form)
     return SplitScore(metrics, predictions, observed)
 

@@ -1,11 +1,13 @@
 """A run of several processes, as torchrun begins them: the first one executes it, the others help it train."""
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from peftbench.config.schema import RunConfig
-from peftbench.errors import UserError
-from peftbench.runs.torchrun import launched_workers
+from peftbench.errors import PeftbenchError, UserError, first_line
+from peftbench.terminal import print_error
+from peftbench.training.torchrun import launched_workers, leads
 
 if TYPE_CHECKING:
     from peftbench.training.parallel import Workers
@@ -14,12 +16,14 @@ if TYPE_CHECKING:
 def execute_or_help(config: RunConfig, execute: Callable[[], Any]) -> None:
     """Call `execute`, which trains the run of `config`; where torchrun began several processes, only the first does.
 
-    Raises UserError for a batch that cannot be divided among the processes, and for a GPU that all would share.
+    Raises UserError for a batch that cannot be divided among the processes, and for a GPU that all would share. An
+    error of a process that helps is the first one's, of the same kind; it says so itself in one line.
     """
     count = launched_workers()
     if count == 1:
         execute()
         return
+    from peftbench.training.ending import EndedElsewhereError
     from peftbench.training.parallel import joined_workers
 
     if config.trainer.batch_size < count:
@@ -29,11 +33,20 @@ def execute_or_help(config: RunConfig, execute: Callable[[], Any]) -> None:
         )
     if config.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device={config.device}: under torchrun each process takes its GPU with device=auto")
-    with joined_workers() as workers:
-        if workers.rank == 0:
+    if leads():
+        with joined_workers():
             execute()
-        else:
+        return
+    try:
+        with joined_workers() as workers:
             _help(workers)
+    except EndedElsewhereError:
+        return
+    except Exception as error:
+        known = isinstance(error, PeftbenchError)
+        failure = error if known else PeftbenchError(f"{type(error).__name__}: {first_line(error)}")
+        print_error(f"process {os.environ['RANK']} of {count}: {failure}")
+        raise failure from error
 
 
 def _help(workers: "Workers") -> None:

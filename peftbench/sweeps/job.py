@@ -8,16 +8,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from peftbench.config.schema import RunConfig, resolve
+from peftbench.crash_log import log_crash
 from peftbench.errors import LostRunError, PeftbenchError, TakenOverError, without_traceback
 from peftbench.interruption import deferred_interrupts
 from peftbench.loggers.wandb_run import wandb_run
 from peftbench.runs.execute import execute_run
 from peftbench.runs.lock import Locked
-from peftbench.runs.report import DATA_IS_DESCRIBED, report_job
-from peftbench.runs.torchrun import leads
+from peftbench.runs.report import DATA_IS_DESCRIBED, remarked, report_job
 from peftbench.runs.workers import execute_or_help
 from peftbench.sweeps.run_process import run_in_process
 from peftbench.terminal import console, print_error
+from peftbench.training.torchrun import leads
 
 # what a job is told through its environment, in whatever process it runs
 _TOTAL, _STARTED = "PEFTBENCH_JOBS", "PEFTBENCH_JOBS_STARTED"
@@ -64,9 +65,12 @@ def _error_of(composed: DictConfig, execute: Callable[[RunConfig, list[str], boo
     except (Locked, TakenOverError) as error:  # no failure: the sweep comes back to it
         console.print(f"run {number} is trained by another process meanwhile", style="dim")
         return without_traceback(error)
-    except PeftbenchError as error:
-        print_error(error)
-        return without_traceback(error)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        failure = error if isinstance(error, PeftbenchError) else log_crash(error, overrides)
+        print_error(failure)
+        return without_traceback(failure)
     return None
 
 
@@ -76,7 +80,14 @@ def _execute(config: RunConfig, overrides: list[str], only_stale: bool) -> None:
 
 
 def _execute_separately(config: RunConfig, overrides: list[str], only_stale: bool) -> None:
-    run_in_process(_execute, config, overrides, only_stale)
+    remarked.update(run_in_process(_execute_after, remarked, config, overrides, only_stale))
+
+
+def _execute_after(before: set[str], config: RunConfig, overrides: list[str], only_stale: bool) -> set[str]:
+    """Execute a run without the remarks on methods that earlier ones made; return all that have been made."""
+    remarked.update(before)
+    _execute(config, overrides, only_stale)
+    return remarked
 
 
 def _announce(composed: DictConfig) -> tuple[int, list[str]]:

@@ -1,4 +1,4 @@
-"""Which device and precision a run uses, and what an out-of-memory error looks like."""
+"""Which device and precision a run uses, and giving back memory."""
 
 import gc
 import os
@@ -15,11 +15,13 @@ from peftbench.config.schema import check_threads
 from peftbench.errors import UserError
 from peftbench.processor import has_bf16
 from peftbench.training.heap import give_back_freed_memory
+from peftbench.training.torchrun import local_rank
 
 # bf16 must beat fp32 by this much at one product: a run is more than products
 _WORTHWHILE = 1.25
 _PROBE_SIZE = 320
 _PROBE_ROUNDS = 9
+_COMPUTES_IN_BF16 = (8, 0)  # Ampere
 _THREADS = torch.get_num_threads()
 
 
@@ -68,14 +70,26 @@ def use_device(name: str) -> torch.device:
     """
     device = choose_device(name)
     if device.type == "cuda":
-        # torchrun says which GPU is this process'
-        index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
+        index = _gpu(device)
         torch.cuda.set_device(index)
         torch.set_float32_matmul_precision("high")
         # cuDNN plans anew for every shape of batch, and texts vary in length: half of a short run's time on an H100
         torch.backends.cuda.enable_cudnn_sdp(False)
         return torch.device("cuda", index)
     return device
+
+
+def _gpu(device: torch.device) -> int:
+    """Return the number of a CUDA device; of one without a number, that of this process' GPU.
+
+    Raises UserError where torchrun began more processes on this machine than it has GPUs.
+    """
+    if device.index is not None:
+        return device.index
+    index, count = local_rank(), torch.cuda.device_count()
+    if index >= count:
+        raise UserError(f"torchrun began more processes than the {count} GPUs here: set --nproc-per-node={count}")
+    return index
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
@@ -86,7 +100,9 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        # of this very device: torch.cuda.is_bf16_supported asks the current one, which may be another
+        supported = bool(torch.version.hip) or torch.cuda.get_device_capability(_gpu(device)) >= _COMPUTES_IN_BF16
+        return "bf16" if supported else "fp32"
     return "bf16" if cpu_is_faster_in_bf16() else "fp32"
 
 
@@ -146,15 +162,6 @@ def full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that host or device memory ran out."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # of the host's allocator; of CUDA for what is not a tensor: its context, pinned memory; of its libraries
-    said = ("allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
 
 
 def release_memory() -> None:

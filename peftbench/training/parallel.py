@@ -5,6 +5,7 @@ what trains are summed. The first process evaluates, writes and prints, and tell
 """
 
 import atexit
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import distributed, nn
 
-from peftbench.interruption import check_interrupted
+from peftbench.training.ending import Ending
 
 # the others wait that long for the first one, which evaluates alone
 _PATIENCE = timedelta(hours=6)
@@ -39,7 +40,8 @@ class Workers:
         if self.count == 1:
             return make()
         box: list[Any] = [make() if self.rank == 0 else None]
-        distributed.broadcast_object_list(box, src=0)
+        with _ending.explained():
+            distributed.broadcast_object_list(box, src=0)
         return box[0]
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter], loss: torch.Tensor) -> torch.Tensor:
@@ -53,11 +55,8 @@ class Workers:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         anywhere = torch.tensor(here).to(loss)
         flat = torch.cat([*(gradient.flatten() for gradient in gradients), anywhere, loss.view(1)])
-        try:
+        with _ending.explained():
             distributed.all_reduce(flat)
-        except RuntimeError:
-            check_interrupted()  # another process has stopped for the same signal
-            raise
         *sums, anywhere, loss = flat.split([*(gradient.numel() for gradient in gradients), len(here), 1])
         reached = here if all(here) else anywhere.tolist()
         for parameter, gradient, total, has_gradient in zip(parameters, gradients, sums, reached, strict=True):
@@ -72,19 +71,25 @@ class Workers:
 
 ALONE = Workers()
 _joined = ALONE  # this process' group
+_ending: Ending  # of the run that the group trains
+_store: Any = None  # which outlasts the groups: a run that fails takes its own along
+_runs = 0  # joined so far, the same number in all processes
 _begun = False  # whether the first process has told the others what to train
 
 
 @contextmanager
 def joined_workers() -> Iterator[Workers]:
     """Inside the block this process is in one group with those that torchrun began beside it."""
-    global _joined, _begun
+    global _joined, _begun, _ending, _runs
+    _runs += 1
     _meet()
     _joined, _begun = Workers(distributed.get_rank(), distributed.get_world_size()), False
+    _ending = Ending(_store, f"end of run {_runs}", _joined.rank, _joined.count)
     try:
         yield _joined
-    except BaseException:
+    except BaseException as error:
         if _begun or _joined.rank:  # the others may wait in the midst of the run, and end with the group
+            _ending.tell(error)
             distributed.destroy_process_group()
         raise
     finally:
@@ -94,11 +99,18 @@ def joined_workers() -> Iterator[Workers]:
 
 
 def _meet() -> None:
-    """Make the group of processes, which lasts from a command's first run to its last."""
-    if not distributed.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        distributed.init_process_group(backend, timeout=_PATIENCE)
+    """Make the group of processes, which lasts from a command's first run to its last, or to one that fails."""
+    global _store
+    if distributed.is_initialized():
+        return
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if _store is None:
+        _store, *_ = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+        _store.set_timeout(_PATIENCE)
         atexit.register(_part)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store = distributed.PrefixStore(f"run {_runs}", _store)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
 
 
 def _part() -> None:

@@ -1,6 +1,7 @@
 """Digests of files: right after every change, and taken once where there was none."""
 
 import hashlib
+import json
 import os
 
 import pytest
@@ -9,6 +10,7 @@ from peftbench.assets import cache
 from peftbench.assets.cache import file_digest
 from peftbench.assets.hub import _damaged_files
 from peftbench.assets.weights import weights_digest
+from peftbench.runs import digests
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +78,29 @@ def test_a_damaged_or_unwritable_memory_costs_nothing_but_time(tmp_path, monkeyp
     monkeypatch.setenv("PEFTBENCH_CACHE", str(path / "no folder"))
     monkeypatch.setattr(cache, "_digests", {})
     assert file_digest(path) == sha256(b"weights")
+
+
+@pytest.mark.parametrize("name", ["/tmp/" + "a" * 300, "/tmp/\0"])
+def test_a_name_that_the_system_takes_for_none_is_forgotten(name, tmp_path, monkeypatch):
+    path = tmp_path / "weights"
+    path.write_bytes(b"weights")
+    monkeypatch.setattr(cache, "_YOUNG_SECONDS", -1.0)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "digests.json").write_text(json.dumps({name: [[1, 2, 3, 4], "x"]}))
+    assert file_digest(path) == sha256(b"weights")
+    assert list(json.loads((tmp_path / "cache" / "digests.json").read_text())) == [str(path)]
+
+
+def test_records_see_a_change_that_keeps_size_and_time(tmp_path, monkeypatch, reads):
+    path = tmp_path / "result.json"
+    path.write_bytes(b"good")
+    os.utime(path, (0, 0))
+    monkeypatch.setattr(cache, "_YOUNG_SECONDS", -1.0)
+    assert digests.sha256(path) == digests.sha256(path) == sha256(b"good")
+    assert len(reads) == 1
+    path.write_bytes(b"evil")
+    os.utime(path, (0, 0))
+    assert digests.sha256(path) == sha256(b"evil")
 
 
 def model_folder(folder, weights=b"weights"):

@@ -167,6 +167,15 @@ def test_weights_cut_short(tiny_model_dir, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_memory_that_runs_out_is_no_mistake_in_the_folder(tiny_model_dir, monkeypatch):
+    def full(model):
+        raise MemoryError
+
+    monkeypatch.setattr("peftbench.backbones.load._copy_weights", full)
+    with pytest.raises(MemoryError):
+        load_backbone(tiny_model_dir)
+
+
 def test_a_checkpoint_of_another_architecture(tiny_model_dir, tmp_path):
     for file in tiny_model_dir.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

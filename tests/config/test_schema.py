@@ -105,6 +105,8 @@ NUMBERS = [
     ("method.init_std=inf", "method.init_std=inf must be a finite number"),
     ("measure.seconds=inf", "measure.seconds=inf must be a finite number"),
     ("task.threshold=nan", "task.threshold=nan must be a finite number"),
+    ('experiment="a\udcff"', "experiment=a\udcff must be UTF-8 text"),
+    ('output_dir="\udcff"', "output_dir=\udcff must be UTF-8 text"),
     ("task.text=[]", "task.text has 0 columns"),
     ("task.text=[a,b,c]", "task.text has 3 columns"),
     ("experiment=..", "experiment='..' is no folder's name"),

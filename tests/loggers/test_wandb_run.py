@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from wandb_log import read_logs
 
 from peftbench.config.schema import resolve
-from peftbench.errors import PeftbenchError
+from peftbench.errors import PeftbenchError, UserError
 from peftbench.loggers.wandb_run import log_measured
 from peftbench.runs.record import Record
 from peftbench.runs.result import Section
@@ -85,6 +85,13 @@ def test_what_is_measured_later_reaches_the_wandb_run(train_tiny):
     plain = train_tiny("opinions", "method=lora", "seed=23")
     log_measured(replace(config, seed=23), plain)
     assert not (plain.folder / "wandb").exists()
+
+
+def test_a_key_that_is_none_is_refused_with_the_way_around_it(train_tiny, created, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    with pytest.raises(UserError, match=r"logger=wandb: .*; logger\.mode=offline needs no account"):
+        train_tiny("opinions", "method=lora", "logger=wandb", "seed=29")
+    assert created[0].read().status == "failed"
 
 
 def test_disabled_leaves_nothing(train_tiny):

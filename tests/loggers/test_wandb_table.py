@@ -8,11 +8,13 @@ from hashlib import md5
 from pathlib import Path
 
 import pytest
+import wandb
 from made_table import made_table
 from wandb_log import WandbLog, read_logs
 
 from peftbench.cli import main
 from peftbench.config.schema import LoggerConfig
+from peftbench.errors import UserError
 from peftbench.loggers.wandb_table import log_table
 from peftbench.tables.export.formats import TEXTS, write_table
 
@@ -89,6 +91,19 @@ def test_a_table_that_cannot_be_logged_shows_as_failed(tmp_path):
     file.write_text("a table")
     with pytest.raises(ValueError, match="gone.md"):
         log_table(made_table(), [file, tmp_path / "gone.md"], OFFLINE, "lab")
+    (log,) = read_logs(tmp_path)
+    assert log.exit_code == 1
+
+
+def test_a_table_that_wandb_refuses_is_one_line(tmp_path, monkeypatch):
+    def refuse(*arguments, **more):
+        raise wandb.errors.CommError("no room\nfor tables")
+
+    file = tmp_path / "table.md"
+    file.write_text("a table")
+    monkeypatch.setattr(wandb.Artifact, "add_file", refuse)
+    with pytest.raises(UserError, match=r"^logger=wandb: no room; logger\.mode=offline needs no account$"):
+        log_table(made_table(), [file], OFFLINE, "lab")
     (log,) = read_logs(tmp_path)
     assert log.exit_code == 1
 

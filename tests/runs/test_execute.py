@@ -1,5 +1,6 @@
 """From a config to a measured record: what an error while measuring costs, and which runs are the same."""
 
+import re
 import shutil
 from collections.abc import Sized
 from dataclasses import replace
@@ -39,6 +40,35 @@ def train(line: list[str], *more: str) -> Record:
 
 def no_training(*arguments: object, **more: object) -> None:
     raise AssertionError("it was trained again")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (MemoryError("Cannot allocate memory"), Status.OOM, "out of memory: there is no room for the model"),
+        (ValueError("odd"), Status.FAILED, "ValueError: odd (see "),
+    ],
+)
+def test_what_ends_a_run_before_it_trains_is_recorded(line, monkeypatch, error, status, said, tmp_path: Path) -> None:
+    def broken(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("peftbench.runs.prepare.load_task", broken)
+    with pytest.raises(PeftbenchError, match=re.escape(said)) as caught:
+        train(line)
+    (run,) = find_runs(tmp_path)
+    assert caught.value.exit_code == 1 and run.status == status and said in run.error
+    assert type(error).__name__ in run.record.log_path.read_text()
+    monkeypatch.undo()
+    assert train(line).read().status == Status.FINISHED
+
+
+def test_what_ends_a_run_begun_again_takes_nothing_of_it(line, monkeypatch, tmp_path: Path) -> None:
+    record = train(line)
+    monkeypatch.setattr("peftbench.runs.prepare.load_task", no_training)
+    with pytest.raises(PeftbenchError, match="trained again"):
+        train(line, "force=true")
+    assert record.read().status == Status.FINISHED
 
 
 def test_an_error_while_measuring_loses_nothing_and_is_said(line: list[str], monkeypatch, tmp_path: Path) -> None:

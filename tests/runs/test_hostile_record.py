@@ -140,3 +140,42 @@ def test_nothing_is_written_or_removed_through_a_link(copied: Record, tmp_path: 
         remove(copied.folder / "evaluations")
     assert [path.name for path in elsewhere.iterdir()] == [".draft.tmp"]
     assert not (copied.folder / "evaluations").exists()
+
+
+@pytest.mark.parametrize("text", ["5\n", "true\n", "[" * 3000], ids=["5", "true", "nested"])
+def test_a_config_that_is_none_costs_the_list_of_runs_nothing(copied: Record, text: str, capsys) -> None:
+    copied.config_path.write_text(text)
+    seal(copied)
+    with pytest.raises(UserError, match="damaged"):
+        copied.config()
+    assert main(["runs", "--output-dir", str(copied.folder.parent)]) == 0
+    assert copied.folder.name in capsys.readouterr().out
+
+
+def test_a_lock_nested_too_deeply_is_one_of_nobody_known(copied: Record, capsys) -> None:
+    (copied.folder / "run.lock").mkdir()
+    (copied.folder / "run.lock" / "owner").write_text("[" * 200_000)
+    seal(copied, status="running")
+    assert main(["runs", "--output-dir", str(copied.folder.parent)]) == 0
+    assert "running" in capsys.readouterr().out
+
+
+def test_a_time_without_end_is_damage(copied: Record, capsys) -> None:
+    time = json.loads(copied.result_path.read_text("utf-8"))["time"]
+    for endless in (float("inf"), float("nan"), 10**400):
+        seal(copied, time={**time, "total": endless})
+        assert main(["runs", "--output-dir", str(copied.folder.parent)]) == 0
+        assert "result.time.total holds" in capsys.readouterr().out
+
+
+def test_runs_are_sorted_by_numbers_of_any_size(copied: Record, capsys) -> None:
+    seal(copied, pid=10**400)
+    assert main(["runs", "--output-dir", str(copied.folder.parent), "--sort", "pid"]) == 0
+    assert copied.folder.name in capsys.readouterr().out
+
+
+def test_a_pipe_in_place_of_the_curve_keeps_nobody_waiting(copied: Record) -> None:
+    copied.history_path.unlink()
+    os.mkfifo(copied.history_path)
+    with pytest.raises(UserError, match="Cannot read"):
+        copied.history()

@@ -354,3 +354,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="output_dir="):
         RunLock(tmp_path / "file" / "run").acquire()
+
+
+def test_what_a_lock_says_moves_no_cursor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(locks, "_WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "EXPIRY_SECONDS", 0.5)
+    owner = plant(tmp_path)
+    owner.write_text(json.dumps({"host": "\x1b[31mnode\n7", "pid": 1}))
+    with RunLock(tmp_path):
+        pass
+    told = capsys.readouterr().err
+    assert "\x1b" not in told and r"\x1b[31mnode 7" in told and told.count("\n") == 1

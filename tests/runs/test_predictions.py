@@ -1,9 +1,15 @@
 """`predictions.csv` of each form of answer is read as what it was written as, whatever its classes are called."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
+from peftbench.errors import NonFiniteError, UserError
 from peftbench.runs.predictions import Predictions, read_predictions, write_predictions
+from peftbench.runs.scoring import score_logits
+from peftbench.tasks.regression import Regression
 
 MASKS = np.array([[[0, 1], [1, 0]], [[0, 0], [255, 0]]])
 GUESSED = np.array([[[0, 1], [0, 0]], [[1, 1], [0, 0]]])
@@ -42,3 +48,28 @@ def test_an_unknown_form_is_no_file(tmp_path):
     with pytest.raises(ValueError, match="points: no such form, there are one, pixels, boxes"):
         write_predictions(tmp_path / "predictions.csv", {"test": Predictions([1], [1], form="points")}, ["a"])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        f"split,id,label,a,b\nvalidation,1,a,{10**30},2\n",
+        "split,id,label,prediction\nvalidation,1,1.0,nan\n",
+        "split,id,label,prediction\nvalidation,1,inf,1.0\n",
+        f"split,id,label,prediction\nvalidation,1,1.0,{'9' * 400}\n",
+        "split,id,label,prediction,a,b\nvalidation,1,a,b,nan,0.5\n",
+        "split,id,label,prediction,a,b\nvalidation,1,a,b,0.5,inf\n",
+    ],
+)
+def test_what_is_no_number_to_compute_with_is_damage(tmp_path, rows):
+    path = tmp_path / "predictions.csv"
+    path.write_text(rows)
+    with pytest.raises(UserError, match="is damaged"):
+        read_predictions(path)
+
+
+def test_a_loss_beyond_all_numbers_fails_the_run():
+    task = SimpleNamespace(objective=Regression(), metrics=["pearson"])
+    score_logits(task, torch.tensor([[1e3], [2.0]]), [1.0, 2.0])
+    with pytest.raises(NonFiniteError, match="the loss is inf"):
+        score_logits(task, torch.tensor([[1e25], [2.0]]), [1.0, 2.0])

@@ -86,7 +86,7 @@ def test_dropout_goes_on_from_a_checkpoint():
 
 
 def test_out_of_memory_is_recognised():
-    from peftbench.training.devices import is_out_of_memory
+    from peftbench.out_of_memory import is_out_of_memory
 
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50, dtype=torch.uint8, device="cuda")

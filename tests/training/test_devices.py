@@ -1,14 +1,16 @@
 """Choosing a device and a precision, and telling an out-of-memory error from others."""
 
+import errno
 import time
 
 import pytest
 import torch
 
 from peftbench.errors import UserError
+from peftbench.out_of_memory import is_out_of_memory
 from peftbench.training import devices
 from peftbench.training.checkpoint import random_state, set_random_state
-from peftbench.training.devices import choose_device, is_out_of_memory, resolve_precision, use_device, use_threads
+from peftbench.training.devices import choose_device, resolve_precision, use_device, use_threads
 
 CPU = torch.device("cpu")
 
@@ -51,17 +53,19 @@ def test_out_of_memory_is_recognised():
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not is_out_of_memory(OSError(errno.ENOSPC, "No space left on device"))
 
 
 class FakeCuda:
-    """Stands in for two CUDA devices and notes what was set."""
+    """Stands in for two CUDA devices, with these capabilities, and notes what was set."""
 
-    def __init__(self, monkeypatch, bf16=True):
+    def __init__(self, monkeypatch, capabilities=((9, 0), (9, 0))):
         self.current, self.products, self.plans_attention = None, None, None
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capabilities[index])
         monkeypatch.setattr(torch.cuda, "set_device", lambda index: setattr(self, "current", index))
         monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda name: setattr(self, "products", name))
         monkeypatch.setattr(
@@ -82,10 +86,13 @@ def test_the_cpu_keeps_its_settings(monkeypatch):
     assert fake.current is None and fake.products is None and fake.plans_attention is None
 
 
-@pytest.mark.parametrize("supported", [True, False])
-def test_auto_takes_bf16_on_cuda_where_it_is_no_emulation(supported, monkeypatch):
-    FakeCuda(monkeypatch, bf16=supported)
-    assert resolve_precision("auto", torch.device("cuda", 0)) == ("bf16" if supported else "fp32")
+@pytest.mark.parametrize(("capability", "precision"), [((8, 0), "bf16"), ((12, 1), "bf16"), ((7, 5), "fp32")])
+def test_auto_takes_bf16_where_the_very_device_computes_in_it(capability, precision, monkeypatch):
+    FakeCuda(monkeypatch, [(8, 6) if precision == "fp32" else (7, 5), capability])
+    assert resolve_precision("auto", torch.device("cuda", 1)) == precision
+    assert resolve_precision("auto", torch.device("cuda")) != precision, "the first one"
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert resolve_precision("auto", torch.device("cuda", 1)) == "bf16"
 
 
 @pytest.mark.parametrize("faster", [True, False])
@@ -112,9 +119,19 @@ def test_the_trial_decides_by_the_faster_product(slowdown, faster, monkeypatch):
 
 def test_under_torchrun_each_process_takes_its_gpu(monkeypatch):
     fake = FakeCuda(monkeypatch)
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "3", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
     assert use_device("auto") == torch.device("cuda", 1) and fake.current == 1
     assert use_device("cuda:0") == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match="more processes than the 2 GPUs here: set --nproc-per-node=2"):
+        use_device("auto")
+
+
+def test_without_torchrun_nobody_else_says_which_gpu_is_taken(monkeypatch):
+    fake = FakeCuda(monkeypatch)
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    assert use_device("auto") == torch.device("cuda", 0) and fake.current == 0
 
 
 def test_the_random_state_is_that_of_the_device_in_use_wherever_it_is_restored(monkeypatch):

@@ -1,5 +1,6 @@
 """Under torchrun two processes train as one does with the same batch: same result, one record, output once."""
 
+import json
 import os
 import shlex
 import socket
@@ -55,15 +56,23 @@ def _torchrun(settings: list[str], runs: int = 1) -> None:
 
 def _as_torchrun(settings: list[str], says: str) -> None:
     """Train in two processes that torchrun might have begun."""
+    done = _begun_as_torchrun([["-m", "peftbench", "train", *settings]] * 2)
+    assert [code for code, *_ in done] == [0, 0], done
+    assert [output.count(says) for _, output, _ in done] == [1, 0]
+
+
+def _begun_as_torchrun(lines: list[list[str]]) -> list[tuple[int, str, str]]:
+    """Return exit code, output and errors of two processes that torchrun might have begun, each with a line."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     job = {**os.environ, "TORCHELASTIC_RUN_ID": "job", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    line = ["-m", "peftbench", "train", *settings]
     ranks = [{"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
-    both = [forked.Popen(line, env=job | rank, stdout=PIPE, stderr=PIPE, text=True) for rank in ranks]
+    both = [
+        forked.Popen(line, env=job | rank, stdout=PIPE, stderr=PIPE, text=True)
+        for line, rank in zip(lines, ranks, strict=True)
+    ]
     told = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
-    assert [output.count(says) for output, _ in told] == [1, 0]
+    return [(process.returncode, *said) for process, said in zip(both, told, strict=True)]
 
 
 LORA = "method=lora method.rank=2"
@@ -141,3 +150,60 @@ def test_processes_draw_different_dropout_and_the_first_keeps_its_state():
         drawn.append(torch.rand(1).item())
     torch.set_rng_state(state)
     assert drawn[0] == torch.rand(1).item() and len(set(drawn)) == 3
+
+
+# what goes wrong in one of the processes at its third batch
+BROKEN = """
+import sys, torch
+import peftbench.training.loop as loop
+from peftbench.errors import UserError
+
+def break_at_the_third_batch(forward, batch, loss_of, mean=loop._mean_loss, seen=[]):
+    seen.append(batch)
+    if len(seen) == 3:
+        raise {error}
+    return mean(forward, batch, loss_of)
+
+loop._mean_loss = break_at_the_third_batch
+from peftbench.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+MEMORY = "torch.OutOfMemoryError('CUDA out of memory. Tried 2 GiB')"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("rank", "error", "codes", "status", "recorded"),
+    [
+        (1, MEMORY, [1, 1], "oom", "out of memory: lower trainer.batch_size"),
+        (1, "ValueError('odd')", [1, 1], "failed", "process 1 of 2: odd"),
+        (1, "UserError('wrong')", [2, 2], "failed", "process 1 of 2: wrong"),
+        (0, "UserError('Cannot write: disk full')", [2, 0], "failed", "Cannot write: disk full"),
+    ],
+)
+def test_what_fails_in_one_process_is_what_the_run_failed_of(
+    rank, error, codes, status, recorded, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    broken = BROKEN.format(error=error)
+    lines = [["-c", broken, "train"] if number == rank else ["-m", "peftbench", "train"] for number in (0, 1)]
+    done = _begun_as_torchrun([[*line, *settings("two", LORA)] for line in lines])
+    assert [code for code, *_ in done] == codes, done
+    (record,) = (tmp_path / "two").rglob("result.json")
+    result = json.loads(record.read_text())
+    assert result["status"] == status and recorded in result["error"]
+    (_, _, first), (_, out, second) = done
+    assert len(first.splitlines()) == 1 and recorded in first
+    assert out == "" and len(second.splitlines()) == rank, "the other process ends silently"
+    assert "should not have happened" not in second and not list(tmp_path.rglob("crash-*"))
+    log = record.with_name("train.log")
+    assert not log.exists() or "break_at_the_third_batch" in log.read_text()
+
+
+@pytest.mark.long
+def test_a_run_that_failed_in_one_process_does_not_keep_the_next_from_training(settings, tmp_path):
+    lines = [["-c", BROKEN.format(error=MEMORY), "train"], ["-m", "peftbench", "train"]]
+    done = _begun_as_torchrun([[*line, "-m", "seed=0,1", *settings("two", LORA)] for line in lines[::-1]])
+    assert [code for code, *_ in done] == [1, 1], done
+    statuses = [json.loads(path.read_text())["status"] for path in sorted((tmp_path / "two").rglob("result.json"))]
+    assert statuses == ["oom", "finished"]
