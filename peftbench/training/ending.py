@@ -1,4 +1,4 @@
-"""Why one of several processes left the run that they train together: told to the others, whose group breaks by it."""
+"""Why one of several processes left the run that they train together; without it the others see their group break."""
 
 import json
 import traceback
@@ -26,50 +26,50 @@ class Ending:
     def __init__(self, store: Any, key: str, rank: int, count: int) -> None:
         self._store, self._key, self._rank, self._count = store, key, rank, count
 
-    def tell(self, error: BaseException) -> None:
-        """Tell the others that this process leaves because of `error`."""
+    def announce(self, error: BaseException) -> None:
+        """Announce to the others that this process leaves because of `error`."""
         if isinstance(error, EndedElsewhereError):
             return
-        told = {
+        announced = {
             "rank": self._rank,
             "kind": _kind(error),
             "reason": first_line(error),
             "trace": "".join(traceback.format_exception(error)),
         }
         with suppress(RuntimeError):  # the first process is gone, and with it the store
-            self._store.compare_set(self._key, "", json.dumps(told))
+            self._store.compare_set(self._key, "", json.dumps(announced))
 
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Where what the processes do together fails in the block because one has left, raise why.
 
-        The first process raises an error of the kind that was told, the others EndedElsewhereError, all of them
-        KeyboardInterrupt where one was interrupted. Where nothing was told the error comes through.
+        The first process raises an error of the kind that was announced, the others EndedElsewhereError, all of them
+        KeyboardInterrupt where one was interrupted. Where nothing was announced the error comes through.
         """
         try:
             yield
         except RuntimeError as error:
-            told = self._told()
-            if told is None:
+            announced = self._announced()
+            if announced is None:
                 check_interrupted()  # another process has stopped for the same signal
                 raise
-            if told["kind"] == "interrupted":
+            if announced["kind"] == "interrupted":
                 raise KeyboardInterrupt from error
-            raise (EndedElsewhereError() if self._rank else self._raised(told)) from error
+            raise (EndedElsewhereError() if self._rank else self._raised(announced)) from error
 
-    def _told(self) -> dict[str, Any] | None:
+    def _announced(self) -> dict[str, Any] | None:
         with suppress(RuntimeError):
             if self._store.check([self._key]):
-                told: dict[str, Any] = json.loads(self._store.get(self._key))
-                return told
+                announced: dict[str, Any] = json.loads(self._store.get(self._key))
+                return announced
         return None
 
-    def _raised(self, told: dict[str, Any]) -> Exception:
+    def _raised(self, announced: dict[str, Any]) -> Exception:
         kinds = {"mistake": UserError, "failure": PeftbenchError, "memory": torch.OutOfMemoryError}
-        error: Exception = kinds.get(told["kind"], RuntimeError)(
-            f"process {told['rank']} of {self._count}: {told['reason']}"
+        error: Exception = kinds.get(announced["kind"], RuntimeError)(
+            f"process {announced['rank']} of {self._count}: {announced['reason']}"
         )
-        error.add_note(told["trace"])  # which the run's log shows
+        error.add_note(announced["trace"])  # which the run's log shows
         return error
 
 

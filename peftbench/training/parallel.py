@@ -89,7 +89,7 @@ def joined_workers() -> Iterator[Workers]:
         yield _joined
     except BaseException as error:
         if _begun or _joined.rank:  # the others may wait in the midst of the run, and end with the group
-            _ending.tell(error)
+            _ending.announce(error)
             distributed.destroy_process_group()
         raise
     finally:
