@@ -105,9 +105,9 @@ class RowScores:
     def _bootstrap(self, metric: str) -> np.ndarray:
         if metric not in self._draws:
             if self.form == "pixels":
-                drawn = pixel_draws(np.stack(self.predictions))
+                drawn = pixel_draws(np.stack(self.predictions), self._resamples)
             elif self.form == "boxes":
-                drawn = box_draws(self.labels, self.predictions)
+                drawn = box_draws(self.labels, self.predictions, self._resamples)
             else:
                 answers = np.asarray(self.probabilities if metric == "roc_auc" else self.predictions)
                 drawn = {metric: score_draws(metric, self.labels, answers, self.classes, self._resamples)}
