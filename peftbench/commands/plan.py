@@ -16,7 +16,7 @@ from peftbench.runs.find import find_runs
 from peftbench.runs.result import Result, Status
 from peftbench.sweeps.request import TableRequest, read_request
 from peftbench.tables.collect import NOT_EVALUATED, STALE, RunState, collect
-from peftbench.tables.columns import POINTS, SCORES
+from peftbench.tables.columns import POINTS
 from peftbench.tables.evidence import read_evidence
 from peftbench.tables.export.plan import save_plot, to_terminal
 from peftbench.tables.plan import ASSUMED, assumed_spread, fill_durations, make_plan
@@ -62,8 +62,6 @@ def main(argv: list[str]) -> int:
     if len(request.spec.rows) < 2:
         raise UserError(f"table={request.spec.name} has one row: there is nothing to tell it from")
     metric = request.config.task.metrics[0]
-    if metric not in SCORES:
-        raise UserError(f"task={request.config.task.name}: there are no intervals for its metric {metric}")
     labels = [row.label for row in request.spec.rows]
     there = collect(request.planned, request.stale == "use")
     found = [run for run in there if run.planned.label in labels]

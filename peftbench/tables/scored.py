@@ -39,9 +39,9 @@ class RowScores:
         self._draws: dict[str, np.ndarray] = {}
         self._with_unseen: dict[str, np.ndarray] = {}
 
-    def first(self, count: int, metric: str) -> "RowScores":
-        """Return the row with its first seeds alone, for one metric."""
-        return self._only(slice(count), {metric: self._bootstrap(metric)[:, :count]})
+    def first(self, count: int | None, *metrics: str) -> "RowScores":
+        """Return the row with its first seeds alone, those of its draws taken over that it has of `metrics`."""
+        return self._only(slice(count), {metric: self._bootstrap(metric)[:, :count] for metric in metrics})
 
     def _only(self, seeds: slice, draws: dict[str, np.ndarray]) -> "RowScores":
         part = copy(self)
