@@ -53,12 +53,17 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Print the plan; returns the exit code.
 
-    Raises UserError for a mistake in the line or the table, one row alone, or a plot of an unknown kind.
+    Raises UserError for a mistake in the line or the table, one row alone, until=decided, or a plot of an unknown kind.
     """
     arguments = build_parser().parse_intermixed_args(argv)
     if arguments.plot is not None and arguments.plot.suffix not in (".svg", ".png"):
         raise UserError(f"--plot {arguments.plot} must end in .svg or .png")
     request = read_request(quote_free_text(arguments.settings))
+    if request.spec.most_seeds is not None:
+        raise UserError(
+            "until=decided: a plan is of one look at all seeds, and each look of until=decided, with a part of the 5 %,"
+            " tells less: leave it out, or say seeds=…"
+        )
     if len(request.spec.rows) < 2:
         raise UserError(f"table={request.spec.name} has one row: there is nothing to tell it from")
     metric = request.config.task.metrics[0]
