@@ -51,9 +51,23 @@ def conclusion(answer: Answer) -> str:
     if answer.not_compared and comparison.kind in (LOCAL, SHIPPED):
         why = ", for want of a second seed" if comparison.kind == LOCAL else ""
         text += f" Not compared with it{why}: {'; '.join(answer.not_compared)}."
-    if answer.unchecked and comparison.kind in (LOCAL, SHIPPED):
-        text += f" Not held to a limit, for it was not measured: {', '.join(map(title, answer.unchecked))}."
+    if comparison.kind in (LOCAL, SHIPPED):
+        text += unchecked(answer)
     return text
+
+
+def unchecked(answer: Answer) -> str:
+    """Say in a further sentence which limits nothing was held to; empty where there are none."""
+    titles = ", ".join(map(title, answer.unchecked))
+    return f" Not held to a limit, for it was not measured: {titles}." if titles else ""
+
+
+def unsure(answer: Answer) -> list[str]:
+    """Say of each candidate that may be over a limit by which figures."""
+    return [
+        f"{label}: the interval of {', '.join(map(title, over))} reaches over the limit"
+        for label, over in answer.unsure.items()
+    ]
 
 
 def title(key: str) -> str:

@@ -34,10 +34,7 @@ def to_terminal(advice: Sequence[Advice], limits: Limits, *further: str) -> Rend
         parts += [Text(f"Answer: {sentences.conclusion(item.answer)}", "bold")]
         chosen = [item.answer.best, item.answer.cheapest]
         parts += [Text(f"  {sentences.command(candidate)}") for candidate in chosen if candidate is not None]
-        parts += [
-            Text(f"  {label}: the interval of {', '.join(over)} reaches over the limit")
-            for label, over in item.answer.unsure.items()
-        ]
+        parts += [Text(f"  {line}") for line in sentences.unsure(item.answer)]
         parts += [Text(f"Beside it, {sentences.of_other_source(other)}") for other in item.other_sources]
         parts += [
             Text(

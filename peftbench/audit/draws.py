@@ -45,9 +45,13 @@ def _paired(systems: Mapping[str, System], generator: np.random.Generator) -> di
 
 
 def _score_step(systems: Mapping[str, System]) -> float:
-    """Return by how much one example changes a score at most, by the values that there are."""
+    """Return by how much one example sets scores apart at most, by the values that there are.
+
+    Where no run differs from another it is by how much examples differ: 1 of right and wrong answers, either way.
+    """
     values = np.concatenate([system.values for system in systems.values() if system.values is not None])
-    return float(np.ptp(values) or 1.0) / values.shape[1]
+    # what an example is worth to all runs alike, as a long text's likelihood, sets none of them apart
+    return float(np.ptp(values, axis=0).max() or np.ptp(values) or 1.0) / values.shape[1]
 
 
 def _unpaired(systems: Mapping[str, System], generator: np.random.Generator) -> dict[str, np.ndarray]:

@@ -1,8 +1,9 @@
 """What others measured: scores of systems by seed, over examples where those are stored, checked."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -60,6 +61,17 @@ class Evidence:
     def shares(self) -> bool:
         """Whether all scores lie between 0 and 1."""
         return all(_bounds(system)[0] >= 0 and _bounds(system)[1] <= 1 for system in self.systems.values())
+
+
+def refuse_twice(where: str, runs: Iterable[tuple[str, str, Path]]) -> None:
+    """Raise UserError where two files are of one run; `runs` are system, seed and file."""
+    files: dict[tuple[str, str], list[Path]] = {}
+    for system, seed, path in runs:
+        files.setdefault((system, seed), []).append(path)
+    for (system, seed), paths in files.items():
+        if len(paths) > 1:
+            named = ", ".join(path.name for path in paths)
+            raise UserError(f"{where}: {system}, seed {seed} is there more than once: keep one of {named}")
 
 
 def checked(evidence: Evidence) -> Evidence:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from peftbench.audit.evidence import Evidence
+from peftbench.audit.evidence import Evidence, refuse_twice
 from peftbench.audit.pairing import Names, pair
 from peftbench.errors import UserError, nearest
 from peftbench.files import parse_json
@@ -50,13 +50,15 @@ def read_harness(folder: Path, paths: Sequence[Path], task: str | None, metric: 
         task, metric: the first there is unless given; the metric as `acc`, or with its filter as the harness writes
             it, `exact_match,strict-match`.
 
-    Raises UserError where there is no such task or metric, or models answered for other documents.
+    Raises UserError where there is no such task or metric, a run twice, or models answered for other documents.
     """
     where = str(folder)
     tasks = list(dict.fromkeys(_named(path)["task"] for path in paths))
     task, notes = _chosen(where, "task", task, tasks)
     of_task = [path for path in paths if _named(path)["task"] == task]
-    runs = [_read(path, *named) for path, named in zip(of_task, _systems(folder, of_task), strict=True)]
+    named = list(zip(of_task, _systems(folder, of_task), strict=True))
+    refuse_twice(where, [(*run, path) for path, run in named])
+    runs = [_read(path, *run) for path, run in named]
     metrics = list(dict.fromkeys(key for run in runs for scores in run.scores.values() for key in scores))
     filters = {name for name, _ in metrics}
     spelt = {f"{name},{of_filter}" if len(filters) > 1 else name: (of_filter, name) for of_filter, name in metrics}

@@ -1,12 +1,11 @@
 """Results of Hugging Face peft's method comparison: a folder of JSON files, one a run, without single examples."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from peftbench.audit.evidence import Evidence, System
+from peftbench.audit.evidence import Evidence, System, refuse_twice
 from peftbench.audit.unpaired import count_examples, standard_errors
 from peftbench.errors import UserError, nearest
 from peftbench.files import is_number
@@ -43,9 +42,7 @@ def read_peft(folder: Path, contents: dict[Path, Any], metric: str | None, examp
     if metric not in metrics:
         raise UserError(f"{folder}: there is no score {metric!r} on test. {nearest(metric, metrics)}")
     scored = [(name, seed, scores[metric], path) for path, name, seed, scores in runs if metric in scores]
-    if twice := [key for key, times in Counter((name, seed) for name, seed, *_ in scored).items() if times > 1]:
-        files = ", ".join(path.name for name, seed, _, path in scored if (name, seed) == twice[0])
-        raise UserError(f"{folder}: {twice[0][0]}, seed {twice[0][1]} is there more than once: keep one of {files}")
+    refuse_twice(str(folder), [(name, str(seed), path) for name, seed, _, path in scored])
     notes = _notes(metric, metrics, len(runs) - len(scored), unfinished)
     if examples is None:
         examples = count_examples([score for _, _, score, _ in scored])

@@ -16,7 +16,7 @@ from peftbench.runs.find import find_runs
 from peftbench.runs.result import Result, Status
 from peftbench.sweeps.request import TableRequest, read_request
 from peftbench.tables.collect import NOT_EVALUATED, STALE, RunState, collect
-from peftbench.tables.columns import POINTS, SCORES
+from peftbench.tables.columns import POINTS
 from peftbench.tables.evidence import read_evidence
 from peftbench.tables.export.plan import save_plot, to_terminal
 from peftbench.tables.plan import ASSUMED, assumed_spread, fill_durations, make_plan
@@ -53,17 +53,20 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Print the plan; returns the exit code.
 
-    Raises UserError for a mistake in the line or the table, one row alone, or a plot of an unknown kind.
+    Raises UserError for a mistake in the line or the table, one row alone, until=decided, or a plot of an unknown kind.
     """
     arguments = build_parser().parse_intermixed_args(argv)
     if arguments.plot is not None and arguments.plot.suffix not in (".svg", ".png"):
         raise UserError(f"--plot {arguments.plot} must end in .svg or .png")
     request = read_request(quote_free_text(arguments.settings))
+    if request.spec.most_seeds is not None:
+        raise UserError(
+            "until=decided: a plan is of one look at all seeds, and each look of until=decided, with a part of the 5 %,"
+            " tells less: leave it out, or say seeds=…"
+        )
     if len(request.spec.rows) < 2:
         raise UserError(f"table={request.spec.name} has one row: there is nothing to tell it from")
     metric = request.config.task.metrics[0]
-    if metric not in SCORES:
-        raise UserError(f"task={request.config.task.name}: there are no intervals for its metric {metric}")
     labels = [row.label for row in request.spec.rows]
     there = collect(request.planned, request.stale == "use")
     found = [run for run in there if run.planned.label in labels]

@@ -101,6 +101,7 @@ def _answering(outcome: Outcome, answer: str, limits: Limits, notes: list[str]) 
     how = [
         *([f"limits: {asked}"] if asked else []),
         *(f"{candidate.label} is trained by: {sentences.command(candidate)}" for candidate in chosen),
+        *sentences.unsure(outcome.answer),
         *notes,
     ]
     return replace(outcome.table, conclusion=answer, notes=[*how, *outcome.table.notes])

@@ -22,6 +22,11 @@ def headline(answer: Answer, delta: float) -> str:
         text = f"{best.label}: {comparison.score.title} {reached}."
     if others := [f"{pair.row} ({sentences.points(pair)})" for pair in answer.ties if pair.verdict != SAME]:
         text += f" Whether it is better than these cannot be told: {'; '.join(others)} points, {comparison.paired}."
-    if answer.not_compared:
+    if not answer.ties and not answer.lower and (answer.not_compared or best.cells[comparison.primary].low is None):
         text += " Nothing says how sure that is: it takes two seeds."
+    elif answer.not_compared:
+        text += f" Not compared with it, for want of a second seed: {'; '.join(answer.not_compared)}."
+    text += sentences.unchecked(answer)
+    if over := answer.unsure.get(best.label):
+        text += f" The interval of its {' and '.join(map(sentences.title, over))} reaches over the limit."
     return text

@@ -9,7 +9,7 @@ from statistics import fmean
 from peftbench.errors import UserError
 from peftbench.sweeps.launch import runs_at_once
 from peftbench.sweeps.request import TableRequest
-from peftbench.tables.collect import NOT_EVALUATED, PlannedRun, RunState, collect
+from peftbench.tables.collect import NOT_EVALUATED, STALE, PlannedRun, RunState, collect
 from peftbench.tables.looks import Seen, follow_table
 from peftbench.tables.sequential import Course
 from peftbench.terminal import console, format_duration
@@ -26,7 +26,8 @@ def train_until_decided(
         mistakes: as `train_missing` fills it.
         started: when the budget's time began, by `time.monotonic`.
 
-    Raises UserError where the budget allows not even one seed of every row.
+    Raises UserError where the budget allows not even one seed of every row, and where a run that is asked for is of
+    other code or data and neither used nor trained again.
     """
     tried, seen = set[Path](), Seen()
     while True:
@@ -36,7 +37,9 @@ def train_until_decided(
             failed = [row.label for row in request.spec.rows if row.label not in course.seeds]
             console.print(_ending(course, failed))
             return
-        todo = [run.planned for run in found if not run.used and _is_wanted(request, run, course)]
+        lacking = [run for run in found if not run.used and _is_wanted(request, run, course)]
+        _check_current(request, lacking)
+        todo = [run.planned for run in lacking]
         todo = [run for run in todo if run.seed == min(other.seed for other in todo)]
         if not todo:
             console.print("not decided: runs are missing that could not be trained")
@@ -69,6 +72,17 @@ def wanted_runs(request: TableRequest, found: Sequence[RunState]) -> list[RunSta
 
 def _is_wanted(request: TableRequest, run: RunState, course: Course) -> bool:
     return request.spec.seeds.index(run.planned.seed) < course.seeds.get(run.planned.label, 0)
+
+
+def _check_current(request: TableRequest, lacking: Sequence[RunState]) -> None:
+    """Raise UserError where a run is there and would neither be used nor trained again: its row waits for it."""
+    stale = [run for run in lacking if run.status == STALE] if request.stale != "rerun" else []
+    if stale:
+        use = "" if request.stale == "use" else ", stale=use takes those of other code as they are"
+        raise UserError(
+            f"row {stale[0].planned.label!r}, seed {stale[0].planned.seed}, is {stale[0].reason}: until=decided needs"
+            f" it; stale=rerun trains it again{use}"
+        )
 
 
 def _projected(todo: Sequence[PlannedRun], found: Sequence[RunState], at_once: int) -> float | None:

@@ -19,7 +19,7 @@ from peftbench.tables.cells import (
 )
 from peftbench.tables.claims import judge_claim
 from peftbench.tables.collect import RunState
-from peftbench.tables.columns import SCORES, columns_of
+from peftbench.tables.columns import columns_of
 from peftbench.tables.conclusion import conclude
 from peftbench.tables.evidence import Evidence, read_evidence
 from peftbench.tables.looks import follow_scores
@@ -54,13 +54,15 @@ def build_table(spec: TableSpec, found: Sequence[RunState], command: str) -> Tab
     used = {label: [run for run in of_row if run.used] for label, of_row in runs.items()}
     scored = score_rows(shown, evidence)
     primary = str(config["task"]["metrics"][0])
-    metrics = [metric for metric in config["task"]["metrics"] if metric in SCORES]
-    if metrics:
-        spec = spec.for_metrics(metrics)
+    metrics = list(config["task"]["metrics"])
+    spec = spec.for_metrics(metrics)
     comparisons = comparable(_comparisons(spec, metrics), scored)
     failed = {run.planned.label for run in shown if run.failed}
     course = None if spec.most_seeds is None else follow_scores(spec, scored, primary, failed=failed)
-    claims = spec.claims if course is None or course.looks_done else []  # they are compared at looks, too
+    if course:  # all that is judged is judged at looks: a table may be seen between them
+        scored = {label: row.first(course.looked.get(label), *metrics) for label, row in scored.items()}
+        used = {label: of_row[: course.looked.get(label)] for label, of_row in used.items()}
+    claims = spec.claims if course is None or course.looks_done else []
     joint = join_table(comparisons, scored, course.alpha if course else ALPHA)
     full_ms = full_step_times(found)
     rows = []
@@ -85,7 +87,7 @@ def build_table(spec: TableSpec, found: Sequence[RunState], command: str) -> Tab
         command=command,
         model=config["model"]["name"],
         task=config["task"]["name"],
-        seeds=spec.seeds[: max(course.seeds.values(), default=0)] if course else spec.seeds,
+        seeds=spec.seeds[: max((course.looked or course.seeds).values(), default=0)] if course else spec.seeds,
         baseline=spec.baseline,
         primary=primary,
         evaluation=str(evaluation),
@@ -123,8 +125,6 @@ def _against_baseline(
     if course:
         decided = _decided_pair(course, label, spec.baseline)
         return decided_cells(cells, decided, primary) if decided else uncompared_cells(cells), decided
-    if primary not in SCORES:
-        return cells, None
     return cells, compare(label, spec.baseline, primary, scored, joint, spec.delta)
 
 

@@ -67,7 +67,7 @@ def score_cells(
 ) -> dict[str, Cell]:
     """Return the scores with their intervals, and how far they are spread over the seeds; by default of all metrics."""
     cells = {}
-    for metric in (metric for metric in metrics or used[0].planned.config["task"]["metrics"] if metric in SCORES):
+    for metric in metrics or used[0].planned.config["task"]["metrics"]:
         values = [
             score
             for run in used

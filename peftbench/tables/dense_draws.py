@@ -4,19 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from peftbench.tables.bootstrap import CHUNK, resamples
+from peftbench.tables.bootstrap import CHUNK, RESAMPLES, resamples
 from peftbench.tasks.detection import average_precision as boxes
 from peftbench.tasks.segmentation.confusion import METRICS as PIXEL_METRICS
 from peftbench.tasks.segmentation.confusion import segmentation_score
 
 
-def pixel_draws(confusions: np.ndarray) -> dict[str, np.ndarray]:
-    """Return each seed's scores on the sample itself and on every draw, (1 + RESAMPLES, seeds), by metric.
+def pixel_draws(confusions: np.ndarray, draws: int = RESAMPLES) -> dict[str, np.ndarray]:
+    """Return each seed's scores on the sample itself and on every draw, (1 + draws, seeds), by metric.
 
-    `confusions` is (seeds, pictures, classes, classes), true class by row.
+    `confusions` is (seeds, pictures, classes, classes), true class by row; `draws` are how many, in thousands.
     """
     seeds, pictures, classes, _ = confusions.shape
-    counts = resamples(pictures)
+    counts = resamples(pictures, draws)
     scores = {metric: np.empty((len(counts), seeds)) for metric in PIXEL_METRICS}
     for start in range(0, len(counts), CHUNK):
         chunk = counts[start : start + CHUNK].astype(np.float64)
@@ -27,13 +27,14 @@ def pixel_draws(confusions: np.ndarray) -> dict[str, np.ndarray]:
     return scores
 
 
-def box_draws(labels: np.ndarray, detections: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Return each seed's scores on the sample itself and on every draw, (1 + RESAMPLES, seeds), by metric.
+def box_draws(labels: np.ndarray, detections: Sequence[np.ndarray], draws: int = RESAMPLES) -> dict[str, np.ndarray]:
+    """Return each seed's scores on the sample itself and on every draw, (1 + draws, seeds), by metric.
 
     Args:
         labels: (pictures, boxes, 6). detections: of each seed, (pictures, detections, 6); see `tasks.detection`.
+        draws: how many, in thousands.
     """
-    counts = resamples(len(labels))
+    counts = resamples(len(labels), draws)
     scores = {metric: np.empty((len(counts), len(detections))) for metric in boxes.METRICS}
     for seed, found in enumerate(detections):
         classes = 1 + int(max(labels[..., 0].max(), found[..., 0].max()))

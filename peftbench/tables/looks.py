@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peftbench.tables.collect import RunState
-from peftbench.tables.columns import SCORES
 from peftbench.tables.evidence import read_evidence
 from peftbench.tables.pairs import compare_pairs
 from peftbench.tables.scored import RowScores
-from peftbench.tables.sequential import Course, follow, look_schedule
+from peftbench.tables.sequential import Course, follow
 from peftbench.tables.spec import TableSpec
 from peftbench.tables.table import Pair
 from peftbench.tables.verdicts import OPEN
@@ -40,7 +39,7 @@ def follow_table(
     for label in labels:
         if used := {run.planned.seed: run for run in shown if run.planned.label == label and run.used}:
             scored[label] = RowScores({seed: evidence[run.key].predictions for seed, run in used.items()}, label=label)
-            if metric in SCORES and label in seen.rows:
+            if label in seen.rows:
                 scored[label].take_draws(seen.rows[label], metric)
     seen.rows = scored
     odd = {run.key for run in found if run.used} - evidence.keys()
@@ -66,11 +65,6 @@ def follow_scores(
     assert spec.most_seeds is not None
     rows = [row.label for row in spec.rows if row.label not in failed]
     available = {row: _without_gap(scored.get(row), spec.seeds) for row in rows}
-    if metric not in SCORES:
-        first = look_schedule(spec.most_seeds)[0]
-        ended = all(seeds >= first for seeds in available.values())
-        return Course(dict.fromkeys(available, first), [], [], [], 1, 0.0, ended)
-
     looked = (seen or Seen()).cached_looks
 
     def compare(seeds: Mapping[str, int], compared: Sequence[str], alpha: float) -> list[Pair]:

@@ -60,7 +60,8 @@ def on_added_seeds(course: Course | None) -> list[str]:
         return [f"seeds are added while a comparison is open; {_first_look(course)}"]
     return [
         "seeds were added while a comparison with the baseline or the highest row was open; a difference is shown as it"
-        " was told, and all of them err in 5 % together however often one looks (alpha-spending, Lan & DeMets 1983)"
+        " was told, and all of them err in 5 % together however often one looks (alpha-spending, Lan & DeMets 1983);"
+        " figures are of the seeds at the last look"
     ]
 
 

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
-from peftbench.tables.columns import POINTS, SCORES
+from peftbench.tables.columns import POINTS
 from peftbench.tables.pooling import Pool
 from peftbench.tables.scored import RowScores
 from peftbench.tables.simultaneous import Joint, join_comparisons
@@ -24,7 +24,7 @@ def compare_pairs(
     alpha: float = 0.05,
     compared: Sequence[str] | None = None,
 ) -> list[Pair]:
-    """Return the difference of every two rows in points of `metric`; none where there is no statistic for it.
+    """Return the difference of every two rows in points of `metric`.
 
     Of `compared` rows alone, where they are given: the others tell of the spread over seeds.
 
@@ -32,7 +32,7 @@ def compare_pairs(
     and compared then. Rows of one seed have no interval. `delta` as for `verdicts.verdict`.
     """
     scored = {label: row.labelled(label) for label, row in scored.items()}
-    pairs = list(combinations(compared or scored, 2)) if metric in SCORES else []
+    pairs = list(combinations(compared or scored, 2))
     joint = join_table(comparable([(row, other, metric) for row, other in pairs], scored), scored, alpha)
     found = []
     for row, other in pairs:

@@ -17,7 +17,7 @@ def with_ranking(
     rows: Sequence[Row], scored: Mapping[str, RowScores], primary: str, pairs: Sequence[Pair]
 ) -> list[Row]:
     """Return the rows with their groups and P(best); those of one seed, or of other examples, have neither."""
-    several = {label: row for label, row in scored.items() if len(row.seeds) > 1 and primary in SCORES}
+    several = {label: row for label, row in scored.items() if len(row.seeds) > 1}
     first = next(iter(several.values()), None)
     together = {label: row.draws(primary) for label, row in several.items() if first and row.has_examples_of(first)}
     if len(together) < 2:

@@ -39,9 +39,9 @@ class RowScores:
         self._draws: dict[str, np.ndarray] = {}
         self._with_unseen: dict[str, np.ndarray] = {}
 
-    def first(self, count: int, metric: str) -> "RowScores":
-        """Return the row with its first seeds alone, for one metric."""
-        return self._only(slice(count), {metric: self._bootstrap(metric)[:, :count]})
+    def first(self, count: int | None, *metrics: str) -> "RowScores":
+        """Return the row with its first seeds alone, those of its draws taken over that it has of `metrics`."""
+        return self._only(slice(count), {metric: self._bootstrap(metric)[:, :count] for metric in metrics})
 
     def _only(self, seeds: slice, draws: dict[str, np.ndarray]) -> "RowScores":
         part = copy(self)
@@ -105,9 +105,9 @@ class RowScores:
     def _bootstrap(self, metric: str) -> np.ndarray:
         if metric not in self._draws:
             if self.form == "pixels":
-                drawn = pixel_draws(np.stack(self.predictions))
+                drawn = pixel_draws(np.stack(self.predictions), self._resamples)
             elif self.form == "boxes":
-                drawn = box_draws(self.labels, self.predictions)
+                drawn = box_draws(self.labels, self.predictions, self._resamples)
             else:
                 answers = np.asarray(self.probabilities if metric == "roc_auc" else self.predictions)
                 drawn = {metric: score_draws(metric, self.labels, answers, self.classes, self._resamples)}

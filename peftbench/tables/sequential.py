@@ -12,7 +12,7 @@ another day gives what one sitting gives.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
 from peftbench.tables.table import Pair
@@ -34,6 +34,7 @@ class Course:
             that no number of seeds could tell. looks_done: how many there were.
         alpha: the share of errors that the last look was allowed.
         ended: whether none is open, or the last look has been.
+        looked: how many seeds each row had at the last look; empty before the first.
     """
 
     seeds: dict[str, int]
@@ -43,6 +44,7 @@ class Course:
     looks_done: int
     alpha: float
     ended: bool
+    looked: dict[str, int] = field(default_factory=dict)
 
 
 def look_schedule(most: int) -> list[int]:
@@ -71,6 +73,7 @@ def follow(
         baseline: the row that all are compared with. most: seeds a row may get.
     """
     seeds: dict[str, int] = {}
+    looked: dict[str, int] = {}
     pairs: dict[frozenset[str], Pair] = {}
     if not available:
         return Course({}, [], [], [], 0, _ALPHA, True)
@@ -81,7 +84,7 @@ def follow(
     for number, count in enumerate(look_schedule(most)):
         seeds |= dict.fromkeys(active, count)
         if any(available[row] < count for row in active):
-            return Course(seeds, list(pairs.values()), still_open, futile, number, allowed, False)
+            return Course(seeds, list(pairs.values()), still_open, futile, number, allowed, False, looked)
         allowed = _ALPHA * (count - before) / most
         for pair in compare(seeds, active, allowed):
             key = frozenset((pair.row, pair.other))
@@ -92,7 +95,7 @@ def follow(
         futile = [pair for pair in asked if pair.futile and not decided(pair)]
         still_open = [pair for pair in asked if not pair.futile and not decided(pair)]
         active = [row for row in available if any(row in (pair.row, pair.other) for pair in still_open)]
-        before = count
+        before, looked = count, dict(seeds)
         if not still_open:
             break
-    return Course(seeds, list(pairs.values()), still_open, futile, number + 1, allowed, True)
+    return Course(seeds, list(pairs.values()), still_open, futile, number + 1, allowed, True, looked)

@@ -20,6 +20,8 @@ from peftbench.tables.statistics import unshared_variance
 
 # in examples: Laplace's quantile of 97.5 %, ln 20, becomes the exact upper limit of a count of 0, ln 40
 _SCALE = np.log(40) / np.log(20)
+# of a right answer's worth: by how much one example changes what is not right or wrong
+_FRACTION = 1 / 3
 
 
 def with_unseen_examples(draws: np.ndarray, step: float, row: str) -> np.ndarray:
@@ -47,12 +49,27 @@ def score_step(metric: str, labels: np.ndarray, classes: int | None = None) -> f
     examples = len(labels)
     if metric == "accuracy":
         return 1 / examples
-    if metric in ("f1", "macro_f1", "matthews"):
+    if metric in ("f1", "macro_f1", "matthews", "roc_auc"):
         sizes = np.bincount(labels.astype(int))
         if metric == "f1" and max(classes or 0, len(sizes)) <= 2:
             return 1 / (2 * int(sizes[1])) if len(sizes) > 1 else 1 / examples
-        present = sizes[sizes > 0]
-        of_classes = float((1 / present).sum()) / len(present) ** 2
-        return 2 * of_classes if metric == "matthews" else of_classes
-    # correlations, areas and pictures are not right or wrong: one example changes them by a fraction of that
-    return 1 / (3 * examples)
+        of_classes = _mean_over_classes(sizes)
+        return {"matthews": 2 * of_classes, "roc_auc": _FRACTION * of_classes}.get(metric, of_classes)
+    # pictures and correlations are not right or wrong: one example changes them by a fraction of that
+    of_example = _FRACTION / examples
+    if metric == "miou":
+        return max(of_example, _mean_over_classes((labels > 0).sum(axis=0)))
+    if metric in ("ap", "ap50", "ap75"):
+        kinds = labels[..., 0]
+        # those with an object of the class that is no crowd, as the score has no other classes
+        pictures = [
+            ((kinds == kind) & (labels[..., 5] == 0)).any(axis=1).sum() for kind in np.unique(kinds[kinds >= 0])
+        ]
+        return max(of_example, _mean_over_classes(np.array(pictures, int)))
+    return of_example
+
+
+def _mean_over_classes(sizes: np.ndarray) -> float:
+    """Return what an example of a class is worth to a mean over classes, on average; `sizes`: examples of each."""
+    present = sizes[sizes > 0]
+    return float((1 / present).sum()) / len(present) ** 2 if len(present) else 0.0

@@ -1,13 +1,16 @@
 """What a comparison answers within limits, on figures made by hand."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from made_table import made_table
 
 from peftbench.advice.answer import answer
 from peftbench.advice.comparison import LOCAL, Candidate, Comparison, task_type
 from peftbench.advice.limits import Limits, figures
 from peftbench.advice.sentences import conclusion
+from peftbench.commands.recommend import _answering
 from peftbench.recommend.sentence import headline
 from peftbench.tables.table import Cell, Pair
 
@@ -57,6 +60,33 @@ def test_the_cheapest_of_those_that_do_not_differ_is_named_by_the_table_s_delta(
     assert "The cheapest is lora" in headline(said, 2.0)
     only = answer(replace(compare(FULL, LORA, pairs=pairs), delta=2.0), Limits())
     assert "(not different by more than 2 points)" in conclusion(only)
+
+
+def of_seeds(name, score, share, seeds):
+    of_one = candidate(name, score, share)
+    around = (score - 1, score + 1) if seeds > 1 else (None, None)
+    return replace(of_one, cells=of_one.cells | {"accuracy": Cell(score, None, seeds, *around)})
+
+
+def test_the_headline_names_the_rows_that_are_not_compared():
+    rows, pairs = [of_seeds("x", 80, 1, 3), of_seeds("y", 79, 0.5, 3)], [Pair("x", "y", 5, 2, 8, "better")]
+    single = of_seeds("z", 78, 0.2, 1)
+    said = headline(answer(compare(*rows, single, pairs=[*pairs, Pair("x", "z", 2)]), Limits()), 1.0)
+    assert said.endswith(" Not compared with it, for want of a second seed: z.") and "Nothing says" not in said
+    for alone in ([single], [single, of_seeds("w", 70, 0.1, 1)]):
+        assert headline(answer(compare(*alone), Limits()), 1.0).endswith("how sure that is: it takes two seeds.")
+    for compared in (rows, rows[:1]):
+        assert "two seeds" not in headline(answer(compare(*compared, pairs=pairs), Limits()), 1.0)
+
+
+def test_the_headline_says_which_limits_it_may_be_over():
+    unmeasured = headline(answer(compare(HEAD), Limits(memory=1000)), 1.0)
+    assert "Not held to a limit, for it was not measured: training memory." in unmeasured
+    crossing = answer(compare(LORA), Limits(latency=1.05, tasks=2))
+    assert headline(crossing, 1.0).endswith("The interval of its latency reaches over the limit.")
+    outcome = SimpleNamespace(answer=crossing, table=made_table())
+    notes = _answering(outcome, "Take lora", Limits(latency=1.05, tasks=2), []).notes
+    assert "lora: the interval of latency reaches over the limit" in notes
 
 
 def test_without_limits_the_front_holds_what_nothing_surpasses():

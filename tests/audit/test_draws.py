@@ -42,6 +42,25 @@ def test_few_examples_on_one_side_tell_as_the_sign_test_does_however_many_seeds_
     assert (table.pairs[0].verdict == "better") is told
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_scores_of_a_wide_range_tell_by_what_systems_differ_in(seeds):
+    """A log-likelihood lies between 0 and −500 by the text, and one system's above the other's by 0.05 ± 0.1."""
+    generator = np.random.default_rng(0)
+    of_text = -np.exp(generator.normal(3, 1, 1000))
+    noise = {name: 0.1 * generator.standard_normal(1000) for name in ("better", "worse", "equal")}
+    systems = {name: of_text + of_system + (0.05 if name == "better" else 0) for name, of_system in noise.items()}
+    repeated = {
+        name: of_system + 1e-3 * generator.standard_normal((seeds, 1000)) for name, of_system in systems.items()
+    }
+    verdicts = {
+        frozenset((pair.row, pair.other)): pair.verdict for pair in build_audit(evidence(repeated), 1.0, "").pairs
+    }
+    assert verdicts[frozenset(("better", "worse"))] == "better" and verdicts[frozenset(("equal", "worse"))] not in (
+        "better",
+        "lower",
+    )
+
+
 def test_systems_that_answered_alike_share_the_first_place():
     table = build_audit(evidence({f"s{number}": answered(60) for number in range(4)}), 1.0, "")
     assert [row.cells["p_best"].value for row in table.rows] == pytest.approx([25] * 4, abs=1.5)

@@ -211,6 +211,19 @@ def twice_an_experiment(folder):
     return folder
 
 
+def evaluated_twice(folder):
+    write_harness(folder, answers(TRUTHS, 60, seeds=1))
+    for model in folder.iterdir():
+        written = next(model.iterdir())
+        for day in ("20", "21"):
+            at = f"2025-06-{day}T10-00-00.1"
+            (model / f"samples_gsm8k_{at}.jsonl").write_bytes(written.read_bytes())
+            (model / f"results_{at}.json").write_text('{"config": {"random_seed": 0}}')
+        written.unlink()
+        model.rename(folder / model.name.replace("-seed0", ""))
+    return folder
+
+
 def means(rows):
     return text(f"system,seed,score,examples\n{rows}\n")
 
@@ -253,6 +266,7 @@ def means(rows):
         (text("system,score,examples,sd\na,80,400,0\nb,81,400,1"), "sd must be above 0"),
         (other_documents, "document 3 of"),
         (torn_samples, "is no JSON"),
+        (evaluated_twice, "keep one of samples_gsm8k_2025-06-20T10-00-00.1.jsonl, samples_gsm8k_2025-06-21T10-00-00.1"),
         (huge_samples, "is NaN or infinite"),
         (a_seed_a_row, "a, seed 0 lacks 199,999 of 200,000 examples, 'e1' among them"),
         (text(f"system,seed,example,{'correct' * 20_000}\n"), "line 1: field larger than field limit"),

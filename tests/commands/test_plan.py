@@ -145,6 +145,7 @@ def test_without_data_it_assumes_their_number_and_says_why(plan):
     [
         (["--plot", "plan.pdf"], "two", "--plot plan.pdf must end in .svg or .png"),
         (["table.delta=1e-300"], "two", "table=two: table.delta=1e-300 must be a number of points from 0.001"),
+        (["until=decided"], "two", "each look of until=decided, with a part of the 5 %, tells less: leave it out"),
         (["seeds=0"], "two", "seeds=0 must be a number of seeds"),
         ([], "one", "table=one has one row: there is nothing to tell it from"),
         ([], "tow", "table=tow: there is no such table. Choose from"),

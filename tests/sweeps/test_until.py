@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from peftbench.errors import UserError
 from peftbench.runs.find import find_runs
 from peftbench.runs.result import SECTIONS, Status
-from peftbench.sweeps.until import _projected
-from peftbench.tables.collect import NOT_EVALUATED, PlannedRun, RunState
+from peftbench.sweeps import until
+from peftbench.sweeps.until import _projected, train_until_decided
+from peftbench.tables.collect import NOT_EVALUATED, OTHER_DATA, STALE, PlannedRun, RunState
 
 UNMEASURED = [f"measure.{section}=false" for section in SECTIONS]
 
@@ -158,6 +160,28 @@ def test_a_table_says_before_it_is_shown_that_its_spread_is_not_explained(sweep,
     assert sweep(setting, "--explain-spread", command="table") == 2
     shown, error = capsys.readouterr()
     assert not shown and "explain_spread=true: ask for one at a time" in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("stale", "reason", "mends"),
+    [
+        ("leave", "made by other code", "stale=rerun trains it again, stale=use takes those of other code as they are"),
+        ("use", OTHER_DATA, "stale=rerun trains it again"),
+    ],
+)
+def test_a_run_of_other_code_or_data_is_refused_before_anything_is_trained(monkeypatch, tmp_path, stale, reason, mends):
+    found = [
+        RunState(PlannedRun(row, seed, [], {"task": {"metrics": ["accuracy"]}}, tmp_path / f"{row}{seed}"), *state)
+        for row, state in (("base", (Status.RUNNING, None, None, False)), ("other", (STALE, reason, None, False)))
+        for seed in range(4)
+    ]
+    monkeypatch.setattr(until, "collect", lambda *_: found)
+    rows = [SimpleNamespace(label=label) for label in ("base", "other")]
+    spec = SimpleNamespace(rows=rows, seeds=list(range(4)), most_seeds=4, baseline="base")
+    request = SimpleNamespace(planned=[run.planned for run in found], stale=stale, budget=None, hydra=[], spec=spec)
+    with pytest.raises(UserError) as error:
+        train_until_decided(request, lambda runs: pytest.fail("it trains"), {}, 0.0)
+    assert str(error.value) == f"row 'other', seed 0, is {reason}: until=decided needs it; {mends}"
 
 
 def test_the_next_seed_s_time_is_of_runs_that_train_and_of_several_at_once():

@@ -203,6 +203,25 @@ def test_intervals_hold_for_all_comparisons_of_the_table_together(make):
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
+def test_between_looks_the_table_is_that_of_the_last_look(make):
+    """After 3, 5 and 8 seeds; a claim and F1 that were judged at every view would err more often than stated."""
+    accuracies = (("full", "full", 0.85, 0.0), ("LoRA", "lora", 0.82, 0.02), ("bad", "bitfit", 0.6, 0.0))
+    spec = replace(read_spec("made", RAW, 8), most_seeds=8)
+
+    def seen(seeds):
+        runs = [
+            make(row, method, seed, mean + spread * (seed % 3 - 1) if seed < seeds else None)
+            for row, method, mean, spread in accuracies
+            for seed in range(8)
+        ]
+        table = build_table(spec, collect(runs), "x")
+        return table.seeds, table.claims, [(row.cells, row.group) for row in table.rows], table.reading
+
+    at_look, between, at_next = seen(3), seen(4), seen(5)
+    assert at_look == between and at_look[0] == [0, 1, 2] and at_look[2][0][0]["f1"].n == 3
+    assert at_next[0] == [0, 1, 2, 3, 4] and at_next[2][0][0]["f1"].n == 5 and at_next[2][2][0]["f1"].n == 3
+
+
 def test_differences_of_correlations_are_in_points_too(scores_of_a_regression):
     table = scores_of_a_regression()
     values = [cell(table, label, "pearson").value for label in ("full", "LoRA")]

@@ -3,7 +3,14 @@
 import pytest
 
 from scripts.calibrate_agreeing import TABLES, calibrate_agreeing
-from scripts.calibrate_statistics import BASELINE, PAIRS, calibrate, calibrate_bootstrap, calibrate_family
+from scripts.calibrate_statistics import (
+    BASELINE,
+    PAIRS,
+    calibrate,
+    calibrate_bootstrap,
+    calibrate_family,
+    calibrate_rare,
+)
 
 # three standard errors of 5 % over the repetitions
 WITHIN_ERROR = {300: 0.088, 60: 0.135}
@@ -34,6 +41,12 @@ def test_enough_seeds_have_nearly_ideal_intervals(seeds, most, deviation):
 def test_the_bootstrap_itself_is_as_seldom_wrong():
     found = calibrate_bootstrap("f1", 400, 3, 60)
     assert found.error <= WITHIN_ERROR[60] and found.width < 2.5 * found.ideal
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("metric", ["miou", "roc_auc"])
+def test_a_class_of_one_example_is_as_seldom_decisive(metric):
+    assert calibrate_rare(metric, 1, 60).error <= WITHIN_ERROR[60]
 
 
 @pytest.mark.parametrize(

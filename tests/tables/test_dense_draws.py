@@ -19,8 +19,8 @@ PICTURES = 9
 def few(monkeypatch):
     """200 draws are enough."""
     drawn = resamples(PICTURES)[:200]
-    monkeypatch.setattr(bootstrap, "resamples", lambda examples: drawn)
-    monkeypatch.setattr(dense_draws, "resamples", lambda examples: drawn)
+    monkeypatch.setattr(bootstrap, "resamples", lambda *_: drawn)
+    monkeypatch.setattr(dense_draws, "resamples", lambda *_: drawn)
     return drawn
 
 
@@ -115,7 +115,7 @@ def test_what_is_written_is_read_back_and_compared(form, few, tmp_path):
 
 def test_rare_classes_that_draws_miss_move_no_interval(monkeypatch):
     drawn = resamples(PICTURES)[:2001]
-    monkeypatch.setattr(dense_draws, "resamples", lambda examples: drawn)
+    monkeypatch.setattr(dense_draws, "resamples", lambda *_: drawn)
     rows = {}
     # three common classes, and one of each picture, which is missed
     for row, right in (("a", 700), ("b", 600)):

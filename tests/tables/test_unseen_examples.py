@@ -95,3 +95,26 @@ def test_the_worth_of_an_example_is_what_a_wrong_answer_costs(metric, sizes):
         said[np.flatnonzero(labels == label)[0]] = (label + 1) % classes
         costs.append(1 - score([metric], said, labels, classes)[metric])
     assert score_step(metric, labels, classes) == pytest.approx(np.mean(costs), rel=0.03)
+
+
+def pixels(pictures_with):
+    return np.stack([500 * (np.arange(40) < count) for count in pictures_with], axis=1)
+
+
+def objects(pictures_with):
+    boxes = np.full((40, len(pictures_with) + 1, 6), -1.0)
+    for kind, count in enumerate(pictures_with):
+        boxes[:count, kind] = [kind, 0.5, 0.5, 0.2, 0.2, 0]
+    boxes[5, -1] = [len(pictures_with), 0.5, 0.5, 0.2, 0.2, 1]  # a crowd, which is scored by nothing
+    return boxes
+
+
+@pytest.mark.parametrize(("metric", "made"), [("miou", pixels), ("ap", objects), ("ap50", objects), ("ap75", objects)])
+def test_a_picture_of_a_rare_class_is_worth_its_share_of_the_mean(metric, made):
+    assert score_step(metric, made([40, 40, 40, 40, 2])) == pytest.approx((4 / 40 + 1 / 2) / 5**2)
+    assert score_step(metric, made([40, 40, 40, 40, 40])) == pytest.approx(1 / 3 / 40), "as any picture"
+
+
+def test_an_example_of_a_rare_class_is_worth_more_to_the_area():
+    few, even = (score_step("roc_auc", (np.arange(200) < positive).astype(int)) for positive in (2, 100))
+    assert few == pytest.approx((1 / 2 + 1 / 198) / 4 / 3) and even == pytest.approx(1 / 3 / 200)

@@ -8,11 +8,20 @@ import scipy.stats
 import sklearn.metrics
 
 from peftbench.errors import UserError
+from peftbench.tables.columns import SCORES
+from peftbench.tasks import metrics
 from peftbench.tasks.classification import Classification
+from peftbench.tasks.detection import average_precision
 from peftbench.tasks.metrics import score
 from peftbench.tasks.regression import Regression
+from peftbench.tasks.segmentation import confusion
 
 CLASSES = ["accuracy", "f1", "macro_f1", "matthews"]
+
+
+@pytest.mark.parametrize("kind", [metrics, confusion, average_precision])
+def test_every_metric_is_a_score_that_tables_compare(kind):
+    assert set(kind.METRICS) <= set(SCORES)
 
 
 def by_sklearn(predictions, labels, num_classes):

@@ -52,6 +52,7 @@ def to_latex(table: Table) -> str:
             *body,
             r"\bottomrule",
             r"\end{tabular}}",
+            *(rf"\par\footnotesize {_escape(note)}" for note in grid.notes),
             r"\end{table}",
             "",
         ]

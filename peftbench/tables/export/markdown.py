@@ -26,7 +26,8 @@ def to_markdown(table: Table) -> str:
         lines += ["", f"{TITLE}:", "", *_table(headings, [[_escape(text) for text in row] for row in rows])]
     if notes := published(table):
         lines += ["", "Published:", "", *(f"- {_escape(note)}" for note in notes)]
-    lines += ["", *(f"- {_escape(note)}" for note in (*grid.reading, *grid.notes))]
+    # a list right behind another would be one with it
+    lines += ["", "Notes:", "", *(f"- {_escape(note)}" for note in (*grid.reading, *grid.notes))]
     facts = "; ".join(f"{name} {', '.join(values)}" for name, values in table.environment.items())
     return "\n".join([*lines, "", _code(table.command), "", *([_escape(facts), ""] if facts else [])])
 

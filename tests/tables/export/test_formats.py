@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 
 import pytest
 from made_table import SPECIAL, made_table
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from peftbench.errors import UserError
@@ -27,6 +29,19 @@ def test_markdown_is_a_table_with_one_width():
     assert "| 86.0 ± 1.0 | 84 ✓ |" in first[2]
     assert "**−5.4 ± 0.6**" in text("markdown") and "**−3.6" not in text("markdown")
     assert "\\<m = 64>" in text("markdown")  # not taken for HTML
+
+
+def test_markdown_keeps_notes_apart_from_verdicts_and_published_figures():
+    page = MarkdownIt().render(text("markdown"))
+    lists = re.findall(r"<p>([^<]*):</p>\s*<ul>(.*?)</ul>", page, re.DOTALL)
+    assert len(lists) == page.count("<ul>") > 1
+    of_table = len(made_table().reading) + len(made_table().notes)
+    assert dict(lists)["Notes"].count("<li>") == of_table + 1, "and what the lab's figures are"
+
+
+def test_latex_has_the_notes_below_the_figures():
+    _, found, below = text("latex").partition(r"\end{tabular}}")
+    assert found and "3 runs are missing: peftbench sweep table=lab/methods makes them." in below
 
 
 def test_csv_holds_every_figure():
