@@ -87,15 +87,25 @@ def joined_workers() -> Iterator[Workers]:
     _ending = Ending(_store, f"end of run {_runs}", _joined.rank, _joined.count)
     try:
         yield _joined
+        _end_together()
     except BaseException as error:
         if _begun or _joined.rank:  # the others may wait in the midst of the run, and end with the group
             _ending.announce(error)
             distributed.destroy_process_group()
+        else:
+            _end_together()
         raise
     finally:
-        if _joined.rank == 0 and not _begun:
-            _joined.from_first(lambda: None)
         _joined = ALONE
+
+
+def _end_together() -> None:
+    """Leave the run when all do: where the first process fails behind the training, the others learn it here."""
+    global _begun
+    if _joined.rank == 0 and not _begun:
+        _begun = True
+        _joined.from_first(lambda: None)  # to `next_config`: there is nothing to train
+    _joined.from_first(lambda: None)
 
 
 def _meet() -> None:

@@ -207,3 +207,28 @@ def test_a_run_that_failed_in_one_process_does_not_keep_the_next_from_training(s
     assert [code for code, *_ in done] == [1, 1], done
     statuses = [json.loads(path.read_text())["status"] for path in sorted((tmp_path / "two").rglob("result.json"))]
     assert statuses == ["oom", "finished"]
+
+
+# what goes wrong in the first process when the others have trained
+BROKEN_BEHIND = """
+import sys
+import peftbench.runs.adapter as adapter
+from peftbench.errors import UserError
+
+def break_once(*arguments, save=adapter.save_adapter):
+    adapter.save_adapter = save
+    raise UserError("Cannot write: disk full")
+
+adapter.save_adapter = break_once
+from peftbench.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.long
+def test_a_run_that_failed_behind_training_does_not_keep_the_next_from_training(settings, tmp_path):
+    lines = [["-c", BROKEN_BEHIND, "train"], ["-m", "peftbench", "train"]]
+    done = _begun_as_torchrun([[*line, "-m", "seed=0,1", *settings("two", LORA)] for line in lines])
+    assert [code for code, *_ in done] == [2, 0], done
+    statuses = [json.loads(path.read_text())["status"] for path in sorted((tmp_path / "two").rglob("result.json"))]
+    assert statuses == ["failed", "finished"]
