@@ -98,7 +98,7 @@ class _Routing:
         from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
         self._config: Any = sites.base.config
-        self._before: str = self._config._attn_implementation
+        self._before = str(self._config._attn_implementation).removeprefix(_REGISTERED)  # of a model that shares it
         self._modules = sites.self_attention
         inner = _function_of(self._modules[0], self._before)
         name = _REGISTERED + self._before
@@ -110,9 +110,10 @@ class _Routing:
 
     def remove(self) -> None:
         """Give the backbone its own attention function back."""
-        self._config._attn_implementation = self._before
         for module in self._modules:
             _ROUTED.pop(module, None)
+        if not any(module.config is self._config for module in _ROUTED):
+            self._config._attn_implementation = self._before
 
 
 def _function_of(module: nn.Module, name: str) -> Inner:

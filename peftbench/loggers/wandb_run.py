@@ -55,7 +55,7 @@ def figures(result: Result) -> dict[str, float]:
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
+def wandb_refusals() -> Iterator[None]:
     """Turn what wandb refuses, such as a key, into UserError."""
     import wandb
 
@@ -65,7 +65,7 @@ def in_one_line() -> Iterator[None]:
         raise UserError(f"logger=wandb: {first_line(error)}; logger.mode=offline needs no account") from error
 
 
-@in_one_line()
+@wandb_refusals()
 def start_wandb(logger: LoggerConfig, *, folder: Path, **settings: Any) -> Any:
     """Start a wandb run, offline where `logger.mode=auto` finds no key; raises UserError where it cannot start.
 

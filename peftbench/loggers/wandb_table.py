@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from peftbench.config.schema import LoggerConfig
-from peftbench.loggers.wandb_run import in_one_line, start_wandb
+from peftbench.loggers.wandb_run import start_wandb, wandb_refusals
 from peftbench.tables.table import Table
 
 _FIELDS = ("value", "sd", "low", "high", "lab", "verdict")
 
 
-@in_one_line()
+@wandb_refusals()
 def log_table(table: Table, files: Sequence[Path], logger: LoggerConfig, group: str) -> None:
     """Log the table as a run of its own, in the group of the runs it is made of.
 

@@ -193,6 +193,5 @@ def _without_gradient(method: Method) -> list[str]:
     unread = [name.removeprefix(_REPLACED) for name, parameter in replaced.items() if parameter.grad is None]
     if not unread:
         return []
-    return [
-        f"the answer depends on all but {len(unread)} of the {len(replaced)} tensors counted as trained: {unread[0]}"
-    ]
+    counts = f"{len(unread)} of the {len(replaced)} tensors counted as trained"
+    return [f"the answer does not depend on {counts}, such as {unread[0]}"]

@@ -27,7 +27,8 @@ class WhileUnchanged(Generic[T]):
             make: called without autocast and gradients where the tensors are frozen.
             settings: whatever else it depends on.
         """
-        if any(tensor.requires_grad for tensor in tensors):  # a fused optimizer changes them without a trace
+        # a fused optimizer changes what trains without a trace, and tensors of inference mode leave none
+        if any(tensor.requires_grad or tensor.is_inference() for tensor in tensors):
             self._kept = None
             return make()
         state = [*settings, *((tensor.data_ptr(), tensor._version) for tensor in tensors)]

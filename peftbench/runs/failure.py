@@ -14,7 +14,7 @@ from peftbench.runs.result import Status
 from peftbench.terminal import print_error
 
 _OOM_HINT = "lower trainer.batch_size (trainer.accumulate keeps the effective size) or task.max_length"
-_OOM_WHILE_PREPARING = "there is no room for the model and the data"
+_OOM_WHILE_PREPARING = "there is no room for the model and the data: take a smaller model or end other programs"
 
 
 @contextmanager

@@ -85,10 +85,6 @@ class MultiTask:
         """Return the names of a task's classes in the order of their numbers; empty for a regression."""
         return self._registered(task).task.labels
 
-    def columns(self, task: str) -> list[str]:
-        """Return the names of a task's text columns, one or two."""
-        return self._registered(task).columns
-
     def register(self, name: str, run: str | Path | Record) -> None:
         """Add a finished run under a name; the first one brings the backbone, tensors are read when they are needed.
 

@@ -91,8 +91,7 @@ class TaskTensors:
         self.mixer, self._read = mixer, read
         self._prototypes: dict[str, MethodPrototype] = {}
         self.pass_limit = memory // 2  # for the tasks by themselves, and as much for them stacked
-        self._loaded: ByteLimitedLRU[Loaded] = ByteLimitedLRU(self.pass_limit)
-        self._stacked: ByteLimitedLRU[Any] = ByteLimitedLRU(self.pass_limit)
+        self._kept: ByteLimitedLRU[Any] = ByteLimitedLRU(memory)
 
     @property
     def backbone(self) -> HeadedBackbone:
@@ -140,7 +139,8 @@ class TaskTensors:
     @torch.inference_mode(False)
     def load(self, task: RegisteredTask) -> Loaded:
         """Return a task's method and head; UserError where they are damaged."""
-        return self._loaded.get(task.name, lambda: (self._fitted(task), self.size_of(task)))
+        found: Loaded = self._kept.get(("loaded", task.name), lambda: (self._fitted(task), self.size_of(task)))
+        return found
 
     @torch.inference_mode(False)
     def method(self, tasks: Sequence[RegisteredTask], loaded: Mapping[str, Loaded]) -> Method:
@@ -154,7 +154,7 @@ class TaskTensors:
             made = stacked(prototype.method, [method.state_dict() for method in methods])
             return made, int(prototype.memory_factor * _bytes(made.state_dict()))
 
-        found: Method = self._stacked.get(("method", *(task.name for task in tasks)), make)
+        found: Method = self._kept.get(("method", *(task.name for task in tasks)), make)
         return found
 
     @torch.inference_mode(False)
@@ -168,7 +168,7 @@ class TaskTensors:
             made = {name: torch.stack([head[name] for head in heads]) for name in heads[0]}
             return made, _bytes(made)
 
-        found: Tensors = self._stacked.get(("head", *(task.name for task in tasks)), make)
+        found: Tensors = self._kept.get(("head", *(task.name for task in tasks)), make)
         return found
 
     def _fitted(self, task: RegisteredTask) -> Loaded:

@@ -29,7 +29,7 @@ def score_draws(
         labels: (examples,).
         predictions: (seeds, examples), classes or scores; probabilities, (seeds, examples, classes), for roc_auc.
         classes: of the task; taken from what occurs where it is not given.
-        draws: how many, in thousands.
+        draws: how many, a multiple of 1,000.
 
     Raises ValueError where labels and predictions are not over the same examples.
     """

@@ -74,7 +74,9 @@ def build_table(spec: TableSpec, found: Sequence[RunState], command: str) -> Tab
             if row.label != spec.baseline and spec.baseline in scored:
                 cells, against = _against_baseline(cells, row.label, spec, scored, primary, joint, course)
         cells = with_other_figures(cells, row, spec.tolerance)
-        points = [run_point(run, evidence.get(run.key)) for run in runs[row.label]]
+        in_figures = {run.key for run in used.get(row.label, [])}
+        listed = [run for run in runs[row.label] if not run.used or run.key in in_figures]
+        points = [run_point(run, evidence.get(run.key)) for run in listed]
         rows.append(Row(row.label, row.overrides, row.label == spec.baseline, cells, points, against=against))
     evaluation = replace(spec.evaluation, split=shown[0].planned.evaluation.split)
     columns = columns_of(max((row.classes or 0 for row in scored.values()), default=0))

@@ -13,7 +13,7 @@ from peftbench.tasks.segmentation.confusion import segmentation_score
 def pixel_draws(confusions: np.ndarray, draws: int = RESAMPLES) -> dict[str, np.ndarray]:
     """Return each seed's scores on the sample itself and on every draw, (1 + draws, seeds), by metric.
 
-    `confusions` is (seeds, pictures, classes, classes), true class by row; `draws` are how many, in thousands.
+    `confusions` is (seeds, pictures, classes, classes), true class by row; `draws` are how many, a multiple of 1,000.
     """
     seeds, pictures, classes, _ = confusions.shape
     counts = resamples(pictures, draws)
@@ -32,7 +32,7 @@ def box_draws(labels: np.ndarray, detections: Sequence[np.ndarray], draws: int =
 
     Args:
         labels: (pictures, boxes, 6). detections: of each seed, (pictures, detections, 6); see `tasks.detection`.
-        draws: how many, in thousands.
+        draws: how many, a multiple of 1,000.
     """
     counts = resamples(len(labels), draws)
     scores = {metric: np.empty((len(counts), len(detections))) for metric in boxes.METRICS}

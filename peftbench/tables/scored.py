@@ -40,7 +40,7 @@ class RowScores:
         self._with_unseen: dict[str, np.ndarray] = {}
 
     def first(self, count: int | None, *metrics: str) -> "RowScores":
-        """Return the row with its first seeds alone, those of its draws taken over that it has of `metrics`."""
+        """Return the row with its first seeds alone, drawn for `metrics`."""
         return self._only(slice(count), {metric: self._bootstrap(metric)[:, :count] for metric in metrics})
 
     def _only(self, seeds: slice, draws: dict[str, np.ndarray]) -> "RowScores":

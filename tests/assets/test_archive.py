@@ -33,3 +33,11 @@ def test_what_was_written_over_an_unpacked_file_is_not_used(archive):
 def test_what_has_not_changed_is_not_unpacked_again(archive):
     first = (unpacked_archive(archive) / "a.jpg").stat()
     assert (unpacked_archive(archive) / "a.jpg").stat().st_ino == first.st_ino
+
+
+def test_a_copy_that_cannot_be_written_to_is_used_as_it_is(archive, monkeypatch):
+    folder = unpacked_archive(archive)
+    os.utime(folder / "a.jpg", (0, 0))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    first = (folder / "a.jpg").stat()
+    assert (unpacked_archive(archive) / "a.jpg").stat() == first

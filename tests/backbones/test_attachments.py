@@ -332,3 +332,22 @@ def test_a_model_that_shares_the_config_stays_as_it_is():
     sites = find_sites(model)
     with build(PrefixConfig(length=3), sites).on(sites):
         torch.testing.assert_close(other(**tiny_batch()).logits, expected)
+
+
+@torch.no_grad()
+def test_models_that_share_the_config_may_each_have_a_prefix():
+    model = tiny_model("bert")
+    other = type(model)(model.config).eval()
+    parts = [(each, build(PrefixConfig(length=3), find_sites(each))) for each in (model, other)]
+    expected = []
+    for each, method in parts:
+        with method.on(find_sites(each)):
+            expected.append(each(**tiny_batch()).logits)
+    before = model.config._attn_implementation
+    (_, first), (_, second) = parts
+    first.attach(find_sites(model)), second.attach(find_sites(other))
+    torch.testing.assert_close(model(**tiny_batch()).logits, expected[0])
+    first.detach()
+    torch.testing.assert_close(other(**tiny_batch()).logits, expected[1])
+    second.detach()
+    assert model.config._attn_implementation == before

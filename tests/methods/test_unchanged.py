@@ -47,3 +47,10 @@ def test_the_network_of_a_frozen_prefix_runs_once(config):
         assert torch.equal(answer(), trained) and torch.equal(answer(), trained) and len(runs) == 1
         method.load_state_dict({name: tensor + 0.1 for name, tensor in method.state_dict().items()})
         assert not torch.allclose(answer(), trained) and len(runs) == 2
+
+
+def test_tensors_of_inference_mode_have_no_versions():
+    with torch.inference_mode():
+        weight = torch.ones(2, 2)
+        kept = WhileUnchanged[torch.Tensor]()
+        assert kept.get([weight], lambda: weight @ weight)[0, 0] == 2

@@ -38,9 +38,10 @@ class Preprocessing:
         for image in found["pixel_values"]:
             if tuple(image.shape[-2:]) != self.size:
                 (height, width), (rows, columns) = image.shape[-2:], self.size
+                kept = ": set keep_aspect_ratio to false in the model's preprocessor_config.json"
                 raise UserError(
                     f"the model's image processor makes an image of {height} x {width} pixels where it is told"
-                    f" {rows} x {columns}: set keep_aspect_ratio to false in the model's preprocessor_config.json"
+                    f" {rows} x {columns}{kept if getattr(self.processor, 'keep_aspect_ratio', False) else ''}"
                 )
         return (
             np.stack([np.asarray(image) for image in found["pixel_values"]]).clip(0, 255).astype(np.uint8, copy=False)
