@@ -71,12 +71,22 @@ def what_would_decide(pair: Pair) -> str:
         return "each needs two seeds"
     if pair.needs_seeds is not None:
         return f"about {pair.needs_seeds:,} seeds each would decide"
-    if pair.needs_examples is not None:
-        rounded = int(float(f"{pair.needs_examples:.2g}"))
-        if pair.single:
-            return f"about {rounded:,} examples would decide, if seeds did not matter"
-        return f"no number of seeds would decide on these examples, many would on about {rounded:,}"
+    if pair.single and pair.needs_examples is not None:
+        return f"about {_rounded(pair.needs_examples):,} examples would decide, if seeds did not matter"
+    if (examples := examples_that_would_decide(pair)) is not None:
+        return f"no number of seeds would decide on these examples, many would on about {examples:,}"
     return ""
+
+
+def examples_that_would_decide(pair: Pair) -> int | None:
+    """Return on how many examples many seeds would tell a pair that no number of them tells on those there are."""
+    if pair.low is None or pair.single or pair.needs_seeds is not None or pair.needs_examples is None:
+        return None
+    return _rounded(pair.needs_examples)
+
+
+def _rounded(examples: int) -> int:
+    return int(float(f"{examples:.2g}"))
 
 
 def points(delta: float) -> str:

@@ -3,7 +3,16 @@
 from typing import NamedTuple
 
 from peftbench.tables.table import Row, Table, format_cell, heading
-from peftbench.tables.verdicts import BETTER, LOWER, OPEN, SAME, bound, points, what_would_decide
+from peftbench.tables.verdicts import (
+    BETTER,
+    LOWER,
+    OPEN,
+    SAME,
+    bound,
+    examples_that_would_decide,
+    points,
+    what_would_decide,
+)
 
 
 class Text(NamedTuple):
@@ -86,7 +95,16 @@ def verdicts(table: Table) -> list[str]:
         "better": [f"{pair.row} by {bound(pair.low)}" for pair in pairs if pair.verdict == BETTER],
         "lower": [f"{pair.row} by {bound(pair.high)}" for pair in pairs if pair.verdict == LOWER],
         f"not different by more than {points(table.delta)}": [pair.row for pair in pairs if pair.verdict == SAME],
-        OPEN: [f"{pair.row} ({what_would_decide(pair)})" for pair in pairs if pair.verdict == OPEN],
+        OPEN: [
+            f"{pair.row} ({what_would_decide(pair)})"
+            for pair in pairs
+            if pair.verdict == OPEN and examples_that_would_decide(pair) is None
+        ],
+        f"{OPEN} by any number of seeds on these examples (on how many it could be)": [
+            f"{pair.row} (about {examples:,})"
+            for pair in pairs
+            if pair.verdict == OPEN and (examples := examples_that_would_decide(pair)) is not None
+        ],
     }
     return [f"{verdict}: {_first(rows)}" for verdict, rows in by_verdict.items() if rows]
 

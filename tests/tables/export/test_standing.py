@@ -70,3 +70,11 @@ def test_a_program_finds_them_too():
     found = json.loads(to_json(table()))
     assert found["rows"][0]["group"] == "ab" and found["rows"][0]["cells"]["p_best"]["value"] == 25
     assert found["pairs"][0]["verdict"] == "cannot be told" and found["pairs"][0]["needs_seeds"] == 12
+
+
+def test_rows_that_no_number_of_seeds_would_tell_stand_in_one_line():
+    made = table()
+    pairs = [Pair(row.label, "Full fine-tuning", -0.4, -1.6, 0.8, "cannot be told", None, 7_912) for row in made.rows]
+    rows = [replace(row, against=pair) for row, pair in zip(made.rows, pairs, strict=True)]
+    (line,) = (line for line in to_markdown(replace(made, rows=rows)).splitlines() if "by any number of seeds" in line)
+    assert line.startswith("- cannot be told by any number") and line.count("(about 7,900)") == len(rows)
