@@ -10,7 +10,6 @@ from peftbench.errors import UserError, nearest
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)")
-_GROUPS = ("method", "model", "task", "trainer", "measure", "logger", "table", "seed", "seeds", "device")
 SETTINGS = "KEY=VALUE"  # the metavar of a command's settings
 
 
@@ -45,10 +44,16 @@ def unknown_option(word: str, options: Iterable[str], takes_settings: bool, comm
     if not word.startswith("-"):
         return UserError(f"too many arguments: {word!r}; `{command} --help` shows how it is used")
     name, equals, value = word.lstrip("-").partition("=")
-    if takes_settings and (equals or name.partition(".")[0] in _GROUPS):
+    if takes_settings and (equals or _is_setting(name)):
         return UserError(f"{word}: settings have no dashes: write {name}={value or '…'}")
     options = [option for option in options if option.startswith("--")]
     return UserError(f"{command} has no option {word.partition('=')[0]}. {nearest(word.partition('=')[0], options)}")
+
+
+def _is_setting(name: str) -> bool:
+    from peftbench.config.schema import GROUPS, RunConfig  # which no command needs for its options
+
+    return name.partition(".")[0] in {*GROUPS, *RunConfig.__dataclass_fields__, "table", "seeds"}
 
 
 def duration(option: str, text: str) -> float:

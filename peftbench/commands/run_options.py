@@ -51,7 +51,7 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--merged",
         action="store_true",
-        help="merge the method into the backbone's weights first; refused, with those that can be, where it cannot",
+        help="merge the method into the backbone's weights first; methods that cannot be merged are refused",
     )
 
 

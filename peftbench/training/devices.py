@@ -21,7 +21,6 @@ from peftbench.training.torchrun import local_rank
 _WORTHWHILE = 1.25
 _PROBE_SIZE = 320
 _PROBE_ROUNDS = 9
-_COMPUTES_IN_BF16 = (8, 0)  # Ampere
 _THREADS = torch.get_num_threads()
 
 
@@ -100,9 +99,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     if device.type == "cuda":
-        # of this very device: torch.cuda.is_bf16_supported asks the current one, which may be another
-        supported = bool(torch.version.hip) or torch.cuda.get_device_capability(_gpu(device)) >= _COMPUTES_IN_BF16
-        return "bf16" if supported else "fp32"
+        with torch.cuda.device(_gpu(device)):  # it asks the current one
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if cpu_is_faster_in_bf16() else "fp32"
 
 

@@ -2,6 +2,8 @@
 
 import errno
 import time
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -65,12 +67,21 @@ class FakeCuda:
         self.current, self.products, self.plans_attention = None, None, None
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capabilities[index])
+        monkeypatch.setattr(torch.cuda, "device", self._as_current)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: self.current or 0)
+        majors = [SimpleNamespace(major=major) for major, _ in capabilities]
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: majors[index])
         monkeypatch.setattr(torch.cuda, "set_device", lambda index: setattr(self, "current", index))
         monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda name: setattr(self, "products", name))
         monkeypatch.setattr(
             torch.backends.cuda, "enable_cudnn_sdp", lambda enabled: setattr(self, "plans_attention", enabled)
         )
+
+    @contextmanager
+    def _as_current(self, index):
+        before, self.current = self.current, index
+        yield
+        self.current = before
 
 
 @pytest.mark.parametrize(("name", "index"), [("cuda:1", 1), ("cuda", 0), ("auto", 0)])

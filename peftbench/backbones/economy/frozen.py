@@ -66,16 +66,17 @@ def frozen_in_bf16(
                 for parameter in part.parameters(recurse=False):
                     if parameter.dtype != torch.float32 or parameter.requires_grad:
                         continue
-                    if id(parameter) in trained_ids:
-                        if isinstance(part, nn.Embedding):
-                            continue
-                        _HELD[parameter] = Cast(parameter.data)
-                    else:
-                        if parameter not in casts or casts[parameter].original.data_ptr() != parameter.data_ptr():
-                            casts[parameter] = Cast(parameter.data)
-                        _HELD[parameter] = casts[parameter]
+                    has_trained = id(parameter) in trained_ids
+                    if has_trained and isinstance(part, nn.Embedding):
+                        continue
+                    cast = None if has_trained else casts.get(parameter)
+                    if cast is None or cast.original.data_ptr() != parameter.data_ptr():
+                        cast = Cast(parameter.data)
+                    if not has_trained:
+                        casts[parameter] = cast
+                    _HELD[parameter] = cast
                     held.append(parameter)
-                    parameter.data = _HELD[parameter].rounded
+                    parameter.data = cast.rounded
         yield
     finally:
         for parameter in held:
