@@ -9,19 +9,17 @@ that collapsed to one class, and few of them hardly show how rows differ.
 import argparse
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from statistics_page import write_section
 
-from peftbench.files import atomic_write
 from peftbench.tables.bootstrap import resamples
 from peftbench.tables.simultaneous import join_comparisons
 from peftbench.tables.statistics import difference_interval
 from peftbench.tables.unseen_examples import with_unseen_examples
 from peftbench.tables.verdicts import BETTER, LOWER, OPEN, SAME, verdict
 
-PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
 BEGIN = "<!-- begin: written by scripts/calibrate_agreeing.py -->"
 END = "<!-- end of calibrate_agreeing.py -->"
 EXAMPLES, SEEDS, DELTA = (20, 50, 100, 200, 400), 3, 1.0
@@ -105,13 +103,9 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=500, help="simulated tables a figure (default: %(default)s)")
     parser.add_argument("--bootstrap-alone", action="store_true", help="without what examples more might bring; print")
     arguments = parser.parse_args()
-    table = "\n".join(_table(arguments.repetitions, not arguments.bootstrap_alone))
-    if arguments.bootstrap_alone:
-        return
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, behind = rest.partition(END)
-    with atomic_write(PAGE) as file:
-        file.write(f"{before}{BEGIN}\n\n{table}\n\n{END}{behind}")
+    table = _table(arguments.repetitions, not arguments.bootstrap_alone)
+    if not arguments.bootstrap_alone:
+        write_section(BEGIN, END, table)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,19 @@ seeds) and what is the run's own. The threshold gives each seed its true accurac
 import argparse
 from collections.abc import Sequence
 from itertools import combinations, pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
+from statistics_page import write_section
 
 from peftbench.tables.best import probabilities_best
 from peftbench.tables.bootstrap import score_draws
-from peftbench.tables.dense_draws import pixel_draws
 from peftbench.tables.pooling import pool_rows
 from peftbench.tables.simultaneous import join_comparisons
-from peftbench.tables.statistics import centred, difference_interval
+from peftbench.tables.statistics import difference_interval
 from peftbench.tables.unseen_examples import score_step, with_unseen_examples
 
-PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
 BEGIN, END = "<!-- begin: written by scripts/calibrate_statistics.py -->", "<!-- end -->"
 ACCURACY = 0.85
 # variances: with these, seeds of one row agree on 91 % of the examples and rows on 87 %
@@ -38,8 +36,6 @@ DEVIATIONS = ((0.0, 0.0), (1.0, 1.0), (3.0, 3.0), (0.3, 3.0))
 FAMILIES = (3, 5, 12)
 UNEVEN = (10, 3, 5, 2)
 PAIRS, BASELINE = "pairs", "baseline"
-# how many examples the rarest class has: of 40 pictures for mIoU, of 200 examples for the area
-RARE = {"miou": (1, 2, 3, 5, 40), "roc_auc": (1, 2, 3, 5, 100)}
 # between which P(best) is compared with what came true
 LIMITS = (0, 0.05, 0.2, 0.5, 0.8, 1.01)
 
@@ -103,7 +99,7 @@ def calibrate(examples: int, seeds: int, deviations: Sequence[float], repetition
         difference_interval(*accuracy_draws(simulate_correct(generator, examples, seeds, deviations), normal))
         for _ in range(repetitions)
     ]
-    return _summary(found)
+    return summary(found)
 
 
 def calibrate_bootstrap(metric: str, examples: int, seeds: int, repetitions: int) -> Calibration:
@@ -118,49 +114,7 @@ def calibrate_bootstrap(metric: str, examples: int, seeds: int, repetitions: int
         found.append(
             difference_interval(*(with_unseen_examples(row, worth, str(place)) for place, row in enumerate(draws)))
         )
-    return _summary(found)
-
-
-def calibrate_rare(metric: str, rare: int, repetitions: int) -> Calibration:
-    """Do the same for a mean over classes whose rarest has `rare` examples; 3 seeds that hardly differ."""
-    generator = np.random.default_rng(rare)
-    found = []
-    for _ in range(repetitions):
-        labels, draws = (_mask_draws if metric == "miou" else _area_draws)(generator, rare)
-        worth = score_step(metric, labels)
-        rows = [with_unseen_examples(centred(row), worth, str(place)) for place, row in enumerate(draws)]
-        found.append(difference_interval(*rows))
-    return _summary(found)
-
-
-def _mask_draws(generator: np.random.Generator, rare: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the pixels of 5 classes in 40 pictures, and the draws of two rows' mIoU; the last class is the rare one.
-
-    A row finds 70 % of a class's pixels in a picture, give or take 30, and takes the others for another class.
-    """
-    pixels = np.full((40, 5), 500)
-    pixels[:, 4] = np.where(generator.permutation(40) < rare, 200, 0)
-    draws = []
-    for _ in range(2):
-        of_row = np.clip(0.7 + 0.3 * generator.standard_normal(pixels.shape), 0.02, 0.99)
-        shares = np.clip(of_row + 0.02 * generator.standard_normal((3, *pixels.shape)), 0, 1)
-        confusions = np.zeros((*shares.shape, 5))
-        for kind, other in enumerate((1, 0, 0, 0, 0)):
-            confusions[..., kind, kind] += shares[..., kind] * pixels[:, kind]
-            confusions[..., kind, other] += (1 - shares[..., kind]) * pixels[:, kind]
-        draws.append(pixel_draws(confusions, DRAWS)["miou"])
-    return pixels, draws
-
-
-def _area_draws(generator: np.random.Generator, rare: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the classes of 200 examples, `rare` of them positive, and the draws of two rows' areas."""
-    labels = (np.arange(200) < rare).astype(int)
-    draws = []
-    for _ in range(2):
-        of_row = 1.5 * labels + generator.standard_normal(200)
-        positive = 1 / (1 + np.exp(-of_row - 0.05 * generator.standard_normal((3, 200))))
-        draws.append(score_draws("roc_auc", labels, np.stack([1 - positive, positive], axis=-1), draws=DRAWS))
-    return labels, draws
+    return summary(found)
 
 
 class Family(NamedTuple):
@@ -221,7 +175,8 @@ def calibrate_best(
     ]
 
 
-def _summary(found: Sequence) -> Calibration:
+def summary(found: Sequence) -> Calibration:
+    """Return what the intervals of many comparisons of equal rows come to."""
     error = np.mean([interval.excludes(0) for interval in found])
     width = np.mean([interval.high - interval.low for interval in found])
     return Calibration(error, width, 2 * 1.96 * np.std([interval.estimate for interval in found]))
@@ -240,7 +195,7 @@ def _tables(repetitions: int) -> list[str]:
     for examples in EXAMPLES:
         for seeds in SEEDS:
             found = [calibrate(examples, seeds, deviations, repetitions) for deviations in DEVIATIONS]
-            lines.append(f"| {examples:,} | {seeds} | {_cells(found)} |")
+            lines.append(f"| {examples:,} | {seeds} | {cells(found)} |")
             print(lines[-1], flush=True)
     few = repetitions // 4
     lines += [
@@ -251,25 +206,9 @@ def _tables(repetitions: int) -> list[str]:
     lines += ["| metric | 2 seeds | 5 seeds |", "| --- | ---: | ---: |"]
     for metric in ("accuracy", "f1", "matthews"):
         found = [calibrate_bootstrap(metric, 400, seeds, few) for seeds in (2, 5)]
-        lines.append(f"| {metric} | {_cells(found)} |")
+        lines.append(f"| {metric} | {cells(found)} |")
         print(lines[-1], flush=True)
-    return [*lines, *_rare_table(few), *_family_table(few), *_best_table(repetitions)]
-
-
-def _rare_table(repetitions: int) -> list[str]:
-    lines = [
-        "",
-        "The same for scores that are means over classes, by how many examples the rarest of them has, with 3 seeds:",
-        "mIoU of 5 classes in 40 pictures, and the area under the ROC curve on 200 examples, from"
-        f" {repetitions:,} repetitions.",
-        "",
-        "| metric | 1 example | 2 | 3 | 5 | as many as others have |",
-        "| --- |" + " ---: |" * 5,
-    ]
-    for metric, numbers in RARE.items():
-        lines.append(f"| {metric} | {_cells([calibrate_rare(metric, rare, repetitions) for rare in numbers])} |")
-        print(lines[-1], flush=True)
-    return lines
+    return [*lines, *_family_table(few), *_best_table(repetitions)]
 
 
 def _best_table(repetitions: int) -> list[str]:
@@ -327,7 +266,8 @@ def _deviations(rows: int) -> dict[str, list[float]]:
     }
 
 
-def _cells(found: Sequence[Calibration]) -> str:
+def cells(found: Sequence[Calibration]) -> str:
+    """Write shares of false verdicts and widths as the cells of a Markdown row."""
     return " | ".join(
         f"{100 * calibration.error:.1f} %, × {calibration.width / calibration.ideal:.2f}" for calibration in found
     )
@@ -343,9 +283,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=2000, help="simulated comparisons a figure (default 2000)")
     arguments = parser.parse_args()
     tables = _tables(arguments.repetitions)
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text("\n".join([before + BEGIN, "", *tables, "", END + after]), encoding="utf-8")
+    write_section(BEGIN, END, tables)
 
 
 if __name__ == "__main__":

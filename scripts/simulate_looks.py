@@ -12,9 +12,9 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from calibrate_statistics import PAGE, accuracy_draws, simulate_correct
+from calibrate_statistics import accuracy_draws, simulate_correct
+from statistics_page import write_section
 
-from peftbench.files import atomic_write
 from peftbench.tables.pairs import judged
 from peftbench.tables.sequential import follow
 from peftbench.tables.simultaneous import join_comparisons
@@ -119,11 +119,7 @@ def main() -> None:
         "--repetitions", type=int, default=10_000, help="null tables; a tenth of others (default: %(default)s)"
     )
     arguments = parser.parse_args()
-    table = "\n".join(_table(arguments.repetitions))
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, behind = rest.partition(END)
-    with atomic_write(PAGE) as file:
-        file.write(f"{before}{BEGIN}\n\n{table}\n\n{END}{behind}")
+    write_section(BEGIN, END, _table(arguments.repetitions))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from peftbench.terminal import run_script
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 
-SHARED = ("peers", "training_units")  # what several scripts use
+SHARED = ("peers", "statistics_page", "training_units")  # what several scripts use
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

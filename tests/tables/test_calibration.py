@@ -3,13 +3,13 @@
 import pytest
 
 from scripts.calibrate_agreeing import TABLES, calibrate_agreeing
+from scripts.calibrate_rare_classes import calibrate_rare
 from scripts.calibrate_statistics import (
     BASELINE,
     PAIRS,
     calibrate,
     calibrate_bootstrap,
     calibrate_family,
-    calibrate_rare,
 )
 
 # three standard errors of 5 % over the repetitions
